@@ -1,0 +1,76 @@
+"""The Flower ClientApp of a site: the same in the simulator and on a real SuperNode.
+
+The server says what to do in the run config: ``scenario`` (JSON), ``seed``, ``arm``, and ``noise-multiplier`` if the
+training is to be private. Which site this is, the node config says: ``partition-id``. Under privacy a reply holds the
+noisy model, what was done to make it, and a public weight; nothing else.
+"""
+
+import copy
+from functools import lru_cache
+
+from flwr.app import Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from torch import nn
+
+from fedsim.evaluation import METRICS as MEASURES
+from fedsim.evaluation import evaluate as measure
+from fedsim.federation import Federation, Site, federate
+from fedsim.records import ARRAYS, CONFIG, MECHANISM, METRICS, ROUND, WEIGHT, from_mechanism, load_into, to_arrays
+from fedsim.scenario import Scenario
+from fedsim.training import Streams, best_device, expected_batches, new_model, plan
+from fedsim.training import train as train_site
+
+app = ClientApp()
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    """Train the model that came and send it back."""
+    scenario, site, model = _setting(context, message)
+    config = context.run_config
+    batch = expected_batches(scenario, federate(scenario, int(config["seed"]), best_device(scenario.device)))[site.name]
+    noise = float(config["noise-multiplier"]) if "noise-multiplier" in config else None
+    round_number = int(message.content.config_records[CONFIG][ROUND])  # type: ignore[arg-type]
+    streams = Streams.of(int(config["seed"]), str(config["arm"]), site.name, round_number)
+    mechanism = train_site(model, site.train, plan(scenario, batch, noise), streams)
+    content = RecordDict({ARRAYS: to_arrays(dict(model.named_parameters())), METRICS: MetricRecord({WEIGHT: batch})})
+    if mechanism:
+        content[MECHANISM] = from_mechanism(mechanism)
+    return Message(content, reply_to=message)
+
+
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    """Measure the model that came on this site's validation rows.
+
+    Raises:
+        PermissionError: Training is private here, and these figures would leave without noise.
+    """
+    if "noise-multiplier" in context.run_config:
+        raise PermissionError("metrics of a site would be a release without noise")
+    _, site, model = _setting(context, message)
+    table = measure(model, {site.name: dict(model.named_parameters())}, Federation((site,)), "validation", sites=False)
+    figures = {name: float(table[name][0]) for name in MEASURES if table[name].notna().all()}
+    metrics = MetricRecord({WEIGHT: max(1, len(site.validation)), **figures})
+    return Message(RecordDict({METRICS: metrics}), reply_to=message)
+
+
+def _setting(context: Context, message: Message) -> tuple[Scenario, Site, nn.Module]:
+    """Return the scenario, this site with its rows, and the model that came."""
+    scenario = _scenario(str(context.run_config["scenario"]))
+    seed, device = int(context.run_config["seed"]), best_device(scenario.device)
+    site = federate(scenario, seed, device).sites[int(context.node_config["partition-id"])]
+    model = copy.deepcopy(_blank_model(str(context.run_config["scenario"]), seed, device))
+    load_into(model, message.content.array_records[ARRAYS])
+    return scenario, site, model
+
+
+@lru_cache(maxsize=8)
+def _blank_model(scenario: str, seed: int, device: str) -> nn.Module:
+    parsed = _scenario(scenario)
+    return new_model(parsed, federate(parsed, seed, device).sites[0], seed, device)
+
+
+@lru_cache(maxsize=8)
+def _scenario(text: str) -> Scenario:
+    return Scenario.model_validate_json(text)

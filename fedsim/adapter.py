@@ -1,0 +1,79 @@
+"""From a strategy that is pure math to a Flower Strategy."""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy as FlowerStrategy
+
+from fedsim.records import ARRAYS, CONFIG, METRICS, ROUND, WEIGHT, flatten, unflatten
+from fedsim.strategy import State, Strategy
+
+
+class Adapter(FlowerStrategy):
+    """A Flower Strategy that asks all sites and aggregates with a strategy of ours.
+
+    Args:
+        math: The strategy.
+        weights: {node: public weight}. Without it the replies' ``num-examples`` count, as in Flower's strategies.
+        fixed_denominator: Divide by the weight of all asked sites, also when some did not answer. Required under
+            privacy: who answered must not change what one record can do. Needs ``weights``.
+    """
+
+    def __init__(
+        self, math: Strategy, weights: Mapping[int, float] | None = None, fixed_denominator: bool = False
+    ) -> None:
+        if fixed_denominator and weights is None:
+            raise ValueError("expected public weights beside fixed_denominator, got none")
+        self.math = math
+        self.weights = weights
+        self.fixed_denominator = fixed_denominator
+        self.state: State = {}
+        self._sent = ArrayRecord()
+        self._asked: list[int] = []
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Send the global model to every site."""
+        self._sent, self._asked = arrays, sorted(grid.get_node_ids())
+        settings = ConfigRecord({**config, ROUND: server_round})
+        return [
+            Message(RecordDict({ARRAYS: arrays, CONFIG: settings}), dst_node_id=node, message_type=MessageType.TRAIN)
+            for node in self._asked
+        ]
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Aggregate the models that came back; no metric of a site is aggregated."""
+        usable = sorted((r for r in replies if r.has_content()), key=lambda reply: reply.metadata.src_node_id)
+        if not usable:
+            return None, None
+        updates = torch.stack([flatten(reply.content.array_records[ARRAYS]) for reply in usable])  # (sites, params)
+        center, self.state = self.math.aggregate(flatten(self._sent), updates, self._shares(usable), self.state)
+        return unflatten(center, like=self._sent), None
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Ask nobody: metrics of a site are a release without noise. The simulator measures with its own eyes."""
+        return []
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Aggregate nothing."""
+        return None
+
+    def summary(self) -> None:
+        """Log nothing; the run directory says what ran."""
+
+    def _shares(self, replies: list[Message]) -> torch.Tensor:
+        """Return each reply's share of the round, (sites,)."""
+        if self.weights is None:
+            received = [float(reply.content.metric_records[METRICS][WEIGHT]) for reply in replies]  # type: ignore[arg-type]
+            total = sum(received)
+        else:
+            received = [self.weights[reply.metadata.src_node_id] for reply in replies]
+            total = sum(self.weights[node] for node in self._asked) if self.fixed_denominator else sum(received)
+        return torch.tensor([weight / total for weight in received])

@@ -1,0 +1,104 @@
+"""What there is to choose from, by name: scenarios, tasks, strategies and engines.
+
+The one place where fedsim reaches the packages above it. Names and titles are read from the source text, so listing
+them imports nothing heavy:
+
+- ``strategies/fedavg.py`` holds class ``FedAvg``; its title is the first line of the file's docstring.
+- ``clients/hospital.py`` holds ``heart = Task(title="...", ...)``: the task ``hospital/heart``.
+- ``scenarios/hospital-heart.toml`` is a scenario; its title is its ``title``.
+- ``fedsim/engines/serial.py`` is an engine; its title is the first line of its docstring.
+"""
+
+import ast
+import difflib
+import importlib
+import tomllib
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from fedsim.mistakes import Mistake
+
+KINDS = ("scenarios", "tasks", "strategies", "engines")
+_PACKAGE = {"scenarios": "scenarios", "tasks": "clients", "strategies": "strategies", "engines": "fedsim.engines"}
+
+
+@cache
+def titles(kind: str) -> Mapping[str, str]:
+    """Return {name: title} of all scenarios, tasks, strategies or engines, sorted by name."""
+    folder = _folder(kind)
+    if kind == "scenarios":
+        found = {path.stem: tomllib.loads(path.read_text("utf-8"))["title"] for path in folder.glob("*.toml")}
+    elif kind == "tasks":
+        found = {name: title for path in folder.glob("*.py") for name, title in _tasks_in(path)}
+    else:
+        found = {path.stem: _first_line(path) for path in folder.glob("*.py") if not path.stem.startswith("_")}
+    return MappingProxyType(dict(sorted(found.items())))
+
+
+def load(kind: str, name: str) -> Any:  # noqa: ANN401  a task, a strategy class or an engine's function
+    """Import what ``name`` stands for: a Task, a strategy class, or the function that makes an engine.
+
+    Raises:
+        Mistake: There is no such name; the message has the nearest ones.
+    """
+    check(kind, name)
+    module_name, _, member = name.partition("/")
+    module = importlib.import_module(f"{_PACKAGE[kind]}.{module_name}")
+    if kind == "tasks":
+        return getattr(module, member.replace("-", "_"))
+    if kind == "strategies":
+        return next(thing for key, thing in vars(module).items() if key.lower() == name.replace("_", ""))
+    return module.engine
+
+
+def client_app() -> Any:  # noqa: ANN401  a flwr.clientapp.ClientApp, which this module must not import
+    """Import the Flower ClientApp that every site runs."""
+    return importlib.import_module("clients.app").app
+
+
+def scenario_path(name: str) -> Path:
+    """Return the file of a scenario that comes with fedsim."""
+    check("scenarios", name)
+    return _folder("scenarios") / f"{name}.toml"
+
+
+def check(kind: str, name: str) -> None:
+    """Raise a Mistake that names the nearest valid names if there is no ``name`` of this kind."""
+    known = titles(kind)
+    if name not in known:
+        singular = {"strategies": "strategy"}.get(kind, kind[:-1])
+        raise Mistake(f"expected the name of a {singular}, got {name!r}{nearest(name, known)}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a hint: the closest known name, or all of them when none is close."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else f"; there is {', '.join(map(repr, known))}"
+
+
+def _folder(kind: str) -> Path:
+    spec = find_spec(_PACKAGE[kind])
+    if spec is None or not spec.submodule_search_locations:
+        raise Mistake(f"the package {_PACKAGE[kind]!r} is not installed beside fedsim")
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def _first_line(path: Path) -> str:
+    docstring = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+    return docstring.partition("\n")[0].rstrip(".")
+
+
+def _tasks_in(path: Path) -> list[tuple[str, str]]:
+    """Return (name, title) of every ``name = Task(title="...", ...)`` at the top level of a module."""
+    found = []
+    for node in ast.parse(path.read_text("utf-8")).body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call(func=ast.Name(id="Task"), keywords=keywords)):
+                title = next(ast.literal_eval(k.value) for k in keywords if k.arg == "title")
+                found.append((f"{path.stem}/{name.replace('_', '-')}", title))
+    return found

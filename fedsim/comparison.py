@@ -1,0 +1,74 @@
+"""From the scores of all seeds to a fair comparison: means, intervals and paired differences."""
+
+import math
+from typing import cast
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t
+
+from fedsim.evaluation import METRICS, POOLED
+from fedsim.scenario import Split
+
+CONFIDENCE = 0.95
+SAME = "not distinguishable"
+
+
+def interval(values: pd.Series, split: Split) -> tuple[float, float, float]:
+    """Return mean, low and high of a metric over seeds; the bounds are NaN when there are fewer than two.
+
+    The training rows of different seeds overlap, so the plain t interval is too narrow. This is the corrected
+    resampled t interval of Nadeau and Bengio, "Inference for the Generalization Error", Machine Learning 52, 2003
+    (section 3): the variance of the mean is s^2 (1/J + test share / training share), with J - 1 degrees of freedom.
+    """
+    known = values.dropna().to_numpy(dtype=float)
+    if not len(known):
+        return math.nan, math.nan, math.nan
+    mean = float(known.mean())
+    if len(known) < 2:
+        return mean, math.nan, math.nan
+    overlap = split.test / (1 - split.test - split.validation)
+    spread = float(known.std(ddof=1)) * math.sqrt(1 / len(known) + overlap)
+    half = float(t.ppf((1 + CONFIDENCE) / 2, len(known) - 1)) * spread
+    return mean, mean - half, mean + half
+
+
+def compare(scores: pd.DataFrame, split: Split) -> pd.DataFrame:
+    """Compare arms, pooled and inside each site.
+
+    Args:
+        scores: A row for each arm, private, seed and site, with a column for each metric.
+        split: The shares of the rows, for the intervals.
+
+    Returns:
+        A row for each private, arm, metric and site: ``mean, low, high``; then the difference to the centralized arm
+        of the same privacy and seeds (``difference, difference_low, difference_high``), what can be said of it
+        (``verdict``), and the same against the local arm (``gain, gain_low, gain_high, gain_verdict``).
+    """
+    rows = []
+    for metric in METRICS:
+        by_seed = scores.pivot_table(index="seed", columns=["private", "arm", "site"], values=metric, dropna=False)
+        for key in by_seed.columns:
+            private, arm, site = cast(tuple[bool, str, str], key)
+            own = by_seed[key]
+            row: dict[str, object] = {"arm": arm, "private": private, "metric": metric, "site": site}
+            row |= dict(zip(("mean", "low", "high"), interval(own, split), strict=True))
+            for name, other, verdict in (("difference", "centralized", "verdict"), ("gain", "local", "gain_verdict")):
+                found = (private, other, site) in by_seed.columns and arm != other
+                change = own - by_seed[(private, other, site)] if found else own * np.nan
+                row |= dict(zip((name, f"{name}_low", f"{name}_high"), interval(change, split), strict=True))
+                row[verdict] = _verdict(cast(float, row[f"{name}_low"]), cast(float, row[f"{name}_high"]))
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def pooled(comparison: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows for all sites together."""
+    return comparison[comparison["site"] == POOLED].drop(columns="site").reset_index(drop=True)
+
+
+def _verdict(low: float, high: float) -> str | None:
+    """Return what a difference's interval says, whichever way is the better one."""
+    if math.isnan(low):
+        return None
+    return "higher" if low > 0 else "lower" if high < 0 else SAME

@@ -1,0 +1,254 @@
+"""A whole experiment: all arms and seeds of a scenario, into a run directory."""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from fedsim import comparison, report, results
+from fedsim.arms import Job, Trained, jobs, noise_for, run_job, strategy_of
+from fedsim.evaluation import POOLED
+from fedsim.federation import federate
+from fedsim.mistakes import Mistake
+from fedsim.privacy.accounting import ACCOUNTANT
+from fedsim.scenario import Scenario, read
+from fedsim.training import best_device, expected_batches
+
+Progress = Callable[[str, int, int], None]
+_DISTRIBUTIONS = ("fedsim-flower", "torch", "flwr", "opacus", "dp-accounting", "numpy", "pandas")
+
+
+def run(
+    scenario: str,
+    *overrides: str,
+    seed: int | None = None,
+    seeds: int | None = None,
+    out: str | Path | None = None,
+) -> pd.DataFrame:
+    """Run a scenario and return the comparison of its arms.
+
+    Args:
+        scenario: The name of a scenario that comes with fedsim, or the path of a TOML file.
+        overrides: ``"key=value"`` strings, e.g. ``"privacy.epsilon=2"``.
+        seed: The first seed, in place of the scenario's.
+        seeds: How many seeds, in place of the scenario's.
+        out: The run directory to make; by default ``runs/<scenario>-<date>``.
+
+    Returns:
+        A row for each arm, private and metric with ``mean, low, high``, the paired difference to the centralized arm
+        and to the local arm, and the mean inside each site. ``frame.attrs["run_dir"]`` has the run directory, which
+        ``fedsim.load`` reads.
+
+    Raises:
+        Mistake: The scenario is wrong, or the run directory is taken.
+    """
+    extra = [f"{key}={value}" for key, value in (("seed", seed), ("seeds", seeds)) if value is not None]
+    return summary(execute(read(scenario, [*overrides, *extra]), out))
+
+
+def execute(scenario: Scenario, out: str | Path | None = None, progress: Progress | None = None) -> results.Run:
+    """Run a scenario into a new run directory.
+
+    Args:
+        scenario: What to run.
+        out: The directory to make; by default ``runs/<scenario>-<date>``.
+        progress: Called with (what is trained, rounds done, rounds in all).
+
+    Raises:
+        Mistake: The directory is taken, or what the scenario asks for can't be done here.
+    """
+    _check(scenario)
+    folder = _new_folder(scenario.name, out)
+    with _lock(folder):
+        results.write_scenario(folder, scenario)
+        return _complete(folder, scenario, progress)
+
+
+def resume(path: str | Path, progress: Progress | None = None) -> results.Run:
+    """Go on with an interrupted run: trainings that were finished are not run again.
+
+    Raises:
+        Mistake: There is nothing to go on with, or someone else is at it.
+    """
+    folder = Path(path)
+    if not (folder / "scenario.toml").is_file():
+        raise Mistake(f"{path}: expected an interrupted run, there is no scenario.toml")
+    with _lock(folder):
+        if (folder / "manifest.json").exists():
+            return results.load(folder)
+        return _complete(folder, read(str(folder / "scenario.toml")), progress)
+
+
+def summary(run: results.Run) -> pd.DataFrame:
+    """Return the arms of a run, pooled, with a column for each site's mean."""
+    compared = run.comparison
+    inside = compared[compared["site"] != POOLED]
+    keys = ["private", "arm", "metric"]
+    sites = inside.pivot_table(index=keys, columns="site", values="mean", dropna=False).reset_index()
+    table = comparison.pooled(compared).merge(sites, on=keys)
+    table.attrs["run_dir"] = str(run.path)
+    return table
+
+
+def _check(scenario: Scenario) -> None:
+    """Find out what can't be done before anything is written."""
+    device = best_device(scenario.device)
+    strategy_of(scenario)
+    expected_batches(scenario, federate(scenario, scenario.seed, device))
+    if scenario.private:
+        noise_for(scenario)
+
+
+def _complete(folder: Path, scenario: Scenario, progress: Progress | None) -> results.Run:
+    """Run what is not yet finished, then write the results."""
+    started, clock = datetime.now(UTC), time.perf_counter()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the number of threads changes the order of sums, so the last bits
+    try:
+        finished = _train_all(folder, scenario, progress)
+    finally:
+        torch.set_num_threads(threads)
+    _write_results(folder, scenario, finished)
+    seconds = {job.key: values["seconds"] for job, _, values in finished}
+    results.write_manifest(
+        folder,
+        {
+            "versions": {name: version(name) for name in _DISTRIBUTIONS} | {"python": platform.python_version()},
+            "git": _git_revision(),
+            "device": best_device(scenario.device),
+            "threads": 1,
+            "seeds": scenario.all_seeds,
+            "started": started.isoformat(timespec="seconds"),
+            "seconds": round(time.perf_counter() - clock, 3),
+            "seconds_per_training": seconds,
+            "notes": [{**_names(job), "note": note} for job, _, values in finished for note in values["notes"]],
+        },
+    )
+    run = results.load(folder)
+    report.write(run)
+    return run
+
+
+_Finished = tuple[Job, results.Tensors, dict[str, Any]]
+
+
+def _train_all(folder: Path, scenario: Scenario, progress: Progress | None) -> list[_Finished]:
+    todo = jobs(scenario)
+    total = len(todo) * scenario.training.rounds
+    finished = []
+    for index, job in enumerate(todo):
+        ticks = itertools.count(index * scenario.training.rounds + 1)
+        label = f"{job.arm}{', private' if job.private else ''}, seed {job.seed}"
+
+        def observe(ticks: Iterable[int] = ticks, label: str = label) -> None:
+            if progress:
+                progress(label, next(iter(ticks)), total)
+
+        kept = results.read_checkpoint(folder / "checkpoints", job.key)
+        if kept is None:
+            clock = time.perf_counter()
+            trained = run_job(scenario, job, observe)
+            kept = _tensors(trained), _values(trained, time.perf_counter() - clock)
+            results.write_checkpoint(folder / "checkpoints", job.key, *kept)
+        finished.append((job, *kept))
+    return finished
+
+
+def _tensors(trained: Trained) -> results.Tensors:
+    return {f"{model}/{name}": value for model, held in trained.models.items() for name, value in held.items()}
+
+
+def _values(trained: Trained, seconds: float) -> dict[str, Any]:
+    return {
+        "scores": _records(trained.scores),
+        "curve": _records(trained.curve),
+        "ledger": trained.ledger.as_json() if trained.ledger else None,
+        "notes": trained.notes,
+        "seconds": round(seconds, 3),
+    }
+
+
+def _write_results(folder: Path, scenario: Scenario, finished: list[_Finished]) -> None:
+    def table(key: str) -> pd.DataFrame:
+        return pd.DataFrame([{**_names(job), **row} for job, _, values in finished for row in values[key]])
+
+    results.write_table(folder / "sites.parquet", table("scores"))
+    results.write_table(folder / "rounds.parquet", table("curve"))
+    privacy = scenario.privacy
+    trainings = [{**_names(job), **values["ledger"]} for job, _, values in finished if values["ledger"]]
+    results.write_json(
+        folder / "ledger.json",
+        {
+            "unit": privacy.unit,
+            "neighbours": privacy.neighbours,
+            "delta": privacy.delta,
+            "budget": privacy.epsilon,
+            "accountant": ACCOUNTANT,
+            "trainings": trainings,
+        },
+    )
+    product = Job("federated", scenario.private, scenario.seed)
+    for job, tensors, _ in finished:
+        if job == product:
+            plain = {name.removeprefix("global/"): value for name, value in tensors.items()}
+            about = {"task": scenario.task, "training": job.key}
+            results.write_tensors(folder / "model.safetensors", plain, about)
+
+
+def _names(job: Job) -> dict[str, Any]:
+    return {"arm": job.arm, "private": job.private, "seed": job.seed}
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return table.astype(object).where(table.notna(), None).to_dict("records")
+
+
+def _new_folder(name: str, out: str | Path | None) -> Path:
+    if out is None:
+        stem = Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+        tries = itertools.chain([stem], (stem.with_name(f"{stem.name}-{n}") for n in itertools.count(2)))
+    else:
+        tries = iter([Path(out)])
+    for folder in tries:
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if out is None:
+                continue
+            if not folder.is_dir() or any(folder.iterdir()):
+                raise Mistake(f"--out: expected a new or empty directory, {out} is taken") from None
+        return folder
+    raise AssertionError("itertools.count ended")
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a run directory."""
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Mistake(f"{folder}: another process is at work in this run directory") from None
+        yield
+
+
+def _git_revision() -> str | None:
+    """Return the revision of the checkout fedsim runs from, if it does."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()

@@ -1,0 +1,1 @@
+"""Differential privacy: accounting, and the ledger of what was released."""

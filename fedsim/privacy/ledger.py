@@ -1,0 +1,89 @@
+"""The ledger: what each site released, at which noise, and the epsilon that follows."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fedsim.privacy.accounting import Neighbours, Segment, epsilon
+
+
+@dataclass(frozen=True)
+class Mechanism:
+    """What one site did to its rows before an update left it: steps of DP-SGD.
+
+    Attributes:
+        sampling_rate: The probability with which each row joined a step (Poisson sampling), in (0, 1].
+        noise_multiplier: The standard deviation of the Gaussian noise on each step's sum, over ``clip``.
+        clip: The largest Euclidean norm one row's gradient has in that sum.
+        expected_batch: The public number every noisy sum was divided by.
+        steps: How many noisy sums were computed.
+
+    Raises:
+        Mistake: A value is out of its range.
+    """
+
+    sampling_rate: float
+    noise_multiplier: float
+    clip: float
+    expected_batch: float
+    steps: int
+
+    def __post_init__(self) -> None:
+        self.segment()
+
+    def segment(self) -> Segment:
+        """Return what the accountant needs to know.
+
+        Raises:
+            Mistake: A value is out of its range.
+        """
+        return Segment(self.sampling_rate, self.noise_multiplier, self.steps)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One release of one site."""
+
+    site: str
+    round: int
+    mechanism: Mechanism
+
+
+class Ledger:
+    """The append-only record of one training's releases. Each site has an epsilon of its own.
+
+    The unit is the record: the guarantee is for one row of one site, against everyone who sees all that the site sent.
+    """
+
+    def __init__(self, delta: float, neighbours: Neighbours, entries: tuple[Entry, ...] = ()) -> None:
+        self.delta = delta
+        self.neighbours: Neighbours = neighbours
+        self._entries = list(entries)
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """All entries, oldest first."""
+        return tuple(self._entries)
+
+    def charge(self, site: str, round_number: int, mechanism: Mechanism) -> None:
+        """Write down a release."""
+        self._entries.append(Entry(site, round_number, mechanism))
+
+    def epsilon(self, site: str, planned: Mechanism | None = None) -> float:
+        """Return the epsilon of all a site has released, and of what it is about to release."""
+        return epsilon(self._segments(site, planned), self.delta, self.neighbours)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return {"epsilon": {site: value}, "entries": [...]}."""
+        sites = sorted({entry.site for entry in self._entries})
+        return {
+            "epsilon": {site: self.epsilon(site) for site in sites},
+            "entries": [asdict(entry) for entry in self._entries],
+        }
+
+    def _segments(self, site: str, planned: Mechanism | None) -> tuple[Segment, ...]:
+        mechanisms = [entry.mechanism for entry in self._entries if entry.site == site]
+        steps: Counter[tuple[float, float]] = Counter()
+        for mechanism in [*mechanisms, planned] if planned else mechanisms:
+            steps[mechanism.sampling_rate, mechanism.noise_multiplier] += mechanism.steps
+        return tuple(Segment(rate, noise, count) for (rate, noise), count in sorted(steps.items()))

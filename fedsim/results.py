@@ -1,0 +1,177 @@
+"""The run directory: plain files, written whole or not at all, never pickled, each with its SHA-256 in the manifest.
+
+- ``scenario.toml``: the scenario, resolved; ``fedsim run`` takes it again.
+- ``sites.parquet``: test metrics of every arm, seed and site; ``rounds.parquet``: validation metrics after each round.
+- ``ledger.json``: what each site released in the private trainings, and its epsilon.
+- ``model.safetensors``: the federated model of the first seed, the private one if there is one.
+- ``manifest.json``: versions, seeds, device, git revision, timings, notes, and the other files' SHA-256.
+- ``checkpoints/``: every finished training, from which an interrupted run goes on.
+- ``report.html``: the report, made from the files above.
+"""
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import tomli_w
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from fedsim.comparison import compare
+from fedsim.mistakes import Mistake
+from fedsim.scenario import Scenario, read
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is in a run directory."""
+
+    path: Path
+    scenario: Scenario
+    sites: pd.DataFrame
+    rounds: pd.DataFrame
+    ledger: dict[str, Any]
+    manifest: dict[str, Any]
+
+    @property
+    def comparison(self) -> pd.DataFrame:
+        """The arms compared, pooled and inside each site; see ``fedsim.comparison.compare``."""
+        return compare(self.sites, self.scenario.split)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: to a temporary name, synced, renamed, and the folder synced."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_json(path: Path, value: Any) -> None:  # noqa: ANN401  anything JSON can hold
+    """Write JSON; a NaN is refused, since it would not be JSON."""
+    write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+def write_scenario(folder: Path, scenario: Scenario) -> None:
+    """Write the resolved scenario."""
+    write_bytes(folder / "scenario.toml", tomli_w.dumps(scenario.model_dump(exclude_none=True), indent=2).encode())
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as Parquet."""
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    write_bytes(path, buffer.getvalue())
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write tensors as safetensors."""
+    write_bytes(path, save_tensors({name: value.detach().cpu() for name, value in tensors.items()}, metadata))
+
+
+def write_manifest(folder: Path, about: Mapping[str, Any]) -> None:
+    """Write the manifest, with the SHA-256 of the files that are there; it is written last."""
+    names = ("scenario.toml", "sites.parquet", "rounds.parquet", "ledger.json", "model.safetensors")
+    files = {name: sha256((folder / name).read_bytes()) for name in names if (folder / name).exists()}
+    write_json(folder / "manifest.json", {**about, "files": files})
+
+
+def sha256(content: bytes) -> str:
+    """Return a digest in hex."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def load(path: str | Path) -> Run:
+    """Read a finished run.
+
+    Raises:
+        Mistake: There is none, it is not finished, or a file is not what was written.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise Mistake(f"{path}: expected a run directory, there is none")
+    manifest = _read_json(folder / "manifest.json")
+    contents = {}
+    for name, digest in manifest.get("files", {}).items():
+        contents[name] = _read(folder / name)
+        if sha256(contents[name]) != digest:
+            raise Mistake(f"{folder / name}: expected SHA-256 {digest[:12]}..., the file has changed since it was made")
+    missing = {"scenario.toml", "sites.parquet", "rounds.parquet", "ledger.json"} - set(contents)
+    if missing:
+        raise Mistake(f"{folder / 'manifest.json'}: expected the files {', '.join(sorted(missing))} in it")
+    return Run(
+        path=folder,
+        scenario=read(str(folder / "scenario.toml")),
+        sites=pd.read_parquet(io.BytesIO(contents["sites.parquet"])),
+        rounds=pd.read_parquet(io.BytesIO(contents["rounds.parquet"])),
+        ledger=json.loads(contents["ledger.json"]),
+        manifest=manifest,
+    )
+
+
+def write_checkpoint(folder: Path, key: str, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+    """Keep a finished training: its tensors first, then its values with the tensors' SHA-256."""
+    folder.mkdir(exist_ok=True)
+    content = save_tensors({name: value.detach().cpu() for name, value in tensors.items()})
+    write_bytes(folder / f"{key}.safetensors", content)
+    body = json.dumps(values, allow_nan=False)
+    write_json(folder / f"{key}.json", {"tensors": sha256(content), "values": sha256(body.encode()), "body": body})
+
+
+def read_checkpoint(folder: Path, key: str) -> tuple[Tensors, dict[str, Any]] | None:
+    """Return a finished training, or None if it is not there.
+
+    Raises:
+        Mistake: It is there, but not what was written.
+    """
+    if not (folder / f"{key}.json").exists():
+        return None
+    outer = _read_json(folder / f"{key}.json")
+    content = _read(folder / f"{key}.safetensors")
+    try:
+        body = str(outer["body"])
+        if (outer["tensors"], outer["values"]) != (sha256(content), sha256(body.encode())):
+            raise ValueError("its SHA-256 differs")
+        return load_tensors(content), json.loads(body)
+    except (KeyError, TypeError, ValueError, SafetensorError) as error:
+        raise Mistake(
+            f"{folder / key}: expected the checkpoint that was written, got another ({error}); "
+            "delete its two files to train that part again"
+        ) from None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Mistake(f"{path}: {error.strerror}") from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(_read(path))
+    except ValueError as error:
+        raise Mistake(f"{path}: expected JSON, got {error}") from None
+    if not isinstance(value, dict):
+        raise Mistake(f"{path}: expected a JSON object, got {type(value).__name__}")
+    return value

@@ -1,0 +1,266 @@
+"""Scenarios: TOML files that say what is run. A file from a stranger is only data."""
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+
+from fedsim import catalog
+from fedsim.mistakes import Mistake
+
+Positive = Annotated[FiniteFloat, Field(gt=0)]
+Probability = Annotated[FiniteFloat, Field(gt=0, lt=1)]
+Arm = Literal["federated", "centralized", "local"]
+
+
+def _known(kind: str) -> AfterValidator:
+    def check(name: str) -> str:
+        catalog.check(kind, name)
+        return name
+
+    return AfterValidator(check)
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Partition(_Section):
+    """Which rows belong to which site."""
+
+    by: Literal["natural"] = "natural"
+
+
+class Split(_Section):
+    """Shares of each site's rows, per class; the rest is for training.
+
+    The test blocks of consecutive seeds don't overlap until all rows have been tested once (cross-validation).
+    """
+
+    validation: Annotated[FiniteFloat, Field(ge=0, lt=1)] = 0.2
+    test: Probability = 0.2
+
+    @model_validator(mode="after")
+    def _leaves_rows_to_train(self) -> "Split":
+        if self.validation + self.test >= 1:
+            raise ValueError(f"expected validation + test < 1, got {self.validation + self.test:g}")
+        return self
+
+
+class Optimizer(_Section):
+    """A torch optimizer, made anew at each site in each round."""
+
+    name: Literal["sgd", "adam"] = "sgd"
+    lr: Positive = 0.1
+    momentum: Annotated[FiniteFloat, Field(ge=0, lt=1)] = 0.0
+    weight_decay: Annotated[FiniteFloat, Field(ge=0)] = 0.0
+
+    @model_validator(mode="after")
+    def _momentum_is_for_sgd(self) -> "Optimizer":
+        if self.name == "adam" and self.momentum:
+            raise ValueError("expected no momentum with adam, which has its own")
+        return self
+
+
+class Training(_Section):
+    """Training of one site. Every value is public: none follows from how many rows a site has."""
+
+    rounds: Annotated[int, Field(ge=1)] = 20
+    local_steps: Annotated[int, Field(ge=1)] = 2
+    sampling_rate: Annotated[FiniteFloat, Field(gt=0, le=1)] = 0.5
+    expected_batch: Positive | dict[str, Positive] = 64.0
+    optimizer: Optimizer = Optimizer()
+
+
+class Strategy(_Section):
+    """The server's aggregation; keys beside ``name`` are the strategy's hyperparameters."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+    name: Annotated[str, _known("strategies")] = "fedavg"
+
+
+class Privacy(_Section):
+    """What is promised to whom. ``record``: one row of one site, added or removed, by DP-SGD at the site."""
+
+    unit: Literal["none", "record"] = "none"
+    epsilon: Positive | None = None
+    delta: Probability | None = None
+    clip: Positive = 1.0
+    noise_multiplier: Positive | None = None
+    neighbours: Literal["add-or-remove-one", "replace-one"] = "add-or-remove-one"
+
+    @model_validator(mode="after")
+    def _says_how_much(self) -> "Privacy":
+        if self.unit != "none" and (self.epsilon is None or self.delta is None):
+            missing = " and ".join(name for name in ("epsilon", "delta") if getattr(self, name) is None)
+            raise ValueError(f"expected {missing} beside unit = {self.unit!r}")
+        return self
+
+
+class Scenario(_Section):
+    """One experiment, fully stated."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+    title: Annotated[str, Field(min_length=1, max_length=120)]
+    about: str = ""
+    task: Annotated[str, _known("tasks")]
+    engine: Annotated[str, _known("engines")] = "serial"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    arms: Annotated[list[Arm], Field(min_length=1)] = ["federated", "centralized", "local"]
+    seed: Annotated[int, Field(ge=0)] = 0
+    seeds: Annotated[int, Field(ge=1, le=1000)] = 5
+    partition: Partition = Partition()
+    split: Split = Split()
+    training: Training = Training()
+    strategy: Strategy = Strategy()
+    privacy: Privacy = Privacy()
+
+    @property
+    def private(self) -> bool:
+        """Whether the private arms are run beside the others."""
+        return self.privacy.unit != "none"
+
+    @property
+    def all_seeds(self) -> list[int]:
+        """The seeds that are run: ``seeds`` of them from ``seed`` on."""
+        return list(range(self.seed, self.seed + self.seeds))
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where a value came from, for the message about it."""
+
+    text: str
+    place: str
+    overrides: Mapping[str, str]
+
+    def of(self, key: str) -> str:
+        for override in self.overrides:
+            if key == override or key.startswith(f"{override}.") or override.startswith(f"{key}."):
+                return f"--set {override}={self.overrides[override]}"
+        line = _line_of(self.text, key)
+        return f"{self.place}:{line}" if line else self.place
+
+
+def read(name_or_path: str, overrides: Iterable[str] = ()) -> Scenario:
+    """Read a scenario by name (one that comes with fedsim) or path, and apply ``key=value`` overrides.
+
+    Raises:
+        Mistake: Nothing is there, it is not TOML, or values are wrong: all of them at once, each with its place.
+    """
+    path = _find(name_or_path)
+    try:
+        text = path.read_text("utf-8")
+        values = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Mistake(f"{path}: expected TOML, got {error}") from None
+    except OSError as error:
+        raise Mistake(f"{path}: {error.strerror}") from None
+    given = dict(_split_override(override) for override in overrides)
+    for key, value in given.items():
+        _set(values, key, value)
+    values.setdefault("name", path.stem)
+    return parse(values, _Source(text, str(path) if path.is_relative_to(Path.cwd()) else name_or_path, given))
+
+
+def parse(values: Mapping[str, Any], source: _Source | None = None) -> Scenario:
+    """Check values and return the Scenario they make.
+
+    Raises:
+        Mistake: All that is wrong with them, one line each.
+    """
+    source = source or _Source("", "scenario", {})
+    try:
+        return Scenario.model_validate(values)
+    except ValidationError as error:
+        lines = dict.fromkeys(_explain(detail, source) for detail in error.errors())
+        raise Mistake("\n".join(lines)) from None
+
+
+def _find(name_or_path: str) -> Path:
+    path = Path(name_or_path)
+    if name_or_path.endswith(".toml") or path.is_file():
+        if not path.is_file():
+            raise Mistake(f"{name_or_path}: expected a scenario file, there is none")
+        return path.resolve()
+    if "/" in name_or_path or path.is_dir():
+        raise Mistake(f"{name_or_path}: expected a scenario's name or a .toml file")
+    return catalog.scenario_path(name_or_path)
+
+
+def _split_override(override: str) -> tuple[str, str]:
+    key, equals, value = override.partition("=")
+    if not equals or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
+        raise Mistake(f"--set: expected key=value, e.g. privacy.epsilon=2, got {override!r}")
+    return key, value
+
+
+def _set(values: dict[str, Any], key: str, text: str) -> None:
+    *sections, last = key.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise Mistake(f"--set {key}={text}: {section} is a value, not a section")
+    try:
+        values[last] = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        values[last] = text
+
+
+_EXPECTED = {
+    "greater_than": "a number > {gt}",
+    "greater_than_equal": "a number >= {ge}",
+    "less_than": "a number < {lt}",
+    "less_than_equal": "a number <= {le}",
+    "finite_number": "a finite number",
+    "missing": "a value, it is required",
+    "literal_error": "{expected}",
+    "string_pattern_mismatch": "lower-case letters, digits, - and _",
+}
+
+
+def _explain(detail: Any, source: _Source) -> str:  # noqa: ANN401  pydantic's ErrorDetails is a TypedDict
+    """Return ``privacy.epsilon: expected a number > 0, got -1 (scenarios/my.toml:17)``."""
+    parts = [str(part) for part in detail["loc"] if not _is_union_member(str(part))]
+    key, kind = ".".join(parts), detail["type"]
+    place, got = source.of(key), detail["input"]
+    if kind == "extra_forbidden":
+        hint = catalog.nearest(parts[-1], _fields_of(parts[:-1]))
+        return f"{key}: unknown key{hint} ({place})"
+    if kind == "value_error":
+        return f"{key + ': ' if key else ''}{detail['ctx']['error']} ({place})"
+    expected = _EXPECTED.get(kind, detail["msg"].removeprefix("Input should be ")).format(**detail.get("ctx", {}))
+    if kind == "missing":
+        return f"{key}: expected {expected} ({source.place})"
+    hint = catalog.nearest(got, re.findall(r"'([^']*)'", expected)) if kind == "literal_error" else ""
+    return f"{key}: expected {expected}, got {got!r}{hint if 'did you mean' in hint else ''} ({place})"
+
+
+def _is_union_member(part: str) -> bool:
+    """Tell pydantic's own words for the members of ``Positive | dict`` from our keys."""
+    return part.startswith(("dict[", "constrained-", "finite-float", "float", "function-", "[key]"))
+
+
+def _fields_of(sections: list[str]) -> list[str]:
+    model: Any = Scenario
+    for section in sections:
+        model = model.model_fields[section].annotation
+    return list(model.model_fields)
+
+
+def _line_of(text: str, key: str) -> int | None:
+    """Return the line where ``key``, or the innermost section above it that is written down, stands."""
+    table, found = "", {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := re.match(r"\s*\[([\w.-]+)\]", line):
+            table = header[1]
+            found.setdefault(table, number)
+        elif pair := re.match(r"\s*([\w.-]+)\s*=", line):
+            found.setdefault(f"{table}.{pair[1]}".lstrip("."), number)
+    while key and key not in found:
+        key = key.rpartition(".")[0]
+    return found.get(key)

@@ -1,0 +1,1 @@
+"""Scenarios: TOML files, one experiment each."""

@@ -1,0 +1,1 @@
+"""Aggregation strategies, one file each: ``fedavg.py`` holds class ``FedAvg``."""
