@@ -6,21 +6,19 @@ rate with the same optimizer and, under privacy, spend the same epsilon per reco
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 import pandas as pd
-import torch
-from flwr.app import ArrayRecord
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedsim import catalog
 from fedsim.adapter import Adapter
-from fedsim.evaluation import evaluate
-from fedsim.federation import Federation, Site, federate
+from fedsim.evaluation import METRICS, evaluate
+from fedsim.federation import Site, federate
 from fedsim.grid import InProcessGrid, node_of
 from fedsim.mistakes import Mistake
-from fedsim.privacy.accounting import noise_multiplier
+from fedsim.privacy.accounting import Segment, noise_multiplier
 from fedsim.privacy.ledger import Ledger, Mechanism
 from fedsim.records import to_arrays, to_parameters
 from fedsim.rounds import Budget, run_rounds
@@ -30,7 +28,9 @@ from fedsim.training import Streams, best_device, expected_batches, new_model, p
 
 logging.getLogger("flwr").setLevel(logging.WARNING)  # importing flwr sets it to DEBUG
 
-Parameters = dict[str, Tensor]
+GLOBAL = "global"
+Models = Mapping[str, Mapping[str, Tensor]]
+"""{site: parameters of its model}, or {GLOBAL: parameters} when all sites share one model."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,14 @@ class Trained:
     """What one job gave.
 
     Attributes:
-        models: {site: parameters of the model that site would use}; {"global": ...} when all sites share one.
+        models: What was trained.
         scores: The test metrics, as ``evaluate`` returns them.
         curve: The pooled validation metrics after each round: round, auc, accuracy, log_loss.
         ledger: What was released; None without privacy.
         notes: What did not go by the book: replies set aside, rounds not run for want of budget.
     """
 
-    models: dict[str, Parameters]
+    models: Models
     scores: pd.DataFrame
     curve: pd.DataFrame
     ledger: Ledger | None
@@ -75,11 +75,12 @@ def jobs(scenario: Scenario) -> list[Job]:
 def noise_for(scenario: Scenario) -> float:
     """Return the noise multiplier: the scenario's, or the least that keeps all rounds within its epsilon."""
     privacy, training = scenario.privacy, scenario.training
+    steps = training.rounds * training.local_steps
     if privacy.noise_multiplier is not None:
+        Segment(training.sampling_rate, privacy.noise_multiplier, steps)  # raises a Mistake if it can't be accounted
         return privacy.noise_multiplier
     if privacy.epsilon is None or privacy.delta is None:
         raise Mistake("privacy: expected epsilon and delta")
-    steps = training.rounds * training.local_steps
     return noise_multiplier(privacy.epsilon, training.sampling_rate, steps, privacy.delta, privacy.neighbours)
 
 
@@ -89,54 +90,69 @@ def strategy_of(scenario: Scenario) -> Strategy:
     Raises:
         Mistake: The strategy has no such hyperparameter, or refuses a value.
     """
-    chosen = scenario.strategy
+    chosen, given = scenario.strategy, scenario.strategy.model_extra or {}
+    kind = catalog.load("strategies", chosen.name)
+    known = [field.name for field in fields(kind)]
+    for key in given:
+        if key not in known:
+            hint = catalog.nearest(key, known) if known else "; it has no hyperparameters"
+            raise Mistake(f"strategy.{key}: {chosen.name} has no such hyperparameter{hint}")
     try:
-        return catalog.load("strategies", chosen.name)(**(chosen.model_extra or {}))
+        return kind(**given)
     except (TypeError, ValueError) as error:
-        raise Mistake(f"strategy {chosen.name}: {error}") from None
+        raise Mistake(f"strategy: {error}") from None
 
 
-class _Trainer:
-    """One job under way: trains, measures after each round, keeps the ledger."""
+@dataclass
+class _Work:
+    """One job under way: what all arms need, and what they leave behind."""
 
-    def __init__(self, scenario: Scenario, job: Job, observe: Callable[[], None]) -> None:
-        self.scenario, self.job, self.observe = scenario, job, observe
-        self.device = best_device(scenario.device)
-        self.federation = federate(scenario, job.seed, self.device)
-        self.batches = expected_batches(scenario, self.federation)
-        self.model = new_model(scenario, self.federation.sites[0], job.seed, self.device)
-        self.noise = noise_for(scenario) if job.private else None
+    scenario: Scenario
+    job: Job
+    observe: Callable[[], None]
+
+    def __post_init__(self) -> None:
+        self.device = best_device(self.scenario.device)
+        self.federation = federate(self.scenario, self.job.seed, self.device)
+        self.batches = expected_batches(self.scenario, self.federation)
+        self.noise = noise_for(self.scenario) if self.job.private else None
+        self.ledger: Ledger | None = None
         self.curve: list[dict[str, Any]] = []
         self.notes: list[str] = []
-        self.ledger: Ledger | None = None
 
-    def initial(self) -> Parameters:
-        return {name: value.detach().clone() for name, value in self.model.named_parameters()}
+    def new_model(self) -> nn.Module:
+        """Return the model every arm starts from."""
+        return new_model(self.scenario, self.federation.sites[0], self.job.seed, self.device)
 
-    def budget(self, sites: Mapping[int, str], batches: Mapping[str, float]) -> Budget | None:
-        """Open the ledger of a private training, with what each of some nodes is to do in one round."""
+    def budget(self, sites: Mapping[int, tuple[str, float]]) -> Budget | None:
+        """Open the ledger of a private training, given {node: (site, expected batch)}."""
         privacy, training = self.scenario.privacy, self.scenario.training
         if self.noise is None or privacy.delta is None or privacy.epsilon is None:
             return None
         self.ledger = Ledger(privacy.delta, privacy.neighbours)
         planned = {
-            node: (
-                name,
-                Mechanism(training.sampling_rate, self.noise, privacy.clip, batches[name], training.local_steps),
-            )
-            for node, name in sites.items()
+            node: (name, Mechanism(training.sampling_rate, self.noise, privacy.clip, batch, training.local_steps))
+            for node, (name, batch) in sites.items()
         }
         return Budget(self.ledger, privacy.epsilon, planned)
 
-    def measured(self, round_number: int, models: Mapping[str, Parameters]) -> None:
-        """Measure all sites' models on the validation rows."""
+    def scores(self, models: Models, part: Literal["validation", "test"], sites: bool) -> pd.DataFrame:
+        """Measure each site's rows with the model it would use."""
+        by_site = {site.name: models.get(site.name) or models[GLOBAL] for site in self.federation.sites}
+        return evaluate(self.new_model(), by_site, self.federation, part, sites)
+
+    def end_round(self, number: int, models: Models) -> None:
+        """Measure on the validation rows, and tell that a round is over."""
         if self.scenario.split.validation:
-            table = evaluate(self.model, models, self.federation, "validation", sites=False)
-            self.curve.append({"round": round_number, **table.iloc[0][["auc", "accuracy", "log_loss"]]})
+            pooled = self.scores(models, "validation", sites=False).iloc[0]
+            self.curve.append({"round": number, **pooled[list(METRICS)]})
         self.observe()
 
-    def shared(self, parameters: Parameters) -> dict[str, Parameters]:
-        return {site.name: parameters for site in self.federation.sites}
+    def end(self, rounds: int) -> None:
+        """Note it if the budget did not last."""
+        wanted, limit = self.scenario.training.rounds, self.scenario.privacy.epsilon
+        if rounds < wanted:
+            self.notes.append(f"stopped after {rounds} of {wanted} rounds: the next would exceed epsilon {limit:g}")
 
 
 def run_job(scenario: Scenario, job: Job, observe: Callable[[], None]) -> Trained:
@@ -147,75 +163,65 @@ def run_job(scenario: Scenario, job: Job, observe: Callable[[], None]) -> Traine
         job: Which of its trainings.
         observe: Called after each round.
     """
-    trainer = _Trainer(scenario, job, observe)
-    arms = {"federated": _federated, "centralized": _centralized, "local": _local}
-    models = arms[job.arm](trainer)
-    everyone = models if "global" not in models else trainer.shared(models["global"])
-    scores = evaluate(trainer.model, everyone, trainer.federation, "test")
-    return Trained(models, scores, pd.DataFrame(trainer.curve), trainer.ledger, trainer.notes)
+    work = _Work(scenario, job, observe)
+    models = {"federated": _federated, "centralized": _centralized, "local": _local}[job.arm](work)
+    return Trained(models, work.scores(models, "test", sites=True), pd.DataFrame(work.curve), work.ledger, work.notes)
 
 
-def _federated(trainer: _Trainer) -> dict[str, Parameters]:
-    scenario, job, sites = trainer.scenario, trainer.job, trainer.federation.sites
+def _federated(work: _Work) -> Models:
+    scenario, job, sites = work.scenario, work.job, work.federation.sites
     run_config: dict[str, Any] = {"scenario": scenario.model_dump_json(), "seed": job.seed, "arm": job.arm}
-    if trainer.noise is not None:
-        run_config["noise-multiplier"] = trainer.noise
+    if work.noise is not None:
+        run_config["noise-multiplier"] = work.noise
     engine = catalog.load("engines", scenario.engine)(catalog.client_app())
-    weights = {node_of(site.number): trainer.batches[site.name] for site in sites}
-    names = {node_of(site.number): site.name for site in sites}
-
-    def observe(round_number: int, arrays: ArrayRecord) -> None:
-        trainer.measured(round_number, trainer.shared(to_parameters(arrays)))
-
+    nodes = {node_of(site.number): (site.name, work.batches[site.name]) for site in sites}
     finished = run_rounds(
-        strategy=Adapter(strategy_of(scenario), weights, fixed_denominator=job.private),
+        strategy=Adapter(
+            strategy_of(scenario),
+            weights={node: batch for node, (_, batch) in nodes.items()},
+            fixed_denominator=job.private,
+        ),
         grid=InProcessGrid(engine, len(sites), run_config),
-        initial=to_arrays(trainer.initial()),
+        initial=to_arrays(dict(work.new_model().named_parameters())),
         rounds=scenario.training.rounds,
-        budget=trainer.budget(names, trainer.batches),
-        observe=observe,
+        budget=work.budget(nodes),
+        observe=lambda number, arrays: work.end_round(number, {GLOBAL: to_parameters(arrays, work.device)}),
     )
     for number, rejected in finished.rejected.items():
-        trainer.notes += [f"round {number}: {names[one.node]} was left out: {one.reason}" for one in rejected]
-    _note_stop(trainer, finished.rounds)
-    return {"global": to_parameters(finished.arrays)}
+        work.notes += [f"round {number}: {nodes[one.node][0]} was left out: {one.reason}" for one in rejected]
+    work.end(finished.rounds)
+    return {GLOBAL: to_parameters(finished.arrays)}
 
 
-def _centralized(trainer: _Trainer) -> dict[str, Parameters]:
-    pooled = trainer.federation.pooled()
-    models = _train_alone(trainer, {"pooled": pooled}, {"pooled": sum(trainer.batches.values())})
-    return {"global": models["pooled"]}
+def _centralized(work: _Work) -> Models:
+    return _train_alone(work, {GLOBAL: (work.federation.pooled(), sum(work.batches.values()))})
 
 
-def _local(trainer: _Trainer) -> dict[str, Parameters]:
-    return _train_alone(trainer, {site.name: site for site in trainer.federation.sites}, trainer.batches)
+def _local(work: _Work) -> Models:
+    return _train_alone(work, {site.name: (site, work.batches[site.name]) for site in work.federation.sites})
 
 
-def _train_alone(
-    trainer: _Trainer, sites: Mapping[str, Site], batches: Mapping[str, float]
-) -> dict[str, Parameters]:
-    """Train each of some sites on its own rows alone, for as many rounds of steps as the federated arm has."""
-    scenario, job = trainer.scenario, trainer.job
-    models = {name: new_model(scenario, site, job.seed, trainer.device) for name, site in sites.items()}
-    budget = trainer.budget({site.number: name for name, site in sites.items()}, batches)
+def _train_alone(work: _Work, sites: Mapping[str, tuple[Site, float]]) -> Models:
+    """Train a model for each of some sites, on its own rows, for as many rounds of steps as the federated arm has.
+
+    Args:
+        work: The job.
+        sites: {name of the model: (site, expected batch)}.
+    """
+    scenario, job = work.scenario, work.job
+    models = {key: work.new_model() for key in sites}
+    parameters: Models = {key: dict(model.named_parameters()) for key, model in models.items()}  # follow the models
+    budget = work.budget({site.number: (site.name, batch) for site, batch in sites.values()})
     done = 0
     for number in range(1, scenario.training.rounds + 1):
-        if budget and not (budget.allows(scenario.training.rounds - done) or budget.allows(1)):
+        if budget and not budget.allows_next(scenario.training.rounds - done):
             break
-        for name, site in sites.items():
-            streams = Streams.of(job.seed, job.arm, name, number)
-            todo = plan(scenario, batches[name], trainer.noise)
-            mechanism = train(models[name], site.train, todo, streams)
+        for key, (site, batch) in sites.items():
+            streams = Streams.of(job.seed, job.arm, site.name, number)
+            mechanism = train(models[key], site.train, plan(scenario, batch, work.noise), streams)
             if budget and mechanism:
-                budget.ledger.charge(name, number, mechanism)
+                budget.ledger.charge(site.name, number, mechanism)
         done = number
-        current = {name: dict(model.named_parameters()) for name, model in models.items()}
-        trainer.measured(number, trainer.shared(current["pooled"]) if "pooled" in current else current)
-    _note_stop(trainer, done)
-    return {name: dict(model.named_parameters()) for name, model in models.items()}
-
-
-def _note_stop(trainer: _Trainer, rounds: int) -> None:
-    wanted, limit = trainer.scenario.training.rounds, trainer.scenario.privacy.epsilon
-    if rounds < wanted:
-        trainer.notes.append(f"stopped after {rounds} of {wanted} rounds: the next would exceed epsilon {limit:g}")
+        work.end_round(number, parameters)
+    work.end(done)
+    return parameters

@@ -5,6 +5,7 @@ Only what a command needs is imported, inside it: ``fedsim --help`` and ``fedsim
 
 import contextlib
 import json
+import math
 import os
 import signal
 import sys
@@ -13,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from fedsim import catalog
-from fedsim.mistakes import Mistake
+from fedsim.mistakes import Interrupted, Mistake, RunFailed
 
 if TYPE_CHECKING:
     from fedsim.results import Run
@@ -28,27 +30,28 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-_USAGE, _FAILURE = 2, 1
+_FAILURE, _USAGE, _INTERRUPTED, _TERMINATED = 1, 2, 130, 143
 _DASH = "–"
+_SINGULAR = ("scenario", "task", "strategy", "engine", "run")
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 RunDirectory = Annotated[Path | None, typer.Argument(help="A run directory; the newest under runs/ if left out.")]
 
 
 def main() -> None:
-    """Run the command line; a user's mistake ends in one line per mistake and exit code 2."""
-    signal.signal(signal.SIGTERM, _terminate)
+    """Run the command line. What is not a bug ends in one line for each mistake, without a traceback."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
     try:
         app()
     except Mistake as mistake:
         _fail(str(mistake), _USAGE)
-    except (RuntimeError, OSError) as error:
-        if isinstance(error, BrokenPipeError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(_FAILURE)
-        if os.environ.get("FEDSIM_DEBUG"):
-            raise
-        _fail(str(error), _FAILURE)
+    except RunFailed as failure:
+        _fail(str(failure), _FAILURE)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left, e.g. `| head`
+        sys.exit(_FAILURE)
+    except OSError as error:
+        _fail(f"{error.filename or 'system'}: {error.strerror or error}", _FAILURE)
 
 
 @app.command()
@@ -63,11 +66,11 @@ def run(
     as_json: JsonFlag = False,
 ) -> None:
     """Run a scenario: federated against centralized against local-only."""
-    from fedsim.scenario import read  # noqa: PLC0415
+    from fedsim.scenario import read
 
     numbers = [f"{key}={value}" for key, value in (("seed", seed), ("seeds", seeds)) if value is not None]
     chosen = read(scenario, [*(changes or []), *numbers])
-    from fedsim.experiment import execute  # noqa: PLC0415
+    from fedsim.experiment import execute
 
     with _progress() as progress:
         finished = execute(chosen, out, progress)
@@ -79,8 +82,207 @@ def resume(
     run_dir: Annotated[Path, typer.Argument(help="The directory of an interrupted run.")], as_json: JsonFlag = False
 ) -> None:
     """Go on with an interrupted run; what was finished is not run again."""
-    from fedsim import experiment  # noqa: PLC0415
+    from fedsim import experiment
 
     with _progress() as progress:
         finished = experiment.resume(run_dir, progress)
     _print_run(finished, as_json)
+
+
+@app.command("list")
+def list_names(
+    kind: Annotated[str | None, typer.Argument(help=f"One of {', '.join(catalog.KINDS)}; all if left out.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """List scenarios, tasks, strategies or engines."""
+    if kind is not None and kind not in catalog.KINDS:
+        raise Mistake(f"list: expected one of {', '.join(catalog.KINDS)}, got {kind!r}")
+    found = {name: catalog.titles(name) for name in ([kind] if kind else catalog.KINDS)}
+    if as_json:
+        lists = {key: [{"name": n, "title": t} for n, t in titles.items()] for key, titles in found.items()}
+        _print_json(lists[kind] if kind else lists)
+        return
+    for key, titles in found.items():
+        table = Table(title=None if kind else key, title_justify="left", show_header=False, box=None, pad_edge=False)
+        for name, title in titles.items():
+            table.add_row(name, title)
+        _console().print(table)
+
+
+@app.command()
+def show(
+    words: Annotated[
+        list[str], typer.Argument(metavar="[KIND] NAME", help="A scenario, task, strategy, engine or run directory.")
+    ],
+    as_json: JsonFlag = False,
+) -> None:
+    """Show what a scenario asks for, what a task holds, what a strategy does, or what a run gave."""
+    what = words[-1]
+    if len(words) > 2 or (len(words) == 2 and words[0] not in _SINGULAR):
+        raise Mistake(f"show: expected [{'|'.join(_SINGULAR)}] NAME, got {' '.join(words)}")
+    if (Path(what) / "scenario.toml").is_file():
+        from fedsim.results import load
+
+        _print_run(load(what), as_json)
+        return
+    from fedsim import cards
+
+    card = cards.card(what)
+    if as_json:
+        _print_json(card.values)
+    else:
+        _console().print(card.text, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def report(run_dir: RunDirectory = None, as_json: JsonFlag = False) -> None:
+    """Write the report of a finished run anew."""
+    from fedsim.results import load, newest
+
+    finished = load(run_dir or newest())
+    from fedsim.report import write
+
+    path = write(finished)
+    if as_json:
+        _print_json({"run_dir": str(finished.path), "report": str(path)})
+    else:
+        _console().print(f"report: {path}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_run(finished: "Run", as_json: bool) -> None:
+    if as_json:
+        _print_json(_as_json(finished))
+        return
+    console = _console()
+    for table in (_arms_table(finished), _sites_table(finished)):
+        console.print(table)
+        console.print()
+    for line in _closing_lines(finished):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _as_json(finished: "Run") -> dict[str, Any]:
+    """Return the document that ``--json`` prints."""
+    compared = finished.comparison
+    pooled, inside = compared[compared["site"] == finished.POOLED], compared[compared["site"] != finished.POOLED]
+    arms = []
+    for row in pooled.itertuples():
+        same = (inside["arm"] == row.arm) & (inside["private"] == row.private) & (inside["metric"] == row.metric)
+        sites = {site: _number(mean) for site, mean in inside[same][["site", "mean"]].itertuples(index=False)}
+        numbers = {name: _number(getattr(row, name)) for name in ("mean", "low", "high", "difference")}
+        arms.append({"arm": row.arm, "private": row.private, "metric": row.metric, **numbers, "sites": sites})
+    return {
+        "run_dir": str(finished.path),
+        "scenario": finished.scenario.name,
+        "seeds": finished.scenario.all_seeds,
+        "arms": arms,
+        "delta": finished.ledger["delta"],
+        "epsilon": finished.epsilon(),
+    }
+
+
+def _arms_table(finished: "Run") -> Table:
+    compared = finished.comparison
+    pooled = compared[compared["site"] == finished.POOLED]
+    table = _table(finished.scenario.title)
+    for name in ("arm", "epsilon", "AUC", "accuracy", "log loss", "vs. centralized"):
+        table.add_column(name, justify="left" if name in ("arm", "epsilon") else "right", no_wrap=True)
+    for (private, arm), rows in pooled.groupby(["private", "arm"], sort=False):
+        auc, accuracy, loss = (rows[rows["metric"] == name].iloc[0] for name in ("auc", "accuracy", "log_loss"))
+        table.add_row(
+            str(arm),
+            f"{finished.scenario.privacy.epsilon:g}" if private else "none",
+            _with_margin(auc["mean"], auc["high"]),
+            _figure(accuracy["mean"]),
+            _figure(loss["mean"]),
+            _with_margin(auc["difference"], auc["difference_high"], sign="+"),
+        )
+    return table
+
+
+def _sites_table(finished: "Run") -> Table:
+    compared = finished.comparison
+    inside = compared[(compared["site"] != finished.POOLED) & (compared["metric"] == "auc")]
+    columns = dict.fromkeys(zip(inside["private"], inside["arm"], strict=True))
+    table = _table("AUC inside each site")
+    table.add_column("site", no_wrap=True)
+    for private, arm in columns:
+        table.add_column(f"{arm}\n{'private' if private else 'plain'}", justify="right")
+    means = inside.set_index(["site", "private", "arm"])["mean"]
+    for site in dict.fromkeys(inside["site"]):
+        table.add_row(site, *(_figure(means[site, private, arm]) for private, arm in columns))
+    return table
+
+
+def _table(title: str) -> Table:
+    """Return a table that fits 80 columns for six figures."""
+    return Table(
+        title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True
+    )
+
+
+def _closing_lines(finished: "Run") -> Iterator[str]:
+    count = len(finished.scenario.all_seeds)
+    if count > 1:
+        yield f"Means over {count} seeds, ± half a 95 % interval; differences are paired by seed."
+    epsilon = finished.epsilon()
+    if epsilon:
+        spent = {f"{value:.2f}" for value in epsilon.values()}
+        each = f"{spent.pop()} at each site" if len(spent) == 1 else _by_site(epsilon)
+        yield f"Epsilon of one record, federated: {each} (delta {finished.ledger['delta']:g})."
+    else:
+        yield "No privacy guarantee: nothing was clipped or noised."
+    for note in finished.manifest["notes"]:
+        yield f"Note ({note['arm']}, seed {note['seed']}): {note['note']}"
+    yield f"run:    {finished.path}"
+    yield f"report: {finished.path / 'report.html'}"
+
+
+def _by_site(values: dict[str, float]) -> str:
+    return ", ".join(f"{site} {value:.2f}" for site, value in values.items())
+
+
+def _with_margin(value: float, high: float, sign: str = "") -> str:
+    if math.isnan(value):
+        return _DASH
+    return f"{value:{sign}.3f}" + ("" if math.isnan(high) else f" ± {high - value:.3f}")
+
+
+def _figure(value: float) -> str:
+    return _DASH if math.isnan(value) else f"{value:.3f}"
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def _print_json(value: Any) -> None:  # noqa: ANN401  anything JSON can hold
+    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def _console() -> Console:
+    """Return a console that does not cut tables when the output is not a terminal."""
+    return Console() if sys.stdout.isatty() else Console(width=200)
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None] | None]:
+    """Show a bar on a terminal, nothing elsewhere; say how to go on when interrupted."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description:<32}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    try:
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+            task = bar.add_task("starting", total=None)
+            yield lambda label, done, total: bar.update(task, description=label, completed=done, total=total)
+    except Interrupted as stop:
+        _fail(f"interrupted; go on with: fedsim resume {stop.folder}", _INTERRUPTED)
+    except KeyboardInterrupt:
+        _fail("interrupted", _INTERRUPTED)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    for line in message.splitlines():
+        sys.stderr.write(f"fedsim: {line}\n")
+    sys.exit(code)

@@ -48,9 +48,8 @@ def compare(scores: pd.DataFrame, split: Split) -> pd.DataFrame:
     rows = []
     for metric in METRICS:
         by_seed = scores.pivot_table(index="seed", columns=["private", "arm", "site"], values=metric, dropna=False)
-        for key in by_seed.columns:
-            private, arm, site = cast(tuple[bool, str, str], key)
-            own = by_seed[key]
+        for private, arm, site in dict.fromkeys(zip(scores["private"], scores["arm"], scores["site"], strict=True)):
+            own = by_seed[private, arm, site]
             row: dict[str, object] = {"arm": arm, "private": private, "metric": metric, "site": site}
             row |= dict(zip(("mean", "low", "high"), interval(own, split), strict=True))
             for name, other, verdict in (("difference", "centralized", "verdict"), ("gain", "local", "gain_verdict")):

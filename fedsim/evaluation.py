@@ -15,12 +15,10 @@ from fedsim.federation import Federation
 METRICS = ("auc", "accuracy", "log_loss")
 POOLED = "(pooled)"  # no site can have this name: sites come first in the tables, this row is theirs together
 
-Parameters = Mapping[str, Tensor]
-
 
 def evaluate(
     model: nn.Module,
-    parameters: Mapping[str, Parameters],
+    parameters: Mapping[str, Mapping[str, Tensor]],
     federation: Federation,
     part: Literal["validation", "test"],
     sites: bool = True,

@@ -18,10 +18,10 @@ import pandas as pd
 import torch
 
 from fedsim import comparison, report, results
-from fedsim.arms import Job, Trained, jobs, noise_for, run_job, strategy_of
+from fedsim.arms import GLOBAL, Job, Trained, jobs, noise_for, run_job, strategy_of
 from fedsim.evaluation import POOLED
 from fedsim.federation import federate
-from fedsim.mistakes import Mistake
+from fedsim.mistakes import Interrupted, Mistake
 from fedsim.privacy.accounting import ACCOUNTANT
 from fedsim.scenario import Scenario, read
 from fedsim.training import best_device, expected_batches
@@ -118,6 +118,8 @@ def _complete(folder: Path, scenario: Scenario, progress: Progress | None) -> re
     torch.set_num_threads(1)  # the number of threads changes the order of sums, so the last bits
     try:
         finished = _train_all(folder, scenario, progress)
+    except KeyboardInterrupt:
+        raise Interrupted(folder) from None
     finally:
         torch.set_num_threads(threads)
     _write_results(folder, scenario, finished)
@@ -202,7 +204,7 @@ def _write_results(folder: Path, scenario: Scenario, finished: list[_Finished]) 
     product = Job("federated", scenario.private, scenario.seed)
     for job, tensors, _ in finished:
         if job == product:
-            plain = {name.removeprefix("global/"): value for name, value in tensors.items()}
+            plain = {name.removeprefix(f"{GLOBAL}/"): value for name, value in tensors.items()}
             about = {"task": scenario.task, "training": job.key}
             results.write_tensors(folder / "model.safetensors", plain, about)
 
@@ -212,7 +214,8 @@ def _names(job: Job) -> dict[str, Any]:
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return table.astype(object).where(table.notna(), None).to_dict("records")
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    return [{str(key): value for key, value in row.items()} for row in rows]
 
 
 def _new_folder(name: str, out: str | Path | None) -> Path:

@@ -11,7 +11,7 @@ from fedsim import catalog
 from fedsim.mistakes import Mistake
 from fedsim.partition import PARTITIONS
 from fedsim.randomness import stream
-from fedsim.scenario import Scenario, Split
+from fedsim.scenario import Scenario
 from fedsim.task import Rows
 
 

@@ -1,5 +1,19 @@
-"""A user's mistake, told apart from a bug of ours."""
+"""What ends a run without being a bug. The CLI prints these in a line; anything else shows its traceback."""
+
+from pathlib import Path
 
 
 class Mistake(ValueError):
-    """What was expected, what came and where. The CLI prints it without a traceback and exits with 2."""
+    """A user's mistake: what was expected, what came and where. One line for each."""
+
+
+class RunFailed(Exception):
+    """A run that can't go on through nobody's mistake, such as a round in which no site answered usably."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user stopped a run; ``folder`` has what was finished."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder

@@ -19,9 +19,9 @@ def to_arrays(parameters: Mapping[str, Tensor]) -> ArrayRecord:
     return ArrayRecord({name: Array(value.detach().cpu().numpy()) for name, value in parameters.items()})
 
 
-def to_parameters(arrays: ArrayRecord) -> dict[str, Tensor]:
+def to_parameters(arrays: ArrayRecord, device: str = "cpu") -> dict[str, Tensor]:
     """Decode named parameters."""
-    return {name: torch.from_numpy(array.numpy()) for name, array in arrays.items()}
+    return {name: torch.from_numpy(array.numpy()).to(device) for name, array in arrays.items()}
 
 
 def load_into(model: nn.Module, arrays: ArrayRecord) -> None:

@@ -1,2 +1,4 @@
 """stub to be replaced"""
+
+
 def write(run): ...

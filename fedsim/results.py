@@ -16,7 +16,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 import tomli_w
@@ -26,6 +26,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from fedsim.comparison import compare
+from fedsim.evaluation import POOLED
 from fedsim.mistakes import Mistake
 from fedsim.scenario import Scenario, read
 
@@ -43,10 +44,20 @@ class Run:
     ledger: dict[str, Any]
     manifest: dict[str, Any]
 
+    POOLED: ClassVar[str] = POOLED
+
     @property
     def comparison(self) -> pd.DataFrame:
         """The arms compared, pooled and inside each site; see ``fedsim.comparison.compare``."""
         return compare(self.sites, self.scenario.split)
+
+    def epsilon(self) -> dict[str, float]:
+        """Return {site: the most a private federated training spent there}; empty without privacy."""
+        spent: dict[str, float] = {}
+        for training in self.ledger["trainings"]:
+            if training["arm"] == "federated":
+                spent = {site: max(value, spent.get(site, 0.0)) for site, value in training["epsilon"].items()}
+        return spent
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -84,9 +95,12 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write tensors as safetensors."""
-    write_bytes(path, save_tensors({name: value.detach().cpu() for name, value in tensors.items()}, metadata))
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:
+    """Write tensors as safetensors with a note about them; return the SHA-256."""
+    note = {"fedsim": json.dumps(dict(about), sort_keys=True)}  # one key: safetensors writes several in random order
+    content = save_tensors({name: value.detach().cpu() for name, value in tensors.items()}, note)
+    write_bytes(path, content)
+    return sha256(content)
 
 
 def write_manifest(folder: Path, about: Mapping[str, Any]) -> None:
@@ -129,13 +143,24 @@ def load(path: str | Path) -> Run:
     )
 
 
+def newest() -> Path:
+    """Return the finished run under ``runs/`` that was made last.
+
+    Raises:
+        Mistake: There is none.
+    """
+    found = sorted(Path("runs").glob("*/manifest.json"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise Mistake("expected a run directory, and there is no finished run under runs/")
+    return found[-1].parent
+
+
 def write_checkpoint(folder: Path, key: str, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
     """Keep a finished training: its tensors first, then its values with the tensors' SHA-256."""
     folder.mkdir(exist_ok=True)
-    content = save_tensors({name: value.detach().cpu() for name, value in tensors.items()})
-    write_bytes(folder / f"{key}.safetensors", content)
+    digest = write_tensors(folder / f"{key}.safetensors", tensors, {"training": key})
     body = json.dumps(values, allow_nan=False)
-    write_json(folder / f"{key}.json", {"tensors": sha256(content), "values": sha256(body.encode()), "body": body})
+    write_json(folder / f"{key}.json", {"tensors": digest, "values": sha256(body.encode()), "body": body})
 
 
 def read_checkpoint(folder: Path, key: str) -> tuple[Tensors, dict[str, Any]] | None:
@@ -168,8 +193,9 @@ def _read(path: Path) -> bytes:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
+    content = _read(path)
     try:
-        value = json.loads(_read(path))
+        value = json.loads(content)
     except ValueError as error:
         raise Mistake(f"{path}: expected JSON, got {error}") from None
     if not isinstance(value, dict):

@@ -7,6 +7,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
+from fedsim.mistakes import RunFailed
 from fedsim.privacy.ledger import Ledger, Mechanism
 from fedsim.records import MECHANISM, to_mechanism
 from fedsim.screening import Rejected, screen
@@ -32,6 +33,10 @@ class Budget:
             self.ledger.epsilon(site, replace(mechanism, steps=rounds * mechanism.steps)) <= self.epsilon
             for site, mechanism in self.planned.values()
         )
+
+    def allows_next(self, rounds_left: int) -> bool:
+        """Whether the next round may be run. Asks first for all that are left: epsilon grows, and is costly."""
+        return self.allows(rounds_left) or self.allows(1)
 
     def charge(self, round_number: int, reply: Message) -> None:
         """Write down what a reply released: what the site says it did, or the plan if it doesn't say properly."""
@@ -73,11 +78,11 @@ def run_rounds(
         observe: Called after each round with its number and the new global model.
 
     Raises:
-        RuntimeError: Not one usable model came back in a round; the message has the sites' reasons.
+        RunFailed: Not one usable model came back in a round; the message has the sites' reasons.
     """
     arrays, rejected, done = initial, {}, 0
     for number in range(1, rounds + 1):
-        if budget and not (budget.allows(rounds - done) or budget.allows(1)):
+        if budget and not budget.allows_next(rounds - done):
             break
         messages = list(strategy.configure_train(number, arrays, ConfigRecord(), grid))
         replies = list(grid.send_and_receive(messages))
@@ -87,7 +92,7 @@ def run_rounds(
         asked = [message.metadata.dst_node_id for message in messages]
         usable, rejected[number] = screen(replies, arrays, asked)
         if not usable:
-            raise RuntimeError(f"round {number}: no site sent a usable model\n{_reasons(rejected[number])}")
+            raise RunFailed(f"round {number}: no site sent a usable model\n{_reasons(rejected[number])}")
         aggregated, _ = strategy.aggregate_train(number, usable)
         arrays = arrays if aggregated is None else aggregated
         evaluations = grid.send_and_receive(strategy.configure_evaluate(number, arrays, ConfigRecord(), grid))

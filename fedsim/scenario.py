@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    FiniteFloat,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from fedsim import catalog
 from fedsim.mistakes import Mistake
@@ -72,7 +82,10 @@ class Training(_Section):
     rounds: Annotated[int, Field(ge=1)] = 20
     local_steps: Annotated[int, Field(ge=1)] = 2
     sampling_rate: Annotated[FiniteFloat, Field(gt=0, le=1)] = 0.5
-    expected_batch: Positive | dict[str, Positive] = 64.0
+    expected_batch: Annotated[
+        Annotated[Positive, Tag("one number")] | Annotated[dict[str, Positive], Tag("one for each site")],
+        Discriminator(lambda value: "one for each site" if isinstance(value, dict) else "one number"),
+    ] = 64.0
     optimizer: Optimizer = Optimizer()
 
 
@@ -212,10 +225,10 @@ def _set(values: dict[str, Any], key: str, text: str) -> None:
 
 
 _EXPECTED = {
-    "greater_than": "a number > {gt}",
-    "greater_than_equal": "a number >= {ge}",
-    "less_than": "a number < {lt}",
-    "less_than_equal": "a number <= {le}",
+    "greater_than": "a number > {gt:g}",
+    "greater_than_equal": "a number >= {ge:g}",
+    "less_than": "a number < {lt:g}",
+    "less_than_equal": "a number <= {le:g}",
     "finite_number": "a finite number",
     "missing": "a value, it is required",
     "literal_error": "{expected}",
@@ -225,7 +238,7 @@ _EXPECTED = {
 
 def _explain(detail: Any, source: _Source) -> str:  # noqa: ANN401  pydantic's ErrorDetails is a TypedDict
     """Return ``privacy.epsilon: expected a number > 0, got -1 (scenarios/my.toml:17)``."""
-    parts = [str(part) for part in detail["loc"] if not _is_union_member(str(part))]
+    parts = [str(part) for part in detail["loc"] if " " not in str(part)]  # a Tag is no key
     key, kind = ".".join(parts), detail["type"]
     place, got = source.of(key), detail["input"]
     if kind == "extra_forbidden":
@@ -233,16 +246,12 @@ def _explain(detail: Any, source: _Source) -> str:  # noqa: ANN401  pydantic's E
         return f"{key}: unknown key{hint} ({place})"
     if kind == "value_error":
         return f"{key + ': ' if key else ''}{detail['ctx']['error']} ({place})"
-    expected = _EXPECTED.get(kind, detail["msg"].removeprefix("Input should be ")).format(**detail.get("ctx", {}))
+    pattern = _EXPECTED.get(kind) or str(detail["msg"]).removeprefix("Input should be ")
+    expected = pattern.format(**detail.get("ctx", {}))
     if kind == "missing":
         return f"{key}: expected {expected} ({source.place})"
     hint = catalog.nearest(got, re.findall(r"'([^']*)'", expected)) if kind == "literal_error" else ""
     return f"{key}: expected {expected}, got {got!r}{hint if 'did you mean' in hint else ''} ({place})"
-
-
-def _is_union_member(part: str) -> bool:
-    """Tell pydantic's own words for the members of ``Positive | dict`` from our keys."""
-    return part.startswith(("dict[", "constrained-", "finite-float", "float", "function-", "[key]"))
 
 
 def _fields_of(sections: list[str]) -> list[str]:

@@ -21,9 +21,7 @@ class Rejected:
     reason: str
 
 
-def screen(
-    replies: Iterable[Message], sent: ArrayRecord, asked: Iterable[int]
-) -> tuple[list[Message], list[Rejected]]:
+def screen(replies: Iterable[Message], sent: ArrayRecord, asked: Iterable[int]) -> tuple[list[Message], list[Rejected]]:
     """Split replies to train messages into usable ones and others.
 
     Args:

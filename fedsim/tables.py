@@ -34,7 +34,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Levels:
-    """A category with public levels: one input per level, 1 where the value is that level; all 0 where it is missing."""
+    """A category with public levels: an input for each, 1 where the value is that level; all 0 where it is missing."""
 
     name: str
     levels: tuple[float, ...]

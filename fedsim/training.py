@@ -142,9 +142,9 @@ def _train_plainly(
 def _train_privately(
     model: nn.Module, optimizer: torch.optim.Optimizer, examples: Examples, todo: Plan, noise: Noise, streams: Streams
 ) -> Mechanism:
-    from opacus import GradSampleModule  # noqa: PLC0415  two seconds, which a run without privacy need not wait
+    from opacus import GradSampleModule  # takes two seconds: only private runs wait for it
 
-    from fedsim.privacy.optimizer import SiteOptimizer  # noqa: PLC0415
+    from fedsim.privacy.optimizer import SiteOptimizer
 
     wrapped = GradSampleModule(model, batch_first=True, loss_reduction="sum")
     private = SiteOptimizer(optimizer, noise.multiplier, noise.clip, todo.expected_batch, streams.noise)

@@ -14,7 +14,7 @@ from typing import Literal
 
 import dp_accounting
 from dp_accounting.pld import PLDAccountant
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 from scipy.special import log_ndtr
 
 from fedsim.mistakes import Mistake
@@ -49,11 +49,11 @@ class Segment:
 
     def __post_init__(self) -> None:
         if not 0 < self.sampling_rate <= 1:
-            raise Mistake(f"sampling rate: expected a number in (0, 1], got {self.sampling_rate}")
+            raise Mistake(f"sampling_rate: expected a number in (0, 1], got {self.sampling_rate}")
         if not (0 < self.noise_multiplier < math.inf):
-            raise Mistake(f"noise multiplier: expected a finite number > 0, got {self.noise_multiplier}")
+            raise Mistake(f"noise_multiplier: expected a finite number > 0, got {self.noise_multiplier}")
         if self.sampling_rate < 1 and self.noise_multiplier < SMALLEST_NOISE:
-            raise Mistake(f"noise multiplier: expected at least {SMALLEST_NOISE} with sampling, "
+            raise Mistake(f"noise_multiplier: expected at least {SMALLEST_NOISE} with sampling, "
                           f"got {self.noise_multiplier}")  # fmt: skip
         if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
             raise Mistake(f"steps: expected a whole number >= 1, got {self.steps}")
@@ -109,7 +109,7 @@ def noise_multiplier(
         high += 0.1
         if high > math.log(_LARGEST_NOISE):
             raise Mistake(f"epsilon: {target} needs more noise than a multiplier of {_LARGEST_NOISE:g}")
-    root = float(brentq(excess, low, high, xtol=1e-5))
+    root = root_scalar(excess, bracket=(low, high), xtol=1e-5).root
     noise = _round_up(math.exp(root))
     while excess(math.log(noise)) > 0:
         noise = _round_up(noise * 1.0002)
@@ -118,7 +118,7 @@ def noise_multiplier(
 
 def _guess(target: float, sampling_rate: float, steps: int, delta: float, neighbours: Neighbours) -> float:
     """Return roughly the right noise: the central limit of many steps is one Gaussian step with shift mu."""
-    mu = brentq(lambda mu: _gaussian_epsilon(mu, delta) - target, 1e-9, 1e3)
+    mu = root_scalar(lambda mu: _gaussian_epsilon(mu, delta) - target, bracket=(1e-9, 1e3)).root
     return _SENSITIVITY[neighbours] / math.sqrt(math.log1p((mu / sampling_rate) ** 2 / steps))
 
 
@@ -149,4 +149,4 @@ def _gaussian_epsilon(mu: float, delta: float) -> float:
     high = 1.0
     while log_delta(high) > math.log(delta):
         high *= 2
-    return float(brentq(lambda eps: log_delta(eps) - math.log(delta), 0.0, high, xtol=1e-12))
+    return root_scalar(lambda eps: log_delta(eps) - math.log(delta), bracket=(0.0, high), xtol=1e-12).root

@@ -48,7 +48,7 @@ class SiteOptimizer(DPOptimizer):
         """Add noise of ``noise_multiplier * clip`` to every coordinate of the sum."""
         std = float(self.noise_multiplier) * float(self.max_grad_norm)
         for parameter in self.params:
-            total: torch.Tensor = parameter.summed_grad  # pyright: ignore[reportAssignmentType]
+            total: torch.Tensor = parameter.summed_grad  # pyright: ignore[reportAttributeAccessIssue]
             draw = torch.from_numpy(self._noise.standard_normal(tuple(total.shape), dtype=np.float32))
             parameter.grad = (total + std * draw.to(total)).view_as(parameter)
         self._draws += 1

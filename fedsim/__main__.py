@@ -1,0 +1,5 @@
+"""``python -m fedsim`` is ``fedsim``."""
+
+from fedsim.cli import main
+
+main()
