@@ -70,8 +70,8 @@ def check(kind: str, name: str) -> None:
     """Raise a Mistake that names the nearest valid names if there is no ``name`` of this kind."""
     known = titles(kind)
     if name not in known:
-        singular = {"strategies": "strategy"}.get(kind, kind[:-1])
-        raise Mistake(f"expected the name of a {singular}, got {name!r}{nearest(name, known)}")
+        one = {"strategies": "a strategy", "engines": "an engine"}.get(kind, f"a {kind[:-1]}")
+        raise Mistake(f"expected the name of {one}, got {name!r}{nearest(name, known)}")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -250,7 +250,7 @@ def _explain(detail: Any, source: _Source) -> str:  # noqa: ANN401  pydantic's E
     expected = pattern.format(**detail.get("ctx", {}))
     if kind == "missing":
         return f"{key}: expected {expected} ({source.place})"
-    hint = catalog.nearest(got, re.findall(r"'([^']*)'", expected)) if kind == "literal_error" else ""
+    hint = catalog.nearest(str(got), re.findall(r"'([^']*)'", expected)) if kind == "literal_error" else ""
     return f"{key}: expected {expected}, got {got!r}{hint if 'did you mean' in hint else ''} ({place})"
 
 

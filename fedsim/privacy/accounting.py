@@ -7,6 +7,8 @@ form (Balle and Wang 2018, https://arxiv.org/abs/1805.06530, Theorem 8), which i
 """
 
 import math
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
@@ -30,7 +32,7 @@ _RELATION = {
 }
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Segment:
     """Equal steps of a Poisson-sampled Gaussian mechanism.
 
@@ -59,8 +61,7 @@ class Segment:
             raise Mistake(f"steps: expected a whole number >= 1, got {self.steps}")
 
 
-@lru_cache(maxsize=4096)
-def epsilon(segments: tuple[Segment, ...], delta: float, neighbours: Neighbours = "add-or-remove-one") -> float:
+def epsilon(segments: Iterable[Segment], delta: float, neighbours: Neighbours = "add-or-remove-one") -> float:
     """Return an upper bound on the epsilon of all segments composed; 0 if there are none.
 
     Args:
@@ -69,12 +70,21 @@ def epsilon(segments: tuple[Segment, ...], delta: float, neighbours: Neighbours 
         neighbours: The relation. ``replace-one`` is the costlier one: two rows differ.
     """
     _check_delta(delta)
+    steps: Counter[tuple[float, float]] = Counter()
+    for segment in segments:
+        steps[segment.sampling_rate, segment.noise_multiplier] += segment.steps
+    merged = tuple(Segment(rate, noise, count) for (rate, noise), count in sorted(steps.items()))
+    return _epsilon(merged, delta, neighbours)
+
+
+@lru_cache(maxsize=4096)
+def _epsilon(segments: tuple[Segment, ...], delta: float, neighbours: Neighbours) -> float:
     if not segments:
         return 0.0
     if all(segment.sampling_rate == 1 for segment in segments):
         return _gaussian_epsilon(_shift(segments, neighbours), delta)
     accountant = PLDAccountant(_RELATION[neighbours])
-    for segment in sorted(segments):
+    for segment in segments:
         step = dp_accounting.PoissonSampledDpEvent(
             segment.sampling_rate, dp_accounting.GaussianDpEvent(segment.noise_multiplier)
         )

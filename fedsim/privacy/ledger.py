@@ -1,6 +1,5 @@
 """The ledger: what each site released, at which noise, and the epsilon that follows."""
 
-from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -71,7 +70,8 @@ class Ledger:
 
     def epsilon(self, site: str, planned: Mechanism | None = None) -> float:
         """Return the epsilon of all a site has released, and of what it is about to release."""
-        return epsilon(self._segments(site, planned), self.delta, self.neighbours)
+        done = [entry.mechanism.segment() for entry in self._entries if entry.site == site]
+        return epsilon([*done, planned.segment()] if planned else done, self.delta, self.neighbours)
 
     def as_json(self) -> dict[str, Any]:
         """Return {"epsilon": {site: value}, "entries": [...]}."""
@@ -80,10 +80,3 @@ class Ledger:
             "epsilon": {site: self.epsilon(site) for site in sites},
             "entries": [asdict(entry) for entry in self._entries],
         }
-
-    def _segments(self, site: str, planned: Mechanism | None) -> tuple[Segment, ...]:
-        mechanisms = [entry.mechanism for entry in self._entries if entry.site == site]
-        steps: Counter[tuple[float, float]] = Counter()
-        for mechanism in [*mechanisms, planned] if planned else mechanisms:
-            steps[mechanism.sampling_rate, mechanism.noise_multiplier] += mechanism.steps
-        return tuple(Segment(rate, noise, count) for (rate, noise), count in sorted(steps.items()))

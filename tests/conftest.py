@@ -1,0 +1,48 @@
+"""What tests share. Flower's telemetry is off, and nothing may reach the network."""
+
+import os
+
+os.environ.update(FLWR_TELEMETRY_ENABLED="0", FLWR_DISABLE_UPDATE_CHECK="1")
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+from fedsim.federation import Examples
+from fedsim.scenario import Scenario, read
+
+torch.set_num_threads(1)
+settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared machine")
+REFERENCE = Path(__file__).parents[2] / "shared" / "reference" / "epsilon.json"
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: socket.socket, address: object) -> None:
+        raise AssertionError(f"a test connects to {address}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.fixture
+def scenario() -> Callable[..., Scenario]:
+    """Read hospital-heart, made small, with overrides."""
+
+    def make(*overrides: str) -> Scenario:
+        return read("hospital-heart", ["training.rounds=2", "seeds=1", "privacy.epsilon=1", *overrides])
+
+    return make
+
+
+def examples(rows: int, inputs: int = 4, seed: int = 0) -> Examples:
+    """Make random rows with both classes."""
+    random = np.random.default_rng(seed)
+    features = random.normal(size=(rows, inputs)).astype(np.float32)
+    target = (random.random(rows) < 0.5).astype(np.float32)
+    return Examples(torch.from_numpy(features), torch.from_numpy(target))

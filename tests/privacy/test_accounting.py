@@ -1,0 +1,151 @@
+import json
+import math
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from opacus.accountants import PRVAccountant, RDPAccountant
+
+from fedsim.mistakes import Mistake
+from fedsim.privacy.accounting import Segment, epsilon, noise_multiplier
+from tests.conftest import REFERENCE
+
+# q, sigma, steps, delta, epsilon by PLD; add or remove one. From the literature's standard settings.
+PUBLISHED = {
+    "R1": (0.01, 1.0, 1000, 1e-5, 1.828244),
+    "R2": (0.01, 4.0, 10000, 1e-5, 0.946999),
+    "R3": (0.04, 1.5, 2250, 1e-5, 6.768787),
+    "R4": (1 / 19, 1.1, 380, 1e-4, 4.936016),
+    "R5": (1.0, 10.0, 100, 1e-5, 4.377178),
+    "R6": (1e-4, 0.8, 100_000, 1e-8, 0.324407),
+    "E1": (1.0, 1.0, 1, 1e-5, 4.377178),
+    "E4": (0.01, 1.0, 1, 1e-5, 0.199450),
+}
+REPLACE_ONE = {"R1": 2.843, "R3": 13.488, "R4": 8.409, "R5": 9.997}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_epsilon_is_the_published_one(name: str):
+    q, sigma, steps, delta, expected = PUBLISHED[name]
+    assert epsilon((Segment(q, sigma, steps),), delta) == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", REPLACE_ONE)
+def test_replacing_a_row_costs_more_than_adding_one(name: str):
+    q, sigma, steps, delta, _ = PUBLISHED[name]
+    assert epsilon((Segment(q, sigma, steps),), delta, "replace-one") == pytest.approx(REPLACE_ONE[name], abs=1e-3)
+
+
+@pytest.mark.skipif(not REFERENCE.exists(), reason="the reference file lies beside the project")
+def test_epsilon_agrees_with_every_setting_of_the_reference_file():
+    for name, of in json.loads(REFERENCE.read_text())["settings"].items():
+        found = epsilon((Segment(of["q"], of["sigma"], of["steps"]),), of["delta"])
+        assert found == pytest.approx(of["pld"], abs=1e-3), name
+
+
+@pytest.mark.filterwarnings("ignore:Optimal order is the largest alpha", "ignore::RuntimeWarning:opacus")
+@pytest.mark.parametrize("name", ["R1", "R2", "R3", "R4", "R5"])
+def test_a_second_library_agrees(name: str):
+    """Opacus' PRV is at most its eps_error above the truth, its RDP is a looser bound."""
+    q, sigma, steps, delta, _ = PUBLISHED[name]
+    found = epsilon((Segment(q, sigma, steps),), delta)
+    prv, rdp = PRVAccountant(), RDPAccountant()
+    prv.history = rdp.history = [(sigma, q, steps)]
+    assert found == pytest.approx(prv.get_epsilon(delta), abs=0.0115)
+    assert found <= rdp.get_epsilon(delta)
+
+
+@pytest.mark.parametrize(("sigma", "steps", "delta"), [(0.5, 1, 1e-5), (1, 1, 1e-5), (10, 100, 1e-5), (40, 10, 1e-3)])
+def test_without_sampling_epsilon_solves_the_closed_form(sigma: float, steps: int, delta: float):
+    """Balle and Wang's delta(epsilon), written out naively."""
+    eps, mu = epsilon((Segment(1.0, sigma, steps),), delta), math.sqrt(steps) / sigma
+
+    def phi(x: float) -> float:
+        return 0.5 * math.erfc(-x / math.sqrt(2))
+
+    assert phi(mu / 2 - eps / mu) - math.exp(eps) * phi(-mu / 2 - eps / mu) == pytest.approx(delta, rel=1e-6)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(0.5, 50), st.integers(1, 500), st.floats(1e-8, 1e-2))
+def test_epsilon_rises_with_steps_and_falls_with_noise_and_delta(sigma: float, steps: int, delta: float):
+    middle = epsilon((Segment(1.0, sigma, steps),), delta)
+    assert epsilon((Segment(1.0, sigma, steps + 1),), delta) >= middle
+    assert epsilon((Segment(1.0, sigma * 1.1, steps),), delta) <= middle
+    assert epsilon((Segment(1.0, sigma, steps),), delta * 2) <= middle
+
+
+def test_epsilon_rises_with_the_sampling_rate():
+    found = [epsilon((Segment(q, 2.0, 50),), 1e-5) for q in (0.05, 0.2, 0.5, 0.9, 1.0)]
+    assert found == sorted(found)
+
+
+def test_rounds_compose_to_the_whole():
+    """M7: 20 rounds of 19 steps cost what 380 steps cost, not what 19 do."""
+    rounds = tuple(Segment(1 / 19, 1.1, 19) for _ in range(20))
+    assert epsilon(rounds, 1e-4) == pytest.approx(4.936016, abs=1e-3)
+
+
+def test_unlike_steps_compose_whatever_their_order():
+    first, second = Segment(0.01, 1.0, 500), Segment(0.02, 2.0, 500)
+    assert epsilon((first, second), 1e-5) == pytest.approx(1.6150791756, abs=1e-4)
+    assert epsilon((second, first), 1e-5) == epsilon((first, second), 1e-5)
+
+
+def test_nothing_released_costs_nothing():
+    assert epsilon((), 1e-5) == 0
+
+
+BAD = [
+    {"noise_multiplier": math.nan},
+    {"noise_multiplier": math.inf},
+    {"noise_multiplier": 0.0},
+    {"noise_multiplier": -1.0},
+    {"noise_multiplier": 0.05},
+    {"steps": 100.5},
+    {"steps": -5},
+    {"steps": 0},
+    {"steps": True},
+    {"sampling_rate": 1.5},
+    {"sampling_rate": 0.0},
+    {"sampling_rate": -0.1},
+    {"sampling_rate": math.nan},
+]
+
+
+@pytest.mark.parametrize("change", BAD)
+def test_a_nonsense_mechanism_is_refused_before_any_accountant_sees_it(change: dict):
+    start = time.perf_counter()
+    with pytest.raises(Mistake, match="expected"):
+        Segment(**({"sampling_rate": 0.1, "noise_multiplier": 1.0, "steps": 10} | change))
+    assert time.perf_counter() - start < 1
+
+
+@pytest.mark.parametrize("delta", [0, 1, 2, -1e-5, math.nan])
+def test_a_nonsense_delta_is_refused(delta: float):
+    with pytest.raises(Mistake, match="delta"):
+        epsilon((Segment(0.1, 1.0, 10),), delta)
+
+
+@pytest.mark.parametrize(("target", "expected"), [(0.5, 7.1452), (1, 3.8754), (2, 2.1875)])
+def test_the_noise_for_a_target_is_the_published_one(target: float, expected: float):
+    assert noise_multiplier(target, 0.05, 400, 1e-5) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("target", [0.1, 1, 8])
+@pytest.mark.parametrize("rate", [0.2, 1.0])
+@pytest.mark.parametrize("neighbours", ["add-or-remove-one", "replace-one"])
+def test_the_noise_keeps_the_target_and_wastes_little(target: float, rate: float, neighbours):
+    noise = noise_multiplier(target, rate, 100, 1e-4, neighbours)
+    assert target - 0.02 <= epsilon((Segment(rate, noise, 100),), 1e-4, neighbours) <= target
+
+
+def test_noise_never_falls_below_what_can_be_accounted():
+    assert noise_multiplier(1000, 0.01, 2, 1e-4) == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("target", [0, -1, math.nan, math.inf])
+def test_a_nonsense_target_is_refused(target: float):
+    with pytest.raises(Mistake, match="epsilon: expected"):
+        noise_multiplier(target, 0.5, 10, 1e-4)

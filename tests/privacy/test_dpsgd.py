@@ -1,0 +1,228 @@
+"""DP-SGD at a site. The M and B numbers are those of a list of known mistakes: each test fails when one is made."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+from torch.func import functional_call, grad, vmap
+from torch.nn import functional
+
+from fedsim.federation import Examples
+from fedsim.scenario import Optimizer
+from fedsim.training import Noise, Plan, Streams, poisson_batch, train
+from tests.conftest import examples
+
+CLIP = 0.7
+
+
+class Silent:
+    """A stream that draws zeros where noise is drawn."""
+
+    def standard_normal(self, size: tuple, dtype: type) -> np.ndarray:
+        return np.zeros(size, dtype)
+
+
+def plan(
+    steps: int = 1, rate: float = 1.0, batch: float = 8.0, multiplier: float = 1.0, lr: float = 1.0, clip=CLIP
+) -> Plan:
+    return Plan(steps, rate, batch, Optimizer(name="sgd", lr=lr), Noise(clip, multiplier))
+
+
+def model(inputs: int = 4) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(inputs, 5), nn.Tanh(), nn.Linear(5, 1))
+
+
+def vector(module: nn.Module) -> torch.Tensor:
+    return torch.cat([p.detach().reshape(-1) for p in module.parameters()])
+
+
+def release(rows: Examples, todo: Plan, streams: Streams | None = None, net: nn.Module | None = None) -> torch.Tensor:
+    """Train and return the update, as the sum that was divided: -(after - before) * batch / lr."""
+    net = net or model(rows.inputs.shape[1])
+    before = vector(net).clone()
+    train(net, rows, todo, streams or Streams(np.random.default_rng(0), Silent()))  # type: ignore[arg-type]
+    return (before - vector(net)) * todo.expected_batch / todo.optimizer.lr
+
+
+def per_row_gradients(net: nn.Module, rows: Examples) -> torch.Tensor:
+    """Compute each row's gradient by vmap, without Opacus: (rows, params)."""
+
+    def loss(parameters: dict, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        logits = functional_call(net, parameters, (x[None],)).squeeze()
+        return functional.binary_cross_entropy_with_logits(logits, y)
+
+    parameters = {k: v.detach() for k, v in net.named_parameters()}
+    found = vmap(grad(loss), in_dims=(None, 0, 0))(parameters, rows.inputs, rows.target)
+    return torch.cat([g.flatten(1) for g in found.values()], dim=1)
+
+
+def test_without_noise_a_step_is_the_sum_of_clipped_gradients():
+    """Oracle: vmap of grad with explicit clipping."""
+    rows = examples(12)
+    gradients = per_row_gradients(model(), rows)
+    norms = gradients.norm(dim=1, keepdim=True)
+    assert (norms > CLIP).any()
+    assert (norms < CLIP).any()
+    expected = (gradients * (CLIP / norms).clamp(max=1)).sum(0)
+    torch.testing.assert_close(release(rows, plan()), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-30, 1.0, 1e10, 1e30])
+def test_one_row_never_moves_the_sum_by_more_than_the_clip(scale: float):
+    row = Examples(torch.full((1, 4), scale), torch.ones(1))
+    assert release(row, plan()).norm() <= CLIP * (1 + 1e-5)
+
+
+def test_neighbours_differ_by_at_most_the_clip_and_the_worst_pair_by_nearly_that():
+    """B5, in one step: adding any row moves the sum by <= clip; a far-out row moves it by >= 0.9 clip."""
+    distances = []
+    for seed in range(100):
+        rows = examples(6, seed=seed)
+        more = Examples(torch.cat([rows.inputs, 3 * torch.randn(1, 4)]), torch.cat([rows.target, torch.ones(1)]))
+        distances.append((release(more, plan()) - release(rows, plan())).norm())
+    assert max(distances) <= CLIP * (1 + 1e-4)
+    assert max(distances) >= 0.9 * CLIP
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), 1e38])
+def test_a_row_that_is_not_finite_neither_spoils_the_release_nor_shows(bad: float):
+    """M8: the others' sum is released as if the row were not there, or clipped."""
+    rows = examples(6)
+    spoiled = Examples(torch.cat([rows.inputs, torch.full((1, 4), bad)]), torch.cat([rows.target, torch.ones(1)]))
+    with_it, without = release(spoiled, plan()), release(rows, plan())
+    assert with_it.isfinite().all()
+    assert (with_it - without).norm() <= CLIP * (1 + 1e-4)
+
+
+@pytest.mark.parametrize("rows", range(1, 21))
+def test_an_empty_batch_is_a_step_like_any_other(rows: int):
+    """M9: noise is drawn and counted; rate 0.02 leaves most of these batches empty."""
+    net = model()
+    streams = Streams(np.random.default_rng(rows), np.random.default_rng(1))
+    mechanism = train(net, examples(rows), plan(steps=20, rate=0.02), streams)
+    assert mechanism is not None
+    assert mechanism.steps == 20
+    assert vector(net).isfinite().all()
+
+
+def test_a_site_without_rows_releases_pure_noise():
+    rows = Examples(torch.zeros(0, 4), torch.zeros(0))
+    noisy = release(rows, plan(), Streams(np.random.default_rng(0), np.random.default_rng(0)))
+    assert noisy.norm() > 0.1
+
+
+def test_the_noise_has_the_claimed_size_and_shape():
+    """B1, B2: 1e6 draws of the real path; variance within 5 sd, Kolmogorov-Smirnov p > 1e-6, tails of a Gaussian."""
+    rows = Examples(torch.zeros(0, 999_999), torch.zeros(0))
+    multiplier, clip = 2.5, 0.3
+    streams = Streams(np.random.default_rng(0), np.random.default_rng(7))
+    net = nn.Linear(999_999, 1)
+    nn.init.zeros_(net.weight)
+    nn.init.zeros_(net.bias)
+    noise = release(rows, plan(multiplier=multiplier, clip=clip), streams, net).numpy() / (multiplier * clip)
+    count = len(noise)
+    assert abs(noise.var() - 1) <= 5 * np.sqrt(2 / count)
+    assert abs(noise.mean()) <= 5 / np.sqrt(count)
+    assert stats.kstest(noise[:100_000], "norm").pvalue > 1e-6
+    assert abs(stats.kurtosis(noise)) < 0.05
+    assert 4 < np.abs(noise).max() < 6.5
+
+
+def test_noise_does_not_depend_on_the_rows():
+    """M23: the same stream gives the same noise for 3 rows and for 30, up to rounding."""
+    drawn = []
+    for rows in (examples(3), examples(30)):
+        noisy = release(rows, plan(), Streams(np.random.default_rng(0), np.random.default_rng(5)))
+        drawn.append(noisy - release(rows, plan()))
+    torch.testing.assert_close(drawn[0], drawn[1], atol=1e-4, rtol=1e-4)
+
+
+def test_the_ledger_gets_what_was_used():
+    """M2, A9: steps are counted where noise is drawn, the rate and sigma are those of the step."""
+    draws = 0
+
+    class Counting(np.random.Generator):
+        def standard_normal(self, *args, **kwargs):
+            nonlocal draws
+            draws += 1
+            return super().standard_normal(*args, **kwargs)
+
+    net = model()
+    streams = Streams(np.random.default_rng(0), Counting(np.random.PCG64(0)))
+    mechanism = train(net, examples(9), plan(steps=7, rate=0.3, batch=5.0, multiplier=1.7), streams)
+    assert mechanism is not None
+    assert draws == mechanism.steps * len(list(net.parameters()))
+    assert (mechanism.sampling_rate, mechanism.noise_multiplier, mechanism.clip, mechanism.expected_batch) == (
+        0.3, 1.7, CLIP, 5.0,
+    )  # fmt: skip
+
+
+def test_nothing_public_follows_from_the_number_of_rows():
+    """M3, B7: with N and N + 1 rows, N = 1..60, what is accounted is the same, and so is the denominator."""
+    found = set()
+    for rows in range(1, 61):
+        mechanism = train(model(), examples(rows), plan(steps=3, rate=0.4), Streams.of(0, "a", "b", 1))
+        found.add(mechanism)
+    assert len(found) == 1
+
+
+def test_batches_are_poisson():
+    """M1, C1, C2: size and inclusion vary as Binomial(N, q) and Binomial(T, q); shuffled batches would not vary."""
+    count, rate, steps = 400, 0.1, 1000
+    rows = Examples(torch.arange(count, dtype=torch.float32)[:, None], torch.zeros(count))
+    batches = np.random.default_rng(3)
+    included = np.zeros((steps, count))
+    for step in range(steps):
+        included[step, poisson_batch(rows, rate, batches).inputs[:, 0].numpy().astype(int)] = 1
+    sizes, inclusions = included.sum(1), included.sum(0)
+    for values, trials in ((sizes, count), (inclusions, steps)):
+        variance = trials * rate * (1 - rate)
+        assert abs(values.mean() - trials * rate) <= 5 * np.sqrt(variance / len(values))
+        assert abs(values.var() - variance) <= 5 * variance * np.sqrt(2 / len(values))
+
+
+def test_whether_a_row_joins_does_not_depend_on_the_others():
+    """M25: one row more at the end leaves the choice among the others as it was."""
+    few, more = examples(20), examples(21)
+    for seed in range(20):
+        chosen = poisson_batch(Examples(torch.arange(20.0)[:, None], few.target), 0.5, np.random.default_rng(seed))
+        again = poisson_batch(Examples(torch.arange(21.0)[:, None], more.target), 0.5, np.random.default_rng(seed))
+        assert [*chosen.inputs[:, 0]] == [x for x in again.inputs[:, 0] if x < 20]
+
+
+def test_a_rows_gradient_does_not_depend_on_the_other_rows():
+    """M10, B8: swapping one row changes the sum by that row's part only."""
+    rows = examples(8)
+    swapped = Examples(rows.inputs.clone(), rows.target.clone())
+    swapped.inputs[3] = 9.0
+    change = release(swapped, plan()) - release(rows, plan())
+    alone = [Examples(r.inputs[3:4], r.target[3:4]) for r in (rows, swapped)]
+    torch.testing.assert_close(change, release(alone[1], plan()) - release(alone[0], plan()), atol=1e-5, rtol=1e-4)
+
+
+def test_every_parameter_gets_noise():
+    """M24."""
+    quiet, net = model(), model()
+    train(quiet, examples(5), plan(), Streams(np.random.default_rng(0), Silent()))  # type: ignore[arg-type]
+    train(net, examples(5), plan(), Streams(np.random.default_rng(0), np.random.default_rng(1)))
+    assert (vector(net) != vector(quiet)).all()
+
+
+def test_sites_rounds_and_arms_have_noise_of_their_own():
+    """M11: also the arms, or the difference of two releases would be free of noise."""
+    places = [
+        (0, "federated", "a", 1),
+        (0, "local", "a", 1),
+        (0, "federated", "b", 1),
+        (0, "federated", "a", 2),
+        (1, "federated", "a", 1),
+    ]
+    drawn = {Streams.of(*place).noise.standard_normal(8).tobytes() for place in places}
+    assert len(drawn) == len(places)
+
+
+def test_arms_share_batches():
+    assert Streams.of(0, "federated", "a", 1).batches.random() == Streams.of(0, "local", "a", 1).batches.random()

@@ -1,0 +1,125 @@
+"""The ClientApp of a site: what leaves it, and what does not."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+from flwr.serverapp.strategy import FedAvg as FlowerFedAvg
+
+import clients.app
+from clients.app import app
+from fedsim import federation
+from fedsim.adapter import Adapter
+from fedsim.engines.serial import engine
+from fedsim.federation import Examples, Federation
+from fedsim.grid import InProcessGrid
+from fedsim.records import ARRAYS, CONFIG, MECHANISM, METRICS, WEIGHT, to_arrays
+from fedsim.scenario import Scenario
+from fedsim.training import new_model
+from strategies.fedavg import FedAvg
+
+
+def grid_of(scenario: Scenario, private: bool) -> InProcessGrid:
+    config = {"scenario": scenario.model_dump_json(), "seed": 0, "arm": "federated"}
+    return InProcessGrid(engine(app), 4, {**config, "noise-multiplier": 2.0} if private else config)
+
+
+def ask(scenario: Scenario, private: bool, kind: str = MessageType.TRAIN) -> list[Message]:
+    """Send the initial model to the four hospitals."""
+    grid = grid_of(scenario, private)
+    model = new_model(scenario, federation.federate(scenario, 0).sites[0], 0, "cpu")
+    arrays = to_arrays(dict(model.named_parameters()))
+    messages = list(Adapter(FedAvg()).configure_train(1, arrays, ConfigRecord(), grid))
+    if kind == MessageType.EVALUATE:
+        messages = [Message(m.content, dst_node_id=m.metadata.dst_node_id, message_type=kind) for m in messages]
+    return list(grid.send_and_receive(messages))
+
+
+def fields(content: RecordDict) -> dict[str, list[str]]:
+    return {name: sorted(map(str, record)) for name, record in content.items()}
+
+
+def test_under_privacy_a_reply_holds_the_listed_fields_and_nothing_else(scenario):
+    """M6, B12: the allow-list. No loss, no accuracy, no number of rows."""
+    for reply in ask(scenario(), private=True):
+        assert fields(reply.content) == {
+            ARRAYS: ["bias", "weight"],
+            METRICS: [WEIGHT],
+            MECHANISM: ["clip", "expected_batch", "noise_multiplier", "sampling_rate", "steps"],
+        }
+
+
+@pytest.mark.parametrize("change", ["one row more", "one row less", "a row replaced", "no rows"])
+def test_neighbours_give_the_same_reply_but_for_the_noisy_model(scenario, monkeypatch, change: str):
+    """M6, M25: what is not noised is byte for byte the same, and the noise is too."""
+    chosen = scenario()
+    before = [reply.content for reply in ask(chosen, private=True)]
+    whole = federation.federate(chosen, 0)
+    rows = whole.sites[0].train
+    more = Examples(torch.cat([rows.inputs, torch.ones(1, 30)]), torch.cat([rows.target, torch.ones(1)]))
+    less = Examples(rows.inputs[:-1], rows.target[:-1])
+    other = Examples(more.inputs[1:], more.target[1:])
+    none = Examples(rows.inputs[:0], rows.target[:0])
+    changed = {"one row more": more, "one row less": less, "a row replaced": other, "no rows": none}[change]
+    neighbour = Federation((dataclasses.replace(whole.sites[0], train=changed), *whole.sites[1:]))
+    monkeypatch.setattr(clients.app, "federate", lambda *args: neighbour)
+    after = [reply.content for reply in ask(chosen, private=True)]
+    for old, new in zip(before, after, strict=True):
+        assert fields(old) == fields(new)
+        assert old.metric_records == new.metric_records
+        assert old.config_records == new.config_records
+        for name, array in old.array_records[ARRAYS].items():
+            assert (array.dtype, array.shape, len(array.data)) == (
+                new.array_records[ARRAYS][name].dtype, new.array_records[ARRAYS][name].shape,
+                len(new.array_records[ARRAYS][name].data),
+            )  # fmt: skip
+    assert before[1].array_records[ARRAYS]["weight"].data == after[1].array_records[ARRAYS]["weight"].data
+
+
+def test_one_record_moves_the_released_model_by_at_most_what_is_declared(scenario, monkeypatch):
+    """B5 on the whole path of one step: |update(D) - update(D')| <= lr * clip / expected batch, with skewed weights."""
+    chosen = scenario("training.local_steps=1", "training.sampling_rate=1.0", "privacy.clip=0.3")
+    declared = chosen.training.optimizer.lr * 0.3 / 90  # cleveland's expected batch
+    before = ask(chosen, private=True)[0].content.array_records[ARRAYS]
+    whole = federation.federate(chosen, 0)
+    rows = whole.sites[0].train
+    distances = []
+    for value in (-1.0, 0.3, 1.0, 1e6, float("nan")):
+        more = Examples(torch.cat([rows.inputs, torch.full((1, 30), value)]), torch.cat([rows.target, torch.ones(1)]))
+        neighbour = Federation((dataclasses.replace(whole.sites[0], train=more), *whole.sites[1:]))
+        monkeypatch.setattr(clients.app, "federate", lambda *args, neighbour=neighbour: neighbour)
+        after = ask(chosen, private=True)[0].content.array_records[ARRAYS]
+        distances.append(np.sqrt(sum(((before[k].numpy() - after[k].numpy()) ** 2).sum() for k in before)))
+    assert max(distances) <= declared * (1 + 1e-3)
+    assert max(distances) >= 0.9 * declared
+
+
+def test_a_private_site_does_not_answer_with_metrics(scenario):
+    for reply in ask(scenario(), private=True, kind=MessageType.EVALUATE):
+        assert reply.has_error()
+        assert "release without noise" in reply.error.reason
+
+
+def test_a_site_that_is_not_private_measures_on_its_validation_rows(scenario):
+    for reply in ask(scenario(), private=False, kind=MessageType.EVALUATE):
+        metrics = reply.content.metric_records[METRICS]
+        assert set(metrics) == {WEIGHT, "auc", "accuracy", "log_loss"}
+        assert metrics["log_loss"] == pytest.approx(np.log(2))  # the model starts at even odds
+
+
+def test_a_plain_reply_says_nothing_of_a_mechanism(scenario):
+    for reply in ask(scenario(), private=False):
+        assert set(reply.content) == {ARRAYS, METRICS}
+
+
+def test_flowers_own_fedavg_trains_the_hospitals(scenario):
+    """The ClientApp is a real one: Flower's loop and strategy drive it, training and evaluation."""
+    chosen = scenario()
+    model = new_model(chosen, federation.federate(chosen, 0).sites[0], 0, "cpu")
+    result = FlowerFedAvg(min_available_nodes=4, min_train_nodes=4, min_evaluate_nodes=4).start(
+        grid=grid_of(chosen, private=False), initial_arrays=to_arrays(dict(model.named_parameters())), num_rounds=5
+    )
+    assert result.evaluate_metrics_clientapp[5]["auc"] > 0.75
+    assert CONFIG not in result.arrays

@@ -1,0 +1,109 @@
+import pytest
+import torch
+from torch.nn import functional
+
+from fedsim import arms
+from fedsim.arms import GLOBAL, Job, jobs, noise_for, run_job
+from fedsim.federation import federate
+from fedsim.privacy.accounting import Segment, epsilon
+from fedsim.training import Streams, poisson_batch
+
+
+def trained(scenario, arm: str, private: bool = False):
+    return run_job(scenario, Job(arm, private, 0), lambda: None)  # type: ignore[arg-type]
+
+
+def test_federated_is_fedavg_written_out_naively(scenario):
+    """Oracle: the whole path, messages and all, against a loop over sites in numpy's and torch's plain words."""
+    chosen = scenario("training.rounds=3")
+    sites = federate(chosen, 0).sites
+    declared = chosen.training.expected_batch
+    weight, bias = torch.zeros(1, 30), torch.zeros(1)
+    for number in (1, 2, 3):
+        models = []
+        for site in sites:
+            w, b = weight.clone().requires_grad_(), bias.clone().requires_grad_()
+            batches = Streams.of(0, "federated", site.name, number).batches
+            for _ in range(2):
+                batch = poisson_batch(site.train, 0.5, batches)
+                logits = (batch.inputs @ w.T + b)[:, 0]
+                loss = functional.binary_cross_entropy_with_logits(logits, batch.target, reduction="sum")
+                gw, gb = torch.autograd.grad(loss / declared[site.name], [w, b])
+                w, b = (w - 0.5 * gw).detach().requires_grad_(), (b - 0.5 * gb).detach().requires_grad_()
+            models.append((declared[site.name], w.detach(), b.detach()))
+        total = sum(size for size, _, _ in models)
+        weight = sum(size / total * w for size, w, _ in models)
+        bias = sum(size / total * b for size, _, b in models)
+    found = trained(chosen, "federated").models[GLOBAL]
+    torch.testing.assert_close(found["weight"], weight)
+    torch.testing.assert_close(found["bias"], bias)
+
+
+def test_with_one_local_step_on_all_rows_federated_is_centralized(scenario):
+    """FedAvg of one full step is one full step on the pooled rows: every row counts the same."""
+    chosen = scenario("training.local_steps=1", "training.sampling_rate=1.0", "training.rounds=4")
+    one, other = (trained(chosen, arm).models[GLOBAL] for arm in ("federated", "centralized"))
+    torch.testing.assert_close(one["weight"], other["weight"], rtol=1e-4, atol=1e-6)
+
+
+def test_arms_differ_by_who_trains_not_by_what_is_measured(scenario):
+    scores = [trained(scenario(), arm).scores for arm in ("federated", "centralized", "local")]
+    for column in ("site", "rows", "positives"):
+        assert scores[0][column].equals(scores[1][column])
+        assert scores[0][column].equals(scores[2][column])
+
+
+@pytest.mark.parametrize("arm", ["federated", "centralized", "local"])
+def test_private_arms_spend_the_same_epsilon_within_the_budget(scenario, arm: str):
+    chosen = scenario()
+    ledger = trained(chosen, arm, private=True).ledger
+    assert ledger is not None
+    spent = {ledger.epsilon(entry.site) for entry in ledger.entries}
+    expected = epsilon((Segment(0.5, noise_for(chosen), 4),), 1e-4)
+    assert spent == {expected}
+    assert 0.98 < expected <= 1
+
+
+@pytest.mark.parametrize("arm", ["federated", "centralized", "local"])
+def test_an_arm_stops_when_its_budget_is_spent(scenario, arm: str):
+    chosen = scenario("privacy.noise_multiplier=2.5", "privacy.epsilon=2.5", "training.rounds=9")
+    done = trained(chosen, arm, private=True)
+    rounds = len(done.curve)
+    assert 0 < rounds < 9
+    assert done.notes == [f"stopped after {rounds} of 9 rounds: the next would exceed epsilon 2.5"]
+    assert done.ledger is not None
+    assert all(done.ledger.epsilon(entry.site) <= 2.5 for entry in done.ledger.entries)
+
+
+def test_a_site_that_fails_is_named_in_the_notes(scenario, monkeypatch: pytest.MonkeyPatch):
+    import clients.app
+
+    honest = clients.app.train_site
+
+    def failing(model, examples, todo, streams):
+        if todo.expected_batch == 36:
+            raise RuntimeError("power cut")
+        return honest(model, examples, todo, streams)
+
+    monkeypatch.setattr(clients.app, "train_site", failing)
+    notes = trained(scenario(), "federated").notes
+    assert len(notes) == 2
+    assert notes[0].startswith("round 1: switzerland was left out: failed: RuntimeError: power cut (test_arms.py")
+
+
+def test_jobs_come_seed_by_seed(scenario):
+    found = jobs(scenario("seeds=2"))
+    assert len(found) == len({job.key for job in found}) == 12
+    assert [job.seed for job in found] == [0] * 6 + [1] * 6
+    assert {job.private for job in jobs(scenario("privacy.unit=none"))} == {False}
+
+
+def test_without_validation_rows_there_is_no_curve(scenario):
+    assert trained(scenario("split.validation=0.0"), "local").curve.empty
+
+
+def test_importing_flower_leaves_its_logger_quiet():
+    import logging
+
+    assert arms
+    assert logging.getLogger("flwr").level == logging.WARNING

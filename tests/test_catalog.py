@@ -1,0 +1,64 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import clients
+import scenarios
+import strategies
+from fedsim import catalog
+from fedsim.mistakes import Mistake
+from fedsim.task import Task
+
+FOLDERS = {"scenarios": scenarios, "strategies": strategies, "tasks": clients}
+
+
+@pytest.mark.parametrize("name", catalog.titles("tasks"))
+def test_a_task_is_what_its_listing_says(name: str):
+    task = catalog.load("tasks", name)
+    assert isinstance(task, Task)
+    assert task.title == catalog.titles("tasks")[name]
+
+
+def test_every_task_is_listed():
+    """The listing reads the source text; importing must find no task more and none less."""
+    found = set()
+    for path in Path(clients.__file__).parent.glob("*.py"):
+        if path.stem not in ("__init__", "app"):
+            module = __import__(f"clients.{path.stem}", fromlist=["*"])
+            found |= {f"{path.stem}/{k.replace('_', '-')}" for k, v in vars(module).items() if isinstance(v, Task)}
+    assert found == set(catalog.titles("tasks"))
+
+
+@pytest.mark.parametrize("name", catalog.titles("strategies"))
+def test_a_strategy_file_holds_a_class_of_its_name(name: str):
+    assert catalog.load("strategies", name).__name__.lower() == name.replace("_", "")
+
+
+@pytest.mark.parametrize("kind", catalog.KINDS)
+def test_everything_has_a_title(kind: str):
+    titles = catalog.titles(kind)
+    assert titles
+    assert all(titles.values())
+
+
+def test_an_unknown_name_gets_the_nearest():
+    with pytest.raises(Mistake, match=r"name of a strategy, got 'fedavgg'; did you mean 'fedavg'\?"):
+        catalog.load("strategies", "fedavgg")
+
+
+@pytest.mark.parametrize("name", ["../fedavg", "fedavg/../../x", "os", "", "__init__", "app/app"])
+def test_a_name_never_leads_outside_the_catalog(name: str):
+    for kind in catalog.KINDS:
+        with pytest.raises(Mistake):
+            catalog.load(kind, name)
+
+
+def test_listing_imports_nothing_heavy():
+    code = (
+        "import sys; from fedsim import catalog; [catalog.titles(kind) for kind in catalog.KINDS];"
+        "import fedsim.cli; print([m for m in ('torch', 'pandas', 'flwr', 'numpy', 'pydantic') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]"

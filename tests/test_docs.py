@@ -1,0 +1,72 @@
+"""Every command in the README and under docs/ works."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from fedsim import cli
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SMALL = ["--set", "training.rounds=1", "--set", "privacy.noise_multiplier=4", "--seeds", "1"]
+
+
+def blocks(kind: str) -> list[str]:
+    return [text for page in PAGES for text in re.findall(rf"```{kind}\n(.*?)```", page.read_text("utf-8"), re.DOTALL)]
+
+
+def commands() -> list[str]:
+    return [line.partition(" #")[0].strip() for text in blocks("sh") for line in text.splitlines() if line.strip()]
+
+
+def test_all_commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """In order, in one folder; runs are made small."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my-hospitals.toml").write_text(blocks("toml")[0], encoding="utf-8")
+    ran = 0
+    for command in commands():
+        program, *words = shlex.split(command)
+        assert program in ("fedsim", "make"), command
+        if program == "make":
+            assert re.search(rf"^{words[0]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), command
+            continue
+        monkeypatch.setattr(sys, "argv", ["fedsim", *words, *(SMALL if words[0] == "run" else [])])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        assert not stop.value.code, f"{command}\n{capsys.readouterr().err}"
+        ran += 1
+    assert ran >= 8
+
+
+def test_all_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.chdir(tmp_path)
+    assert blocks("python")
+    for code in blocks("python"):
+        exec(compile(code, "docs", "exec"), {})
+
+
+def test_every_link_inside_the_repository_leads_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text("utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_setting_of_a_scenario_is_documented():
+    """docs/scenarios.md is complete."""
+    from fedsim.scenario import Scenario
+
+    text = (ROOT / "docs" / "scenarios.md").read_text("utf-8")
+
+    def names(model: type, prefix: str = "") -> list[str]:
+        found = []
+        for name, field in model.model_fields.items():  # type: ignore[attr-defined]
+            inner = field.annotation
+            nested = isinstance(inner, type) and hasattr(inner, "model_fields")
+            found += names(inner, f"{prefix}{name}.") if nested else [prefix + name]
+        return found
+
+    missing = [name for name in names(Scenario) if f"`{name}`" not in text]
+    assert not missing

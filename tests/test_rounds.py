@@ -1,0 +1,113 @@
+from dataclasses import asdict
+
+import pytest
+from flwr.app import RecordDict
+
+from fedsim.adapter import Adapter
+from fedsim.grid import node_of
+from fedsim.mistakes import RunFailed
+from fedsim.privacy.ledger import Ledger, Mechanism
+from fedsim.rounds import Budget, run_rounds
+from strategies.fedavg import FedAvg
+from tests.flower import arrays, good, grid_of
+
+STEP = Mechanism(sampling_rate=1.0, noise_multiplier=2.0, clip=1.0, expected_batch=8.0, steps=1)
+
+
+def budget(epsilon: float) -> Budget:
+    planned = {node_of(site): (f"site{site}", STEP) for site in range(4)}
+    return Budget(Ledger(1e-5, "add-or-remove-one"), epsilon, planned)
+
+
+def run(answer, spend: Budget | None, rounds: int = 6):
+    """Run rounds; return what finished and how often any site was asked."""
+    asked = []
+
+    def counting(site: int) -> RecordDict:
+        asked.append(site)
+        return answer(site)
+
+    finished = run_rounds(Adapter(FedAvg()), grid_of(counting), arrays(), rounds, spend, lambda number, model: None)
+    return finished, len(asked)
+
+
+def private(site: int) -> RecordDict:
+    return good(site, mechanism=asdict(STEP))
+
+
+def test_a_run_stops_before_it_exceeds_the_budget_and_asks_nobody_any_more():
+    """A8."""
+    limit = Ledger(1e-5, "add-or-remove-one")
+    for number in range(3):
+        limit.charge("site0", number, STEP)
+    spend = budget(limit.epsilon("site0") + 1e-6)
+    finished, asked = run(private, spend)
+    assert finished.rounds == 3
+    assert asked == 3 * 4
+    assert spend.ledger.epsilon("site0") <= spend.epsilon < spend.ledger.epsilon("site0", planned=STEP)
+
+
+def test_no_site_is_asked_when_not_even_one_round_is_affordable():
+    finished, asked = run(private, budget(0.01))
+    assert (finished.rounds, asked) == (0, 0)
+
+
+def test_every_release_is_charged_once():
+    """A9."""
+    spend = budget(100)
+    run(private, spend, rounds=3)
+    assert [(entry.round, entry.site) for entry in spend.ledger.entries] == [
+        (number, f"site{site}") for number in (1, 2, 3) for site in range(4)
+    ]
+
+
+def test_what_the_site_says_it_did_is_charged():
+    weaker = {**asdict(STEP), "noise_multiplier": 1.0}
+    spend = budget(100)
+    run(lambda site: good(site, mechanism=weaker if site == 2 else asdict(STEP)), spend, rounds=1)
+    assert spend.ledger.epsilon("site2") > spend.ledger.epsilon("site1")
+
+
+@pytest.mark.parametrize(
+    "mechanism", [None, {"sigma": 1.0}, {**asdict(STEP), "steps": -1}, {**asdict(STEP), "noise_multiplier": 0.0}]
+)
+def test_a_site_that_does_not_say_is_charged_as_planned(mechanism: dict | None):
+    spend = budget(100)
+    run(lambda site: good(site, mechanism=mechanism), spend, rounds=1)
+    assert {entry.mechanism for entry in spend.ledger.entries} == {STEP}
+
+
+def test_a_malformed_update_is_charged_too():
+    """It was seen, whether or not it could be used."""
+
+    def answer(site: int) -> RecordDict:
+        content = private(site)
+        if site == 1:
+            del content["arrays"]
+        return content
+
+    spend = budget(100)
+    finished, _ = run(answer, spend, rounds=1)
+    assert len(finished.rejected[1]) == 1
+    assert len(spend.ledger.entries) == 4
+
+
+def test_a_site_that_crashed_released_nothing():
+    def answer(site: int) -> RecordDict:
+        if site == 1:
+            raise ValueError("no")
+        return private(site)
+
+    spend = budget(100)
+    run(answer, spend, rounds=1)
+    assert {entry.site for entry in spend.ledger.entries} == {"site0", "site2", "site3"}
+
+
+def test_a_round_without_any_usable_model_ends_the_run_and_says_why():
+    def answer(site: int) -> RecordDict:
+        raise ValueError(f"broken {site}")
+
+    with pytest.raises(
+        RunFailed, match=r"(?s)round 1: no site sent a usable model.*node 2: failed: ValueError: broken 0"
+    ):
+        run(answer, None)

@@ -1,0 +1,105 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from fedsim import catalog
+from fedsim.federation import Examples, federate
+from fedsim.mistakes import Mistake
+from fedsim.scenario import Optimizer
+from fedsim.training import Plan, Streams, best_device, expected_batches, new_model, train
+from tests.conftest import examples
+
+
+def plan(optimizer: Optimizer, steps: int = 3) -> Plan:
+    return Plan(steps, 1.0, 10.0, optimizer, noise=None)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "kind", "settings"),
+    [
+        (Optimizer(lr=0.3), torch.optim.SGD, {"lr": 0.3}),
+        (
+            Optimizer(lr=0.3, momentum=0.9, weight_decay=0.1),
+            torch.optim.SGD,
+            {"lr": 0.3, "momentum": 0.9, "weight_decay": 0.1},
+        ),
+        (Optimizer(name="adam", lr=0.01), torch.optim.Adam, {"lr": 0.01}),
+    ],
+)
+def test_plain_training_is_that_optimizer_on_the_summed_loss_over_the_expected_batch(optimizer, kind, settings):
+    """Oracle: the loop written out."""
+    rows = examples(10)
+    first, second = nn.Linear(4, 1), nn.Linear(4, 1)
+    second.load_state_dict(first.state_dict())
+    assert train(first, rows, plan(optimizer), Streams.of(0, "a", "b", 1)) is None
+    naive = kind(second.parameters(), **settings)
+    for _ in range(3):
+        naive.zero_grad()
+        logits = second(rows.inputs)[:, 0]
+        (functional.binary_cross_entropy_with_logits(logits, rows.target, reduction="sum") / 10).backward()
+        naive.step()
+    torch.testing.assert_close(first.weight, second.weight)
+
+
+def test_an_empty_plain_batch_changes_nothing():
+    model = nn.Linear(4, 1)
+    before = model.weight.detach().clone()
+    train(model, Examples(torch.zeros(0, 4), torch.zeros(0)), plan(Optimizer()), Streams.of(0, "a", "b", 1))
+    assert torch.equal(model.weight, before)
+
+
+def test_the_weights_of_a_site_are_public(scenario):
+    """M3, M4: a number for all, or a declared number for each; never the rows that are there."""
+    chosen = scenario()
+    assert expected_batches(chosen, federate(chosen, 0)) == chosen.training.expected_batch
+    chosen = scenario("training.expected_batch=50")
+    assert set(expected_batches(chosen, federate(chosen, 0)).values()) == {50.0}
+
+
+def test_batches_for_other_sites_than_there_are_is_a_mistake(scenario):
+    chosen = scenario("training.expected_batch={cleveland=1, utah=2}")
+    with pytest.raises(
+        Mistake, match=r"expected one number for each of cleveland, hungarian, .*got them for cleveland, utah"
+    ):
+        expected_batches(chosen, federate(chosen, 0))
+
+
+def test_initial_weights_depend_on_the_seed_alone(scenario, monkeypatch):
+    class Random:
+        model = staticmethod(lambda inputs: nn.Linear(inputs, 1))
+
+    monkeypatch.setattr(catalog, "load", lambda kind, name: Random)
+    chosen = scenario()
+    site = _a_site()
+    torch.rand(5)
+    first = new_model(chosen, site, 0, "cpu")
+    state = torch.random.get_rng_state()
+    second, other = new_model(chosen, site, 0, "cpu"), new_model(chosen, site, 1, "cpu")
+    assert torch.equal(first.weight, second.weight)  # type: ignore[arg-type]
+    assert not torch.equal(first.weight, other.weight)  # type: ignore[arg-type]
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_batchnorm_is_refused_with_a_replacement(scenario, monkeypatch):
+    """M10: it mixes rows."""
+
+    class Mixing:
+        model = staticmethod(lambda inputs: nn.Sequential(nn.Linear(inputs, 3), nn.BatchNorm1d(3), nn.Linear(3, 1)))
+
+    monkeypatch.setattr(catalog, "load", lambda kind, name: Mixing)
+    with pytest.raises(Mistake, match=r"without buffers, got 1.running_mean.*GroupNorm or LayerNorm"):
+        new_model(scenario(), _a_site(), 0, "cpu")
+
+
+def test_a_device_that_is_not_there_is_a_mistake(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(Mistake, match="device: expected a CUDA device, found none"):
+        best_device("cuda")
+    assert best_device("auto") == "cpu"
+
+
+def _a_site():
+    from fedsim.federation import Site
+
+    return Site(0, "a", examples(4), examples(4), examples(4))
