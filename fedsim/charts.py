@@ -236,7 +236,8 @@ def _legend(figure: Figure, names: list[str], lines: bool) -> None:
 
 
 def _short(label: str) -> str:
-    return label if len(label) <= 44 else f"{label[:43]}…"
+    """Return a label with its middle left out if it is long: names often differ at their ends."""
+    return label if len(label) <= 44 else f"{label[:18]}…{label[-25:]}"
 
 
 def _svg(figure: Figure, name: str, about: str) -> str:

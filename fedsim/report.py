@@ -145,7 +145,9 @@ class _Estimate:
         return f"{_figure(self.low, signed)} to {_figure(self.high, signed)}" if self.verdict else ""
 
     def text(self, signed: bool = False) -> str:
-        """Return ``0.895 (95 % interval 0.843 to 0.947)``, or the mean alone."""
+        """Return ``0.895 (95 % interval 0.843 to 0.947)``, the mean alone, or ``unknown``."""
+        if not self.known:
+            return "unknown"
         return self.value(signed) + (f" (95 % interval {self.bounds(signed)})" if self.verdict else "")
 
 
@@ -233,7 +235,7 @@ def _against_pool(numbers: _Numbers) -> str:
         "higher": f"The federated model is better by {change.text(True)}.",
         "lower": f"The federated model is worse: the difference is {change.text(True)}.",
         SAME: f"The federated model's difference to that, {change.text(True)}, is {SAME} from zero.",
-        "": f"The federated model's difference to that is {change.value(True)}; {_unproven(numbers.run)}.",
+        "": f"The federated model's difference to that is {change.text(True)}; {_unproven(numbers.run)}.",
     }
     return f"A model trained on all records in one place{same} has an AUC of {pool.text()}. {said[change.verdict]}"
 
@@ -244,7 +246,7 @@ def _cost(numbers: _Numbers) -> str:
         "higher": f"{change.text(True)}: higher, so no cost is visible.",
         "lower": f"{change.text(True)}: privacy lowers it.",
         SAME: f"{change.text(True)}, {SAME} from zero.",
-        "": f"{change.value(True)}; {_unproven(numbers.run)}.",
+        "": f"{change.text(True)}; {_unproven(numbers.run)}.",
     }
     epsilons = _epsilons(_spent(numbers.run, "federated"))
     return (
@@ -406,8 +408,7 @@ def _mechanism(own: list[Training]) -> Pairs:
         ("Noise multiplier", f"sigma = {_each(own, 'noise_multiplier')}; the noise's standard deviation is sigma times "
          "the clip."),
         ("Clip", f"{_each(own, 'clip')}: the largest Euclidean norm of one row's gradient."),
-        ("Denominator", f"{_each(own, 'expected_batch')}: the expected batch, set in the scenario and so public; it is "
-         "also the site's weight in the aggregation."),
+        ("Denominator", f"{_each(own, 'expected_batch')}: the expected batch, set in the scenario and so public."),
         ("Steps", _steps(own)),
     ]  # fmt: skip
 

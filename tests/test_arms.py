@@ -91,6 +91,29 @@ def test_a_site_that_fails_is_named_in_the_notes(scenario, monkeypatch: pytest.M
     assert notes[0].startswith("round 1: switzerland was left out: failed: RuntimeError: power cut (test_arms.py")
 
 
+def test_under_privacy_a_site_that_fails_does_not_raise_the_others_share(scenario, monkeypatch: pytest.MonkeyPatch):
+    """M5 on the whole path: the model of all sites is the sum of what each part of them gives alone."""
+    import clients.app
+
+    chosen, honest = scenario("training.rounds=1"), clients.app.train_site
+    switzerland = 36
+    models = {}
+    for part, fails in (
+        ("all", lambda b: False),
+        ("rest", lambda b: b == switzerland),
+        ("one", lambda b: b != switzerland),
+    ):
+
+        def training(model, examples, todo, streams, fails=fails):
+            if fails(todo.expected_batch):
+                raise RuntimeError("power cut")
+            return honest(model, examples, todo, streams)
+
+        monkeypatch.setattr(clients.app, "train_site", training)
+        models[part] = trained(chosen, "federated", private=True).models[GLOBAL]["weight"]
+    torch.testing.assert_close(models["all"], models["rest"] + models["one"])
+
+
 def test_jobs_come_seed_by_seed(scenario):
     found = jobs(scenario("seeds=2"))
     assert len(found) == len({job.key for job in found}) == 12

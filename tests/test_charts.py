@@ -76,8 +76,8 @@ def test_a_name_in_a_script_the_font_lacks_is_no_warning(
     assert not recwarn.list
 
 
-def test_long_names_are_cut(comparison: pd.DataFrame) -> None:
-    assert f"{'x' * 43}…" in words(charts.sites(comparison, {"north": "x" * 200}, {}))
+def test_long_names_are_cut_in_the_middle(comparison: pd.DataFrame) -> None:
+    assert f"St {'x' * 15}…{'x' * 23} 7" in words(charts.sites(comparison, {"north": f"St {'x' * 200} 7"}, {}))
 
 
 def test_only_what_was_run_is_drawn(comparison: pd.DataFrame, rounds: pd.DataFrame) -> None:
@@ -88,6 +88,7 @@ def test_only_what_was_run_is_drawn(comparison: pd.DataFrame, rounds: pd.DataFra
         text for text in words(charts.arms(comparison[alone].assign(difference=float("nan")))) if "Diff" in text
     ]
     assert "federated" not in words(charts.curves(rounds[rounds["arm"] != "federated"]))
+    assert "federated" not in words(charts.sites(comparison[alone], {"north": "north"}, {}))
 
 
 def test_an_interval_ends_where_the_auc_does(comparison: pd.DataFrame) -> None:

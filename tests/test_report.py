@@ -202,6 +202,7 @@ def test_one_seed_has_no_interval_and_proves_nothing(tmp_path: Path) -> None:
     assert "nan" not in html_of(run).lower()
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("arms", [arms for n in (1, 2) for arms in itertools.combinations(ARMS, n)])
 def test_arms_that_were_not_run_are_not_spoken_of(tmp_path: Path, arms: tuple[str, ...]) -> None:
     run = make_run(tmp_path, arms=arms)
@@ -445,6 +446,14 @@ def test_a_site_whose_auc_is_missing_is_shown_without_it(tmp_path: Path, seeds: 
     assert f"<td>{SEEDS - len(seeds)} of {SEEDS}</td>" in page
     assert "nan" not in page.lower()
     assert "a gain or loss" in said(run)[JOIN]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_an_auc_that_is_missing_everywhere_is_unknown(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    run.sites["auc"] = None  # as Parquet gives it back: a column of objects
+    assert "an AUC of unknown" in report.headline(run)
+    assert "nan" not in html_of(run).lower()
 
 
 def test_a_sentence_does_not_list_many_sites(tmp_path: Path) -> None:
