@@ -190,7 +190,7 @@ def _federated(work: _Work) -> Models:
     for number, rejected in finished.rejected.items():
         work.notes += [f"round {number}: {nodes[one.node][0]} was left out: {one.reason}" for one in rejected]
     work.end(finished.rounds)
-    return {GLOBAL: to_parameters(finished.arrays)}
+    return {GLOBAL: to_parameters(finished.arrays, work.device)}
 
 
 def _centralized(work: _Work) -> Models:
