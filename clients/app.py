@@ -15,28 +15,47 @@ from torch import nn
 from fedsim.evaluation import METRICS as MEASURES
 from fedsim.evaluation import evaluate as measure
 from fedsim.federation import Federation, Site, federate
+from fedsim.privacy.ledger import Mechanism
 from fedsim.records import ARRAYS, CONFIG, MECHANISM, METRICS, ROUND, WEIGHT, from_mechanism, load_into, to_arrays
 from fedsim.scenario import Scenario
-from fedsim.training import Streams, best_device, expected_batches, new_model, plan
+from fedsim.training import Streams, Work, best_device, expected_batches, new_model, plan
 from fedsim.training import train as train_site
 
-app = ClientApp()
+
+class SiteApp(ClientApp):
+    """A ClientApp whose training can be taken in two halves, so that an engine may train many sites in between."""
+
+    def prepare(self, message: Message, context: Context) -> Work:
+        """Return what a train message asks of this site."""
+        config = context.run_config
+        scenario, site, model = _setting(context, message)
+        federation = federate(scenario, int(config["seed"]), best_device(scenario.device))
+        noise = float(config["noise-multiplier"]) if "noise-multiplier" in config else None
+        round_number = int(message.content.config_records[CONFIG][ROUND])  # type: ignore[arg-type]
+        return Work(
+            model=model,
+            examples=site.train,
+            plan=plan(scenario, expected_batches(scenario, federation)[site.name], noise),
+            streams=Streams.of(int(config["seed"]), str(config["arm"]), site.name, round_number),
+        )
+
+    def answer(self, message: Message, work: Work, mechanism: Mechanism | None) -> Message:
+        """Return the reply that sends the trained model back."""
+        arrays, weight = to_arrays(dict(work.model.named_parameters())), work.plan.expected_batch
+        content = RecordDict({ARRAYS: arrays, METRICS: MetricRecord({WEIGHT: weight})})
+        if mechanism:
+            content[MECHANISM] = from_mechanism(mechanism)
+        return Message(content, reply_to=message)
+
+
+app = SiteApp()
 
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Train the model that came and send it back."""
-    scenario, site, model = _setting(context, message)
-    config = context.run_config
-    batch = expected_batches(scenario, federate(scenario, int(config["seed"]), best_device(scenario.device)))[site.name]
-    noise = float(config["noise-multiplier"]) if "noise-multiplier" in config else None
-    round_number = int(message.content.config_records[CONFIG][ROUND])  # type: ignore[arg-type]
-    streams = Streams.of(int(config["seed"]), str(config["arm"]), site.name, round_number)
-    mechanism = train_site(model, site.train, plan(scenario, batch, noise), streams)
-    content = RecordDict({ARRAYS: to_arrays(dict(model.named_parameters())), METRICS: MetricRecord({WEIGHT: batch})})
-    if mechanism:
-        content[MECHANISM] = from_mechanism(mechanism)
-    return Message(content, reply_to=message)
+    work = app.prepare(message, context)
+    return app.answer(message, work, train_site(work))
 
 
 @app.evaluate()

@@ -24,7 +24,7 @@ from fedsim.records import to_arrays, to_parameters
 from fedsim.rounds import Budget, run_rounds
 from fedsim.scenario import Arm, Scenario
 from fedsim.strategy import Strategy
-from fedsim.training import Streams, best_device, expected_batches, new_model, plan, train
+from fedsim.training import Streams, Work, best_device, expected_batches, new_model, plan
 
 logging.getLogger("flwr").setLevel(logging.WARNING)  # importing flwr sets it to DEBUG
 
@@ -173,7 +173,7 @@ def _federated(work: _Work) -> Models:
     run_config: dict[str, Any] = {"scenario": scenario.model_dump_json(), "seed": job.seed, "arm": job.arm}
     if work.noise is not None:
         run_config["noise-multiplier"] = work.noise
-    engine = catalog.load("engines", scenario.engine)(catalog.client_app())
+    execute = catalog.load("engines", scenario.engine).execute(catalog.client_app())
     nodes = {node_of(site.number): (site.name, work.batches[site.name]) for site in sites}
     finished = run_rounds(
         strategy=Adapter(
@@ -181,7 +181,7 @@ def _federated(work: _Work) -> Models:
             weights={node: batch for node, (_, batch) in nodes.items()},
             fixed_denominator=job.private,
         ),
-        grid=InProcessGrid(engine, len(sites), run_config),
+        grid=InProcessGrid(execute, len(sites), run_config),
         initial=to_arrays(dict(work.new_model().named_parameters())),
         rounds=scenario.training.rounds,
         budget=work.budget(nodes),
@@ -209,6 +209,7 @@ def _train_alone(work: _Work, sites: Mapping[str, tuple[Site, float]]) -> Models
         sites: {name of the model: (site, expected batch)}.
     """
     scenario, job = work.scenario, work.job
+    train_all = catalog.load("engines", scenario.engine).train_all
     models = {key: work.new_model() for key in sites}
     parameters: Models = {key: dict(model.named_parameters()) for key, model in models.items()}  # follow the models
     budget = work.budget({site.number: (site.name, batch) for site, batch in sites.values()})
@@ -216,9 +217,16 @@ def _train_alone(work: _Work, sites: Mapping[str, tuple[Site, float]]) -> Models
     for number in range(1, scenario.training.rounds + 1):
         if budget and not budget.allows_next(scenario.training.rounds - done):
             break
-        for key, (site, batch) in sites.items():
-            streams = Streams.of(job.seed, job.arm, site.name, number)
-            mechanism = train(models[key], site.train, plan(scenario, batch, work.noise), streams)
+        works = [
+            Work(
+                models[key],
+                site.train,
+                plan(scenario, batch, work.noise),
+                Streams.of(job.seed, job.arm, site.name, number),
+            )
+            for key, (site, batch) in sites.items()
+        ]
+        for (site, _), mechanism in zip(sites.values(), train_all(works), strict=True):
             if budget and mechanism:
                 budget.ledger.charge(site.name, number, mechanism)
         done = number

@@ -59,7 +59,7 @@ def _task_card(name: str, task: Task) -> Card:
     return Card("\n".join([head, *lines, "", _site_lines(sites)]), values | {"columns": columns, "sites": sites})
 
 
-def _code_card(name: str, thing: Any) -> Card:  # noqa: ANN401  a strategy class or an engine's function
+def _code_card(name: str, thing: Any) -> Card:  # noqa: ANN401  a strategy class or an engine's module
     about = inspect.getdoc(inspect.getmodule(thing)) or ""
     fields = {field.name: str(field.default) for field in getattr(thing, "__dataclass_fields__", {}).values()}
     settings = "".join(f"\n  {key} = {value}" for key, value in fields.items())

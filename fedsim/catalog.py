@@ -39,8 +39,8 @@ def titles(kind: str) -> Mapping[str, str]:
     return MappingProxyType(dict(sorted(found.items())))
 
 
-def load(kind: str, name: str) -> Any:  # noqa: ANN401  a task, a strategy class or an engine's function
-    """Import what ``name`` stands for: a Task, a strategy class, or the function that makes an engine.
+def load(kind: str, name: str) -> Any:  # noqa: ANN401  a task, a strategy class or an engine's module
+    """Import what ``name`` stands for: a Task, a strategy class, or the module of an engine.
 
     Raises:
         Mistake: There is no such name; the message has the nearest ones.
@@ -52,7 +52,7 @@ def load(kind: str, name: str) -> Any:  # noqa: ANN401  a task, a strategy class
         return getattr(module, member.replace("-", "_"))
     if kind == "strategies":
         return next(thing for key, thing in vars(module).items() if key.lower() == name.replace("_", ""))
-    return module.engine
+    return module
 
 
 def client_app() -> Any:  # noqa: ANN401  a flwr.clientapp.ClientApp, which this module must not import

@@ -26,7 +26,9 @@ def to_parameters(arrays: ArrayRecord, device: str = "cpu") -> dict[str, Tensor]
 
 def load_into(model: nn.Module, arrays: ArrayRecord) -> None:
     """Set a model's parameters."""
-    model.load_state_dict(to_parameters(arrays))
+    with torch.no_grad():
+        for name, value in to_parameters(arrays).items():
+            model.get_parameter(name).copy_(value)
 
 
 def flatten(arrays: ArrayRecord) -> Tensor:

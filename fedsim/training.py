@@ -7,6 +7,7 @@ None of them follows from how many rows the site has: otherwise the update would
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,6 +56,16 @@ class Streams:
             batches=stream(seed, "batches", site, round_number),
             noise=stream(seed, "noise", arm, site, round_number),
         )
+
+
+@dataclass(frozen=True)
+class Work:
+    """One site's task in one round: the model that came, the site's rows, what to do, and the randomness for it."""
+
+    model: nn.Module
+    examples: Examples
+    plan: Plan
+    streams: Streams
 
 
 def expected_batches(scenario: Scenario, federation: Federation) -> dict[str, float]:
@@ -107,58 +118,57 @@ def new_model(scenario: Scenario, site: Site, seed: int, device: str) -> nn.Modu
     with torch.random.fork_rng(devices=[]):  # layers draw their initial weights from the global generator
         torch.manual_seed(torch_seed(seed, "initial weights"))
         model: nn.Module = catalog.load("tasks", scenario.task).model(site.train.inputs.shape[1])
-    buffers = [name for name, _ in model.named_buffers()]
-    if buffers:
-        raise Mistake(
-            f"task {scenario.task}: expected a model without buffers, got {', '.join(buffers)}; "
-            "use GroupNorm or LayerNorm in place of BatchNorm"
-        )
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) or [*layer.buffers(recurse=False)]:
+            raise Mistake(
+                f"task {scenario.task}: expected layers that treat each row alone and have no buffers, got "
+                f"{type(layer).__name__} ({name}); use GroupNorm or LayerNorm in place of BatchNorm"
+            )
     return model.to(device)
 
 
-def train(model: nn.Module, examples: Examples, todo: Plan, streams: Streams) -> Mechanism | None:
-    """Train a model in place. Return what was done to the rows, or None if that was not private."""
-    kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
-    settings = {"lr": todo.optimizer.lr, "weight_decay": todo.optimizer.weight_decay}
-    if todo.optimizer.name == "sgd":
-        settings["momentum"] = todo.optimizer.momentum
-    optimizer = kinds[todo.optimizer.name](model.parameters(), **settings)
-    if todo.noise is None:
-        _train_plainly(model, optimizer, examples, todo, streams.batches)
+def train(work: Work) -> Mechanism | None:
+    """Train a work's model in place. Return what was done to the rows, or None if that was not private."""
+    optimizer = new_optimizer(work.plan.optimizer, work.model.parameters())
+    if work.plan.noise is None:
+        _train_plainly(work, optimizer)
         return None
-    return _train_privately(model, optimizer, examples, todo, todo.noise, streams)
+    return _train_privately(work, work.plan.noise, optimizer)
 
 
-def _train_plainly(
-    model: nn.Module, optimizer: torch.optim.Optimizer, examples: Examples, todo: Plan, batches: np.random.Generator
-) -> None:
-    for _ in range(todo.steps):
+def new_optimizer(chosen: Optimizer, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+    """Return the torch optimizer a scenario names."""
+    if chosen.name == "adam":
+        return torch.optim.Adam(parameters, lr=chosen.lr, weight_decay=chosen.weight_decay)
+    return torch.optim.SGD(parameters, lr=chosen.lr, momentum=chosen.momentum, weight_decay=chosen.weight_decay)
+
+
+def _train_plainly(work: Work, optimizer: torch.optim.Optimizer) -> None:
+    for _ in range(work.plan.steps):
         optimizer.zero_grad()
-        batch = poisson_batch(examples, todo.sampling_rate, batches)
-        (_summed_loss(model, batch) / todo.expected_batch).backward()
+        batch = poisson_batch(work.examples, work.plan.sampling_rate, work.streams.batches)
+        (_summed_loss(work.model, batch) / work.plan.expected_batch).backward()
         optimizer.step()
 
 
-def _train_privately(
-    model: nn.Module, optimizer: torch.optim.Optimizer, examples: Examples, todo: Plan, noise: Noise, streams: Streams
-) -> Mechanism:
+def _train_privately(work: Work, noise: Noise, optimizer: torch.optim.Optimizer) -> Mechanism:
     from opacus import GradSampleModule  # takes two seconds: only private runs wait for it
 
     from fedsim.privacy.optimizer import SiteOptimizer
 
-    wrapped = GradSampleModule(model, batch_first=True, loss_reduction="sum")
-    private = SiteOptimizer(optimizer, noise.multiplier, noise.clip, todo.expected_batch, streams.noise)
+    wrapped = GradSampleModule(work.model, batch_first=True, loss_reduction="sum")
+    private = SiteOptimizer(optimizer, noise.multiplier, noise.clip, work.plan.expected_batch, work.streams.noise)
     try:
-        for _ in range(todo.steps):
+        for _ in range(work.plan.steps):
             private.zero_grad()
-            batch = poisson_batch(examples, todo.sampling_rate, streams.batches)
+            batch = poisson_batch(work.examples, work.plan.sampling_rate, work.streams.batches)
             with warnings.catch_warnings():  # torch tells Opacus' hooks that the inputs need no gradient: they don't
                 warnings.filterwarnings("ignore", message="Full backward hook is firing")
                 _summed_loss(wrapped, batch).backward()
             private.step()
     finally:
         wrapped.to_standard_module()
-    return private.mechanism(todo.sampling_rate)
+    return private.mechanism(work.plan.sampling_rate)
 
 
 def poisson_batch(examples: Examples, rate: float, batches: np.random.Generator) -> Examples:

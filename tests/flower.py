@@ -6,7 +6,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedsim.engines.serial import engine
+from fedsim.engines.serial import execute
 from fedsim.grid import InProcessGrid
 from fedsim.records import ARRAYS, MECHANISM, METRICS, WEIGHT
 
@@ -37,4 +37,4 @@ def grid_of(answer: Callable[[int], RecordDict], sites: int = 4) -> InProcessGri
     def train(message: Message, context: Context) -> Message:
         return Message(answer(int(context.node_config["partition-id"])), reply_to=message)
 
-    return InProcessGrid(engine(app), sites, {})
+    return InProcessGrid(execute(app), sites, {})

@@ -12,7 +12,7 @@ import clients.app
 from clients.app import app
 from fedsim import federation
 from fedsim.adapter import Adapter
-from fedsim.engines.serial import engine
+from fedsim.engines.serial import execute
 from fedsim.federation import Examples, Federation
 from fedsim.grid import InProcessGrid
 from fedsim.records import ARRAYS, CONFIG, MECHANISM, METRICS, WEIGHT, to_arrays
@@ -23,7 +23,7 @@ from strategies.fedavg import FedAvg
 
 def grid_of(scenario: Scenario, private: bool) -> InProcessGrid:
     config = {"scenario": scenario.model_dump_json(), "seed": 0, "arm": "federated"}
-    return InProcessGrid(engine(app), 4, {**config, "noise-multiplier": 2.0} if private else config)
+    return InProcessGrid(execute(app), 4, {**config, "noise-multiplier": 2.0} if private else config)
 
 
 def ask(scenario: Scenario, private: bool, kind: str = MessageType.TRAIN) -> list[Message]:

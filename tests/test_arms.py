@@ -80,10 +80,10 @@ def test_a_site_that_fails_is_named_in_the_notes(scenario, monkeypatch: pytest.M
 
     honest = clients.app.train_site
 
-    def failing(model, examples, todo, streams):
-        if todo.expected_batch == 36:
+    def failing(work):
+        if work.plan.expected_batch == 36:
             raise RuntimeError("power cut")
-        return honest(model, examples, todo, streams)
+        return honest(work)
 
     monkeypatch.setattr(clients.app, "train_site", failing)
     notes = trained(scenario(), "federated").notes
@@ -104,10 +104,10 @@ def test_under_privacy_a_site_that_fails_does_not_raise_the_others_share(scenari
         ("one", lambda b: b != switzerland),
     ):
 
-        def training(model, examples, todo, streams, fails=fails):
-            if fails(todo.expected_batch):
+        def training(work, fails=fails):
+            if fails(work.plan.expected_batch):
                 raise RuntimeError("power cut")
-            return honest(model, examples, todo, streams)
+            return honest(work)
 
         monkeypatch.setattr(clients.app, "train_site", training)
         models[part] = trained(chosen, "federated", private=True).models[GLOBAL]["weight"]

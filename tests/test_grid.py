@@ -6,7 +6,7 @@ from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg, FedMedian, FedTrimmedAvg
 
-from fedsim.engines.serial import engine
+from fedsim.engines.serial import execute
 from fedsim.grid import InProcessGrid, node_of
 from fedsim.records import ARRAYS, METRICS, WEIGHT
 from tests.flower import arrays, good, grid_of
@@ -37,7 +37,7 @@ def test_a_site_keeps_its_state_between_rounds_and_shares_nothing():
         content = RecordDict({ARRAYS: arrays(), METRICS: MetricRecord({WEIGHT: 1.0})})
         return Message(content, reply_to=message)
 
-    grid = InProcessGrid(engine(app), 3, {})
+    grid = InProcessGrid(execute(app), 3, {})
     FedAvg(fraction_evaluate=0.0).start(grid=grid, initial_arrays=arrays(), num_rounds=2)
     assert [grid.contexts[node_of(site)].state.metric_records["calls"]["n"] for site in range(3)] == [2, 2, 2]
 

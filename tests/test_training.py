@@ -7,7 +7,7 @@ from fedsim import catalog
 from fedsim.federation import Examples, federate
 from fedsim.mistakes import Mistake
 from fedsim.scenario import Optimizer
-from fedsim.training import Plan, Streams, best_device, expected_batches, new_model, train
+from fedsim.training import Plan, Streams, Work, best_device, expected_batches, new_model, train
 from tests.conftest import examples
 
 
@@ -32,7 +32,7 @@ def test_plain_training_is_that_optimizer_on_the_summed_loss_over_the_expected_b
     rows = examples(10)
     first, second = nn.Linear(4, 1), nn.Linear(4, 1)
     second.load_state_dict(first.state_dict())
-    assert train(first, rows, plan(optimizer), Streams.of(0, "a", "b", 1)) is None
+    assert train(Work(first, rows, plan(optimizer), Streams.of(0, "a", "b", 1))) is None
     naive = kind(second.parameters(), **settings)
     for _ in range(3):
         naive.zero_grad()
@@ -45,7 +45,7 @@ def test_plain_training_is_that_optimizer_on_the_summed_loss_over_the_expected_b
 def test_an_empty_plain_batch_changes_nothing():
     model = nn.Linear(4, 1)
     before = model.weight.detach().clone()
-    train(model, Examples(torch.zeros(0, 4), torch.zeros(0)), plan(Optimizer()), Streams.of(0, "a", "b", 1))
+    train(Work(model, Examples(torch.zeros(0, 4), torch.zeros(0)), plan(Optimizer()), Streams.of(0, "a", "b", 1)))
     assert torch.equal(model.weight, before)
 
 
@@ -85,10 +85,14 @@ def test_batchnorm_is_refused_with_a_replacement(scenario, monkeypatch):
     """M10: it mixes rows."""
 
     class Mixing:
-        model = staticmethod(lambda inputs: nn.Sequential(nn.Linear(inputs, 3), nn.BatchNorm1d(3), nn.Linear(3, 1)))
+        model = staticmethod(
+            lambda inputs: nn.Sequential(
+                nn.Linear(inputs, 3), nn.BatchNorm1d(3, track_running_stats=False), nn.Linear(3, 1)
+            )
+        )
 
     monkeypatch.setattr(catalog, "load", lambda kind, name: Mixing)
-    with pytest.raises(Mistake, match=r"without buffers, got 1.running_mean.*GroupNorm or LayerNorm"):
+    with pytest.raises(Mistake, match=r"treat each row alone.*got BatchNorm1d .1.; use GroupNorm or LayerNorm"):
         new_model(scenario(), _a_site(), 0, "cpu")
 
 

@@ -1,1 +1,5 @@
-"""Engines: what executes the clients' messages. Each file has ``engine(client_app)``, which makes one."""
+"""Engines: what executes the clients' messages.
+
+Each file has ``execute(client_app)``, which returns what executes a round's messages, and ``train_all(works)``, which
+trains sites without messages, as the local-only arm does.
+"""

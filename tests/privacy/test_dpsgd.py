@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from fedsim.federation import Examples
 from fedsim.scenario import Optimizer
-from fedsim.training import Noise, Plan, Streams, poisson_batch, train
+from fedsim.training import Noise, Plan, Streams, Work, poisson_batch, train
 from tests.conftest import examples
 
 CLIP = 0.7
@@ -43,7 +43,7 @@ def release(rows: Examples, todo: Plan, streams: Streams | None = None, net: nn.
     """Train and return the update, as the sum that was divided: -(after - before) * batch / lr."""
     net = net or model(rows.inputs.shape[1])
     before = vector(net).clone()
-    train(net, rows, todo, streams or Streams(np.random.default_rng(0), Silent()))  # type: ignore[arg-type]
+    train(Work(net, rows, todo, streams or Streams(np.random.default_rng(0), Silent())))  # type: ignore[arg-type]
     return (before - vector(net)) * todo.expected_batch / todo.optimizer.lr
 
 
@@ -102,7 +102,7 @@ def test_an_empty_batch_is_a_step_like_any_other(rows: int):
     """M9: noise is drawn and counted; rate 0.02 leaves most of these batches empty."""
     net = model()
     streams = Streams(np.random.default_rng(rows), np.random.default_rng(1))
-    mechanism = train(net, examples(rows), plan(steps=20, rate=0.02), streams)
+    mechanism = train(Work(net, examples(rows), plan(steps=20, rate=0.02), streams))
     assert mechanism is not None
     assert mechanism.steps == 20
     assert vector(net).isfinite().all()
@@ -152,7 +152,7 @@ def test_the_ledger_gets_what_was_used():
 
     net = model()
     streams = Streams(np.random.default_rng(0), Counting(np.random.PCG64(0)))
-    mechanism = train(net, examples(9), plan(steps=7, rate=0.3, batch=5.0, multiplier=1.7), streams)
+    mechanism = train(Work(net, examples(9), plan(steps=7, rate=0.3, batch=5.0, multiplier=1.7), streams))
     assert mechanism is not None
     assert draws == mechanism.steps * len(list(net.parameters()))
     assert (mechanism.sampling_rate, mechanism.noise_multiplier, mechanism.clip, mechanism.expected_batch) == (
@@ -164,7 +164,7 @@ def test_nothing_public_follows_from_the_number_of_rows():
     """M3, B7: with N and N + 1 rows, N = 1..60, what is accounted is the same, and so is the denominator."""
     found = set()
     for rows in range(1, 61):
-        mechanism = train(model(), examples(rows), plan(steps=3, rate=0.4), Streams.of(0, "a", "b", 1))
+        mechanism = train(Work(model(), examples(rows), plan(steps=3, rate=0.4), Streams.of(0, "a", "b", 1)))
         found.add(mechanism)
     assert len(found) == 1
 
@@ -206,8 +206,8 @@ def test_a_rows_gradient_does_not_depend_on_the_other_rows():
 def test_every_parameter_gets_noise():
     """M24."""
     quiet, net = model(), model()
-    train(quiet, examples(5), plan(), Streams(np.random.default_rng(0), Silent()))  # type: ignore[arg-type]
-    train(net, examples(5), plan(), Streams(np.random.default_rng(0), np.random.default_rng(1)))
+    train(Work(quiet, examples(5), plan(), Streams(np.random.default_rng(0), Silent())))  # type: ignore[arg-type]
+    train(Work(net, examples(5), plan(), Streams(np.random.default_rng(0), np.random.default_rng(1))))
     assert (vector(net) != vector(quiet)).all()
 
 

@@ -1,0 +1,243 @@
+"""The answers of a run in plain words: how good the models are, who gains, what privacy costs and promises.
+
+Whether two numbers differ is said by the interval of their difference, and not said where there is none.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+
+from fedsim.comparison import SAME, interval
+from fedsim.evaluation import POOLED
+from fedsim.results import Run
+from fedsim.scenario import Arm
+from fedsim.statement import FEW_NAMES, WEAK, Pairs, epsilons, listed, promised_arm, spent
+
+_MOST_SITES = 40  # that are shown one by one
+_HIGHEST = {"auc": 1.0, "accuracy": 1.0, "log_loss": math.inf}
+
+
+def headline(run: Run) -> str:
+    """Return what came out, in a few plain sentences."""
+    return " ".join(answer for _, answer in findings(run))
+
+
+def findings(run: Run) -> Pairs:
+    """Return the questions a decision maker asks, each with the answer that the numbers give."""
+    return answers(Numbers(run))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds with its 95 % interval; what there is none of is NaN."""
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def verdict(self) -> str:
+        """``higher`` or ``lower`` than zero, ``not distinguishable`` from it, or nothing without an interval."""
+        if math.isnan(self.low):
+            return ""
+        return "higher" if self.low > 0 else "lower" if self.high < 0 else SAME
+
+    def value(self, signed: bool = False) -> str:
+        """Return the mean, or a dash."""
+        return "–" if math.isnan(self.mean) else _figure(self.mean, signed)
+
+    def bounds(self, signed: bool = False) -> str:
+        """Return ``0.843 to 0.947``, or nothing without an interval."""
+        return f"{_figure(self.low, signed)} to {_figure(self.high, signed)}" if self.verdict else ""
+
+    def text(self, signed: bool = False) -> str:
+        """Return ``0.895 (95 % interval 0.843 to 0.947)``, the mean alone, or ``unknown``."""
+        if math.isnan(self.mean):
+            return "unknown"
+        return self.value(signed) + (f" (95 % interval {self.bounds(signed)})" if self.verdict else "")
+
+
+class Numbers:
+    """The comparison of a run, to look things up in.
+
+    Attributes:
+        run: The run.
+        table: Its comparison, which is costly to make.
+        private: Whether there are arms with privacy.
+        kinds: The kinds of arms there are: without privacy, then with.
+        arms: The arms that were run, in the order in which they are listed everywhere.
+        sites: All sites.
+        shown: The sites that are shown one by one: all, or those with the most test rows.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.table = run.comparison
+        keys = ("private", "arm", "metric", "site")
+        self._rows = {tuple(row[key] for key in keys): row for row in self.table.to_dict("records")}
+        self.private = any(private for private, *_ in self._rows)
+        self.kinds = [False, True] if self.private else [False]
+        self.arms = [arm for arm in get_args(Arm) if (False, arm, "auc", POOLED) in self._rows]
+        self.sites = [str(site) for site in dict.fromkeys(run.sites["site"]) if site != POOLED]
+        self.shown = self._largest(run.sites)
+
+    def of(
+        self,
+        kind: Literal["mean", "difference", "gain"],
+        private: bool,
+        arm: str,
+        metric: str = "auc",
+        site: str = POOLED,
+    ) -> Estimate:
+        """Return a mean, a difference to the centralized arm or a gain over the local arm.
+
+        Its interval is cut where the metric ends: an AUC is never above 1.
+        """
+        row = self._rows.get((private, arm, metric, site))
+        if row is None:
+            return Estimate(math.nan, math.nan, math.nan)
+        low, high = ("low", "high") if kind == "mean" else (f"{kind}_low", f"{kind}_high")
+        lowest = 0.0 if kind == "mean" else -_HIGHEST[metric]
+        bounds = np.clip([float(row[low]), float(row[high])], lowest, _HIGHEST[metric])  # NaN stays NaN
+        return Estimate(float(row[kind]), *map(float, bounds))
+
+    def cost(self) -> Estimate:
+        """Return the change in the federated arm's pooled AUC that privacy brings, paired by seed."""
+        sites = self.run.sites
+        own = sites[(sites["arm"] == "federated") & (sites["site"] == POOLED)]
+        by_seed = own.pivot(index="seed", columns="private", values="auc").astype(float)
+        return Estimate(*interval(by_seed[True] - by_seed[False], self.run.scenario.split))
+
+    def _largest(self, sites: pd.DataFrame) -> list[str]:
+        rows = sites[sites["site"] != POOLED].groupby("site")["rows"].mean()
+        largest = set(rows.sort_values(ascending=False, kind="stable").index[:_MOST_SITES])
+        return [site for site in self.sites if site in largest]
+
+
+def answers(numbers: Numbers) -> Pairs:
+    """Return ``findings`` of the run these numbers are from."""
+    found = [("How good is the model they train together?", _quality(numbers))]
+    if "federated" in numbers.arms:
+        found.append(("Would pooling all records be better?", _against_pool(numbers)))
+        if numbers.private:
+            found.append(("What does privacy cost?", _cost(numbers)))
+        found.append(("Which site gains by joining?", _joining(numbers)))
+    return [*found, ("What is promised about privacy?", _promise(numbers.run))]
+
+
+def _quality(numbers: Numbers) -> str:
+    return (
+        f"{_reached(numbers)} The AUC says how often the model ranks a random positive case above a random negative "
+        "one: 0.5 is guessing, 1 is perfect."
+    )
+
+
+def _reached(numbers: Numbers) -> str:
+    count, terms = len(numbers.sites), _terms(numbers)
+    aucs = {arm: numbers.of("mean", numbers.private, arm).text() for arm in numbers.arms}
+    if "federated" not in aucs:
+        reached = (f"{arm} reaches {auc}" for arm, auc in aucs.items())
+        return f"The federated arm was not run. By AUC, {terms}: {'; '.join(reached)}."
+    many = f"the {count} sites" if count > 1 else "the only site"
+    return f"Without a record leaving its site, {many} together reach an AUC of {aucs['federated']} {terms}."
+
+
+def _terms(numbers: Numbers) -> str:
+    if not numbers.private:
+        return "with no privacy guarantee"
+    promised = spent(numbers.run, promised_arm(numbers.run))
+    return f"with {epsilons(promised)}{' for each record' if promised else ''}"
+
+
+def _against_pool(numbers: Numbers) -> str:
+    if "centralized" not in numbers.arms:
+        return "How it compares with pooling all records cannot be told: the centralized arm was not run."
+    pool = numbers.of("mean", numbers.private, "centralized")
+    same = " under the same epsilon" if numbers.private else ""
+    change = numbers.of("difference", numbers.private, "federated")
+    size = change.text(signed=True)
+    said = {
+        "higher": f"The federated model is better by {size}.",
+        "lower": f"The federated model is worse: the difference is {size}.",
+        SAME: f"The federated model's difference to that, {size}, is {SAME} from zero.",
+        "": f"The federated model's difference to that is {size}; {_unproven(numbers.run)}.",
+    }
+    return f"A model trained on all records in one place{same} has an AUC of {pool.text()}. {said[change.verdict]}"
+
+
+def _cost(numbers: Numbers) -> str:
+    change = numbers.cost()
+    said = {
+        "higher": ": higher, so no cost is visible",
+        "lower": ": privacy lowers it",
+        SAME: f", {SAME} from zero",
+        "": f"; {_unproven(numbers.run)}",
+    }
+    return (
+        "Compared with the same federated training without noise, the change in AUC at "
+        f"{epsilons(spent(numbers.run, 'federated'))} is {change.text(signed=True)}{said[change.verdict]}."
+    )
+
+
+def _unproven(run: Run) -> str:
+    missing = "one seed gives no interval" if run.scenario.seeds == 1 else "there is no interval"
+    return f"{missing}, so it may be chance"
+
+
+def _joining(numbers: Numbers) -> str:
+    if "local" not in numbers.arms:
+        return "Which site gains by joining cannot be told: the local arm, each site alone, was not run."
+    gains = {site: numbers.of("gain", numbers.private, "federated", site=site) for site in numbers.sites}
+    said = [_clear(gains, "higher", "gain"), _clear(gains, "lower", "lose"), _unclear(gains, numbers.run)]
+    overall = numbers.of("gain", numbers.private, "federated")
+    verdict = {"": "", SAME: f", {SAME} from zero"}.get(overall.verdict, f", {overall.verdict} than zero")
+    same = " at the same epsilon" if numbers.private else ""
+    return (
+        f"Compared with training alone{same}, {'; '.join(filter(None, said))}. "
+        f"Over all sites together the change in AUC is {overall.text(signed=True)}{verdict}."
+    )
+
+
+def _clear(gains: dict[str, Estimate], verdict: str, verb: str) -> str:
+    """Return which sites gain, or lose, and how much; nothing if none does."""
+    clear = [
+        f"{site} ({gain.value(signed=True)}, 95 % interval {gain.bounds(signed=True)})"
+        for site, gain in gains.items()
+        if gain.verdict == verdict
+    ]
+    return f"{listed(clear)} {verb}{'s' if len(clear) == 1 else ''}" if clear else ""
+
+
+def _unclear(gains: dict[str, Estimate], run: Run) -> str:
+    """Return of which sites neither can be said; nothing if there are none."""
+    sites = [site for site, gain in gains.items() if gain.verdict in ("", SAME)]
+    few = "one seed" if run.scenario.seeds == 1 else "these seeds and test rows"
+    if not sites:
+        return ""
+    if len(sites) == len(gains):
+        return f"for none of the sites can a gain or loss be told apart from chance with {few}"
+    which = listed(sites) if len(sites) <= FEW_NAMES else f"the other {len(sites)} sites"
+    return f"for {which} a gain or loss cannot be told apart from chance with {few}"
+
+
+def _promise(run: Run) -> str:
+    if not run.ledger["trainings"]:
+        return "This run gives no privacy guarantee."
+    promised = spent(run, promised_arm(run))
+    if not promised:
+        return "Nothing was released under privacy: the first private round would already have exceeded the budget."
+    weak = f" An epsilon above {WEAK:g} is a weak formal guarantee." if max(promised.values()) > WEAK else ""
+    return (
+        f"One record at one site is promised {epsilons(promised)} at delta {run.ledger['delta']:g}, for one training."
+        f"{weak} The privacy statement below says what that covers and what it does not."
+    )
+
+
+def _figure(value: float, signed: bool = False) -> str:
+    """Return a number with three digits, or four where three would hide its sign; never ``-0.000``."""
+    digits = 4 if signed and 0 < abs(value) < 0.0005 else 3
+    rounded = round(value, digits) + 0.0  # -0.0 + 0.0 is 0.0
+    return f"{rounded:{'+' if signed and rounded else ''}.{digits}f}".replace("-", "−")

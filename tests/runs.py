@@ -1,0 +1,120 @@
+"""Hand-made runs for tests: their scores, what their sites released, and the effects that privacy and joining have."""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fedsim.evaluation import POOLED
+from fedsim.results import Run
+from fedsim.scenario import parse
+
+Effects = Mapping[tuple[str, bool], Sequence[float]]
+
+ARMS = ("federated", "centralized", "local")
+FEWER_ARMS = [arms for count in (1, 2) for arms in itertools.combinations(ARMS, count)]
+SITES = ("north", "south")
+NOISE = (0.01, -0.01, 0.01, -0.01)  # for an effect that cannot be told from none
+BETTER, WORSE = (0.05, 0.052, 0.05, 0.052), (-0.05, -0.052, -0.05, -0.052)
+SEEDS = len(NOISE)
+
+
+def scores(effects: Effects, arms: Sequence[str], kinds: Sequence[bool], sites: Sequence[str]) -> pd.DataFrame:
+    """Return a table of test scores; an effect is added to an arm's AUC, seed by seed."""
+    rows = []
+    for seed, private, arm in itertools.product(range(SEEDS), kinds, arms):
+        for site in (*sites, POOLED):
+            auc = 0.8 + 0.02 * seed + effects.get((arm, private), [0.0] * SEEDS)[seed]
+            figures = {"rows": 20 + seed, "positives": 8, "auc": auc, "accuracy": auc - 0.1, "log_loss": 1.2 - auc}
+            rows.append({"arm": arm, "private": private, "seed": seed, "site": site, **figures})
+    return pd.DataFrame(rows)
+
+
+def training(arm: str, seed: int, sites: Sequence[str], **changes: float) -> dict[str, Any]:
+    mechanism = {"sampling_rate": 0.5, "noise_multiplier": 1.866, "clip": 1.0, "expected_batch": 60.0, "steps": 2}
+    entries = [
+        {"site": site, "round": number, "mechanism": mechanism | changes} for number in (1, 2, 3) for site in sites
+    ]
+    return {"arm": arm, "private": True, "seed": seed, "epsilon": dict.fromkeys(sites, 7.9951), "entries": entries}
+
+
+def make_run(
+    folder: Path,
+    effects: Effects | None = None,
+    private: bool = True,
+    arms: Sequence[str] = ARMS,
+    sites: Sequence[str] = SITES,
+    title: str = "Two clinics",
+) -> Run:
+    table = scores(effects or {}, arms, (False, True) if private else (False,), sites)
+    pooled = table[table["site"] == POOLED].drop(columns=["site", "rows", "positives"])
+    privacy = {"unit": "record" if private else "none", "epsilon": 8.0, "delta": 1e-4}
+    about = {"name": "two-clinics", "title": title, "task": "hospital/heart", "seeds": SEEDS}
+    return Run(
+        path=folder,
+        scenario=parse({**about, "arms": list(arms), "privacy": privacy}),
+        sites=table,
+        rounds=pd.concat([pooled.assign(round=number) for number in (1, 2, 3)], ignore_index=True),
+        ledger={
+            "unit": privacy["unit"],
+            "neighbours": "add-or-remove-one",
+            "delta": 1e-4,
+            "budget": 8.0,
+            "accountant": "PLD (dp-accounting 0.6.0)",
+            "trainings": [
+                training(arm, seed, ["pooled"] if arm == "centralized" else sites)
+                for seed, arm in itertools.product(range(SEEDS), arms)
+                if private
+            ],
+        },
+        manifest={
+            "versions": {"fedsim-flower": "0.1.0", "torch": "2.13.0"},
+            "git": None,
+            "device": "cpu",
+            "seeds": list(range(SEEDS)),
+            "started": "2026-11-23T15:48:19+00:00",
+            "seconds": 5.9,
+            "seconds_per_training": {"federated-plain-0": 1.2},
+            "notes": [],
+        },
+    )
+
+
+def one_seed(run: Run) -> Run:
+    return replace(
+        run,
+        scenario=run.scenario.model_copy(update={"seeds": 1}),
+        sites=run.sites[run.sites["seed"] == 0],
+        rounds=run.rounds[run.rounds["seed"] == 0],
+        manifest=run.manifest | {"seeds": [0]},
+    )
+
+
+def only_north_gains(run: Run) -> Run:
+    sites = run.sites.copy()
+    for site, effect in (("north", BETTER), ("south", NOISE)):
+        sites.loc[(sites["arm"] == "federated") & (sites["site"] == site), "auc"] += list(effect)
+    return replace(run, sites=sites)
+
+
+def without_auc(run: Run, site: str, seeds: Sequence[int]) -> Run:
+    sites = run.sites.copy()
+    sites.loc[(sites["site"] == site) & sites["seed"].isin(seeds), "auc"] = None
+    return replace(run, sites=sites)
+
+
+def nothing_released(run: Run) -> Run:
+    return _each_training(run, lambda _: {"entries": [], "epsilon": {}})
+
+
+def spending(run: Run, epsilon: float) -> Run:
+    """Let every site of every private training spend this epsilon."""
+    return _each_training(run, lambda one: {"epsilon": dict.fromkeys(one["epsilon"], epsilon)})
+
+
+def _each_training(run: Run, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Run:
+    trainings = [one | change(one) for one in run.ledger["trainings"]]
+    return replace(run, ledger=run.ledger | {"trainings": trainings})
