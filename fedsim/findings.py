@@ -14,7 +14,7 @@ from fedsim.comparison import SAME, interval
 from fedsim.evaluation import POOLED
 from fedsim.results import Run
 from fedsim.scenario import Arm
-from fedsim.statement import FEW_NAMES, WEAK, Pairs, epsilons, listed, promised_arm, spent
+from fedsim.statement import FEW_NAMES, WEAK, Pairs, epsilons, listed, promised_arm
 
 _MOST_SITES = 40  # that are shown one by one
 _HIGHEST = {"auc": 1.0, "accuracy": 1.0, "log_loss": math.inf}
@@ -148,7 +148,7 @@ def _reached(numbers: Numbers) -> str:
 def _terms(numbers: Numbers) -> str:
     if not numbers.private:
         return "with no privacy guarantee"
-    promised = spent(numbers.run, promised_arm(numbers.run))
+    promised = numbers.run.epsilon(promised_arm(numbers.run))
     return f"with {epsilons(promised)}{' for each record' if promised else ''}"
 
 
@@ -178,7 +178,7 @@ def _cost(numbers: Numbers) -> str:
     }
     return (
         "Compared with the same federated training without noise, the change in AUC at "
-        f"{epsilons(spent(numbers.run, 'federated'))} is {change.text(signed=True)}{said[change.verdict]}."
+        f"{epsilons(numbers.run.epsilon('federated'))} is {change.text(signed=True)}{said[change.verdict]}."
     )
 
 
@@ -226,7 +226,7 @@ def _unclear(gains: dict[str, Estimate], run: Run) -> str:
 def _promise(run: Run) -> str:
     if not run.ledger["trainings"]:
         return "This run gives no privacy guarantee."
-    promised = spent(run, promised_arm(run))
+    promised = run.epsilon(promised_arm(run))
     if not promised:
         return "Nothing was released under privacy: the first private round would already have exceeded the budget."
     weak = f" An epsilon above {WEAK:g} is a weak formal guarantee." if max(promised.values()) > WEAK else ""

@@ -18,7 +18,7 @@ from fedsim.comparison import SAME
 from fedsim.evaluation import METRICS
 from fedsim.findings import Numbers, answers
 from fedsim.results import Run, write_bytes
-from fedsim.statement import epsilons, spent, statement, weaknesses
+from fedsim.statement import epsilons, statement, weaknesses
 
 _FEW_SEEDS = 5
 _MOST_NOTES = 60
@@ -88,7 +88,7 @@ def _cautions(run: Run) -> list[str]:
 
 def _arm_group(numbers: Numbers, private: bool) -> dict[str, Any]:
     """Return the arms with or without privacy, for their table: a row for each arm, a cell for each metric."""
-    terms = {arm: epsilons(spent(numbers.run, arm)) for arm in numbers.arms} if private else {}
+    terms = {arm: epsilons(numbers.run.epsilon(arm)) for arm in numbers.arms} if private else {}
     same = len(set(terms.values())) == 1
     rows = [
         {

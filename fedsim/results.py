@@ -13,7 +13,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -51,13 +51,17 @@ class Run:
         """The arms compared, pooled and inside each site; see ``fedsim.comparison.compare``."""
         return compare(self.sites, self.scenario.split)
 
-    def epsilon(self) -> dict[str, float]:
-        """Return {site: the most a private federated training spent there}; empty without privacy."""
-        spent: dict[str, float] = {}
-        for training in self.ledger["trainings"]:
-            if training["arm"] == "federated":
-                spent = {site: max(value, spent.get(site, 0.0)) for site, value in training["epsilon"].items()}
-        return spent
+    def epsilon(self, arm: str = "federated") -> dict[str, float]:
+        """Return {site: the most that one private training of an arm spent there}; empty if none released anything."""
+        return most_spent(training for training in self.ledger["trainings"] if training["arm"] == arm)
+
+
+def most_spent(trainings: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Return {site: the most epsilon that one of some trainings in the ledger spent there}."""
+    most: dict[str, float] = {}
+    for site, spent in (item for training in trainings for item in training["epsilon"].items()):
+        most[site] = max(spent, most.get(site, 0.0))
+    return most
 
 
 def write_bytes(path: Path, content: bytes) -> None:

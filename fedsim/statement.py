@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fedsim.evaluation import POOLED
-from fedsim.results import Run
+from fedsim.results import Run, most_spent
 
 Pairs = list[tuple[str, str]]
 Training = Mapping[str, Any]  # one of the ledger's: arm, seed, epsilon {site: value}, entries
@@ -87,11 +87,6 @@ def promised_arm(run: Run) -> str:
     return "federated" if "federated" in trained or not trained else trained[0]
 
 
-def spent(run: Run, arm: str) -> dict[str, float]:
-    """Return {site: the most epsilon that one private training of the arm spent there}; empty if none released."""
-    return _most(_trainings(run, arm))
-
-
 def epsilons(by_site: Mapping[str, float]) -> str:
     """Return what was spent in a few words: ``epsilon 0.54``, a range over the sites, or that nothing was released."""
     if not by_site:
@@ -105,7 +100,7 @@ def weaknesses(run: Run) -> list[str]:
     trainings = _trainings(run)
     if not trainings:
         return []
-    most = max(_most(trainings).values())
+    most = max(most_spent(trainings).values())
     found = [f"Epsilon {_up(most)} is above {WEAK:g}: a weak formal guarantee."] if most > WEAK else []
     return found + _loose_delta(run)
 
@@ -122,20 +117,12 @@ def _trainings(run: Run, arm: str | None = None) -> list[Training]:
     return [training for training in run.ledger["trainings"] if training["entries"] and arm in (None, training["arm"])]
 
 
-def _most(own: list[Training]) -> dict[str, float]:
-    """Return {site: the most that one of these trainings spent there}."""
-    most: dict[str, float] = {}
-    for site, value in (item for training in own for item in training["epsilon"].items()):
-        most[site] = max(value, most.get(site, 0.0))
-    return most
-
-
 def _claim(run: Run, arm: str, own: list[Training]) -> Pairs:
     """Return what is claimed for whom, and how strong that is."""
     ledger, delta = run.ledger, run.ledger["delta"]
     seeds = f", the most over {len(own)} seeds" if len(own) > 1 else ""
     return [
-        ("In plain words", _meaning(float(_up(max(_most(own).values()))), delta)),
+        ("In plain words", _meaning(float(_up(max(most_spent(own).values()))), delta)),
         *(("Warning", weakness) for weakness in weaknesses(run)),
         ("Unit", _UNITS[ledger["unit"]]),
         ("Neighbours", _NEIGHBOURS[ledger["neighbours"]]),
@@ -203,7 +190,7 @@ def _in_one_line(own: list[Training]) -> str:
 
 
 def _epsilon_by_site(own: list[Training]) -> str:
-    return _by_site({site: [_up(value)] for site, value in _most(own).items()})
+    return _by_site({site: [_up(value)] for site, value in most_spent(own).items()})
 
 
 def _each(own: list[Training], field: str) -> str:

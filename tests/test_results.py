@@ -144,3 +144,17 @@ def test_the_tensors_of_two_writes_are_the_same_bytes(tmp_path: Path):
     for name in ("a", "b"):
         results.write_tensors(tmp_path / name, {"w": torch.ones(2)}, {"task": "t", "training": "x", "more": "y"})
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_epsilon_is_the_most_of_all_trainings_of_an_arm_and_forgets_no_site(finished: Path):
+    import dataclasses
+
+    def training(arm: str, **epsilon: float) -> dict:
+        return {"arm": arm, "epsilon": epsilon}
+
+    ledger = {
+        "trainings": [training("federated", a=1.0, b=3.0), training("federated", a=2.0), training("local", a=9.0)]
+    }
+    run = dataclasses.replace(results.load(finished), ledger=ledger)
+    assert run.epsilon() == {"a": 2.0, "b": 3.0}
+    assert run.epsilon("local") == {"a": 9.0}
