@@ -1,8 +1,8 @@
-"""Seconds for a round of hospital-heart: the serial engine against the same steps in a bare loop.
+"""Seconds for a round of hospital-heart: the engines against the same steps in a bare loop.
 
 The floor is what the arithmetic alone costs: the same sites, rates and steps of logistic regression written by hand,
 with clipping and noise in the private case; no messages, no Flower, no Opacus. Start-up (imports, data, calibration) is
-reported apart. Medians over rounds after one warm-up round, everything in one process and on one thread.
+reported apart, by the first row that needs it. Medians over rounds after a warm-up round; one process, one thread.
 """
 
 import argparse
@@ -27,7 +27,8 @@ def main() -> None:
     torch.set_num_threads(1)
     rows = []
     for private in (False, True):
-        rows += [measure_serial(rounds, private), measure_floor(rounds, private)]
+        rows += [measure_engine(engine, rounds, private) for engine in ("serial", "cohort")]
+        rows.append(measure_floor(rounds, private))
     versions = {name: version(name) for name in ("fedsim-flower", "flwr", "opacus", "torch")}
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps({"versions": versions, "rows": rows}, indent=2) + "\n")
@@ -39,19 +40,19 @@ def main() -> None:
               f"  start {row['start_seconds']:.2f} s")  # fmt: skip
 
 
-def measure_serial(rounds: int, private: bool) -> dict:
+def measure_engine(engine: str, rounds: int, private: bool) -> dict:
     """Time the rounds of the federated arm, as `fedsim run` runs them."""
     start = time.perf_counter()
     from fedsim.arms import Job, noise_for, run_job
     from fedsim.scenario import read
 
     logging.getLogger("flwr").setLevel(logging.WARNING)
-    scenario = read("hospital-heart", [f"training.rounds={rounds + 1}"])
+    scenario = read("hospital-heart", [f"training.rounds={rounds + 1}", f"engine={engine}"])
     if private:
         noise_for(scenario)
-    ready, ticks = time.perf_counter(), []
+    ticks = []
     run_job(scenario, Job("federated", private, 0), lambda: ticks.append(time.perf_counter()))
-    return row("fedsim serial", private, np.diff(ticks), ready - start + (ticks[0] - ready))
+    return row(f"fedsim {engine}", private, np.diff(ticks), ticks[0] - start)
 
 
 def measure_floor(rounds: int, private: bool) -> dict:
