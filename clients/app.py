@@ -18,7 +18,7 @@ from fedsim.federation import Federation, Site, federate
 from fedsim.privacy.ledger import Mechanism
 from fedsim.records import ARRAYS, CONFIG, MECHANISM, METRICS, ROUND, WEIGHT, from_mechanism, load_into, to_arrays
 from fedsim.scenario import Scenario
-from fedsim.training import Streams, Work, best_device, expected_batches, new_model, plan
+from fedsim.training import Streams, Work, best_device, check_rows_are_alone, expected_batches, new_model, plan
 from fedsim.training import train as train_site
 
 
@@ -26,17 +26,23 @@ class SiteApp(ClientApp):
     """A ClientApp whose training can be taken in two halves, so that an engine may train many sites in between."""
 
     def prepare(self, message: Message, context: Context) -> Work:
-        """Return what a train message asks of this site."""
+        """Return what a train message asks of this site.
+
+        Raises:
+            PermissionError: The scenario promises privacy and the server asks for none.
+        """
         config = context.run_config
         scenario, site, model = _setting(context, message)
         federation = federate(scenario, int(config["seed"]), best_device(scenario.device))
         noise = float(config["noise-multiplier"]) if "noise-multiplier" in config else None
+        if scenario.private and noise is None:
+            raise PermissionError("the scenario promises privacy, and no noise was asked for")
         round_number = int(message.content.config_records[CONFIG][ROUND])  # type: ignore[arg-type]
         return Work(
             model=model,
             examples=site.train,
             plan=plan(scenario, expected_batches(scenario, federation)[site.name], noise),
-            streams=Streams.of(int(config["seed"]), str(config["arm"]), site.name, round_number),
+            streams=Streams.of(scenario, int(config["seed"]), str(config["arm"]), site.name, round_number),
         )
 
     def answer(self, message: Message, work: Work, mechanism: Mechanism | None) -> Message:
@@ -87,7 +93,11 @@ def _setting(context: Context, message: Message) -> tuple[Scenario, Site, nn.Mod
 @lru_cache(maxsize=8)
 def _blank_model(scenario: str, seed: int, device: str) -> nn.Module:
     parsed = _scenario(scenario)
-    return new_model(parsed, federate(parsed, seed, device).sites[0], seed, device)
+    site = federate(parsed, seed, device).sites[0]
+    model = new_model(parsed, site, seed, device)
+    if parsed.private:
+        check_rows_are_alone(model, site.train)
+    return model
 
 
 @lru_cache(maxsize=8)

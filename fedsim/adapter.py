@@ -7,6 +7,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
+from fedsim.mistakes import Mistake
 from fedsim.records import ARRAYS, CONFIG, METRICS, ROUND, WEIGHT, flatten, unflatten
 from fedsim.strategy import State, Strategy
 
@@ -52,7 +53,13 @@ class Adapter(FlowerStrategy):
         if not usable:
             return None, None
         updates = torch.stack([flatten(reply.content.array_records[ARRAYS]) for reply in usable])  # (sites, params)
-        center, self.state = self.math.aggregate(flatten(self._sent), updates, self._shares(usable), self.state)
+        sent = flatten(self._sent)
+        center, self.state = self.math.aggregate(sent, updates, self._shares(usable), self.state)
+        if not isinstance(center, torch.Tensor) or center.shape != sent.shape or not center.isfinite().all():
+            got = f"{tuple(center.shape)}" if isinstance(center, torch.Tensor) else type(center).__name__
+            raise Mistake(
+                f"strategy {type(self.math).__name__}: expected a finite vector {tuple(sent.shape)}, got {got}"
+            )
         return unflatten(center, like=self._sent), None
 
     def configure_evaluate(

@@ -22,7 +22,7 @@ from fedsim.privacy.accounting import Segment, noise_multiplier
 from fedsim.privacy.ledger import Ledger, Mechanism
 from fedsim.records import to_arrays, to_parameters
 from fedsim.rounds import Budget, run_rounds
-from fedsim.scenario import Arm, Scenario
+from fedsim.scenario import Arm, Privacy, Scenario
 from fedsim.strategy import Strategy
 from fedsim.training import Streams, Work, best_device, expected_batches, new_model, plan
 
@@ -170,6 +170,8 @@ def run_job(scenario: Scenario, job: Job, observe: Callable[[], None]) -> Traine
 
 def _federated(work: _Work) -> Models:
     scenario, job, sites = work.scenario, work.job, work.federation.sites
+    if not job.private:  # a site that is told of privacy does not answer without noise
+        scenario = scenario.model_copy(update={"privacy": Privacy()})
     run_config: dict[str, Any] = {"scenario": scenario.model_dump_json(), "seed": job.seed, "arm": job.arm}
     if work.noise is not None:
         run_config["noise-multiplier"] = work.noise
@@ -222,7 +224,7 @@ def _train_alone(work: _Work, sites: Mapping[str, tuple[Site, float]]) -> Models
                 models[key],
                 site.train,
                 plan(scenario, batch, work.noise),
-                Streams.of(job.seed, job.arm, site.name, number),
+                Streams.of(scenario, job.seed, job.arm, site.name, number),
             )
             for key, (site, batch) in sites.items()
         ]

@@ -31,7 +31,7 @@ def titles(kind: str) -> Mapping[str, str]:
     """Return {name: title} of all scenarios, tasks, strategies or engines, sorted by name."""
     folder = _folder(kind)
     if kind == "scenarios":
-        found = {path.stem: tomllib.loads(path.read_text("utf-8"))["title"] for path in folder.glob("*.toml")}
+        found = {path.stem: _title(path) for path in folder.glob("*.toml")}
     elif kind == "tasks":
         found = {name: title for path in folder.glob("*.py") for name, title in _tasks_in(path)}
     else:
@@ -51,8 +51,17 @@ def load(kind: str, name: str) -> Any:  # noqa: ANN401  a task, a strategy class
     if kind == "tasks":
         return getattr(module, member.replace("-", "_"))
     if kind == "strategies":
-        return next(thing for key, thing in vars(module).items() if key.lower() == name.replace("_", ""))
+        return _strategy_in(module, name)
     return module
+
+
+def _strategy_in(module: Any, name: str) -> Any:  # noqa: ANN401  a module, a class
+    """Return the dataclass a strategy's file holds: ``FedAvg`` in ``fedavg.py`` or ``fed_avg.py``."""
+    for key, thing in vars(module).items():
+        own = isinstance(thing, type) and thing.__module__ == module.__name__
+        if own and key.lower() == name.replace("_", "") and hasattr(thing, "__dataclass_fields__"):
+            return thing
+    raise Mistake(f"{module.__file__}: expected a dataclass named {name.replace('_', ' ').title().replace(' ', '')}")
 
 
 def client_app() -> Any:  # noqa: ANN401  a flwr.clientapp.ClientApp, which this module must not import
@@ -89,16 +98,33 @@ def _folder(kind: str) -> Path:
 
 
 def _first_line(path: Path) -> str:
-    docstring = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+    try:
+        docstring = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+    except (SyntaxError, ValueError) as error:
+        return f"(can't be read: {error})"
     return docstring.partition("\n")[0].rstrip(".")
+
+
+def _title(path: Path) -> str:
+    try:
+        return str(tomllib.loads(path.read_text("utf-8-sig"))["title"])
+    except (KeyError, ValueError) as error:
+        return f"(can't be read: {type(error).__name__} {error})"
 
 
 def _tasks_in(path: Path) -> list[tuple[str, str]]:
     """Return (name, title) of every ``name = Task(title="...", ...)`` at the top level of a module."""
     found = []
-    for node in ast.parse(path.read_text("utf-8")).body:
-        match node:
-            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call(func=ast.Name(id="Task"), keywords=keywords)):
-                title = next(ast.literal_eval(k.value) for k in keywords if k.arg == "title")
-                found.append((f"{path.stem}/{name.replace('_', '-')}", title))
+    try:
+        body = ast.parse(path.read_text("utf-8")).body
+    except (SyntaxError, ValueError):
+        return []  # importing it would say why; the other files' tasks are there all the same
+    for node in body:
+        if not isinstance(node, ast.Assign | ast.AnnAssign):
+            continue
+        target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+        match target, node.value:
+            case ast.Name(id=name), ast.Call(func=ast.Name(id="Task"), keywords=keywords):
+                titles = [k.value.value for k in keywords if k.arg == "title" and isinstance(k.value, ast.Constant)]
+                found.append((f"{path.stem}/{name.replace('_', '-')}", str(titles[0]) if titles else "(no title)"))
     return found

@@ -4,6 +4,7 @@ Only what a command needs is imported, inside it: ``fedsim --help`` and ``fedsim
 """
 
 import contextlib
+import io
 import json
 import math
 import os
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from fedsim import catalog
@@ -32,6 +34,7 @@ app = typer.Typer(
 )
 _FAILURE, _USAGE, _INTERRUPTED, _TERMINATED = 1, 2, 130, 143
 _DASH = "–"
+_CHANGES = ("difference", "difference_low", "difference_high", "gain", "gain_low", "gain_high")
 _SINGULAR = ("scenario", "task", "strategy", "engine", "run")
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
@@ -41,6 +44,9 @@ RunDirectory = Annotated[Path | None, typer.Argument(help="A run directory; the 
 def main() -> None:
     """Run the command line. What is not a bug ends in one line for each mistake, without a traceback."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         app()
     except Mistake as mistake:
@@ -105,7 +111,7 @@ def list_names(
     for key, titles in found.items():
         table = Table(title=None if kind else key, title_justify="left", show_header=False, box=None, pad_edge=False)
         for name, title in titles.items():
-            table.add_row(name, title)
+            table.add_row(escape(name), escape(title))
         _console().print(table)
 
 
@@ -169,29 +175,32 @@ def _as_json(finished: "Run") -> dict[str, Any]:
     for row in pooled.itertuples():
         same = (inside["arm"] == row.arm) & (inside["private"] == row.private) & (inside["metric"] == row.metric)
         sites = {site: _number(mean) for site, mean in inside[same][["site", "mean"]].itertuples(index=False)}
-        numbers = {name: _number(getattr(row, name)) for name in ("mean", "low", "high", "difference")}
-        arms.append({"arm": row.arm, "private": row.private, "metric": row.metric, **numbers, "sites": sites})
+        numbers = {name: _number(getattr(row, name)) for name in ("mean", "low", "high", *_CHANGES)}
+        verdicts = {name: _word(getattr(row, name)) for name in ("verdict", "gain_verdict")}
+        arms.append(
+            {"arm": row.arm, "private": row.private, "metric": row.metric, **numbers, **verdicts, "sites": sites}
+        )
     return {
         "run_dir": str(finished.path),
         "scenario": finished.scenario.name,
         "seeds": finished.scenario.all_seeds,
         "arms": arms,
         "delta": finished.ledger["delta"],
-        "epsilon": finished.epsilon(),
+        "epsilon": next(filter(None, map(finished.epsilon, finished.scenario.arms)), {}),
     }
 
 
 def _arms_table(finished: "Run") -> Table:
     compared = finished.comparison
     pooled = compared[compared["site"] == finished.POOLED]
-    table = _table(finished.scenario.title)
+    table = _table(escape(finished.scenario.title))
     for name in ("arm", "epsilon", "AUC", "accuracy", "log loss", "vs. centralized"):
         table.add_column(name, justify="left" if name in ("arm", "epsilon") else "right", no_wrap=True)
     for (private, arm), rows in pooled.groupby(["private", "arm"], sort=False):
         auc, accuracy, loss = (rows[rows["metric"] == name].iloc[0] for name in ("auc", "accuracy", "log_loss"))
         table.add_row(
             str(arm),
-            f"{finished.scenario.privacy.epsilon:g}" if private else "none",
+            _spent(finished.epsilon(str(arm))) if private else "none",
             _with_margin(auc["mean"], auc["high"]),
             _figure(accuracy["mean"]),
             _figure(loss["mean"]),
@@ -210,7 +219,7 @@ def _sites_table(finished: "Run") -> Table:
         table.add_column(f"{arm}\n{'private' if private else 'plain'}", justify="right")
     means = inside.set_index(["site", "private", "arm"])["mean"]
     for site in dict.fromkeys(inside["site"]):
-        table.add_row(site, *(_figure(means[site, private, arm]) for private, arm in columns))
+        table.add_row(escape(site), *(_figure(means[site, private, arm]) for private, arm in columns))
     return table
 
 
@@ -225,21 +234,26 @@ def _closing_lines(finished: "Run") -> Iterator[str]:
     count = len(finished.scenario.all_seeds)
     if count > 1:
         yield f"Means over {count} seeds, ± half a 95 % interval; differences are paired by seed."
-    epsilon = finished.epsilon()
-    if epsilon:
-        spent = {f"{value:.2f}" for value in epsilon.values()}
-        each = f"{spent.pop()} at each site" if len(spent) == 1 else _by_site(epsilon)
-        yield f"Epsilon of one record, federated: {each} (delta {finished.ledger['delta']:g})."
-    else:
+    if not finished.scenario.private:
         yield "No privacy guarantee: nothing was clipped or noised."
-    for note in finished.manifest["notes"]:
+    for arm in finished.scenario.arms if finished.scenario.private else []:
+        epsilon = finished.epsilon(arm)
+        spent = {_spent({site: value}) for site, value in epsilon.items()}
+        each = f"{spent.pop()} at each site" if len(spent) == 1 else _by_site(epsilon)
+        yield f"Epsilon of one record, {arm}: {each or 'nothing released'} (delta {finished.ledger['delta']:g})."
+    for note in finished.manifest.get("notes", []):
         yield f"Note ({note['arm']}, seed {note['seed']}): {note['note']}"
     yield f"run:    {finished.path}"
     yield f"report: {finished.path / 'report.html'}"
 
 
 def _by_site(values: dict[str, float]) -> str:
-    return ", ".join(f"{site} {value:.2f}" for site, value in values.items())
+    return ", ".join(f"{site} {_spent({site: value})}" for site, value in values.items())
+
+
+def _spent(epsilon: dict[str, float]) -> str:
+    """Return the most that was spent, rounded up."""
+    return f"{math.ceil(100 * max(epsilon.values()) - 1e-9) / 100:.2f}" if epsilon else _DASH
 
 
 def _with_margin(value: float, high: float, sign: str = "") -> str:
@@ -250,6 +264,10 @@ def _with_margin(value: float, high: float, sign: str = "") -> str:
 
 def _figure(value: float) -> str:
     return _DASH if math.isnan(value) else f"{value:.3f}"
+
+
+def _word(value: object) -> str | None:
+    return value if isinstance(value, str) else None  # pandas makes a NaN of a missing word
 
 
 def _number(value: float) -> float | None:

@@ -117,14 +117,15 @@ def _clipped_gradients(work: Work) -> Gradients:
 def _only_linear_once(model: nn.Module, row: Tensor) -> bool:
     """Whether all parameters are in Linear layers, each of which is used once, on (rows, features)."""
     used: list[str] = []
+    two = row.new_zeros(2, *row.shape[1:])
 
     def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        return lambda layer, args, output: used.append(name if args[0].dim() == 2 else f"not {name}")
+        return lambda layer, args, output: used.append(name if args[0].shape[:-1] == (2,) else f"not {name}")
 
     holders = {name: layer for name, layer in model.named_modules() if [*layer.parameters(recurse=False)]}
     handles = [layer.register_forward_hook(hook(name)) for name, layer in holders.items()]
     try:
-        model(row)
+        model(two)
     finally:
         for handle in handles:
             handle.remove()

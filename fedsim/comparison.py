@@ -41,9 +41,10 @@ def compare(scores: pd.DataFrame, split: Split) -> pd.DataFrame:
         split: The shares of the rows, for the intervals.
 
     Returns:
-        A row for each private, arm, metric and site: ``mean, low, high``; then the difference to the centralized arm
-        of the same privacy and seeds (``difference, difference_low, difference_high``), what can be said of it
-        (``verdict``), and the same against the local arm (``gain, gain_low, gain_high, gain_verdict``).
+        A row for each private, arm, metric and site: ``mean, low, high``, cut where the metric ends; then the
+        difference to the centralized arm of the same privacy and seeds (``difference, difference_low,
+        difference_high``), what can be said of it (``verdict``), and the same against the local arm (``gain,
+        gain_low, gain_high, gain_verdict``).
     """
     rows = []
     for metric in METRICS:
@@ -51,11 +52,13 @@ def compare(scores: pd.DataFrame, split: Split) -> pd.DataFrame:
         for private, arm, site in dict.fromkeys(zip(scores["private"], scores["arm"], scores["site"], strict=True)):
             own = by_seed[private, arm, site]
             row: dict[str, object] = {"arm": arm, "private": private, "metric": metric, "site": site}
-            row |= dict(zip(("mean", "low", "high"), interval(own, split), strict=True))
+            most = math.inf if metric == "log_loss" else 1.0
+            row |= dict(zip(("mean", "low", "high"), np.clip(interval(own, split), 0.0, most), strict=True))
             for name, other, verdict in (("difference", "centralized", "verdict"), ("gain", "local", "gain_verdict")):
                 found = (private, other, site) in by_seed.columns and arm != other
                 change = own - by_seed[(private, other, site)] if found else own * np.nan
-                row |= dict(zip((name, f"{name}_low", f"{name}_high"), interval(change, split), strict=True))
+                bounds = np.clip(interval(change, split), -most, most)
+                row |= dict(zip((name, f"{name}_low", f"{name}_high"), bounds, strict=True))
                 row[verdict] = _verdict(cast(float, row[f"{name}_low"]), cast(float, row[f"{name}_high"]))
             rows.append(row)
     return pd.DataFrame(rows)

@@ -37,6 +37,7 @@ def evaluate(
         A metric that can't be computed, such as the AUC where only one class occurs, is missing.
     """
     targets, probabilities = {}, {}
+    model.eval()
     for site in federation.sites:
         examples = getattr(site, part)
         with torch.no_grad():

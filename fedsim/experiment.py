@@ -24,14 +24,14 @@ from fedsim.federation import federate
 from fedsim.mistakes import Interrupted, Mistake
 from fedsim.privacy.accounting import ACCOUNTANT
 from fedsim.scenario import Scenario, read
-from fedsim.training import best_device, expected_batches
+from fedsim.training import best_device, check_rows_are_alone, expected_batches, new_model
 
 Progress = Callable[[str, int, int], None]
 _DISTRIBUTIONS = ("fedsim-flower", "torch", "flwr", "opacus", "dp-accounting", "numpy", "pandas")
 
 
 def run(
-    scenario: str,
+    scenario: str | Path,
     *overrides: str,
     seed: int | None = None,
     seeds: int | None = None,
@@ -106,8 +106,11 @@ def _check(scenario: Scenario) -> None:
     """Find out what can't be done before anything is written."""
     device = best_device(scenario.device)
     strategy_of(scenario)
-    expected_batches(scenario, federate(scenario, scenario.seed, device))
+    federation = federate(scenario, scenario.seed, device)
+    expected_batches(scenario, federation)
+    model = new_model(scenario, federation.sites[0], scenario.seed, device)
     if scenario.private:
+        check_rows_are_alone(model, federation.sites[0].train)
         noise_for(scenario)
 
 
@@ -148,6 +151,7 @@ _Finished = tuple[Job, results.Tensors, dict[str, Any]]
 
 def _train_all(folder: Path, scenario: Scenario, progress: Progress | None) -> list[_Finished]:
     todo = jobs(scenario)
+    same = results.sha256(scenario.model_dump_json(exclude={"seed", "seeds", "arms"}).encode())
     total = len(todo) * scenario.training.rounds
     finished = []
     for index, job in enumerate(todo):
@@ -159,10 +163,12 @@ def _train_all(folder: Path, scenario: Scenario, progress: Progress | None) -> l
                 progress(label, next(iter(ticks)), total)
 
         kept = results.read_checkpoint(folder / "checkpoints", job.key)
+        if kept and kept[1]["scenario"] != same:
+            raise Mistake(f"{folder}: scenario.toml is not the one that this run was begun with")
         if kept is None:
             clock = time.perf_counter()
             trained = run_job(scenario, job, observe)
-            kept = _tensors(trained), _values(trained, time.perf_counter() - clock)
+            kept = _tensors(trained), _values(trained, time.perf_counter() - clock) | {"scenario": same}
             results.write_checkpoint(folder / "checkpoints", job.key, *kept)
         finished.append((job, *kept))
     return finished

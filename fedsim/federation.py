@@ -74,7 +74,20 @@ def _federate(task: str, by: str, validation: float, test: float, seed: int, dev
 
 @lru_cache(maxsize=4)
 def _load(task: str) -> Rows:
-    return catalog.load("tasks", task).load()
+    rows = catalog.load("tasks", task).load()
+    count = len(rows.inputs)
+    problems = {
+        "as many targets and sites as inputs": len(rows.target) != count or len(rows.site) != count,
+        "float32 inputs and target": rows.inputs.dtype != np.float32 or rows.target.dtype != np.float32,
+        "finite inputs": not np.isfinite(rows.inputs).all(),
+        "a target of 0 or 1": not np.isin(rows.target, (0, 1)).all(),
+        "sites with names other than (pooled)": bool((rows.site == "(pooled)").any()),
+        "rows": count == 0,
+    }
+    for expected, wrong in problems.items():
+        if wrong:
+            raise Mistake(f"task {task}: expected {expected} from its load()")
+    return rows
 
 
 def split_rows(target: np.ndarray, validation: float, test: float, seed: int, site: str) -> dict[str, np.ndarray]:

@@ -7,7 +7,6 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import numpy as np
 import pandas as pd
 
 from fedsim.comparison import SAME, interval
@@ -17,7 +16,6 @@ from fedsim.scenario import Arm
 from fedsim.statement import FEW_NAMES, WEAK, Pairs, epsilons, listed, promised_arm
 
 _MOST_SITES = 40  # that are shown one by one
-_HIGHEST = {"auc": 1.0, "accuracy": 1.0, "log_loss": math.inf}
 
 
 def headline(run: Run) -> str:
@@ -92,17 +90,12 @@ class Numbers:
         metric: str = "auc",
         site: str = POOLED,
     ) -> Estimate:
-        """Return a mean, a difference to the centralized arm or a gain over the local arm.
-
-        Its interval is cut where the metric ends: an AUC is never above 1.
-        """
+        """Return a mean, a difference to the centralized arm or a gain over the local arm."""
         row = self._rows.get((private, arm, metric, site))
         if row is None:
             return Estimate(math.nan, math.nan, math.nan)
         low, high = ("low", "high") if kind == "mean" else (f"{kind}_low", f"{kind}_high")
-        lowest = 0.0 if kind == "mean" else -_HIGHEST[metric]
-        bounds = np.clip([float(row[low]), float(row[high])], lowest, _HIGHEST[metric])  # NaN stays NaN
-        return Estimate(float(row[kind]), *map(float, bounds))
+        return Estimate(float(row[kind]), float(row[low]), float(row[high]))
 
     def cost(self) -> Estimate:
         """Return the change in the federated arm's pooled AUC that privacy brings, paired by seed."""
@@ -231,8 +224,9 @@ def _promise(run: Run) -> str:
         return "Nothing was released under privacy: the first private round would already have exceeded the budget."
     weak = f" An epsilon above {WEAK:g} is a weak formal guarantee." if max(promised.values()) > WEAK else ""
     return (
-        f"One record at one site is promised {epsilons(promised)} at delta {run.ledger['delta']:g}, for one training."
-        f"{weak} The privacy statement below says what that covers and what it does not."
+        f"A deployment that trains once like this, with secret seeds, promises one record at one site "
+        f"{epsilons(promised)} at delta {run.ledger['delta']:g}.{weak} The privacy statement below says what that "
+        "covers and what it does not."
     )
 
 

@@ -128,7 +128,11 @@ def load(path: str | Path) -> Run:
     folder = Path(path)
     if not folder.is_dir():
         raise Mistake(f"{path}: expected a run directory, there is none")
+    if (folder / "scenario.toml").exists() and not (folder / "manifest.json").exists():
+        raise Mistake(f"{path}: this run is not finished; go on with: fedsim resume {path}")
     manifest = _read_json(folder / "manifest.json")
+    if not isinstance(manifest.get("files", {}), dict):
+        raise Mistake(f"{folder / 'manifest.json'}: expected the files with their SHA-256, got {manifest['files']}")
     contents = {}
     for name, digest in manifest.get("files", {}).items():
         contents[name] = _read(folder / name)

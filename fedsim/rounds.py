@@ -39,11 +39,14 @@ class Budget:
         return self.allows(rounds_left) or self.allows(1)
 
     def charge(self, round_number: int, reply: Message) -> None:
-        """Write down what a reply released: what the site says it did, or the plan if it doesn't say properly."""
-        if reply.has_error():
-            return  # nothing computed from the rows left the site
+        """Write down what a reply released: what the site says it did, or the plan if it doesn't say properly.
+
+        That includes a site that failed: whether it does may depend on its rows.
+        """
         site, planned = self.planned[reply.metadata.src_node_id]
         try:
+            if reply.has_error():
+                raise KeyError(MECHANISM)
             did = to_mechanism(reply.content.config_records[MECHANISM])
         except (KeyError, TypeError, ValueError):
             did = planned

@@ -35,6 +35,12 @@ def _known(kind: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _no_twins(arms: list[str]) -> list[str]:
+    if len(set(arms)) < len(arms):
+        raise ValueError(f"expected each arm once, got {', '.join(arms)}")
+    return arms
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -79,8 +85,8 @@ class Optimizer(_Section):
 class Training(_Section):
     """Training of one site. Every value is public: none follows from how many rows a site has."""
 
-    rounds: Annotated[int, Field(ge=1)] = 20
-    local_steps: Annotated[int, Field(ge=1)] = 2
+    rounds: Annotated[int, Field(ge=1, le=1_000_000)] = 20
+    local_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 2
     sampling_rate: Annotated[FiniteFloat, Field(gt=0, le=1)] = 0.5
     expected_batch: Annotated[
         Annotated[Positive, Tag("one number")] | Annotated[dict[str, Positive], Tag("one for each site")],
@@ -100,10 +106,10 @@ class Privacy(_Section):
     """What is promised to whom. ``record``: one row of one site, added or removed, by DP-SGD at the site."""
 
     unit: Literal["none", "record"] = "none"
-    epsilon: Positive | None = None
-    delta: Probability | None = None
+    epsilon: Annotated[Positive, Field(le=1000)] | None = None
+    delta: Annotated[Probability, Field(ge=1e-12)] | None = None
     clip: Positive = 1.0
-    noise_multiplier: Positive | None = None
+    noise_multiplier: Annotated[Positive, Field(le=1e6)] | None = None
     neighbours: Literal["add-or-remove-one", "replace-one"] = "add-or-remove-one"
 
     @model_validator(mode="after")
@@ -123,8 +129,8 @@ class Scenario(_Section):
     task: Annotated[str, _known("tasks")]
     engine: Annotated[str, _known("engines")] = "serial"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    arms: Annotated[list[Arm], Field(min_length=1)] = ["federated", "centralized", "local"]
-    seed: Annotated[int, Field(ge=0)] = 0
+    arms: Annotated[list[Arm], Field(min_length=1), AfterValidator(_no_twins)] = ["federated", "centralized", "local"]
+    seed: Annotated[int, Field(ge=0, lt=2**62)] = 0
     seeds: Annotated[int, Field(ge=1, le=1000)] = 5
     partition: Partition = Partition()
     split: Split = Split()
@@ -159,15 +165,16 @@ class _Source:
         return f"{self.place}:{line}" if line else self.place
 
 
-def read(name_or_path: str, overrides: Iterable[str] = ()) -> Scenario:
+def read(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Scenario:
     """Read a scenario by name (one that comes with fedsim) or path, and apply ``key=value`` overrides.
 
     Raises:
         Mistake: Nothing is there, it is not TOML, or values are wrong: all of them at once, each with its place.
     """
+    name_or_path = str(name_or_path)
     path = _find(name_or_path)
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")
         values = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Mistake(f"{path}: expected TOML, got {error}") from None
@@ -176,7 +183,7 @@ def read(name_or_path: str, overrides: Iterable[str] = ()) -> Scenario:
     given = dict(_split_override(override) for override in overrides)
     for key, value in given.items():
         _set(values, key, value)
-    values.setdefault("name", path.stem)
+    values.setdefault("name", re.sub(r"[^a-z0-9_-]+", "-", path.stem.lower()).strip("-_")[:64] or "scenario")
     return parse(values, _Source(text, str(path) if path.is_relative_to(Path.cwd()) else name_or_path, given))
 
 
@@ -196,6 +203,8 @@ def parse(values: Mapping[str, Any], source: _Source | None = None) -> Scenario:
 
 def _find(name_or_path: str) -> Path:
     path = Path(name_or_path)
+    if name_or_path in catalog.titles("scenarios"):
+        return catalog.scenario_path(name_or_path)
     if name_or_path.endswith(".toml") or path.is_file():
         if not path.is_file():
             raise Mistake(f"{name_or_path}: expected a scenario file, there is none")

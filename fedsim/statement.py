@@ -31,13 +31,16 @@ _NEIGHBOURS = {
 }
 _RELEASED = {
     "federated": "After each round every site sends its model as its noisy steps left it, its public weight (the "
-    "denominator above) and the public settings of its mechanism. Nothing else: no row count, no metric, no gradient.",
+    "denominator above) and the public settings of its mechanism. No row count, no metric, no gradient. A site that "
+    "fails sends the kind of its error, and is charged as if it had answered.",
     "centralized": "The model as the noisy steps on the pooled records left it, after each round.",
     "local": "Nothing leaves a site unless it hands its model on; the claim is for its model after every round.",
 }
 _TRUST = {
-    "federated": "Each site clips and adds the noise itself, before anything leaves it. For this claim neither the "
-    "server nor the other sites need to be trusted; only the site that holds the record.",
+    "federated": "Each site clips and adds the noise itself, before anything leaves it, so whoever sees what it sends "
+    "need not be trusted: the server, the other sites, the readers of the model. Presumed are a site that follows the "
+    "protocol, a server that asks for the rounds and the noise stated here (a site does not check that), and a noise "
+    "seed that nobody but the site knows.",
     "centralized": "Whoever holds the pool sees every record and adds the noise: a trusted pool holder is presumed.",
     "local": "Only the site itself is trusted: it adds the noise to its own training.",
 }
@@ -53,10 +56,13 @@ _NOT_COVERED = (
     "A person with records at two sites: each site protects its own record, and the two epsilons add up.",
     "The centralized arm presumes that somebody may be trusted with the pooled records.",
     "Whether a site answered in a round, and how long it took.",
+    "The other files of the run directory: checkpoints/ holds the models of the arms without privacy, too. Counts in "
+    "this report can be small cells, such as one healthy patient. Check both before handing them on.",
 )
 _PRESUMED = (
     ("Random numbers", "Noise and batches come from a reproducible generator that the seed determines, so that the "
-     "run can be repeated. Against somebody who knows the seed there is no guarantee."),
+     "run can be repeated. Against somebody who knows the seed there is no guarantee, and this report prints it: what "
+     "is stated holds for a deployment with secret seeds, not for the very models of this run."),
     ("Arithmetic", "Continuous Gaussian noise in float32, not hardened against attacks on floating-point arithmetic."),
 )  # fmt: skip
 

@@ -44,17 +44,24 @@ class Plan:
 
 @dataclass(frozen=True)
 class Streams:
-    """The randomness of one site in one round."""
+    """The randomness of one site in one round; ``layers`` is the seed of layers that draw, such as dropout."""
 
     batches: np.random.Generator
     noise: np.random.Generator
+    layers: int = 0
 
     @classmethod
-    def of(cls, seed: int, arm: str, site: str, round_number: int) -> Streams:
-        """Return the streams by name. Arms share batches, for a fair comparison; no two releases share noise."""
+    def of(cls, scenario: Scenario, seed: int, arm: str, site: str, round_number: int) -> Streams:
+        """Return the streams by name.
+
+        Arms and variants of a scenario share batches, for a fair comparison. No two releases share noise: its name
+        holds all that shapes the release, or two runs that differ in epsilon alone could be subtracted.
+        """
+        release = scenario.model_dump_json(include={"task", "partition", "split", "training", "strategy", "privacy"})
         return cls(
             batches=stream(seed, "batches", site, round_number),
-            noise=stream(seed, "noise", arm, site, round_number),
+            noise=stream(seed, "noise", release, arm, site, round_number),
+            layers=torch_seed(seed, "layers", site, round_number),
         )
 
 
@@ -98,6 +105,31 @@ def plan(scenario: Scenario, expected_batch: float, noise_multiplier: float | No
     )
 
 
+def check_rows_are_alone(model: nn.Module, examples: Examples) -> None:
+    """Make sure that a row's output does not depend on the rows beside it; without that, clipping bounds nothing.
+
+    Raises:
+        Mistake: It does depend on them, or the model can't take a batch of no rows.
+    """
+    random = torch.Generator().manual_seed(0)
+    shape = examples.inputs.shape[1:]
+    if examples.inputs.is_floating_point():
+        rows = torch.randn(4, *shape, generator=random).to(examples.inputs)
+    else:
+        rows = examples.inputs[:4]
+    model.eval()
+    with torch.no_grad():
+        together, alone = model(rows), [model(rows[index : index + 1]) for index in range(len(rows))]
+        try:
+            model(rows[:0])
+        except Exception as error:
+            raise Mistake(f"task: expected a model that takes a batch of no rows, got {error}") from None
+    if len(rows) and not torch.allclose(together, torch.cat(alone), rtol=1e-4, atol=1e-5):
+        raise Mistake(
+            "task: expected a model whose output for a row depends on that row alone, got one that mixes rows"
+        )
+
+
 def best_device(wanted: str) -> str:
     """Return ``cuda`` or ``cpu``.
 
@@ -130,10 +162,13 @@ def new_model(scenario: Scenario, site: Site, seed: int, device: str) -> nn.Modu
 def train(work: Work) -> Mechanism | None:
     """Train a work's model in place. Return what was done to the rows, or None if that was not private."""
     optimizer = new_optimizer(work.plan.optimizer, work.model.parameters())
-    if work.plan.noise is None:
-        _train_plainly(work, optimizer)
-        return None
-    return _train_privately(work, work.plan.noise, optimizer)
+    work.model.train()
+    with torch.random.fork_rng(devices=[]):  # dropout draws from the global generator
+        torch.manual_seed(work.streams.layers)
+        if work.plan.noise is None:
+            _train_plainly(work, optimizer)
+            return None
+        return _train_privately(work, work.plan.noise, optimizer)
 
 
 def new_optimizer(chosen: Optimizer, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
@@ -165,6 +200,7 @@ def _train_privately(work: Work, noise: Noise, optimizer: torch.optim.Optimizer)
             with warnings.catch_warnings():  # torch tells Opacus' hooks that the inputs need no gradient: they don't
                 warnings.filterwarnings("ignore", message="Full backward hook is firing")
                 _summed_loss(wrapped, batch).backward()
+            private.rows = len(batch)
             private.step()
     finally:
         wrapped.to_standard_module()

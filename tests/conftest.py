@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 
 from fedsim.federation import Examples
 from fedsim.scenario import Scenario, read
+from fedsim.training import Streams
 
 torch.set_num_threads(1)
 settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -46,3 +47,8 @@ def examples(rows: int, inputs: int = 4, seed: int = 0) -> Examples:
     features = random.normal(size=(rows, inputs)).astype(np.float32)
     target = (random.random(rows) < 0.5).astype(np.float32)
     return Examples(torch.from_numpy(features), torch.from_numpy(target))
+
+
+def streams(seed: int, arm: str, site: str, number: int, *overrides: str) -> Streams:
+    """Return the streams of a variant of hospital-heart."""
+    return Streams.of(read("hospital-heart", overrides), seed, arm, site, number)

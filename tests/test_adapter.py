@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
+import torch
 from flwr.app import ConfigRecord
 
 from fedsim.adapter import Adapter
 from fedsim.grid import node_of
+from fedsim.mistakes import Mistake
 from strategies.fedavg import FedAvg
 from tests.flower import arrays, good, grid_of
 
@@ -74,3 +76,13 @@ def test_it_runs_under_flowers_own_loop():
     """Strategy.start is Flower's; our strategy is one of its strategies."""
     result = Adapter(FedAvg()).start(grid=grid_of(good), initial_arrays=arrays(), num_rounds=2)
     np.testing.assert_allclose(result.arrays["b"].numpy(), 2.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [torch.zeros(8), torch.zeros(10), torch.full((9,), torch.nan), np.zeros(9), None])
+def test_a_strategy_that_gives_something_else_is_named(wrong):
+    class Odd:
+        def aggregate(self, center, updates, weights, state):
+            return wrong, state
+
+    with pytest.raises(Mistake, match=r"strategy Odd: expected a finite vector \(9,\), got"):
+        aggregate(Adapter(Odd()), grid_of(good))

@@ -1,6 +1,7 @@
 """The ClientApp of a site: what leaves it, and what does not."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -16,19 +17,23 @@ from fedsim.engines.serial import execute
 from fedsim.federation import Examples, Federation
 from fedsim.grid import InProcessGrid
 from fedsim.records import ARRAYS, CONFIG, MECHANISM, METRICS, WEIGHT, to_arrays
-from fedsim.scenario import Scenario
+from fedsim.scenario import Privacy, Scenario
 from fedsim.training import new_model
 from strategies.fedavg import FedAvg
 
 
-def grid_of(scenario: Scenario, private: bool) -> InProcessGrid:
-    config = {"scenario": scenario.model_dump_json(), "seed": 0, "arm": "federated"}
-    return InProcessGrid(execute(app), 4, {**config, "noise-multiplier": 2.0} if private else config)
+def grid_of(scenario: Scenario, private: bool, forget_noise: bool = False) -> InProcessGrid:
+    if not private:
+        scenario = scenario.model_copy(update={"privacy": Privacy()})
+    config: dict = {"scenario": scenario.model_dump_json(), "seed": 0, "arm": "federated"}
+    if private and not forget_noise:
+        config["noise-multiplier"] = 2.0
+    return InProcessGrid(execute(app), 4, config)
 
 
-def ask(scenario: Scenario, private: bool, kind: str = MessageType.TRAIN) -> list[Message]:
+def ask(scenario: Scenario, private: bool, kind: str = MessageType.TRAIN, forget_noise: bool = False) -> list[Message]:
     """Send the initial model to the four hospitals."""
-    grid = grid_of(scenario, private)
+    grid = grid_of(scenario, private, forget_noise)
     model = new_model(scenario, federation.federate(scenario, 0).sites[0], 0, "cpu")
     arrays = to_arrays(dict(model.named_parameters()))
     messages = list(Adapter(FedAvg()).configure_train(1, arrays, ConfigRecord(), grid))
@@ -99,7 +104,7 @@ def test_one_record_moves_the_released_model_by_at_most_what_is_declared(scenari
 def test_a_private_site_does_not_answer_with_metrics(scenario):
     for reply in ask(scenario(), private=True, kind=MessageType.EVALUATE):
         assert reply.has_error()
-        assert "release without noise" in reply.error.reason
+        assert reply.error.reason.startswith("PermissionError")
 
 
 def test_a_site_that_is_not_private_measures_on_its_validation_rows(scenario):
@@ -123,3 +128,21 @@ def test_flowers_own_fedavg_trains_the_hospitals(scenario):
     )
     assert result.evaluate_metrics_clientapp[5]["auc"] > 0.75
     assert CONFIG not in result.arrays
+
+
+def test_a_site_does_not_train_without_noise_what_promises_privacy(scenario):
+    """A server that leaves the noise out gets no model."""
+    for reply in ask(scenario(), private=True, forget_noise=True):
+        assert reply.has_error()
+        assert reply.error.reason.startswith("PermissionError")
+
+
+def test_under_privacy_an_error_says_nothing_of_the_rows(scenario, monkeypatch):
+    def leak(work):
+        raise ValueError(f"bad value {work.examples.inputs[0]}")
+
+    monkeypatch.setattr(clients.app, "train_site", leak)
+    for reply in ask(scenario(), private=True):
+        assert re.fullmatch(r"ValueError \(test_app.py:\d+\)", reply.error.reason)
+    for reply in ask(scenario("privacy.unit=none"), private=False):
+        assert "bad value" in reply.error.reason

@@ -6,7 +6,8 @@ from fedsim import arms
 from fedsim.arms import GLOBAL, Job, jobs, noise_for, run_job
 from fedsim.federation import federate
 from fedsim.privacy.accounting import Segment, epsilon
-from fedsim.training import Streams, poisson_batch
+from fedsim.training import poisson_batch
+from tests.conftest import streams
 
 
 def trained(scenario, arm: str, private: bool = False):
@@ -23,7 +24,7 @@ def test_federated_is_fedavg_written_out_naively(scenario):
         models = []
         for site in sites:
             w, b = weight.clone().requires_grad_(), bias.clone().requires_grad_()
-            batches = Streams.of(0, "federated", site.name, number).batches
+            batches = streams(0, "federated", site.name, number).batches
             for _ in range(2):
                 batch = poisson_batch(site.train, 0.5, batches)
                 logits = (batch.inputs @ w.T + b)[:, 0]

@@ -62,3 +62,41 @@ def test_listing_imports_nothing_heavy():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Put a folder in the place of all packages."""
+    catalog.titles.cache_clear()
+    monkeypatch.setattr(catalog, "_folder", lambda kind: tmp_path)
+    yield tmp_path
+    catalog.titles.cache_clear()
+
+
+def test_a_file_that_can_not_be_read_does_not_hide_the_others(folder: Path):
+    (folder / "good.py").write_text('"""Good: a title."""\nheart: Task = Task(title="Heart")\n')
+    (folder / "bad.py").write_text("def (:\n")
+    (folder / "fine.toml").write_text('title = "Fine"')
+    (folder / "broken.toml").write_text("title = ")
+    (folder / "nameless.toml").write_text("x = 1")
+    assert catalog.titles("strategies")["good"] == "Good: a title"
+    assert catalog.titles("strategies")["bad"].startswith("(can't be read: ")
+    assert catalog.titles("tasks") == {"good/heart": "Heart"}
+    assert catalog.titles("scenarios")["fine"] == "Fine"
+    assert catalog.titles("scenarios")["broken"].startswith("(can't be read: ")
+    assert catalog.titles("scenarios")["nameless"].startswith("(can't be read: ")
+
+
+@pytest.mark.parametrize(
+    "text", ["class Badd: ...", "def bad(): ...", "class Bad: ...", "from torch import median as bad"]
+)
+def test_a_strategy_file_without_its_dataclass_is_explained(tmp_path: Path, text: str):
+    import importlib.util
+
+    path = tmp_path / "bad.py"
+    path.write_text(text)
+    spec = importlib.util.spec_from_file_location("bad", path)
+    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+    spec.loader.exec_module(module)  # type: ignore[union-attr]
+    with pytest.raises(Mistake, match=r"bad.py: expected a dataclass named Bad"):
+        catalog._strategy_in(module, "bad")

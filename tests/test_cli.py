@@ -153,3 +153,26 @@ def test_ctrl_c_says_how_to_go_on(fedsim, monkeypatch: pytest.MonkeyPatch):
 def test_help_names_every_command(fedsim):
     ran = fedsim("--help")
     assert all(name in ran.out for name in ("run", "resume", "list", "show", "report"))
+
+
+def test_the_epsilon_shown_is_what_was_spent_rounded_up(fedsim):
+    small = ["--set", "training.rounds=1", "--set", "privacy.noise_multiplier=4", "--seeds", "1"]
+    ran = fedsim("run", "hospital-heart", *small, "--set", 'arms=["centralized","local"]', "--out", "here")
+    assert "Epsilon of one record, centralized: 0.61 at each site (delta 0.0001)." in ran.out
+    assert re.search(r"local +0\.61 ", ran.out)
+    assert "No privacy guarantee" not in ran.out
+    spent = json.loads(fedsim("show", "here", "--json").out)["epsilon"]
+    assert list(spent) == ["pooled"]
+    assert 0.60 < spent["pooled"] <= 0.61
+
+
+def test_brackets_are_no_markup(fedsim):
+    ran = fedsim("run", "hospital-heart", *SMALL, "--set", "privacy.unit=none", "--set", "title=a [/b] [red]c")
+    assert ran.code == 0
+    assert "a [/b] [red]c" in ran.out
+
+
+def test_a_run_that_is_not_finished_is_said_to_be_so(fedsim, tmp_path: Path):
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "scenario.toml").write_text("")
+    assert "this run is not finished; go on with: fedsim resume half" in fedsim("show", "half").err

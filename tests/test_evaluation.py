@@ -45,3 +45,11 @@ def test_what_can_not_be_measured_is_missing(broken: str):
     site = Site(0, "a", examples(1), examples(1), rows)
     table = evaluate(nn.Linear(4, 1), {"a": {"weight": weight, "bias": torch.zeros(1)}}, Federation((site,)), "test")
     assert table[["auc", "accuracy", "log_loss"]].isna().all().all()
+
+
+def test_dropout_is_off_while_measuring():
+    model = nn.Sequential(nn.Dropout(0.9), nn.Linear(4, 1)).train()
+    site = Site(0, "a", examples(1), examples(1), examples(40))
+    parameters = {"a": {name: value.detach() for name, value in model.named_parameters()}}
+    tables = [evaluate(model, parameters, Federation((site,)), "test") for _ in range(2)]
+    assert tables[0].equals(tables[1])

@@ -147,3 +147,16 @@ def test_epsilon_is_computed_from_what_ran(small):
             steps[entry["site"]] = steps.get(entry["site"], 0) + entry["mechanism"]["steps"]
         assert set(steps.values()) == {4}
         assert len(set(training["epsilon"].values())) == 1
+
+
+def test_a_run_does_not_go_on_with_another_scenario(small, tmp_path: Path):
+    """Nor does its report then state a budget that was not kept."""
+    import shutil
+
+    _, first = small
+    folder = Path(shutil.copytree(first, tmp_path / "copy"))
+    (folder / "manifest.json").unlink()
+    text = (folder / "scenario.toml").read_text()
+    (folder / "scenario.toml").write_text(text.replace("noise_multiplier = 3.0", "noise_multiplier = 9.0"))
+    with pytest.raises(Mistake, match=r"scenario.toml is not the one that this run was begun with"):
+        resume(folder)

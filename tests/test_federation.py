@@ -57,3 +57,27 @@ def test_a_site_without_a_training_row_is_an_error(scenario, monkeypatch: pytest
         for seed in range(5):  # its one row is a test row under one of five seeds
             federate(scenario("split.validation=0.4", "split.test=0.4"), seed)
     federation._federate.cache_clear()
+
+
+GOOD = {"inputs": np.zeros((2, 3), np.float32), "target": np.array([0, 1], np.float32), "site": np.array(["a", "b"])}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"target": np.array([0, 2], np.float32)}, "a target of 0 or 1"),
+        ({"target": np.array([0, np.nan], np.float32)}, "a target of 0 or 1"),
+        ({"target": np.array([1], np.float32)}, "as many targets and sites as inputs"),
+        ({"inputs": np.full((2, 3), np.nan, np.float32)}, "finite inputs"),
+        ({"inputs": np.zeros((2, 3))}, "float32 inputs and target"),
+        ({"site": np.array(["a", "(pooled)"])}, "sites with names other than .pooled."),
+    ],
+)
+def test_what_a_task_loads_is_checked(monkeypatch: pytest.MonkeyPatch, change: dict, message: str):
+    class Wrong:
+        load = staticmethod(lambda: Rows(**(GOOD | change)))
+
+    monkeypatch.setattr(federation.catalog, "load", lambda kind, name: Wrong)
+    federation._load.cache_clear()
+    with pytest.raises(Mistake, match=f"task x/y: expected {message} from its load"):
+        federation._load("x/y")

@@ -70,7 +70,7 @@ def test_one_flipped_bit_anywhere_is_noticed(copied: Path, name: str):
         ("manifest.json", b"{", "manifest.json: expected JSON, got"),
         ("manifest.json", b"[]", "manifest.json: expected a JSON object, got list"),
         ("manifest.json", b"{}", "expected the files .*ledger.json"),
-        ("manifest.json", None, "manifest.json: No such file"),
+        ("manifest.json", None, "this run is not finished; go on with: fedsim resume"),
         ("ledger.json", None, "ledger.json: No such file"),
     ],
 )

@@ -92,7 +92,9 @@ def test_a_malformed_update_is_charged_too():
     assert len(spend.ledger.entries) == 4
 
 
-def test_a_site_that_crashed_released_nothing():
+def test_a_site_that_failed_is_charged_as_planned():
+    """Whether it fails may depend on its rows."""
+
     def answer(site: int) -> RecordDict:
         if site == 1:
             raise ValueError("no")
@@ -100,7 +102,8 @@ def test_a_site_that_crashed_released_nothing():
 
     spend = budget(100)
     run(answer, spend, rounds=1)
-    assert {entry.site for entry in spend.ledger.entries} == {"site0", "site2", "site3"}
+    assert [entry.site for entry in spend.ledger.entries] == ["site0", "site1", "site2", "site3"]
+    assert {entry.mechanism for entry in spend.ledger.entries} == {STEP}
 
 
 def test_a_round_without_any_usable_model_ends_the_run_and_says_why():

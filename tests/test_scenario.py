@@ -126,3 +126,25 @@ def test_no_values_whatever_end_in_a_traceback(changes: dict):
         parse(base | changes)
     except Mistake as mistake:
         assert str(mistake)
+
+
+@pytest.mark.parametrize(("file", "name"), [("My Study.toml", "my-study"), ("Étude.toml", "tude"), ("a.b.toml", "a-b")])
+def test_any_file_name_makes_a_name(tmp_path: Path, file: str, name: str):
+    (tmp_path / file).write_bytes(b"\xef\xbb\xbf" + GOOD.encode())  # with a BOM, as some editors write
+    assert read(tmp_path / file).name == name
+
+
+def test_a_folder_does_not_shadow_a_scenario(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "hospital-heart").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert read("hospital-heart").task == "hospital/heart"
+
+
+@pytest.mark.parametrize(
+    "override",
+    ['arms=["local","local"]', "privacy.epsilon=1e300", "privacy.noise_multiplier=1e300", "seed=99999999999999999999",
+     "training.rounds=1000000000000", "privacy.delta=1e-15"],
+)  # fmt: skip
+def test_what_would_fail_late_fails_at_once(override: str):
+    with pytest.raises(Mistake, match="expected"):
+        read("hospital-heart", [override])

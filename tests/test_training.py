@@ -7,8 +7,8 @@ from fedsim import catalog
 from fedsim.federation import Examples, federate
 from fedsim.mistakes import Mistake
 from fedsim.scenario import Optimizer
-from fedsim.training import Plan, Streams, Work, best_device, expected_batches, new_model, train
-from tests.conftest import examples
+from fedsim.training import Plan, Work, best_device, check_rows_are_alone, expected_batches, new_model, train
+from tests.conftest import examples, streams
 
 
 def plan(optimizer: Optimizer, steps: int = 3) -> Plan:
@@ -32,7 +32,7 @@ def test_plain_training_is_that_optimizer_on_the_summed_loss_over_the_expected_b
     rows = examples(10)
     first, second = nn.Linear(4, 1), nn.Linear(4, 1)
     second.load_state_dict(first.state_dict())
-    assert train(Work(first, rows, plan(optimizer), Streams.of(0, "a", "b", 1))) is None
+    assert train(Work(first, rows, plan(optimizer), streams(0, "a", "b", 1))) is None
     naive = kind(second.parameters(), **settings)
     for _ in range(3):
         naive.zero_grad()
@@ -45,7 +45,7 @@ def test_plain_training_is_that_optimizer_on_the_summed_loss_over_the_expected_b
 def test_an_empty_plain_batch_changes_nothing():
     model = nn.Linear(4, 1)
     before = model.weight.detach().clone()
-    train(Work(model, Examples(torch.zeros(0, 4), torch.zeros(0)), plan(Optimizer()), Streams.of(0, "a", "b", 1)))
+    train(Work(model, Examples(torch.zeros(0, 4), torch.zeros(0)), plan(Optimizer()), streams(0, "a", "b", 1)))
     assert torch.equal(model.weight, before)
 
 
@@ -107,3 +107,38 @@ def _a_site():
     from fedsim.federation import Site
 
     return Site(0, "a", examples(4), examples(4), examples(4))
+
+
+class Mixing(nn.Module):
+    """Subtracts the mean of the batch."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return (inputs - inputs.mean(0))[:, :1]
+
+
+class Picky(nn.Module):
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return inputs[:, :1] + 0 * inputs[0, 0]
+
+
+@pytest.mark.parametrize(
+    ("model", "message"), [(Mixing(), "one that mixes rows"), (Picky(), "a model that takes a batch of no rows")]
+)
+def test_a_model_that_privacy_can_not_be_promised_for_is_refused(model: nn.Module, message: str):
+    """M10: clipping bounds what a row does only if it does nothing to the others."""
+    with pytest.raises(Mistake, match=message):
+        check_rows_are_alone(model, examples(4))
+    check_rows_are_alone(nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3), nn.Dropout(), nn.Linear(3, 1)), examples(4))
+
+
+def test_dropout_depends_on_the_seed_alone():
+    def trained() -> torch.Tensor:
+        model = nn.Sequential(nn.Dropout(), nn.Linear(4, 1, bias=False))
+        nn.init.ones_(model[1].weight)  # type: ignore[arg-type]
+        train(Work(model, examples(10), plan(Optimizer()), streams(0, "a", "b", 1)))
+        return model[1].weight.detach()  # type: ignore[return-value]
+
+    torch.rand(3)
+    first = trained()
+    torch.rand(3)
+    assert torch.equal(trained(), first)

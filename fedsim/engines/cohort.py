@@ -49,7 +49,7 @@ def execute(app: ClientApp) -> Execute:
         if any(message.metadata.message_type != MessageType.TRAIN for message in messages):
             return one_by_one(messages, contexts)
         pairs = zip(messages, contexts, strict=True)
-        prepared = [serial.guarded(partial(app.prepare, message, context), message) for message, context in pairs]
+        prepared = [serial.guarded(partial(app.prepare, m, c), m, c) for m, c in pairs]
         works = [found for found in prepared if isinstance(found, Work)]
         try:
             did = iter(train_all(works))

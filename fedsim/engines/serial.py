@@ -26,7 +26,7 @@ def execute(app: ClientApp) -> Execute:
     """
 
     def execute_round(messages: list[Message], contexts: list[Context]) -> list[Message]:
-        return [guarded(partial(app, m, c), m) for m, c in zip(messages, contexts, strict=True)]
+        return [guarded(partial(app, m, c), m, c) for m, c in zip(messages, contexts, strict=True)]
 
     return execute_round
 
@@ -36,13 +36,15 @@ def train_all(works: list[Work]) -> list[Mechanism | None]:
     return [train(work) for work in works]
 
 
-def guarded(do: Callable[[], T], message: Message) -> T | Message:
+def guarded(do: Callable[[], T], message: Message, context: Context) -> T | Message:
     """Do something for a site; if that raises, return an error reply to its message."""
+    private = "noise-multiplier" in context.run_config
     try:
         return do()
     except Mistake:
         raise
     except Exception as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
-        reason = f"{type(error).__name__}: {error} ({Path(frame.filename).name}:{frame.lineno})"
+        text = "" if private else f": {error}"  # the text may hold values of a row
+        reason = f"{type(error).__name__}{text} ({Path(frame.filename).name}:{frame.lineno})"
         return Message(Error(code=_CLIENT_APP_RAISED, reason=reason), reply_to=message)

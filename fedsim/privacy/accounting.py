@@ -24,6 +24,7 @@ from fedsim.mistakes import Mistake
 Neighbours = Literal["add-or-remove-one", "replace-one"]
 ACCOUNTANT = f"PLD (dp-accounting {version('dp-accounting')}, interval 1e-4); closed form at sampling rate 1"
 SMALLEST_NOISE = 0.3  # below it a sampled Gaussian takes PLD minutes and promises next to nothing
+SMALLEST_DELTA = 1e-12  # below it the discretisation's own error decides
 _LARGEST_NOISE = 1e6
 _SENSITIVITY = {"add-or-remove-one": 1, "replace-one": 2}  # of a clipped sum, in units of the clipping norm
 _RELATION = {
@@ -66,7 +67,7 @@ def epsilon(segments: Iterable[Segment], delta: float, neighbours: Neighbours = 
 
     Args:
         segments: What was released. Their order doesn't matter.
-        delta: In (0, 1).
+        delta: From 1e-12 to below 1.
         neighbours: The relation. ``replace-one`` is the costlier one: two rows differ.
     """
     _check_delta(delta)
@@ -139,8 +140,8 @@ def _round_up(value: float) -> float:
 
 
 def _check_delta(delta: float) -> None:
-    if not 0 < delta < 1:
-        raise Mistake(f"delta: expected a number in (0, 1), got {delta}")
+    if not SMALLEST_DELTA <= delta < 1:
+        raise Mistake(f"delta: expected a number from {SMALLEST_DELTA:g} to below 1, got {delta}")
 
 
 def _shift(segments: tuple[Segment, ...], neighbours: Neighbours) -> float:

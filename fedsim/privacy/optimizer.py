@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from opacus.optimizers import DPOptimizer
 
+from fedsim.mistakes import Mistake
 from fedsim.privacy.ledger import Mechanism
 
 
@@ -15,7 +16,8 @@ class SiteOptimizer(DPOptimizer):
     """One step: clip each row's gradient to ``clip``, sum, add Gaussian noise, divide by a public number.
 
     Beyond Opacus: a row whose gradient is not finite counts as zero, so that it neither spoils the model nor shows;
-    the noise comes from a named 128-bit stream; and it counts its own noise draws, for the ledger.
+    the noise comes from a named 128-bit stream; and it counts its own noise draws, for the ledger. Set ``rows`` to the
+    size of the batch before each step: every layer must have as many gradients.
     """
 
     def __init__(
@@ -35,10 +37,17 @@ class SiteOptimizer(DPOptimizer):
         )
         self._noise = noise
         self._draws = 0
+        self.rows = 0
 
     def clip_and_accumulate(self) -> None:
         """Set the gradients of rows that are not finite to zero, then clip and sum."""
         gradients = self.grad_samples  # each (rows, ...)
+        if {len(gradient) for gradient in gradients} != {self.rows}:
+            counts = sorted({len(gradient) for gradient in gradients})
+            raise Mistake(
+                f"task: expected a gradient for each of {self.rows} rows in every layer, got {counts}: "
+                "a layer sees a row more than once, so clipping would not bound what one row does"
+            )
         finite = torch.stack([g.flatten(1).isfinite().all(1) for g in gradients]).all(0)  # (rows,)
         for gradient in gradients:
             gradient[~finite] = 0.0

@@ -9,9 +9,10 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 
 from fedsim.federation import Examples
+from fedsim.mistakes import Mistake
 from fedsim.scenario import Optimizer
 from fedsim.training import Noise, Plan, Streams, Work, poisson_batch, train
-from tests.conftest import examples
+from tests.conftest import examples, streams
 
 CLIP = 0.7
 
@@ -164,7 +165,7 @@ def test_nothing_public_follows_from_the_number_of_rows():
     """M3, B7: with N and N + 1 rows, N = 1..60, what is accounted is the same, and so is the denominator."""
     found = set()
     for rows in range(1, 61):
-        mechanism = train(Work(model(), examples(rows), plan(steps=3, rate=0.4), Streams.of(0, "a", "b", 1)))
+        mechanism = train(Work(model(), examples(rows), plan(steps=3, rate=0.4), streams(0, "a", "b", 1)))
         found.add(mechanism)
     assert len(found) == 1
 
@@ -220,9 +221,39 @@ def test_sites_rounds_and_arms_have_noise_of_their_own():
         (0, "federated", "a", 2),
         (1, "federated", "a", 1),
     ]
-    drawn = {Streams.of(*place).noise.standard_normal(8).tobytes() for place in places}
+    drawn = {streams(*place).noise.standard_normal(8).tobytes() for place in places}
     assert len(drawn) == len(places)
 
 
 def test_arms_share_batches():
-    assert Streams.of(0, "federated", "a", 1).batches.random() == Streams.of(0, "local", "a", 1).batches.random()
+    assert streams(0, "federated", "a", 1).batches.random() == streams(0, "local", "a", 1).batches.random()
+
+
+@pytest.mark.parametrize("change", ["privacy.epsilon=1", "training.optimizer.lr=0.1", "strategy.x=1", "privacy.clip=2"])
+def test_two_runs_of_one_seed_that_differ_share_no_noise(change: str):
+    """M11: otherwise the difference of two published models is free of noise."""
+    one, other = streams(0, "federated", "a", 1), streams(0, "federated", "a", 1, change)
+    assert one.noise.random() != other.noise.random()
+    assert one.batches.random() == other.batches.random()
+
+
+def test_the_title_and_the_engine_do_not_change_the_noise():
+    one, other = streams(0, "federated", "a", 1), streams(0, "federated", "a", 1, "title=Mine", "engine=cohort")
+    assert one.noise.random() == other.noise.random()
+
+
+class Visits(nn.Module):
+    """Sees each row twice, as two short ones: Opacus clips each visit on its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 1)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.layer(inputs.reshape(-1, 2)).reshape(-1, 2).sum(1, keepdim=True)
+
+
+def test_a_model_that_sees_a_row_twice_is_refused():
+    """Clipping would bound each visit, not the row."""
+    with pytest.raises(Mistake, match=r"expected a gradient for each of 5 rows in every layer, got \[10\]"):
+        release(examples(5), plan(), net=Visits())
