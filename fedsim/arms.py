@@ -104,7 +104,7 @@ def strategy_of(scenario: Scenario) -> Strategy:
 
 
 @dataclass
-class _Work:
+class _Progress:
     """One job under way: what all arms need, and what they leave behind."""
 
     scenario: Scenario
@@ -163,20 +163,26 @@ def run_job(scenario: Scenario, job: Job, observe: Callable[[], None]) -> Traine
         job: Which of its trainings.
         observe: Called after each round.
     """
-    work = _Work(scenario, job, observe)
-    models = {"federated": _federated, "centralized": _centralized, "local": _local}[job.arm](work)
-    return Trained(models, work.scores(models, "test", sites=True), pd.DataFrame(work.curve), work.ledger, work.notes)
+    progress = _Progress(scenario, job, observe)
+    models = {"federated": _federated, "centralized": _centralized, "local": _local}[job.arm](progress)
+    return Trained(
+        models,
+        progress.scores(models, "test", sites=True),
+        pd.DataFrame(progress.curve),
+        progress.ledger,
+        progress.notes,
+    )
 
 
-def _federated(work: _Work) -> Models:
-    scenario, job, sites = work.scenario, work.job, work.federation.sites
+def _federated(progress: _Progress) -> Models:
+    scenario, job, sites = progress.scenario, progress.job, progress.federation.sites
     if not job.private:  # a site that is told of privacy does not answer without noise
         scenario = scenario.model_copy(update={"privacy": Privacy()})
     run_config: dict[str, Any] = {"scenario": scenario.model_dump_json(), "seed": job.seed, "arm": job.arm}
-    if work.noise is not None:
-        run_config["noise-multiplier"] = work.noise
+    if progress.noise is not None:
+        run_config["noise-multiplier"] = progress.noise
     execute = catalog.load("engines", scenario.engine).execute(catalog.client_app())
-    nodes = {node_of(site.number): (site.name, work.batches[site.name]) for site in sites}
+    nodes = {node_of(site.number): (site.name, progress.batches[site.name]) for site in sites}
     finished = run_rounds(
         strategy=Adapter(
             strategy_of(scenario),
@@ -184,37 +190,39 @@ def _federated(work: _Work) -> Models:
             fixed_denominator=job.private,
         ),
         grid=InProcessGrid(execute, len(sites), run_config),
-        initial=to_arrays(dict(work.new_model().named_parameters())),
+        initial=to_arrays(dict(progress.new_model().named_parameters())),
         rounds=scenario.training.rounds,
-        budget=work.budget(nodes),
-        observe=lambda number, arrays: work.end_round(number, {GLOBAL: to_parameters(arrays, work.device)}),
+        budget=progress.budget(nodes),
+        observe=lambda number, arrays: progress.end_round(number, {GLOBAL: to_parameters(arrays, progress.device)}),
     )
     for number, rejected in finished.rejected.items():
-        work.notes += [f"round {number}: {nodes[one.node][0]} was left out: {one.reason}" for one in rejected]
-    work.end(finished.rounds)
-    return {GLOBAL: to_parameters(finished.arrays, work.device)}
+        progress.notes += [f"round {number}: {nodes[one.node][0]} was left out: {one.reason}" for one in rejected]
+    progress.end(finished.rounds)
+    return {GLOBAL: to_parameters(finished.arrays, progress.device)}
 
 
-def _centralized(work: _Work) -> Models:
-    return _train_alone(work, {GLOBAL: (work.federation.pooled(), sum(work.batches.values()))})
+def _centralized(progress: _Progress) -> Models:
+    return _train_alone(progress, {GLOBAL: (progress.federation.pooled(), sum(progress.batches.values()))})
 
 
-def _local(work: _Work) -> Models:
-    return _train_alone(work, {site.name: (site, work.batches[site.name]) for site in work.federation.sites})
+def _local(progress: _Progress) -> Models:
+    return _train_alone(
+        progress, {site.name: (site, progress.batches[site.name]) for site in progress.federation.sites}
+    )
 
 
-def _train_alone(work: _Work, sites: Mapping[str, tuple[Site, float]]) -> Models:
+def _train_alone(progress: _Progress, sites: Mapping[str, tuple[Site, float]]) -> Models:
     """Train a model for each of some sites, on its own rows, for as many rounds of steps as the federated arm has.
 
     Args:
-        work: The job.
+        progress: The job.
         sites: {name of the model: (site, expected batch)}.
     """
-    scenario, job = work.scenario, work.job
+    scenario, job = progress.scenario, progress.job
     train_all = catalog.load("engines", scenario.engine).train_all
-    models = {key: work.new_model() for key in sites}
+    models = {key: progress.new_model() for key in sites}
     parameters: Models = {key: dict(model.named_parameters()) for key, model in models.items()}  # follow the models
-    budget = work.budget({site.number: (site.name, batch) for site, batch in sites.values()})
+    budget = progress.budget({site.number: (site.name, batch) for site, batch in sites.values()})
     done = 0
     for number in range(1, scenario.training.rounds + 1):
         if budget and not budget.allows_next(scenario.training.rounds - done):
@@ -223,7 +231,7 @@ def _train_alone(work: _Work, sites: Mapping[str, tuple[Site, float]]) -> Models
             Work(
                 models[key],
                 site.train,
-                plan(scenario, batch, work.noise),
+                plan(scenario, batch, progress.noise),
                 Streams.of(scenario, job.seed, job.arm, site.name, number),
             )
             for key, (site, batch) in sites.items()
@@ -232,6 +240,6 @@ def _train_alone(work: _Work, sites: Mapping[str, tuple[Site, float]]) -> Models
             if budget and mechanism:
                 budget.ledger.charge(site.name, number, mechanism)
         done = number
-        work.end_round(number, parameters)
-    work.end(done)
+        progress.end_round(number, parameters)
+    progress.end(done)
     return parameters

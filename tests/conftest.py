@@ -6,7 +6,6 @@ os.environ.update(FLWR_TELEMETRY_ENABLED="0", FLWR_DISABLE_UPDATE_CHECK="1")
 
 import socket
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +19,6 @@ from fedsim.training import Streams
 torch.set_num_threads(1)
 settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared machine")
-REFERENCE = Path(__file__).parents[2] / "shared" / "reference" / "epsilon.json"
 
 
 @pytest.fixture(autouse=True)
