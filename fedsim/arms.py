@@ -4,6 +4,7 @@ All arms of a seed see the same splits, start from the same weights, take the sa
 rate with the same optimizer and, under privacy, spend the same epsilon per record.
 """
 
+import copy
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -115,6 +116,7 @@ class _Progress:
         self.device = best_device(self.scenario.device)
         self.federation = federate(self.scenario, self.job.seed, self.device)
         self.batches = expected_batches(self.scenario, self.federation)
+        self.blank = new_model(self.scenario, self.federation.sites[0], self.job.seed, self.device)
         self.noise = noise_for(self.scenario) if self.job.private else None
         self.ledger: Ledger | None = None
         self.curve: list[dict[str, Any]] = []
@@ -122,7 +124,7 @@ class _Progress:
 
     def new_model(self) -> nn.Module:
         """Return the model every arm starts from."""
-        return new_model(self.scenario, self.federation.sites[0], self.job.seed, self.device)
+        return copy.deepcopy(self.blank)
 
     def budget(self, sites: Mapping[int, tuple[str, float]]) -> Budget | None:
         """Open the ledger of a private training, given {node: (site, expected batch)}."""
@@ -139,7 +141,7 @@ class _Progress:
     def scores(self, models: Models, part: Literal["validation", "test"], sites: bool) -> pd.DataFrame:
         """Measure each site's rows with the model it would use."""
         by_site = {site.name: models.get(site.name) or models[GLOBAL] for site in self.federation.sites}
-        return evaluate(self.new_model(), by_site, self.federation, part, sites)
+        return evaluate(self.blank, by_site, self.federation, part, sites)
 
     def end_round(self, number: int, models: Models) -> None:
         """Measure on the validation rows, and tell that a round is over."""

@@ -6,8 +6,11 @@ the global generators. torch's CPU generator keeps 32 bits of its seed, too few 
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
+import torch
 
 
 def stream(seed: int, purpose: str, *place: int | str) -> np.random.Generator:
@@ -24,6 +27,19 @@ def stream(seed: int, purpose: str, *place: int | str) -> np.random.Generator:
 def torch_seed(seed: int, purpose: str, *place: int | str) -> int:
     """Return a 63-bit seed for code that can only be seeded through ``torch`` (the initial weights of a model)."""
     return int.from_bytes(_digest(seed, purpose, place, 8), "big") >> 1
+
+
+@contextmanager
+def global_seed(seed: int) -> Iterator[None]:
+    """Seed torch's global generators for code that can't be given one, and put the CPU's back afterwards."""
+    before = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed takes a millisecond, for a stack trace
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before)
 
 
 def _digest(seed: int, purpose: str, place: tuple[int | str, ...], size: int) -> bytes:

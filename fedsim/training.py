@@ -19,7 +19,7 @@ from fedsim import catalog
 from fedsim.federation import Examples, Federation, Site
 from fedsim.mistakes import Mistake
 from fedsim.privacy.ledger import Mechanism
-from fedsim.randomness import stream, torch_seed
+from fedsim.randomness import global_seed, stream, torch_seed
 from fedsim.scenario import Optimizer, Scenario
 
 
@@ -147,8 +147,7 @@ def new_model(scenario: Scenario, site: Site, seed: int, device: str) -> nn.Modu
     Raises:
         Mistake: The model can't be trained as asked: it has buffers, or a layer that mixes rows (BatchNorm).
     """
-    with torch.random.fork_rng(devices=[]):  # layers draw their initial weights from the global generator
-        torch.manual_seed(torch_seed(seed, "initial weights"))
+    with global_seed(torch_seed(seed, "initial weights")):  # layers draw them from the global generator
         model: nn.Module = catalog.load("tasks", scenario.task).model(site.train.inputs.shape[1])
     for name, layer in model.named_modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm) or [*layer.buffers(recurse=False)]:
@@ -163,8 +162,7 @@ def train(work: Work) -> Mechanism | None:
     """Train a work's model in place. Return what was done to the rows, or None if that was not private."""
     optimizer = new_optimizer(work.plan.optimizer, work.model.parameters())
     work.model.train()
-    with torch.random.fork_rng(devices=[]):  # dropout draws from the global generator
-        torch.manual_seed(work.streams.layers)
+    with global_seed(work.streams.layers):  # dropout draws from the global generator
         if work.plan.noise is None:
             _train_plainly(work, optimizer)
             return None
