@@ -32,8 +32,7 @@ class SiteApp(ClientApp):
             PermissionError: The scenario promises privacy and the server asks for none.
         """
         config = context.run_config
-        scenario, site, model = _setting(context, message)
-        federation = federate(scenario, int(config["seed"]), best_device(scenario.device))
+        scenario, federation, site, model = _setting(context, message)
         noise = float(config["noise-multiplier"]) if "noise-multiplier" in config else None
         if scenario.private and noise is None:
             raise PermissionError("the scenario promises privacy, and no noise was asked for")
@@ -73,21 +72,22 @@ def evaluate(message: Message, context: Context) -> Message:
     """
     if "noise-multiplier" in context.run_config:
         raise PermissionError("metrics of a site would be a release without noise")
-    _, site, model = _setting(context, message)
+    _, _, site, model = _setting(context, message)
     table = measure(model, {site.name: dict(model.named_parameters())}, Federation((site,)), "validation", sites=False)
     figures = {name: float(table[name][0]) for name in MEASURES if table[name].notna().all()}
     metrics = MetricRecord({WEIGHT: max(1, len(site.validation)), **figures})
     return Message(RecordDict({METRICS: metrics}), reply_to=message)
 
 
-def _setting(context: Context, message: Message) -> tuple[Scenario, Site, nn.Module]:
-    """Return the scenario, this site with its rows, and the model that came."""
+def _setting(context: Context, message: Message) -> tuple[Scenario, Federation, Site, nn.Module]:
+    """Return the scenario, the federation, this site in it, and the model that came."""
     scenario = _scenario(str(context.run_config["scenario"]))
     seed, device = int(context.run_config["seed"]), best_device(scenario.device)
-    site = federate(scenario, seed, device).sites[int(context.node_config["partition-id"])]
+    federation = federate(scenario, seed, device)
+    site = federation.sites[int(context.node_config["partition-id"])]
     model = copy.deepcopy(_blank_model(str(context.run_config["scenario"]), seed, device))
     load_into(model, message.content.array_records[ARRAYS])
-    return scenario, site, model
+    return scenario, federation, site, model
 
 
 @lru_cache(maxsize=8)

@@ -6,7 +6,6 @@ Only what a command needs is imported, inside it: ``fedsim --help`` and ``fedsim
 import contextlib
 import io
 import json
-import math
 import os
 import signal
 import sys
@@ -15,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from fedsim import catalog
 from fedsim.mistakes import Interrupted, Mistake, RunFailed
+from fedsim.terminal import arms_table, as_document, closing_lines, sites_table
 
 if TYPE_CHECKING:
     from fedsim.results import Run
@@ -33,8 +32,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 _FAILURE, _USAGE, _INTERRUPTED, _TERMINATED = 1, 2, 130, 143
-_DASH = "–"
-_CHANGES = ("difference", "difference_low", "difference_high", "gain", "gain_low", "gain_high")
 _SINGULAR = ("scenario", "task", "strategy", "engine", "run")
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
@@ -157,121 +154,14 @@ def report(run_dir: RunDirectory = None, as_json: JsonFlag = False) -> None:
 
 def _print_run(finished: "Run", as_json: bool) -> None:
     if as_json:
-        _print_json(_as_json(finished))
+        _print_json(as_document(finished))
         return
     console = _console()
-    for table in (_arms_table(finished), _sites_table(finished)):
+    for table in (arms_table(finished), sites_table(finished)):
         console.print(table)
         console.print()
-    for line in _closing_lines(finished):
+    for line in closing_lines(finished):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _as_json(finished: "Run") -> dict[str, Any]:
-    """Return the document that ``--json`` prints."""
-    compared = finished.comparison
-    pooled, inside = compared[compared["site"] == finished.POOLED], compared[compared["site"] != finished.POOLED]
-    arms = []
-    for row in pooled.itertuples():
-        same = (inside["arm"] == row.arm) & (inside["private"] == row.private) & (inside["metric"] == row.metric)
-        sites = {site: _number(mean) for site, mean in inside[same][["site", "mean"]].itertuples(index=False)}
-        numbers = {name: _number(getattr(row, name)) for name in ("mean", "low", "high", *_CHANGES)}
-        verdicts = {name: _word(getattr(row, name)) for name in ("verdict", "gain_verdict")}
-        arms.append(
-            {"arm": row.arm, "private": row.private, "metric": row.metric, **numbers, **verdicts, "sites": sites}
-        )
-    return {
-        "run_dir": str(finished.path),
-        "scenario": finished.scenario.name,
-        "seeds": finished.scenario.all_seeds,
-        "arms": arms,
-        "delta": finished.ledger["delta"],
-        "epsilon": next(filter(None, map(finished.epsilon, finished.scenario.arms)), {}),
-    }
-
-
-def _arms_table(finished: "Run") -> Table:
-    compared = finished.comparison
-    pooled = compared[compared["site"] == finished.POOLED]
-    table = _table(escape(finished.scenario.title))
-    for name in ("arm", "epsilon", "AUC", "accuracy", "log loss", "vs. centralized"):
-        table.add_column(name, justify="left" if name in ("arm", "epsilon") else "right", no_wrap=True)
-    for (private, arm), rows in pooled.groupby(["private", "arm"], sort=False):
-        auc, accuracy, loss = (rows[rows["metric"] == name].iloc[0] for name in ("auc", "accuracy", "log_loss"))
-        table.add_row(
-            str(arm),
-            _spent(finished.epsilon(str(arm))) if private else "none",
-            _with_margin(auc["mean"], auc["high"]),
-            _figure(accuracy["mean"]),
-            _figure(loss["mean"]),
-            _with_margin(auc["difference"], auc["difference_high"], sign="+"),
-        )
-    return table
-
-
-def _sites_table(finished: "Run") -> Table:
-    compared = finished.comparison
-    inside = compared[(compared["site"] != finished.POOLED) & (compared["metric"] == "auc")]
-    columns = dict.fromkeys(zip(inside["private"], inside["arm"], strict=True))
-    table = _table("AUC inside each site")
-    table.add_column("site", no_wrap=True)
-    for private, arm in columns:
-        table.add_column(f"{arm}\n{'private' if private else 'plain'}", justify="right")
-    means = inside.set_index(["site", "private", "arm"])["mean"]
-    for site in dict.fromkeys(inside["site"]):
-        table.add_row(escape(site), *(_figure(means[site, private, arm]) for private, arm in columns))
-    return table
-
-
-def _table(title: str) -> Table:
-    """Return a table that fits 80 columns for six figures."""
-    return Table(
-        title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True
-    )
-
-
-def _closing_lines(finished: "Run") -> Iterator[str]:
-    count = len(finished.scenario.all_seeds)
-    if count > 1:
-        yield f"Means over {count} seeds, ± half a 95 % interval; differences are paired by seed."
-    if not finished.scenario.private:
-        yield "No privacy guarantee: nothing was clipped or noised."
-    for arm in finished.scenario.arms if finished.scenario.private else []:
-        epsilon = finished.epsilon(arm)
-        spent = {_spent({site: value}) for site, value in epsilon.items()}
-        each = f"{spent.pop()} at each site" if len(spent) == 1 else _by_site(epsilon)
-        yield f"Epsilon of one record, {arm}: {each or 'nothing released'} (delta {finished.ledger['delta']:g})."
-    for note in finished.manifest.get("notes", []):
-        yield f"Note ({note['arm']}, seed {note['seed']}): {note['note']}"
-    yield f"run:    {finished.path}"
-    yield f"report: {finished.path / 'report.html'}"
-
-
-def _by_site(values: dict[str, float]) -> str:
-    return ", ".join(f"{site} {_spent({site: value})}" for site, value in values.items())
-
-
-def _spent(epsilon: dict[str, float]) -> str:
-    """Return the most that was spent, rounded up."""
-    return f"{math.ceil(100 * max(epsilon.values()) - 1e-9) / 100:.2f}" if epsilon else _DASH
-
-
-def _with_margin(value: float, high: float, sign: str = "") -> str:
-    if math.isnan(value):
-        return _DASH
-    return f"{value:{sign}.3f}" + ("" if math.isnan(high) else f" ± {high - value:.3f}")
-
-
-def _figure(value: float) -> str:
-    return _DASH if math.isnan(value) else f"{value:.3f}"
-
-
-def _word(value: object) -> str | None:
-    return value if isinstance(value, str) else None  # pandas makes a NaN of a missing word
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
 
 
 def _print_json(value: Any) -> None:  # noqa: ANN401  anything JSON can hold

@@ -54,12 +54,12 @@ def compare(scores: pd.DataFrame, split: Split) -> pd.DataFrame:
             row: dict[str, object] = {"arm": arm, "private": private, "metric": metric, "site": site}
             most = math.inf if metric == "log_loss" else 1.0
             row |= dict(zip(("mean", "low", "high"), np.clip(interval(own, split), 0.0, most), strict=True))
-            for name, other, verdict in (("difference", "centralized", "verdict"), ("gain", "local", "gain_verdict")):
+            for name, other, said in (("difference", "centralized", "verdict"), ("gain", "local", "gain_verdict")):
                 found = (private, other, site) in by_seed.columns and arm != other
                 change = own - by_seed[(private, other, site)] if found else own * np.nan
                 bounds = np.clip(interval(change, split), -most, most)
                 row |= dict(zip((name, f"{name}_low", f"{name}_high"), bounds, strict=True))
-                row[verdict] = _verdict(cast(float, row[f"{name}_low"]), cast(float, row[f"{name}_high"]))
+                row[said] = verdict(cast(float, row[f"{name}_low"]), cast(float, row[f"{name}_high"]))
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -69,7 +69,7 @@ def pooled(comparison: pd.DataFrame) -> pd.DataFrame:
     return comparison[comparison["site"] == POOLED].drop(columns="site").reset_index(drop=True)
 
 
-def _verdict(low: float, high: float) -> str | None:
+def verdict(low: float, high: float) -> str | None:
     """Return what a difference's interval says, whichever way is the better one."""
     if math.isnan(low):
         return None

@@ -10,10 +10,9 @@ from scipy.stats import rankdata
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fedsim.federation import Federation
+from fedsim.federation import POOLED, Federation
 
 METRICS = ("auc", "accuracy", "log_loss")
-POOLED = "(pooled)"  # no site can have this name: sites come first in the tables, this row is theirs together
 
 
 def evaluate(

@@ -14,6 +14,8 @@ from fedsim.randomness import stream
 from fedsim.scenario import Scenario
 from fedsim.task import Rows
 
+POOLED = "(pooled)"  # stands for all sites together, so that none may have this name
+
 
 @dataclass(frozen=True)
 class Examples:
@@ -81,7 +83,7 @@ def _load(task: str) -> Rows:
         "float32 inputs and target": rows.inputs.dtype != np.float32 or rows.target.dtype != np.float32,
         "finite inputs": not np.isfinite(rows.inputs).all(),
         "a target of 0 or 1": not np.isin(rows.target, (0, 1)).all(),
-        "sites with names other than (pooled)": bool((rows.site == "(pooled)").any()),
+        f"sites with names other than {POOLED}": bool((rows.site == POOLED).any()),
         "rows": count == 0,
     }
     for expected, wrong in problems.items():

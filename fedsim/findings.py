@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 import pandas as pd
 
-from fedsim.comparison import SAME, interval
+from fedsim.comparison import SAME, interval, verdict
 from fedsim.evaluation import POOLED
 from fedsim.results import Run
 from fedsim.scenario import Arm
@@ -39,9 +39,7 @@ class Estimate:
     @property
     def verdict(self) -> str:
         """``higher`` or ``lower`` than zero, ``not distinguishable`` from it, or nothing without an interval."""
-        if math.isnan(self.low):
-            return ""
-        return "higher" if self.low > 0 else "lower" if self.high < 0 else SAME
+        return verdict(self.low, self.high) or ""
 
     def value(self, signed: bool = False) -> str:
         """Return the mean, or a dash."""

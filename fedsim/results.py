@@ -15,6 +15,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -31,6 +32,7 @@ from fedsim.mistakes import Mistake
 from fedsim.scenario import Scenario, read
 
 Tensors = dict[str, Tensor]
+_MANIFEST = {"versions", "git", "device", "threads", "seeds", "started", "seconds", "seconds_per_training", "notes"}
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Run:
 
     POOLED: ClassVar[str] = POOLED
 
-    @property
+    @cached_property
     def comparison(self) -> pd.DataFrame:
         """The arms compared, pooled and inside each site; see ``fedsim.comparison.compare``."""
         return compare(self.sites, self.scenario.split)
@@ -141,6 +143,9 @@ def load(path: str | Path) -> Run:
     missing = {"scenario.toml", "sites.parquet", "rounds.parquet", "ledger.json"} - set(contents)
     if missing:
         raise Mistake(f"{folder / 'manifest.json'}: expected the files {', '.join(sorted(missing))} in it")
+    absent = _MANIFEST - set(manifest)
+    if absent:
+        raise Mistake(f"{folder / 'manifest.json'}: expected {', '.join(sorted(absent))} in it")
     return Run(
         path=folder,
         scenario=read(str(folder / "scenario.toml")),

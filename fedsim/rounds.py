@@ -45,9 +45,7 @@ class Budget:
         """
         site, planned = self.planned[reply.metadata.src_node_id]
         try:
-            if reply.has_error():
-                raise KeyError(MECHANISM)
-            did = to_mechanism(reply.content.config_records[MECHANISM])
+            did = to_mechanism(reply.content.config_records[MECHANISM])  # an error reply has no content: ValueError
         except (KeyError, TypeError, ValueError):
             did = planned
         self.ledger.charge(site, round_number, did)

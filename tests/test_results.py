@@ -158,3 +158,11 @@ def test_epsilon_is_the_most_of_all_trainings_of_an_arm_and_forgets_no_site(fini
     run = dataclasses.replace(results.load(finished), ledger=ledger)
     assert run.epsilon() == {"a": 2.0, "b": 3.0}
     assert run.epsilon("local") == {"a": 9.0}
+
+
+def test_a_manifest_that_lacks_something_is_explained(copied: Path):
+    manifest = json.loads((copied / "manifest.json").read_text())
+    del manifest["notes"]
+    (copied / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(Mistake, match=r"manifest.json: expected notes in it"):
+        results.load(copied)

@@ -91,6 +91,7 @@ def _stacks(works: list[Work]) -> Iterator[list[int]]:
     for index, work in enumerate(works):
         groups[same_steps(work)].append(index)
     for members in groups.values():
-        size = max(1, _MEMORY // max(bytes_of_site(works[index]) for index in members))
+        largest = max((works[index] for index in members), key=lambda work: len(work.examples))
+        size = max(1, _MEMORY // bytes_of_site(largest))
         for start in range(0, len(members), size):
             yield members[start : start + size]
