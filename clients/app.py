@@ -5,20 +5,31 @@ training is to be private. Which site this is, the node config says: ``partition
 noisy model, what was done to make it, and a public weight; nothing else.
 """
 
-import copy
+from dataclasses import dataclass
 from functools import lru_cache
 
-from flwr.app import Context, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
-from torch import nn
+from torch import Tensor, nn
 
 from fedsim.evaluation import METRICS as MEASURES
 from fedsim.evaluation import evaluate as measure
-from fedsim.federation import Federation, Site, federate
-from fedsim.privacy.ledger import Mechanism
-from fedsim.records import ARRAYS, CONFIG, MECHANISM, METRICS, ROUND, WEIGHT, from_mechanism, load_into, to_arrays
+from fedsim.federation import Federation, federate
+from fedsim.losses import RowLosses
+from fedsim.records import ARRAYS, CONFIG, MECHANISM, METRICS, ROUND, WEIGHT, Flat, Layout, flatten, from_mechanism
 from fedsim.scenario import Scenario
-from fedsim.training import Streams, Work, best_device, check_rows_are_alone, expected_batches, new_model, plan
+from fedsim.training import (
+    Done,
+    Streams,
+    Work,
+    best_device,
+    check_rows_are_alone,
+    expected_batch,
+    losses_of,
+    new_model,
+    parts_of,
+    plan,
+)
 from fedsim.training import train as train_site
 
 
@@ -32,24 +43,28 @@ class SiteApp(ClientApp):
             PermissionError: The scenario promises privacy and the server asks for none.
         """
         config = context.run_config
-        scenario, federation, site, model = _setting(context, message)
+        setting = _setting(str(config["scenario"]), int(config["seed"]))
         noise = float(config["noise-multiplier"]) if "noise-multiplier" in config else None
-        if scenario.private and noise is None:
+        if setting.scenario.private and noise is None:
             raise PermissionError("the scenario promises privacy, and no noise was asked for")
-        round_number = int(message.content.config_records[CONFIG][ROUND])  # type: ignore[arg-type]
+        site = setting.federation.sites[int(context.node_config["partition-id"])]
+        round_number = int(message.content[CONFIG][ROUND])  # type: ignore[arg-type]
         return Work(
-            model=model,
+            model=setting.model,
+            start=_start(message, setting),
             examples=site.train,
-            plan=plan(scenario, expected_batches(scenario, federation)[site.name], noise),
-            streams=Streams.of(scenario, int(config["seed"]), str(config["arm"]), site.name, round_number),
+            plan=plan(setting.scenario, expected_batch(setting.scenario, site.name), noise),
+            streams=Streams.of(setting.scenario, int(config["seed"]), str(config["arm"]), site.name, round_number),
+            losses=setting.losses,
         )
 
-    def answer(self, message: Message, work: Work, mechanism: Mechanism | None) -> Message:
+    def answer(self, message: Message, work: Work, done: Done) -> Message:
         """Return the reply that sends the trained model back."""
-        arrays, weight = to_arrays(dict(work.model.named_parameters())), work.plan.expected_batch
-        content = RecordDict({ARRAYS: arrays, METRICS: MetricRecord({WEIGHT: weight})})
-        if mechanism:
-            content[MECHANISM] = from_mechanism(mechanism)
+        content = RecordDict()
+        content[ARRAYS] = Flat(done.parameters, Layout.of(work.model))
+        content[METRICS] = _weight(work.plan.expected_batch).copy()
+        if done.mechanism:
+            content[MECHANISM] = from_mechanism(done.mechanism)
         return Message(content, reply_to=message)
 
 
@@ -70,36 +85,56 @@ def evaluate(message: Message, context: Context) -> Message:
     Raises:
         PermissionError: Training is private here, and these figures would leave without noise.
     """
-    if "noise-multiplier" in context.run_config:
+    config = context.run_config
+    if "noise-multiplier" in config:
         raise PermissionError("metrics of a site would be a release without noise")
-    _, _, site, model = _setting(context, message)
-    table = measure(model, {site.name: dict(model.named_parameters())}, Federation((site,)), "validation", sites=False)
+    setting = _setting(str(config["scenario"]), int(config["seed"]))
+    site = setting.federation.sites[int(context.node_config["partition-id"])]
+    parameters = parts_of(setting.model, _start(message, setting))
+    table = measure(setting.model, {site.name: parameters}, Federation((site,)), "validation", sites=False)
     figures = {name: float(table[name][0]) for name in MEASURES if table[name].notna().all()}
     metrics = MetricRecord({WEIGHT: max(1, len(site.validation)), **figures})
     return Message(RecordDict({METRICS: metrics}), reply_to=message)
 
 
-def _setting(context: Context, message: Message) -> tuple[Scenario, Federation, Site, nn.Module]:
-    """Return the scenario, the federation, this site in it, and the model that came."""
-    scenario = _scenario(str(context.run_config["scenario"]))
-    seed, device = int(context.run_config["seed"]), best_device(scenario.device)
+@dataclass(frozen=True)
+class _Setting:
+    """What all sites of a run have in common."""
+
+    scenario: Scenario
+    federation: Federation
+    model: nn.Module
+    layout: Layout
+    losses: RowLosses
+    device: str
+
+
+@lru_cache(maxsize=4)
+def _setting(text: str, seed: int) -> _Setting:
+    scenario = Scenario.model_validate_json(text)
+    device = best_device(scenario.device)
     federation = federate(scenario, seed, device)
-    site = federation.sites[int(context.node_config["partition-id"])]
-    model = copy.deepcopy(_blank_model(str(context.run_config["scenario"]), seed, device))
-    load_into(model, message.content.array_records[ARRAYS])
-    return scenario, federation, site, model
+    model = new_model(scenario, federation.sites[0], seed, device)
+    if scenario.private:
+        check_rows_are_alone(model, federation.sites[0].train)
+    return _Setting(scenario, federation, model, Layout.of(model), losses_of(scenario), device)
 
 
-@lru_cache(maxsize=8)
-def _blank_model(scenario: str, seed: int, device: str) -> nn.Module:
-    parsed = _scenario(scenario)
-    site = federate(parsed, seed, device).sites[0]
-    model = new_model(parsed, site, seed, device)
-    if parsed.private:
-        check_rows_are_alone(model, site.train)
-    return model
+def _start(message: Message, setting: _Setting) -> Tensor:
+    """Return the parameters that came, in the order of the model's.
+
+    Raises:
+        ValueError: They are not the model's.
+    """
+    arrays = message.content[ARRAYS]
+    assert isinstance(arrays, ArrayRecord)
+    if not isinstance(arrays, Flat) or arrays.layout is not setting.layout:
+        got = {name: tuple(array.shape) for name, array in arrays.items()}
+        if Layout.made(got) != setting.layout:
+            raise ValueError(f"expected the parameters {setting.layout.shapes}, got {got}")
+    return flatten(arrays).to(setting.device)
 
 
-@lru_cache(maxsize=8)
-def _scenario(text: str) -> Scenario:
-    return Scenario.model_validate_json(text)
+@lru_cache(maxsize=256)
+def _weight(expected_batch: float) -> MetricRecord:
+    return MetricRecord({WEIGHT: expected_batch})

@@ -1,6 +1,6 @@
 """From a strategy that is pure math to a Flower Strategy."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
@@ -8,42 +8,46 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
 from fedsim.mistakes import Mistake
-from fedsim.records import ARRAYS, CONFIG, METRICS, ROUND, WEIGHT, flatten, unflatten
+from fedsim.records import ARRAYS, CONFIG, METRICS, ROUND, WEIGHT, flatten, stacked, unflatten
 from fedsim.strategy import State, Strategy
 
 
 class Adapter(FlowerStrategy):
-    """A Flower Strategy that asks all sites and aggregates with a strategy of ours.
+    """A Flower Strategy that asks all sites, or some, and aggregates with a strategy of ours.
 
     Args:
         math: The strategy.
         weights: {node: public weight}. Without it the replies' ``num-examples`` count, as in Flower's strategies.
         fixed_denominator: Divide by the weight of all asked sites, also when some did not answer. Required under
             privacy: who answered must not change what one record can do. Needs ``weights``.
+        schedule: From the number of a round, from 1 on, to the nodes that are asked in it, ascending; without it all.
     """
 
     def __init__(
-        self, math: Strategy, weights: Mapping[int, float] | None = None, fixed_denominator: bool = False
+        self,
+        math: Strategy,
+        weights: Mapping[int, float] | None = None,
+        fixed_denominator: bool = False,
+        schedule: Callable[[int], Sequence[int]] | None = None,
     ) -> None:
         if fixed_denominator and weights is None:
             raise ValueError("expected public weights beside fixed_denominator, got none")
         self.math = math
         self.weights = weights
         self.fixed_denominator = fixed_denominator
+        self.schedule = schedule
         self.state: State = {}
         self._sent = ArrayRecord()
-        self._asked: list[int] = []
+        self._asked: Sequence[int] = []
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Send the global model to every site."""
-        self._sent, self._asked = arrays, sorted(grid.get_node_ids())
-        settings = ConfigRecord({**config, ROUND: server_round})
-        return [
-            Message(RecordDict({ARRAYS: arrays, CONFIG: settings}), dst_node_id=node, message_type=MessageType.TRAIN)
-            for node in self._asked
-        ]
+        """Send the global model to the round's sites; all messages hold one RecordDict, as in Flower's strategies."""
+        self._sent = arrays
+        self._asked = self.schedule(server_round) if self.schedule else sorted(grid.get_node_ids())
+        content = RecordDict({ARRAYS: arrays, CONFIG: ConfigRecord({**config, ROUND: server_round})})
+        return [Message(content, dst_node_id=node, message_type=MessageType.TRAIN) for node in self._asked]
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -52,7 +56,7 @@ class Adapter(FlowerStrategy):
         usable = sorted((r for r in replies if r.has_content()), key=lambda reply: reply.metadata.src_node_id)
         if not usable:
             return None, None
-        updates = torch.stack([flatten(reply.content.array_records[ARRAYS]) for reply in usable])  # (sites, params)
+        updates = stacked([flatten(reply.content[ARRAYS]) for reply in usable])  # type: ignore[arg-type]  (sites, params)
         sent = flatten(self._sent)
         center, self.state = self.math.aggregate(sent, updates, self._shares(usable), self.state)
         if not isinstance(center, torch.Tensor) or center.shape != sent.shape or not center.isfinite().all():
@@ -78,9 +82,9 @@ class Adapter(FlowerStrategy):
     def _shares(self, replies: list[Message]) -> torch.Tensor:
         """Return each reply's share of the round, (sites,)."""
         if self.weights is None:
-            received = [float(reply.content.metric_records[METRICS][WEIGHT]) for reply in replies]  # type: ignore[arg-type]
+            received = [float(reply.content[METRICS][WEIGHT]) for reply in replies]  # type: ignore[arg-type]
             total = sum(received)
         else:
             received = [self.weights[reply.metadata.src_node_id] for reply in replies]
             total = sum(self.weights[node] for node in self._asked) if self.fixed_denominator else sum(received)
-        return torch.tensor([weight / total for weight in received])
+        return torch.tensor([weight / total for weight in received], device=flatten(self._sent).device)

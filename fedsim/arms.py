@@ -4,14 +4,15 @@ All arms of a seed see the same splits, start from the same weights, take the sa
 rate with the same optimizer and, under privacy, spend the same epsilon per record.
 """
 
-import copy
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from functools import cache, partial
 from typing import Any, Literal
 
 import pandas as pd
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.utils import parameters_to_vector
 
 from fedsim import catalog
 from fedsim.adapter import Adapter
@@ -21,11 +22,23 @@ from fedsim.grid import InProcessGrid, node_of
 from fedsim.mistakes import Mistake
 from fedsim.privacy.accounting import Segment, noise_multiplier
 from fedsim.privacy.ledger import Ledger, Mechanism
-from fedsim.records import to_arrays, to_parameters
+from fedsim.records import Flat, Layout, flatten
 from fedsim.rounds import Budget, run_rounds
+from fedsim.sampling import most_rounds, sites_of_round
 from fedsim.scenario import Arm, Privacy, Scenario
 from fedsim.strategy import Strategy
-from fedsim.training import Streams, Work, best_device, expected_batches, new_model, plan
+from fedsim.training import (
+    Plan,
+    Streams,
+    Work,
+    best_device,
+    check_expected_batches,
+    expected_batch,
+    losses_of,
+    new_model,
+    parts_of,
+    plan,
+)
 
 logging.getLogger("flwr").setLevel(logging.WARNING)  # importing flwr sets it to DEBUG
 
@@ -73,16 +86,31 @@ def jobs(scenario: Scenario) -> list[Job]:
     return [Job(arm, private, seed) for seed in scenario.all_seeds for private in kinds for arm in scenario.arms]
 
 
-def noise_for(scenario: Scenario) -> float:
-    """Return the noise multiplier: the scenario's, or the least that keeps all rounds within its epsilon."""
-    privacy, training = scenario.privacy, scenario.training
-    steps = training.rounds * training.local_steps
+def noise_for(scenario: Scenario, seed: int, arm: Arm) -> float:
+    """Return an arm's noise multiplier: the scenario's, or the least that keeps every site within its epsilon."""
+    privacy = scenario.privacy
+    share = _share(scenario, seed) if arm == "centralized" else 1.0
+    rounds = scenario.training.rounds if arm == "centralized" else _most_rounds(scenario, seed)
+    rate, steps = scenario.training.sampling_rate * share, rounds * scenario.training.local_steps
     if privacy.noise_multiplier is not None:
-        Segment(training.sampling_rate, privacy.noise_multiplier, steps)  # raises a Mistake if it can't be accounted
+        Segment(rate, privacy.noise_multiplier, steps)  # raises a Mistake if it can't be accounted
         return privacy.noise_multiplier
     if privacy.epsilon is None or privacy.delta is None:
         raise Mistake("privacy: expected epsilon and delta")
-    return noise_multiplier(privacy.epsilon, training.sampling_rate, steps, privacy.delta, privacy.neighbours)
+    return noise_multiplier(privacy.epsilon, rate, steps, privacy.delta, privacy.neighbours)
+
+
+def _sites(scenario: Scenario, seed: int) -> int:
+    return len(federate(scenario, seed, best_device(scenario.device)).sites)
+
+
+def _most_rounds(scenario: Scenario, seed: int) -> int:
+    return most_rounds(scenario, seed, _sites(scenario, seed))
+
+
+def _share(scenario: Scenario, seed: int) -> float:
+    """Return the share of the sites that take part in a round."""
+    return len(sites_of_round(scenario, seed, sites := _sites(scenario, seed), 1)) / sites
 
 
 def strategy_of(scenario: Scenario) -> Strategy:
@@ -115,33 +143,41 @@ class _Progress:
     def __post_init__(self) -> None:
         self.device = best_device(self.scenario.device)
         self.federation = federate(self.scenario, self.job.seed, self.device)
-        self.batches = expected_batches(self.scenario, self.federation)
-        self.blank = new_model(self.scenario, self.federation.sites[0], self.job.seed, self.device)
-        self.noise = noise_for(self.scenario) if self.job.private else None
+        check_expected_batches(self.scenario, self.federation)
+        self.model = new_model(self.scenario, self.federation.sites[0], self.job.seed, self.device)
+        self.start = parameters_to_vector(self.model.parameters()).detach()
+        self.losses, self.kind = losses_of(self.scenario), catalog.load("tasks", self.scenario.task).kind
+        self.noise = noise_for(self.scenario, self.job.seed, self.job.arm) if self.job.private else None
         self.ledger: Ledger | None = None
         self.curve: list[dict[str, Any]] = []
         self.notes: list[str] = []
 
-    def new_model(self) -> nn.Module:
-        """Return the model every arm starts from."""
-        return copy.deepcopy(self.blank)
+    def sites_of(self, number: int) -> list[int]:
+        """Return the numbers of a round's sites."""
+        return sites_of_round(self.scenario, self.job.seed, len(self.federation.sites), number)
 
-    def budget(self, sites: Mapping[int, tuple[str, float]]) -> Budget | None:
-        """Open the ledger of a private training, given {node: (site, expected batch)}."""
-        privacy, training = self.scenario.privacy, self.scenario.training
+    def budget(self, planned: Mapping[int, tuple[str, Plan]], rounds: int) -> Budget | None:
+        """Open the ledger of a private training, given {node: (site, plan)} and the most rounds a site is in."""
+        privacy = self.scenario.privacy
         if self.noise is None or privacy.delta is None or privacy.epsilon is None:
             return None
         self.ledger = Ledger(privacy.delta, privacy.neighbours)
-        planned = {
-            node: (name, Mechanism(training.sampling_rate, self.noise, privacy.clip, batch, training.local_steps))
-            for node, (name, batch) in sites.items()
-        }
-        return Budget(self.ledger, privacy.epsilon, planned)
+        mechanism = cache(_planned_mechanism)
+        return Budget(
+            self.ledger,
+            privacy.epsilon,
+            {node: (name, mechanism(todo)) for node, (name, todo) in planned.items()},
+            rounds,
+        )
+
+    def parts(self, vector: Tensor) -> Mapping[str, Tensor]:
+        """Return a model's vector as {name: parameter}."""
+        return parts_of(self.model, vector.to(self.device))
 
     def scores(self, models: Models, part: Literal["validation", "test"], sites: bool) -> pd.DataFrame:
         """Measure each site's rows with the model it would use."""
-        by_site = {site.name: models.get(site.name) or models[GLOBAL] for site in self.federation.sites}
-        return evaluate(self.blank, by_site, self.federation, part, sites)
+        by_site = {name: models.get(name) or models[GLOBAL] for name in self.federation.names}
+        return evaluate(self.model, by_site, self.federation, part, self.kind, sites)
 
     def end_round(self, number: int, models: Models) -> None:
         """Measure on the validation rows, and tell that a round is over."""
@@ -155,6 +191,11 @@ class _Progress:
         wanted, limit = self.scenario.training.rounds, self.scenario.privacy.epsilon
         if rounds < wanted:
             self.notes.append(f"stopped after {rounds} of {wanted} rounds: the next would exceed epsilon {limit:g}")
+
+
+def _planned_mechanism(todo: Plan) -> Mechanism:
+    assert todo.noise is not None
+    return Mechanism(todo.sampling_rate, todo.noise.multiplier, todo.noise.clip, todo.expected_batch, todo.steps)
 
 
 def run_job(scenario: Scenario, job: Job, observe: Callable[[], None]) -> Trained:
@@ -177,71 +218,89 @@ def run_job(scenario: Scenario, job: Job, observe: Callable[[], None]) -> Traine
 
 
 def _federated(progress: _Progress) -> Models:
-    scenario, job, sites = progress.scenario, progress.job, progress.federation.sites
+    scenario, job, names = progress.scenario, progress.job, progress.federation.names
     if not job.private:  # a site that is told of privacy does not answer without noise
         scenario = scenario.model_copy(update={"privacy": Privacy()})
     run_config: dict[str, Any] = {"scenario": scenario.model_dump_json(), "seed": job.seed, "arm": job.arm}
     if progress.noise is not None:
         run_config["noise-multiplier"] = progress.noise
-    execute = catalog.load("engines", scenario.engine).execute(catalog.client_app())
-    nodes = {node_of(site.number): (site.name, progress.batches[site.name]) for site in sites}
+    execute = catalog.load("engines", scenario.engine).execute(catalog.client_app(), scenario)
+    plans = {
+        node_of(number): (name, plan(scenario, expected_batch(scenario, name), progress.noise))
+        for number, name in enumerate(names)
+    }
     finished = run_rounds(
         strategy=Adapter(
             strategy_of(scenario),
-            weights={node: batch for node, (_, batch) in nodes.items()},
+            weights={node: todo.expected_batch for node, (_, todo) in plans.items()},
             fixed_denominator=job.private,
+            schedule=lambda number: [node_of(site) for site in progress.sites_of(number)],
         ),
-        grid=InProcessGrid(execute, len(sites), run_config),
-        initial=to_arrays(dict(progress.new_model().named_parameters())),
+        grid=InProcessGrid(execute, len(names), run_config),
+        initial=Flat(progress.start, Layout.of(progress.model)),
         rounds=scenario.training.rounds,
-        budget=progress.budget(nodes),
-        observe=lambda number, arrays: progress.end_round(number, {GLOBAL: to_parameters(arrays, progress.device)}),
+        budget=progress.budget(plans, _most_rounds(scenario, job.seed)),
+        observe=lambda number, arrays: progress.end_round(number, {GLOBAL: progress.parts(flatten(arrays))}),
     )
     for number, rejected in finished.rejected.items():
-        progress.notes += [f"round {number}: {nodes[one.node][0]} was left out: {one.reason}" for one in rejected]
+        progress.notes += [f"round {number}: {plans[one.node][0]} was left out: {one.reason}" for one in rejected]
     progress.end(finished.rounds)
-    return {GLOBAL: to_parameters(finished.arrays, progress.device)}
+    return {GLOBAL: progress.parts(flatten(finished.arrays))}
 
 
 def _centralized(progress: _Progress) -> Models:
-    return _train_alone(progress, {GLOBAL: (progress.federation.pooled(), sum(progress.batches.values()))})
+    """Train on all sites' rows; where a round has some of the sites only, each row joins a step that much less often."""
+    scenario, share = progress.scenario, _share(progress.scenario, progress.job.seed)
+    expected = share * sum(expected_batch(scenario, name) for name in progress.federation.names)
+    todo = plan(scenario, expected, progress.noise)
+    pooled = replace(todo, sampling_rate=share * todo.sampling_rate)
+    site = progress.federation.pooled()
+    return _train_alone(progress, {GLOBAL: (lambda: site, pooled)}, lambda number: [GLOBAL])
 
 
 def _local(progress: _Progress) -> Models:
-    return _train_alone(
-        progress, {site.name: (site, progress.batches[site.name]) for site in progress.federation.sites}
-    )
+    """Train a model for each site, in the rounds in which it would take part."""
+    scenario, federation = progress.scenario, progress.federation
+    sites = {}
+    for number, name in enumerate(federation.names):
+        todo = plan(scenario, expected_batch(scenario, name), progress.noise)
+        sites[name] = partial(federation.sites.__getitem__, number), todo
+    return _train_alone(progress, sites, lambda number: [federation.names[site] for site in progress.sites_of(number)])
 
 
-def _train_alone(progress: _Progress, sites: Mapping[str, tuple[Site, float]]) -> Models:
-    """Train a model for each of some sites, on its own rows, for as many rounds of steps as the federated arm has.
+def _train_alone(
+    progress: _Progress,
+    sites: Mapping[str, tuple[Callable[[], Site], Plan]],
+    keys_of: Callable[[int], list[str]],
+) -> Models:
+    """Train a model for each of some sites, on its own rows.
 
     Args:
         progress: The job.
-        sites: {name of the model: (site, expected batch)}.
+        sites: {name of the model: (its rows, what is done to them in a round)}.
+        keys_of: From the number of a round to the models that are trained in it.
     """
     scenario, job = progress.scenario, progress.job
     train_all = catalog.load("engines", scenario.engine).train_all
-    models = {key: progress.new_model() for key in sites}
-    parameters: Models = {key: dict(model.named_parameters()) for key, model in models.items()}  # follow the models
-    budget = progress.budget({site.number: (site.name, batch) for site, batch in sites.values()})
-    done = 0
+    vectors = dict.fromkeys(sites, progress.start)
+    numbered = {number: (key, todo) for number, (key, (_, todo)) in enumerate(sites.items())}
+    number_of = {key: number for number, (key, _) in numbered.items()}
+    most = scenario.training.rounds if GLOBAL in sites else _most_rounds(scenario, job.seed)
+    budget, done = progress.budget(numbered, most), 0
     for number in range(1, scenario.training.rounds + 1):
-        if budget and not budget.allows_next(scenario.training.rounds - done):
+        keys = keys_of(number)
+        if budget and not budget.allows(number_of[key] for key in keys):
             break
-        works = [
-            Work(
-                models[key],
-                site.train,
-                plan(scenario, batch, progress.noise),
-                Streams.of(scenario, job.seed, job.arm, site.name, number),
-            )
-            for key, (site, batch) in sites.items()
-        ]
-        for (site, _), mechanism in zip(sites.values(), train_all(works), strict=True):
-            if budget and mechanism:
-                budget.ledger.charge(site.name, number, mechanism)
+        works = []
+        for key in keys:
+            rows, todo = sites[key]
+            streams = Streams.of(scenario, job.seed, job.arm, rows().name, number)
+            works.append(Work(progress.model, vectors[key], rows().train, todo, streams, progress.losses))
+        for key, trained in zip(keys, train_all(works, scenario), strict=True):
+            vectors[key] = trained.parameters
+            if budget and trained.mechanism:
+                budget.ledger.charge(key if key != GLOBAL else "pooled", number, trained.mechanism)
         done = number
-        progress.end_round(number, parameters)
+        progress.end_round(number, {key: progress.parts(vector) for key, vector in vectors.items()})
     progress.end(done)
-    return parameters
+    return {key: progress.parts(vector) for key, vector in vectors.items()}

@@ -44,14 +44,14 @@ def card(what: str) -> Card:
 
 def _scenario_card(scenario: Scenario) -> Card:
     task: Task = catalog.load("tasks", scenario.task)
-    sites = _sites(task.load(), scenario.partition.by)
+    sites = _sites(task, scenario.partition.by)
     values = scenario.model_dump(exclude_none=True)
     text = f"{tomli_w.dumps(values)}\n# sites of {scenario.task}: {task.title}\n{_site_lines(sites)}"
     return Card(text, values | {"sites": sites})
 
 
 def _task_card(name: str, task: Task) -> Card:
-    sites = _sites(task.load(), "natural")
+    sites = _sites(task, "natural")
     columns = [{"name": c.name, "range": _range(c), "may be missing": c.missing} for c in task.columns]
     lines = [f"  {c['name']:<10} {c['range']}{', may be missing' if c['may be missing'] else ''}" for c in columns]
     head = f"{name}: {task.title}\ntarget: {task.outcome}\nsource: {task.source}\n\ncolumns (public ranges)"
@@ -66,7 +66,10 @@ def _code_card(name: str, thing: Any) -> Card:  # noqa: ANN401  a strategy class
     return Card(f"{about}\n{settings}".rstrip(), {"name": name, "about": about, "hyperparameters": fields})
 
 
-def _sites(rows: Rows, partition: str) -> dict[str, dict[str, Any]]:
+def _sites(task: Task, partition: str) -> dict[str, dict[str, Any]]:
+    if task.load is None:
+        return {}
+    rows = task.load()
     return {
         site: {"rows": len(members), "positive": round(float(np.mean(rows.target[members])), 3)}
         for site, members in PARTITIONS[partition](rows).items()
@@ -74,6 +77,8 @@ def _sites(rows: Rows, partition: str) -> dict[str, dict[str, Any]]:
 
 
 def _site_lines(sites: dict[str, dict[str, Any]]) -> str:
+    if not sites:
+        return "sites: as many as the scenario asks for (partition.by = 'made', partition.sites), made when needed"
     width = max(map(len, sites))
     lines = [
         f"  {site:<{width}}  {facts['rows']:>6} rows, {facts['positive']:.1%} positive" for site, facts in sites.items()

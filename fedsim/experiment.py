@@ -24,7 +24,7 @@ from fedsim.federation import federate
 from fedsim.mistakes import Interrupted, Mistake
 from fedsim.privacy.accounting import ACCOUNTANT
 from fedsim.scenario import Scenario, read
-from fedsim.training import best_device, check_rows_are_alone, expected_batches, new_model
+from fedsim.training import best_device, check_expected_batches, check_rows_are_alone, new_model
 
 Progress = Callable[[str, int, int], None]
 _DISTRIBUTIONS = ("fedsim-flower", "torch", "flwr", "opacus", "dp-accounting", "numpy", "pandas")
@@ -107,11 +107,12 @@ def _check(scenario: Scenario) -> None:
     device = best_device(scenario.device)
     strategy_of(scenario)
     federation = federate(scenario, scenario.seed, device)
-    expected_batches(scenario, federation)
+    check_expected_batches(scenario, federation)
     model = new_model(scenario, federation.sites[0], scenario.seed, device)
     if scenario.private:
         check_rows_are_alone(model, federation.sites[0].train)
-        noise_for(scenario)
+        for arm in scenario.arms:
+            noise_for(scenario, scenario.seed, arm)
 
 
 def _complete(folder: Path, scenario: Scenario, progress: Progress | None) -> results.Run:

@@ -5,7 +5,7 @@ The only module that touches what Flower does not make public (checked on flwr 1
 """
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from flwr.app import Context, Message, RecordDict
@@ -16,7 +16,7 @@ from flwr.supercore.task_identity import TaskIdentity
 FIRST_NODE = 2  # node 1 is the server's; sites follow in the order of their numbers
 _RUN, _SERVER_NODE, _TASK = 1, 1, 1
 
-Execute = Callable[[list[Message], list[Context]], list[Message]]
+Execute = Callable[[Sequence[Message], Sequence[Context]], list[Message]]
 
 
 def node_of(site_number: int) -> int:
@@ -37,16 +37,8 @@ class InProcessGrid(Grid):
         self._execute = execute
         self._sent = 0
         self._replies: dict[str, Message] = {}
-        self.contexts = {
-            node_of(number): Context(
-                run_id=_RUN,
-                node_id=node_of(number),
-                node_config={"partition-id": number, "num-partitions": sites},
-                state=RecordDict(),
-                run_config=dict(run_config),
-            )
-            for number in range(sites)
-        }
+        self._sites, self._run_config = sites, dict(run_config)
+        self._contexts: dict[int, Context] = {}
         self.set_run(Run.create_empty(_RUN))
 
     def set_run(self, run: Run) -> None:
@@ -65,20 +57,30 @@ class InProcessGrid(Grid):
         """Make a message to a node."""
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
-    def get_node_ids(self) -> Iterable[int]:
-        """Return the nodes, ascending."""
-        return list(self.contexts)
+    def get_node_ids(self) -> range:
+        """Return the nodes, ascending; what Flower declares is an Iterable, and a range is no work for 100 000."""
+        return range(FIRST_NODE, FIRST_NODE + self._sites)
+
+    def context(self, node: int) -> Context:
+        """Return what a node's ClientApp is given in every round; made when it is first asked for."""
+        if node not in self._contexts:
+            self._contexts[node] = Context(
+                run_id=_RUN,
+                node_id=node,
+                node_config={"partition-id": node - FIRST_NODE, "num-partitions": self._sites},
+                state=RecordDict(),
+                run_config=dict(self._run_config),
+            )
+        return self._contexts[node]
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Execute messages; return their ids, under which the replies wait."""
         pushed = list(messages)
         for message in pushed:
-            if message.metadata.dst_node_id not in self.contexts:
-                raise ValueError(f"expected a node in {list(self.contexts)}, got {message.metadata.dst_node_id}")
+            if message.metadata.dst_node_id not in self.get_node_ids():
+                raise ValueError(f"expected a node in {self.get_node_ids()}, got {message.metadata.dst_node_id}")
             message.metadata.__dict__["_message_id"] = self._next_id()
-            if message.has_content():
-                message.content = _own_copy(message.content)
-        contexts = [self.contexts[message.metadata.dst_node_id] for message in pushed]
+        contexts = [self.context(message.metadata.dst_node_id) for message in pushed]
         for message, reply in zip(pushed, self._execute(pushed, contexts) if pushed else [], strict=True):
             reply.metadata.__dict__["_message_id"] = self._next_id()
             self._replies[message.metadata.message_id] = reply
@@ -97,6 +99,6 @@ class InProcessGrid(Grid):
         return f"m{self._sent}"
 
 
-def _own_copy(content: RecordDict) -> RecordDict:
+def own_copy(content: RecordDict) -> RecordDict:
     """Copy the records, not the arrays: Flower's strategies put one RecordDict into all messages of a round."""
-    return RecordDict({name: type(record)(dict(record.items())) for name, record in content.items()})  # type: ignore[arg-type]
+    return RecordDict({name: record.copy() for name, record in content.items()})

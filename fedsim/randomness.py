@@ -1,16 +1,24 @@
 """Random streams derived from names, never from the order of calls.
 
-A stream is a Philox counter generator whose 128-bit key is a hash of (seed, purpose, place). Two different names give
-independent streams, the same name gives the same stream in every process and on every engine, and nothing touches
-the global generators. torch's CPU generator keeps 32 bits of its seed, too few for a million (site, round) streams.
+The key of a stream is a 128-bit hash of (seed, purpose, place). Two different names give independent streams, the same
+name gives the same stream in every process and on every engine, and nothing touches the global generators.
+
+``stream`` gives numpy's generator. What is drawn for every site in every step, its batches and its noise, comes as
+``Words``: AES in counter mode, which is fast, starts in microseconds and can't be continued by who has seen a part of it
+(torch's CPU generator keeps 32 bits of its seed, and 624 outputs of its Mersenne twister give away the rest).
 """
 
 import hashlib
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 import torch
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
+from torch import Tensor
+
+_AT_ONCE = 2**16  # words that are turned into normal numbers together: they stay in the cache
 
 
 def stream(seed: int, purpose: str, *place: int | str) -> np.random.Generator:
@@ -18,7 +26,7 @@ def stream(seed: int, purpose: str, *place: int | str) -> np.random.Generator:
 
     Args:
         seed: The scenario's seed.
-        purpose: What the numbers are for, e.g. ``"noise"`` or ``"batches"``. Purposes never share a stream.
+        purpose: What the numbers are for, e.g. ``"split"`` or ``"sites"``. Purposes never share a stream.
         place: Where they are used, e.g. site name and round. ``1`` and ``"1"`` are different places.
     """
     return np.random.Generator(np.random.Philox(key=int.from_bytes(_digest(seed, purpose, place, 16), "big")))
@@ -40,6 +48,76 @@ def global_seed(seed: int) -> Iterator[None]:
         yield
     finally:
         torch.set_rng_state(before)
+
+
+class Words:
+    """A stream of random 32-bit words: AES-128 in counter mode."""
+
+    def __init__(self, key: bytes) -> None:
+        self.key = key
+        self._encryptor: CipherContext | None = None
+
+    @classmethod
+    def of(cls, seed: int, purpose: str, *place: int | str) -> "Words":
+        """Return the stream of one purpose at one place."""
+        return cls(_digest(seed, purpose, place, 16))
+
+    def again(self) -> "Words":
+        """Return this stream from its start."""
+        return Words(self.key)
+
+    def draw(self, count: int) -> np.ndarray:
+        """Return the next words, uint32 (count,)."""
+        if self._encryptor is None:
+            self._encryptor = Cipher(algorithms.AES(self.key), modes.CTR(bytes(16))).encryptor()
+        return np.frombuffer(self._encryptor.update(bytes(4 * count)), np.uint32)
+
+
+def choose(words: np.ndarray, rate: float) -> np.ndarray:
+    """Return which of some random words make a choice of probability ``rate``, bool of the same shape.
+
+    The probability is ``rate`` rounded down to a multiple of 2^-32: never more than is accounted for.
+    """
+    threshold = math.floor(rate * 2**32)
+    return words <= threshold - 1 if threshold else np.zeros(words.shape, bool)
+
+
+class Normals:
+    """Standard normal numbers from several streams side by side.
+
+    On the CPU by the method of Box and Muller (1958, https://doi.org/10.1214/aoms/1177706645) from 31 bits for the radius
+    and 32 for the angle, so that no number is farther from 0 than 6.66. On CUDA by the device's Philox generators, one
+    for each stream, with 63 bits of its key.
+    """
+
+    def __init__(self, streams: Sequence[Words], device: torch.device) -> None:
+        self._streams = streams
+        self._generators: list[torch.Generator] = []
+        if device.type == "cuda":
+            self._generators = [
+                torch.Generator(device).manual_seed(int.from_bytes(one.key[:8], "big") >> 1) for one in streams
+            ]
+
+    def fill(self, out: Tensor) -> None:
+        """Draw the next numbers of every stream into ``out``, float32 (streams, numbers)."""
+        for row, generator in zip(out, self._generators, strict=False):
+            row.normal_(generator=generator)
+        if not self._generators:
+            pairs = (out.shape[1] + 1) // 2
+            block = max(1, _AT_ONCE // (2 * pairs + 1))
+            for start in range(0, len(out), block):
+                words = np.stack([one.draw(2 * pairs) for one in self._streams[start : start + block]])
+                _box_muller(words, out[start : start + block])
+
+
+def _box_muller(words: np.ndarray, out: Tensor) -> None:
+    """Turn uint32 (streams, 2 * pairs) into float32 (streams, 2 * pairs or one less)."""
+    pairs = words.shape[1] // 2
+    bits = torch.from_numpy(words.view(np.int32))
+    radius = (bits[:, :pairs] & 0x7FFFFFFF).float().add_(0.5).mul_(2**-31).log_().mul_(-2).sqrt_()
+    angle = bits[:, pairs:].float().mul_(math.pi * 2**-31)
+    torch.mul(radius, angle.cos(), out=out[:, :pairs])
+    torch.mul(radius[:, : out.shape[1] - pairs], angle[:, : out.shape[1] - pairs].sin_(), out=out[:, pairs:])
 
 
 def _digest(seed: int, purpose: str, place: tuple[int | str, ...], size: int) -> bytes:

@@ -1,7 +1,15 @@
-"""Between torch and Flower's records."""
+"""Between torch and Flower's records.
 
-from collections.abc import Mapping
-from dataclasses import asdict
+Inside one process a model is one vector, (params,), and goes from site to server as it is: a ``Flat`` record looks like
+any ArrayRecord to a Flower strategy, but encodes an array only when its bytes are asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property, lru_cache
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -14,30 +22,97 @@ ARRAYS, CONFIG, METRICS, MECHANISM = "arrays", "config", "metrics", "mechanism"
 WEIGHT, ROUND = "num-examples", "server-round"  # Flower's own words, so that its strategies understand our replies
 
 
-def to_arrays(parameters: Mapping[str, Tensor]) -> ArrayRecord:
-    """Encode named parameters."""
-    return ArrayRecord({name: Array(value.detach().cpu().numpy()) for name, value in parameters.items()})
+@dataclass(frozen=True)
+class Layout:
+    """How a vector is divided into named parameters, float32: (name, shape, start, stop) of each."""
+
+    parts: tuple[tuple[str, tuple[int, ...], int, int], ...]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Layout:
+        """Return the layout of a model's parameters, in their order; one object for one architecture."""
+        if model not in _layouts:
+            _layouts[model] = cls.made({name: tuple(value.shape) for name, value in model.named_parameters()})
+        return _layouts[model]
+
+    @classmethod
+    def made(cls, shapes: Mapping[str, tuple[int, ...]]) -> Layout:
+        """Return the layout of {name: shape}."""
+        return _layout(tuple(shapes.items()))
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return {name: shape}."""
+        return {name: shape for name, shape, _, _ in self.parts}
 
 
-def to_parameters(arrays: ArrayRecord, device: str = "cpu") -> dict[str, Tensor]:
-    """Decode named parameters."""
-    return {name: torch.from_numpy(array.numpy()).to(device) for name, array in arrays.items()}
+_layouts: WeakKeyDictionary[nn.Module, Layout] = WeakKeyDictionary()
 
 
-def load_into(model: nn.Module, arrays: ArrayRecord) -> None:
-    """Set a model's parameters."""
-    with torch.no_grad():
-        for name, value in to_parameters(arrays).items():
-            model.get_parameter(name).copy_(value)
+@lru_cache(maxsize=64)
+def _layout(shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> Layout:
+    stops = np.cumsum([int(np.prod(shape)) for _, shape in shapes]).tolist()
+    return Layout(tuple((*shape, start, stop) for shape, start, stop in zip(shapes, [0, *stops], stops, strict=False)))
+
+
+class _Part(Array):
+    """A part of a vector that looks like an Array; its bytes are made when they are asked for."""
+
+    def __init__(self, vector: Tensor, shape: tuple[int, ...], start: int, stop: int) -> None:
+        self.dtype, self.shape, self.stype = "float32", shape, "numpy.ndarray"
+        self._of = (vector, start, stop)
+
+    @cached_property
+    def data(self) -> bytes:  # type: ignore[override]
+        """The array as Flower encodes it."""
+        return Array(self.numpy()).data
+
+    def numpy(self) -> np.ndarray:
+        """Return a copy of the values."""
+        vector, start, stop = self._of
+        return vector[start:stop].cpu().numpy().reshape(self.shape).copy()
+
+
+class Flat(ArrayRecord):
+    """A model as one vector, float32 (params,). Who sets or deletes an array makes it an ordinary ArrayRecord."""
+
+    def __init__(self, vector: Tensor, layout: Layout) -> None:
+        super().__init__()
+        self.vector: Tensor | None = vector
+        self.layout = layout
+        for name, shape, start, stop in layout.parts:
+            super().__setitem__(name, _Part(vector, shape, start, stop))
+
+    def copy(self) -> ArrayRecord:
+        """Return a record that can be changed without changing this one."""
+        return super().copy() if self.vector is None else Flat(self.vector, self.layout)
+
+    def __setitem__(self, key: str, value: Array) -> None:
+        self.vector = None
+        super().__setitem__(key, value)
+
+    def __delitem__(self, key: str) -> None:
+        self.vector = None
+        super().__delitem__(key)
+
+
+def vector_in(arrays: ArrayRecord) -> Tensor | None:
+    """Return the vector of a Flat record that is still one; None of any other record."""
+    return arrays.__dict__.get("vector")
 
 
 def flatten(arrays: ArrayRecord) -> Tensor:
     """Return all parameters as one vector, (params,)."""
-    return torch.cat([value.reshape(-1) for value in to_parameters(arrays).values()])
+    vector = vector_in(arrays)
+    if vector is not None:
+        return vector
+    return torch.cat([torch.from_numpy(array.numpy()).reshape(-1) for array in arrays.values()])
 
 
 def unflatten(vector: Tensor, like: ArrayRecord) -> ArrayRecord:
     """Return a vector as parameters with the names, shapes and types of another record."""
+    if isinstance(like, Flat) and vector_in(like) is not None:
+        return Flat(vector.float(), like.layout)
     values, start = {}, 0
     for name, array in like.items():
         size = int(np.prod(array.shape))
@@ -47,9 +122,25 @@ def unflatten(vector: Tensor, like: ArrayRecord) -> ArrayRecord:
     return ArrayRecord(values)
 
 
+def stacked(vectors: Sequence[Tensor]) -> Tensor:
+    """Return vectors (params,) as a matrix (vectors, params), without a copy where they are rows of one in this order."""
+    base, size, first = vectors[0]._base, len(vectors[0]), int(vectors[0].storage_offset())
+    if base is not None and base.dim() == 2 and base.is_contiguous() and base.shape[1] == size:
+        places = [(vector._base is base, vector.storage_offset()) for vector in vectors]
+        if places == [(True, first + size * number) for number in range(len(vectors))]:
+            start = first // size
+            return base[start : start + len(vectors)]
+    return torch.stack([*vectors])
+
+
+@lru_cache(maxsize=256)
+def _mechanism_record(mechanism: Mechanism) -> ConfigRecord:
+    return ConfigRecord(asdict(mechanism))
+
+
 def from_mechanism(mechanism: Mechanism) -> ConfigRecord:
     """Encode what a site did to its rows."""
-    return ConfigRecord(asdict(mechanism))
+    return _mechanism_record(mechanism).copy()
 
 
 def to_mechanism(record: ConfigRecord) -> Mechanism:

@@ -21,22 +21,28 @@ class Budget:
         ledger: Where every release is written down.
         epsilon: The most any site may spend.
         planned: {node: (site, what it does to its rows in one round)}.
+        rounds: The most rounds that any site is to take part in.
     """
 
     ledger: Ledger
     epsilon: float
     planned: Mapping[int, tuple[str, Mechanism]]
+    rounds: int
 
-    def allows(self, rounds: int) -> bool:
-        """Whether every site may take part in so many more rounds."""
+    def allows(self, nodes: Iterable[int]) -> bool:
+        """Whether each of some nodes may take part in one more round.
+
+        Asks first for all the rounds that are left: their epsilon is the same in every round, and costly to compute.
+        """
+        planned = (self.planned[node] for node in nodes)
+        alike = {(self.ledger.spent(site), self.ledger.rounds(site), mechanism) for site, mechanism in planned}
         return all(
-            self.ledger.epsilon(site, replace(mechanism, steps=rounds * mechanism.steps)) <= self.epsilon
-            for site, mechanism in self.planned.values()
+            any(
+                self.ledger.epsilon_of(spent, replace(mechanism, steps=rounds * mechanism.steps)) <= self.epsilon
+                for rounds in (max(1, self.rounds - done), 1)
+            )
+            for spent, done, mechanism in alike
         )
-
-    def allows_next(self, rounds_left: int) -> bool:
-        """Whether the next round may be run. Asks first for all that are left: epsilon grows, and is costly."""
-        return self.allows(rounds_left) or self.allows(1)
 
     def charge(self, round_number: int, reply: Message) -> None:
         """Write down what a reply released: what the site says it did, or the plan if it doesn't say properly.
@@ -45,7 +51,7 @@ class Budget:
         """
         site, planned = self.planned[reply.metadata.src_node_id]
         try:
-            did = to_mechanism(reply.content.config_records[MECHANISM])  # an error reply has no content: ValueError
+            did = to_mechanism(reply.content[MECHANISM])  # type: ignore[arg-type]  an error reply has none: ValueError
         except (KeyError, TypeError, ValueError):
             did = planned
         self.ledger.charge(site, round_number, did)
@@ -83,14 +89,14 @@ def run_rounds(
     """
     arrays, rejected, done = initial, {}, 0
     for number in range(1, rounds + 1):
-        if budget and not budget.allows_next(rounds - done):
-            break
         messages = list(strategy.configure_train(number, arrays, ConfigRecord(), grid))
+        asked = [message.metadata.dst_node_id for message in messages]
+        if budget and not budget.allows(asked):
+            break
         replies = list(grid.send_and_receive(messages))
         if budget:
             for reply in replies:
                 budget.charge(number, reply)
-        asked = [message.metadata.dst_node_id for message in messages]
         usable, rejected[number] = screen(replies, arrays, asked)
         if not usable:
             raise RunFailed(f"round {number}: no site sent a usable model\n{_reasons(rejected[number])}")
@@ -104,4 +110,11 @@ def run_rounds(
 
 
 def _reasons(rejected: Iterable[Rejected]) -> str:
-    return "\n".join(f"  node {one.node}: {one.reason}" for one in rejected)
+    nodes: dict[str, list[int]] = {}
+    for one in rejected:
+        nodes.setdefault(one.reason, []).append(one.node)
+    return "\n".join(f"  {_few(numbers)}: {reason}" for reason, numbers in nodes.items())
+
+
+def _few(nodes: list[int]) -> str:
+    return f"node {nodes[0]}" + (f" and {len(nodes) - 1} more" if len(nodes) > 1 else "")

@@ -1,9 +1,11 @@
 """Scenarios: TOML files that say what is run. A file from a stranger is only data."""
 
+import hashlib
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -46,9 +48,16 @@ class _Section(BaseModel):
 
 
 class Partition(_Section):
-    """Which rows belong to which site."""
+    """Which rows belong to which site: the sites the data has, or as many as wanted where rows are made up for them."""
 
-    by: Literal["natural"] = "natural"
+    by: Literal["natural", "made"] = "natural"
+    sites: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+
+    @model_validator(mode="after")
+    def _sites_are_made(self) -> "Partition":
+        if (self.by == "made") != (self.sites is not None):
+            raise ValueError(f"expected sites beside by = 'made' and only there, got by = {self.by!r}")
+        return self
 
 
 class Split(_Section):
@@ -93,6 +102,7 @@ class Training(_Section):
         Discriminator(lambda value: "one for each site" if isinstance(value, dict) else "one number"),
     ] = 64.0
     optimizer: Optimizer = Optimizer()
+    sites_per_round: Annotated[int, Field(ge=1)] | None = None
 
 
 class Strategy(_Section):
@@ -127,7 +137,8 @@ class Scenario(_Section):
     title: Annotated[str, Field(min_length=1, max_length=120)]
     about: str = ""
     task: Annotated[str, _known("tasks")]
-    engine: Annotated[str, _known("engines")] = "serial"
+    engine: Annotated[str, _known("engines")] = "cohort"
+    cohort_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     arms: Annotated[list[Arm], Field(min_length=1), AfterValidator(_no_twins)] = ["federated", "centralized", "local"]
     seed: Annotated[int, Field(ge=0, lt=2**62)] = 0
@@ -137,6 +148,12 @@ class Scenario(_Section):
     training: Training = Training()
     strategy: Strategy = Strategy()
     privacy: Privacy = Privacy()
+
+    @cached_property
+    def release(self) -> str:
+        """A name for all that shapes what leaves a site; two scenarios that differ in it share no noise."""
+        shapes = self.model_dump_json(include={"task", "partition", "split", "training", "strategy", "privacy"})
+        return hashlib.blake2b(shapes.encode(), digest_size=16).hexdigest()
 
     @property
     def private(self) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from flwr.app import ArrayRecord, Message
 
-from fedsim.records import ARRAYS, METRICS, WEIGHT
+from fedsim.records import ARRAYS, METRICS, WEIGHT, Flat, stacked, vector_in
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,16 @@ def screen(replies: Iterable[Message], sent: ArrayRecord, asked: Iterable[int]) 
     usable: dict[int, Message] = {}
     rejected = []
     waiting = set(asked)
-    for reply in sorted(replies, key=lambda reply: reply.metadata.src_node_id):
+    replies = sorted(replies, key=lambda reply: reply.metadata.src_node_id)
+    faults = _flat_faults(replies, sent)
+    for reply in replies:
         node = reply.metadata.src_node_id
         if node in usable:
             reason = "replied twice"
         elif node not in waiting:
             reason = "was not asked"
         else:
-            reason = _fault(reply, sent)
+            reason = _fault(reply, sent, faults)
         if reason:
             rejected.append(Rejected(node, reason))
         else:
@@ -50,7 +52,23 @@ def screen(replies: Iterable[Message], sent: ArrayRecord, asked: Iterable[int]) 
     return list(usable.values()), rejected
 
 
-def _fault(reply: Message, sent: ArrayRecord) -> str:
+def _flat_faults(replies: list[Message], sent: ArrayRecord) -> dict[int, str]:
+    """Return what is wrong with the vectors in one go: {id of a Flat record with the sent one's layout: fault or nothing}."""
+    if not isinstance(sent, Flat):
+        return {}
+    records = [record for reply in replies if reply.has_content() for record in reply.content.values()]
+    alike = [one for one in records if isinstance(one, Flat) and one.layout is sent.layout]
+    vectors = {id(one): vector for one in alike if (vector := vector_in(one)) is not None}
+    if not vectors:
+        return {}
+    spoiled = (~stacked([*vectors.values()]).isfinite()).sum(1).tolist()
+    return {
+        number: f"expected finite numbers, got {count} NaN or Inf" if count else ""
+        for number, count in zip(vectors, spoiled, strict=True)
+    }
+
+
+def _fault(reply: Message, sent: ArrayRecord, faults: dict[int, str]) -> str:
     """Return what is wrong with a reply, or nothing."""
     if reply.has_error():
         return f"failed: {reply.error.reason}"
@@ -63,7 +81,8 @@ def _fault(reply: Message, sent: ArrayRecord) -> str:
     weight = metrics[METRICS].get(WEIGHT)
     if not isinstance(weight, int | float) or not 0 < weight < math.inf:
         return f"{WEIGHT}: expected a finite number > 0, got {weight}"
-    return _array_fault(arrays[ARRAYS], sent)
+    found = faults.get(id(arrays[ARRAYS]))
+    return _array_fault(arrays[ARRAYS], sent) if found is None else found
 
 
 def _array_fault(got: ArrayRecord, sent: ArrayRecord) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fedsim.losses import Kind
 from fedsim.tables import Column
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ class Rows:
 
     Attributes:
         inputs: Model inputs, float32 (rows, ...), all finite.
-        target: 0 or 1, float32 (rows,).
+        target: 0 or 1, float32 (rows,), or class numbers from 0 on, int64 (rows,).
         site: The natural site of each row, str (rows,).
     """
 
@@ -31,20 +32,25 @@ class Rows:
 
 @dataclass(frozen=True)
 class Task:
-    """Data, public ranges and model of one binary outcome; the loss is the log loss, the metric the AUC.
+    """Data, public ranges and model of one outcome; the loss is the log loss, the metric the AUC.
 
     Attributes:
         title: One line.
         outcome: What a target of 1 means.
         source: Authors, year, origin and licence of the data.
         columns: The features with their public ranges.
+        model: Makes the model for the shape of a row, e.g. ``model(30)`` or ``model(3, 32, 32)``; it maps (rows, ...) to
+            logits: (rows, 1) of a binary outcome, else (rows, classes); then the AUC is the mean of each class's.
         load: Reads the data.
-        model: Makes the model for a number of inputs; it maps (rows, inputs) to logits (rows, 1).
+        make: Makes the rows of the site of a number, when they are needed, in place of ``load``.
+        kind: Whether the outcome is ``binary`` or one of several ``classes``.
     """
 
     title: str
     outcome: str
     source: str
     columns: tuple[Column, ...]
-    load: Callable[[], Rows]
-    model: Callable[[int], nn.Module]
+    model: Callable[..., nn.Module]
+    load: Callable[[], Rows] | None = None
+    make: Callable[[int], tuple[np.ndarray, np.ndarray]] | None = None
+    kind: Kind = "binary"

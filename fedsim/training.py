@@ -6,20 +6,21 @@ None of them follows from how many rows the site has: otherwise the update would
 
 from __future__ import annotations
 
+import copy
 import warnings
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from fedsim import catalog
 from fedsim.federation import Examples, Federation, Site
+from fedsim.losses import LOSSES, RowLosses
 from fedsim.mistakes import Mistake
 from fedsim.privacy.ledger import Mechanism
-from fedsim.randomness import global_seed, stream, torch_seed
+from fedsim.randomness import Words, choose, global_seed, torch_seed
 from fedsim.scenario import Optimizer, Scenario
 
 
@@ -46,8 +47,8 @@ class Plan:
 class Streams:
     """The randomness of one site in one round; ``layers`` is the seed of layers that draw, such as dropout."""
 
-    batches: np.random.Generator
-    noise: np.random.Generator
+    batches: Words
+    noise: Words
     layers: int = 0
 
     @classmethod
@@ -57,40 +58,65 @@ class Streams:
         Arms and variants of a scenario share batches, for a fair comparison. No two releases share noise: its name
         holds all that shapes the release, or two runs that differ in epsilon alone could be subtracted.
         """
-        release = scenario.model_dump_json(include={"task", "partition", "split", "training", "strategy", "privacy"})
         return cls(
-            batches=stream(seed, "batches", site, round_number),
-            noise=stream(seed, "noise", release, arm, site, round_number),
+            batches=Words.of(seed, "batches", site, round_number),
+            noise=Words.of(seed, "noise", scenario.release, arm, site, round_number),
             layers=torch_seed(seed, "layers", site, round_number),
         )
 
 
 @dataclass(frozen=True)
 class Work:
-    """One site's task in one round: the model that came, the site's rows, what to do, and the randomness for it."""
+    """One site's task in one round.
+
+    Attributes:
+        model: The architecture; its own parameters don't count and don't change.
+        start: The parameters to start from, float32 (params,), in the order of the model's ``parameters()``.
+        examples: The site's rows.
+        plan: What to do.
+        streams: The randomness for it.
+        losses: What is minimized.
+    """
 
     model: nn.Module
+    start: Tensor
     examples: Examples
     plan: Plan
     streams: Streams
+    losses: RowLosses
+
+    def again(self) -> Work:
+        """Return this work with its streams at their start."""
+        fresh = replace(self.streams, batches=self.streams.batches.again(), noise=self.streams.noise.again())
+        return replace(self, streams=fresh)
 
 
-def expected_batches(scenario: Scenario, federation: Federation) -> dict[str, float]:
-    """Return {site: expected batch}, which also is the site's public weight in the aggregation.
+@dataclass(frozen=True)
+class Done:
+    """What came of a work: parameters (params,), and what was done to the rows, or None if that was not private."""
+
+    parameters: Tensor
+    mechanism: Mechanism | None
+
+
+def expected_batch(scenario: Scenario, site: str) -> float:
+    """Return a site's expected batch, which also is its public weight in the aggregation."""
+    declared = scenario.training.expected_batch
+    return declared[site] if isinstance(declared, dict) else float(declared)
+
+
+def check_expected_batches(scenario: Scenario, federation: Federation) -> None:
+    """Make sure that a table of expected batches is for the sites there are.
 
     Raises:
-        Mistake: The scenario's table names other sites than there are.
+        Mistake: It names others, or not all.
     """
     declared = scenario.training.expected_batch
-    names = [site.name for site in federation.sites]
-    if isinstance(declared, dict):
-        if sorted(declared) != sorted(names):
-            raise Mistake(
-                f"training.expected_batch: expected one number for each of {', '.join(names)}, "
-                f"got them for {', '.join(declared)}"
-            )
-        return dict(declared)
-    return dict.fromkeys(names, float(declared))
+    if isinstance(declared, dict) and sorted(declared) != sorted(federation.names):
+        raise Mistake(
+            f"training.expected_batch: expected one number for each of {', '.join(federation.names)}, "
+            f"got them for {', '.join(declared)}"
+        )
 
 
 def plan(scenario: Scenario, expected_batch: float, noise_multiplier: float | None) -> Plan:
@@ -111,12 +137,7 @@ def check_rows_are_alone(model: nn.Module, examples: Examples) -> None:
     Raises:
         Mistake: It does depend on them, or the model can't take a batch of no rows.
     """
-    random = torch.Generator().manual_seed(0)
-    shape = examples.inputs.shape[1:]
-    if examples.inputs.is_floating_point():
-        rows = torch.randn(4, *shape, generator=random).to(examples.inputs)
-    else:
-        rows = examples.inputs[:4]
+    rows = some_rows(examples)
     model.eval()
     with torch.no_grad():
         together, alone = model(rows), [model(rows[index : index + 1]) for index in range(len(rows))]
@@ -128,6 +149,14 @@ def check_rows_are_alone(model: nn.Module, examples: Examples) -> None:
         raise Mistake(
             "task: expected a model whose output for a row depends on that row alone, got one that mixes rows"
         )
+
+
+def some_rows(examples: Examples) -> Tensor:
+    """Return four rows to try a model on, (4, ...): made up where inputs are floats, so that no one's row is used."""
+    if not examples.inputs.is_floating_point():
+        return examples.inputs[torch.arange(4) % len(examples)]
+    random = torch.Generator().manual_seed(0)
+    return torch.randn(4, *examples.inputs.shape[1:], generator=random).to(examples.inputs)
 
 
 def best_device(wanted: str) -> str:
@@ -148,7 +177,7 @@ def new_model(scenario: Scenario, site: Site, seed: int, device: str) -> nn.Modu
         Mistake: The model can't be trained as asked: it has buffers, or a layer that mixes rows (BatchNorm).
     """
     with global_seed(torch_seed(seed, "initial weights")):  # layers draw them from the global generator
-        model: nn.Module = catalog.load("tasks", scenario.task).model(site.train.inputs.shape[1])
+        model: nn.Module = catalog.load("tasks", scenario.task).model(*site.train.inputs.shape[1:])
     for name, layer in model.named_modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm) or [*layer.buffers(recurse=False)]:
             raise Mistake(
@@ -158,15 +187,29 @@ def new_model(scenario: Scenario, site: Site, seed: int, device: str) -> nn.Modu
     return model.to(device)
 
 
-def train(work: Work) -> Mechanism | None:
-    """Train a work's model in place. Return what was done to the rows, or None if that was not private."""
-    optimizer = new_optimizer(work.plan.optimizer, work.model.parameters())
-    work.model.train()
+def losses_of(scenario: Scenario) -> RowLosses:
+    """Return the loss of the scenario's task."""
+    return LOSSES[catalog.load("tasks", scenario.task).kind]
+
+
+def parts_of(model: nn.Module, vector: Tensor) -> dict[str, Tensor]:
+    """Return a vector of all parameters (params,) as {name: view of it}."""
+    parts = vector.split([value.numel() for value in model.parameters()])
+    return {name: part.view(value.shape) for (name, value), part in zip(model.named_parameters(), parts, strict=True)}
+
+
+def train(work: Work) -> Done:
+    """Do a work: train a copy of its model."""
+    model = copy.deepcopy(work.model).train()
+    vector_to_parameters(work.start, model.parameters())
+    mechanism = None
     with global_seed(work.streams.layers):  # dropout draws from the global generator
         if work.plan.noise is None:
-            _train_plainly(work, optimizer)
-            return None
-        return _train_privately(work, work.plan.noise, optimizer)
+            _train_plainly(work, model)
+        else:
+            model = _with_opacus_layers(model)
+            mechanism = _train_privately(work, work.plan.noise, model)
+    return Done(parameters_to_vector(_in_order_of(work.model, model)).detach(), mechanism)
 
 
 def new_optimizer(chosen: Optimizer, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
@@ -176,28 +219,28 @@ def new_optimizer(chosen: Optimizer, parameters: Iterable[Tensor]) -> torch.opti
     return torch.optim.SGD(parameters, lr=chosen.lr, momentum=chosen.momentum, weight_decay=chosen.weight_decay)
 
 
-def _train_plainly(work: Work, optimizer: torch.optim.Optimizer) -> None:
-    for _ in range(work.plan.steps):
+def _train_plainly(work: Work, model: nn.Module) -> None:
+    optimizer = new_optimizer(work.plan.optimizer, model.parameters())
+    for batch in poisson_batches(work):
         optimizer.zero_grad()
-        batch = poisson_batch(work.examples, work.plan.sampling_rate, work.streams.batches)
-        (_summed_loss(work.model, batch) / work.plan.expected_batch).backward()
+        (work.losses(model(batch.inputs), batch.target).sum() / work.plan.expected_batch).backward()
         optimizer.step()
 
 
-def _train_privately(work: Work, noise: Noise, optimizer: torch.optim.Optimizer) -> Mechanism:
+def _train_privately(work: Work, noise: Noise, model: nn.Module) -> Mechanism:
     from opacus import GradSampleModule  # takes two seconds: only private runs wait for it
 
     from fedsim.privacy.optimizer import SiteOptimizer
 
-    wrapped = GradSampleModule(work.model, batch_first=True, loss_reduction="sum")
+    wrapped = GradSampleModule(model, batch_first=True, loss_reduction="sum")
+    optimizer = new_optimizer(work.plan.optimizer, _in_order_of(work.model, model))
     private = SiteOptimizer(optimizer, noise.multiplier, noise.clip, work.plan.expected_batch, work.streams.noise)
     try:
-        for _ in range(work.plan.steps):
+        for batch in poisson_batches(work):
             private.zero_grad()
-            batch = poisson_batch(work.examples, work.plan.sampling_rate, work.streams.batches)
             with warnings.catch_warnings():  # torch tells Opacus' hooks that the inputs need no gradient: they don't
                 warnings.filterwarnings("ignore", message="Full backward hook is firing")
-                _summed_loss(wrapped, batch).backward()
+                work.losses(wrapped(batch.inputs), batch.target).sum().backward()
             private.rows = len(batch)
             private.step()
     finally:
@@ -205,12 +248,31 @@ def _train_privately(work: Work, noise: Noise, optimizer: torch.optim.Optimizer)
     return private.mechanism(work.plan.sampling_rate)
 
 
-def poisson_batch(examples: Examples, rate: float, batches: np.random.Generator) -> Examples:
-    """Return a batch every row joins with probability ``rate``, on its own; it may be empty."""
-    chosen = torch.from_numpy(batches.random(len(examples)) < rate).to(examples.target.device)
-    return Examples(examples.inputs[chosen], examples.target[chosen])
+def _with_opacus_layers(module: nn.Module) -> nn.Module:
+    """Return a module with Opacus' GRU and LSTM in place of torch's, of which there are no gradients by row."""
+    if isinstance(module, nn.GRU | nn.LSTM):
+        from opacus.layers import DPGRU, DPLSTM
+
+        same = ("input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional")
+        kind = DPLSTM if isinstance(module, nn.LSTM) else DPGRU
+        replacement = kind(**{name: getattr(module, name) for name in same})
+        replacement.load_state_dict(module.state_dict())
+        return replacement.to(module.weight_ih_l0.device)  # type: ignore[union-attr, arg-type]
+    for name, child in module.named_children():
+        setattr(module, name, _with_opacus_layers(child))
+    return module
 
 
-def _summed_loss(model: nn.Module, batch: Examples) -> Tensor:
-    logits = model(batch.inputs).squeeze(1)
-    return functional.binary_cross_entropy_with_logits(logits, batch.target, reduction="sum")
+def _in_order_of(model: nn.Module, trained: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters of a trained copy in the order of the model's, which Opacus' layers change."""
+    own = dict(trained.named_parameters())
+    return [own[name] for name, _ in model.named_parameters()]
+
+
+def poisson_batches(work: Work) -> Iterator[Examples]:
+    """Yield a batch for each step, which every row joins with the sampling rate, on its own; it may be empty."""
+    rows = work.examples
+    for _ in range(work.plan.steps):
+        chosen = choose(work.streams.batches.draw(len(rows)), work.plan.sampling_rate)
+        numbers = torch.from_numpy(chosen.nonzero()[0]).to(rows.target.device)
+        yield Examples(rows.inputs[numbers], rows.target[numbers])

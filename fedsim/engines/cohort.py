@@ -1,24 +1,31 @@
-"""All sites of a round at once, as one stacked model, with exact per-row clipping."""
+"""All sites of a round at once, as stacked models, with exact per-row clipping."""
 
-import copy
 import logging
+import os
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from typing import Protocol, runtime_checkable
+from weakref import WeakKeyDictionary
 
+import torch
 from flwr.app import Context, Message, MessageType
 from flwr.clientapp import ClientApp
+from torch import Tensor, nn
 
-from fedsim.cohort import bytes_of_site, same_steps, train_together
+from fedsim.cohort import Cost, check_rules, same_steps, train_together
 from fedsim.engines import serial
 from fedsim.grid import Execute
 from fedsim.mistakes import Mistake
-from fedsim.privacy.ledger import Mechanism
-from fedsim.training import Work
+from fedsim.scenario import Scenario
+from fedsim.stacked import NoRule
+from fedsim.training import Done, Work
 
-_MEMORY = 2**30  # bytes that a stack may take, roughly; the cut changes results by rounding only
+_MEMORY = 2**28  # bytes that one stack may take, roughly
+_PRODUCTS = 2**22  # multiplications in a step that are worth a stack, and so perhaps a thread, of their own
+_STACKS = 16  # the most stacks that are made for the sake of threads
+_costs: WeakKeyDictionary[nn.Module, Cost | NoRule] = WeakKeyDictionary()
 _log = logging.getLogger("fedsim")
 
 
@@ -30,68 +37,122 @@ class InHalves(Protocol):
         """Return what a train message asks of this site."""
         ...
 
-    def answer(self, message: Message, work: Work, mechanism: Mechanism | None) -> Message:
+    def answer(self, message: Message, work: Work, done: Done) -> Message:
         """Return the reply that sends the trained model back."""
         ...
 
 
-def execute(app: ClientApp) -> Execute:
+def execute(app: ClientApp, scenario: Scenario) -> Execute:
     """Return what executes a round's train messages together, and other messages one by one.
 
     A ClientApp that is not ``InHalves`` is run one site after another.
     """
-    one_by_one = serial.execute(app)
+    one_by_one = serial.execute(app, scenario)
     if not isinstance(app, InHalves):
-        _log.warning("cohort: this ClientApp can't be stacked; its sites are trained one after another")
+        _tell("this ClientApp can't be stacked")
         return one_by_one
 
-    def execute_round(messages: list[Message], contexts: list[Context]) -> list[Message]:
+    def execute_round(messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
         if any(message.metadata.message_type != MessageType.TRAIN for message in messages):
             return one_by_one(messages, contexts)
         pairs = zip(messages, contexts, strict=True)
         prepared = [serial.guarded(partial(app.prepare, m, c), m, c) for m, c in pairs]
-        works = [found for found in prepared if isinstance(found, Work)]
         try:
-            did = iter(train_all(works))
+            done = iter(train_all([found for found in prepared if isinstance(found, Work)], scenario))
         except Mistake:
             raise
         except Exception:  # a site fails in training: one by one, the others go on
             return one_by_one(messages, contexts)
         return [
-            app.answer(message, found, next(did)) if isinstance(found, Work) else found
+            app.answer(message, found, next(done)) if isinstance(found, Work) else found
             for message, found in zip(messages, prepared, strict=True)
         ]
 
     return execute_round
 
 
-def train_all(works: list[Work]) -> list[Mechanism | None]:
-    """Train all works in place, stacked; what can't be stacked one after another, logged once for each cause."""
-    done: dict[int, Mechanism | None] = {}
-    for indices in _stacks(works):
-        stack = [works[index] for index in indices]
-        untouched = [copy.deepcopy(work.streams) for work in stack]
+def train_all(works: Sequence[Work], scenario: Scenario) -> list[Done]:
+    """Do all works, stacked; what can't be stacked one after another, logged once for each cause.
+
+    The cut into stacks follows from the works and ``cohort_size`` alone, so that results don't depend on how many
+    threads there are. Every stack is worked on by one thread.
+    """
+    done: dict[int, Done] = {}
+    groups = defaultdict(list)
+    for number, work in enumerate(works):
+        groups[same_steps(work)].append(number)
+    for numbers in groups.values():
+        group = [works[number] for number in numbers]
+        cost = _cost(group[0])
+        if isinstance(cost, NoRule):
+            _tell(str(cost))
+            found = serial.train_all(group, scenario)
+        else:
+            found = _train_group(group, _most_sites(group, cost, scenario.cohort_size), scenario)
+        done |= zip(numbers, found, strict=True)
+    return [done[number] for number in range(len(works))]
+
+
+def _train_group(works: list[Work], most: int, scenario: Scenario) -> list[Done]:
+    stack = torch.stack([work.start for work in works])  # (sites, params); the replies are rows of it
+    parts = [slice(start, start + most) for start in range(0, len(works), most)]
+    train = [partial(_train_stack, works[part], stack[part], scenario) for part in parts]
+    return [done for part in _in_threads(train, stack.device) for done in part]
+
+
+def _train_stack(works: list[Work], stack: Tensor, scenario: Scenario) -> list[Done]:
+    """Train one stack in place; in halves if memory runs out; one by one if a rule does not hold after all."""
+    try:
+        did = train_together(works, stack)
+    except torch.OutOfMemoryError:
+        if len(works) == 1:
+            raise
+        half = len(works) // 2
+        stack.copy_(torch.stack([work.start for work in works]))
+        works = [work.again() for work in works]
+        return [
+            *_train_stack(works[:half], stack[:half], scenario),
+            *_train_stack(works[half:], stack[half:], scenario),
+        ]
+    except (RuntimeError, NotImplementedError, NoRule) as error:
+        _tell(str(error).partition("\n")[0])
+        return serial.train_all([work.again() for work in works], scenario)
+    return [Done(row, mechanism) for row, mechanism in zip(stack, did, strict=True)]
+
+
+def _in_threads(tasks: Sequence[Callable[[], list[Done]]], device: torch.device) -> Iterator[list[Done]]:
+    if len(tasks) == 1 or device.type == "cuda":
+        return iter([task() for task in tasks])
+    return _threads().map(lambda task: task(), tasks)
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    """Return a thread for each core; inside one, torch works with one thread, so that sums have one order."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return ThreadPoolExecutor(cores, "cohort", initializer=lambda: torch.set_num_threads(1))
+
+
+def _cost(work: Work) -> Cost | NoRule:
+    """Return what a row of a work's model costs, or why it can't be stacked; found out once for each model."""
+    if work.model not in _costs:
         try:
-            did = train_together(stack)
-        except (RuntimeError, NotImplementedError) as error:
-            _tell(str(error).partition("\n")[0])
-            did = serial.train_all([replace(w, streams=kept) for w, kept in zip(stack, untouched, strict=True)])
-        done |= dict(zip(indices, did, strict=True))
-    return [done[index] for index in range(len(works))]
+            _costs[work.model] = check_rules(work.model, work.losses, work.examples)
+        except NoRule as error:
+            _costs[work.model] = error
+    return _costs[work.model]
+
+
+def _most_sites(works: list[Work], cost: Cost, wanted: int | str) -> int:
+    """Return how many sites go into a stack: as wanted, or few enough for memory and enough to be worth their own."""
+    if isinstance(wanted, int):
+        return wanted
+    sites, rows = len(works), works[0].plan.sampling_rate * sum(len(work.examples) for work in works) / len(works)
+    in_memory = int(_MEMORY / (4 * (6 * cost.parameters + 3 * cost.floats * (rows + 1))))
+    stacks = min(_STACKS, int(sites * rows * cost.products / _PRODUCTS), sites)
+    return max(1, min(in_memory, -(-sites // max(1, stacks))))
 
 
 @cache
 def _tell(cause: str) -> None:
     _log.warning("cohort: %s; these sites are trained one after another", cause)
-
-
-def _stacks(works: list[Work]) -> Iterator[list[int]]:
-    """Yield the numbers of works that can be trained together, cut to fit into memory."""
-    groups = defaultdict(list)
-    for index, work in enumerate(works):
-        groups[same_steps(work)].append(index)
-    for members in groups.values():
-        largest = max((works[index] for index in members), key=lambda work: len(work.examples))
-        size = max(1, _MEMORY // bytes_of_site(largest))
-        for start in range(0, len(members), size):
-            yield members[start : start + size]

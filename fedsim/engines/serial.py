@@ -1,7 +1,7 @@
 """One site after another in this process: the reference the other engines are checked against."""
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -9,30 +9,33 @@ from typing import TypeVar
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
-from fedsim.grid import Execute
+from fedsim.grid import Execute, own_copy
 from fedsim.mistakes import Mistake
-from fedsim.privacy.ledger import Mechanism
-from fedsim.training import Work, train
+from fedsim.scenario import Scenario
+from fedsim.training import Done, Work, train
 
 T = TypeVar("T")
 _CLIENT_APP_RAISED = 2  # flwr.common.constant.ErrorCode.CLIENT_APP_RAISED_EXCEPTION
 
 
-def execute(app: ClientApp) -> Execute:
+def execute(app: ClientApp, scenario: Scenario) -> Execute:
     """Return what executes messages with a ClientApp, in the order they come.
 
     An exception in a site becomes an error reply that names it, as in Flower's runtimes; the other sites go on. A
     user's Mistake is everybody's and ends the run.
     """
 
-    def execute_round(messages: list[Message], contexts: list[Context]) -> list[Message]:
+    def execute_round(messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
+        for message in messages:
+            if message.has_content():  # a strategy may put one RecordDict into all messages, and an app change it
+                message.content = own_copy(message.content)
         return [guarded(partial(app, m, c), m, c) for m, c in zip(messages, contexts, strict=True)]
 
     return execute_round
 
 
-def train_all(works: list[Work]) -> list[Mechanism | None]:
-    """Train all works in place, in their order; return what was done to each site's rows."""
+def train_all(works: Sequence[Work], scenario: Scenario) -> list[Done]:
+    """Do all works in their order."""
     return [train(work) for work in works]
 
 

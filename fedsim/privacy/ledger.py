@@ -1,6 +1,8 @@
 """The ledger: what each site released, at which noise, and the epsilon that follows."""
 
+from collections import Counter
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 from fedsim.privacy.accounting import Neighbours, Segment, epsilon
@@ -48,6 +50,17 @@ class Entry:
     mechanism: Mechanism
 
 
+Spent = tuple[Segment, ...]
+"""Releases merged by sampling rate and noise."""
+
+
+@lru_cache(maxsize=4096)
+def _added(spent: Spent, mechanism: Mechanism) -> Spent:
+    steps = Counter({(one.sampling_rate, one.noise_multiplier): one.steps for one in spent})
+    steps[mechanism.sampling_rate, mechanism.noise_multiplier] += mechanism.steps
+    return tuple(Segment(rate, noise, count) for (rate, noise), count in sorted(steps.items()))
+
+
 class Ledger:
     """The append-only record of one training's releases. Each site has an epsilon of its own.
 
@@ -57,7 +70,11 @@ class Ledger:
     def __init__(self, delta: float, neighbours: Neighbours, entries: tuple[Entry, ...] = ()) -> None:
         self.delta = delta
         self.neighbours: Neighbours = neighbours
-        self._entries = list(entries)
+        self._entries: list[Entry] = []
+        self._rounds: Counter[str] = Counter()
+        self._spent: dict[str, Spent] = {}
+        for entry in entries:
+            self.charge(entry.site, entry.round, entry.mechanism)
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -67,16 +84,28 @@ class Ledger:
     def charge(self, site: str, round_number: int, mechanism: Mechanism) -> None:
         """Write down a release."""
         self._entries.append(Entry(site, round_number, mechanism))
+        self._rounds[site] += 1
+        self._spent[site] = _added(self.spent(site), mechanism)
 
-    def epsilon(self, site: str, planned: Mechanism | None = None) -> float:
-        """Return the epsilon of all a site has released, and of what it is about to release."""
-        done = [entry.mechanism.segment() for entry in self._entries if entry.site == site]
-        return epsilon([*done, planned.segment()] if planned else done, self.delta, self.neighbours)
+    def rounds(self, site: str) -> int:
+        """Return how many releases a site has made."""
+        return self._rounds[site]
+
+    def spent(self, site: str) -> Spent:
+        """Return all a site has released, as what matters to its epsilon."""
+        return self._spent.get(site, ())
+
+    def epsilon(self, site: str) -> float:
+        """Return the epsilon of all a site has released."""
+        return epsilon(self.spent(site), self.delta, self.neighbours)
+
+    def epsilon_of(self, spent: Spent, planned: Mechanism) -> float:
+        """Return the epsilon of what was released and what is about to be."""
+        return epsilon([*spent, planned.segment()], self.delta, self.neighbours)
 
     def as_json(self) -> dict[str, Any]:
         """Return {"epsilon": {site: value}, "entries": [...]}."""
-        sites = sorted({entry.site for entry in self._entries})
         return {
-            "epsilon": {site: self.epsilon(site) for site in sites},
+            "epsilon": {site: self.epsilon(site) for site in sorted(self._spent)},
             "entries": [asdict(entry) for entry in self._entries],
         }

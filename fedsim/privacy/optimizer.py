@@ -4,12 +4,12 @@ Abadi, Chu, Goodfellow, McMahan, Mironov, Talwar, Zhang, "Deep Learning with Dif
 https://arxiv.org/abs/1607.00133, Algorithm 1, with Poisson sampling.
 """
 
-import numpy as np
 import torch
 from opacus.optimizers import DPOptimizer
 
 from fedsim.mistakes import Mistake
 from fedsim.privacy.ledger import Mechanism
+from fedsim.randomness import Normals, Words
 
 
 class SiteOptimizer(DPOptimizer):
@@ -26,7 +26,7 @@ class SiteOptimizer(DPOptimizer):
         noise_multiplier: float,
         clip: float,
         expected_batch: float,
-        noise: np.random.Generator,
+        noise: Words,
     ) -> None:
         super().__init__(
             optimizer,
@@ -35,7 +35,7 @@ class SiteOptimizer(DPOptimizer):
             expected_batch_size=expected_batch,  # pyright: ignore[reportArgumentType]  it divides by it, no more
             loss_reduction="mean",
         )
-        self._noise = noise
+        self._noise = Normals([noise], self.params[0].device)
         self._draws = 0
         self.rows = 0
 
@@ -56,10 +56,11 @@ class SiteOptimizer(DPOptimizer):
     def add_noise(self) -> None:
         """Add noise of ``noise_multiplier * clip`` to every coordinate of the sum."""
         std = float(self.noise_multiplier) * float(self.max_grad_norm)
-        for parameter in self.params:
+        draw = torch.empty(1, sum(parameter.numel() for parameter in self.params), device=self.params[0].device)
+        self._noise.fill(draw)
+        for parameter, part in zip(self.params, draw[0].split([p.numel() for p in self.params]), strict=True):
             total: torch.Tensor = parameter.summed_grad  # pyright: ignore[reportAttributeAccessIssue]
-            draw = torch.from_numpy(self._noise.standard_normal(tuple(total.shape), dtype=np.float32))
-            parameter.grad = (total + std * draw.to(total)).view_as(parameter)
+            parameter.grad = total.view_as(parameter) + std * part.view_as(parameter)
         self._draws += 1
 
     def mechanism(self, sampling_rate: float) -> Mechanism:

@@ -1,0 +1,24 @@
+"""What training minimizes, row by row: the negative log likelihood of each kind of target."""
+
+from collections.abc import Callable
+from typing import Literal
+
+from torch import Tensor
+from torch.nn import functional
+
+Kind = Literal["binary", "classes"]
+RowLosses = Callable[[Tensor, Tensor], Tensor]
+"""From a model's outputs (rows, outputs) and the targets (rows,) to each row's loss (rows,)."""
+
+
+def binary(outputs: Tensor, target: Tensor) -> Tensor:
+    """Return the log loss of logits (rows, 1) against 0 and 1, float32 (rows,)."""
+    return functional.binary_cross_entropy_with_logits(outputs.squeeze(1), target, reduction="none")
+
+
+def classes(outputs: Tensor, target: Tensor) -> Tensor:
+    """Return the cross entropy of logits (rows, classes) against class numbers, int64 (rows,)."""
+    return functional.cross_entropy(outputs, target, reduction="none")
+
+
+LOSSES: dict[Kind, RowLosses] = {"binary": binary, "classes": classes}
