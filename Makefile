@@ -1,8 +1,11 @@
 # make demo    install into .venv, run the four hospitals, write the report
 # make test    the tests          make check   lint, types, import rules
-# make bench   timings            make clean   forget the virtual environment
+# make bench   timings, e.g. WORKLOADS=tabular ROUNDS=5 DEVICE=cuda; make clean   forget the virtual environment
 .PHONY: demo test check bench clean
 PYTHON ?= python3
+WORKLOADS ?= tabular,small,cifar,sequence
+ROUNDS ?= 5
+DEVICE ?= cpu
 BIN := .venv/bin
 
 demo: .venv/installed
@@ -17,11 +20,18 @@ check: .venv/installed
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-bench: .venv/installed
-	$(BIN)/python benchmarks/rounds.py
+bench: .venv/installed benchmarks/.venv-pfl/installed benchmarks/.venv-ray/installed
+	$(BIN)/python benchmarks/rounds.py --workloads $(WORKLOADS) --rounds $(ROUNDS) --device $(DEVICE)
+
+# The peers' packages clash with ours: each has an environment of its own.
+benchmarks/.venv-pfl/installed: benchmarks/peers/pfl.txt
+	$(PYTHON) -m venv $(@D) && $(@D)/bin/pip install --quiet --disable-pip-version-check -r $< && touch $@
+
+benchmarks/.venv-ray/installed: benchmarks/peers/flower_ray.txt
+	$(PYTHON) -m venv $(@D) && $(@D)/bin/pip install --quiet --disable-pip-version-check -r $< && touch $@
 
 clean:
-	rm -rf .venv
+	rm -rf .venv benchmarks/.venv-pfl benchmarks/.venv-ray
 
 # Debian and Ubuntu keep the venv module in a package of its own; it is installed where it is missing.
 .venv/installed: pyproject.toml

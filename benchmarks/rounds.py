@@ -1,104 +1,95 @@
-"""Seconds for a round of hospital-heart: the engines against the same steps in a bare loop.
+"""Seconds for a round: fedsim against pfl-research, Flower's Ray simulation and the floor, side by side in one run.
 
-The floor is what the arithmetic alone costs: the same sites, rates and steps of logistic regression written by hand,
-with clipping and noise in the private case; no messages, no Flower, no Opacus. Start-up (imports, data, calibration) is
-reported apart, by the first row that needs it. Medians over rounds after a warm-up round; one process, one thread.
+Every framework does the same work in a process of its own: sampling sites, sending the model, training, FedAvg. One
+warm-up round is left out; start-up (from the start of the process to the end of the warm-up round) is reported apart.
+The floor is one model doing the same arithmetic in big batches, plus the noise draws in the private case. `make bench`
+makes the peers' environments; a peer whose environment is missing is left out and said so.
 """
 
 import argparse
 import json
-import logging
 import statistics
-import time
-from importlib.metadata import version
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import torch
+from workloads import WORKLOADS
 
-RESULTS = Path(__file__).parent / "results" / "latest.json"
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "latest.json"
+FRAMEWORKS = {
+    "fedsim cohort": (sys.executable, "ours.py", "--engine", "cohort"),
+    "fedsim serial": (sys.executable, "ours.py", "--engine", "serial"),
+    "pfl": (str(HERE / ".venv-pfl" / "bin" / "python"), "peers/pfl_peer.py"),
+    "flower ray": (str(HERE / ".venv-ray" / "bin" / "python"), "peers/flower_ray.py"),
+    "floor": (sys.executable, "floor.py"),
+}
 
 
 def main() -> None:
-    """Measure, print a table, write the rows."""
+    """Measure, print a table as it grows, write the rows."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=50)
-    rounds = parser.parse_args().rounds
-    torch.set_num_threads(1)
-    rows = []
-    for private in (False, True):
-        rows += [measure_engine(engine, rounds, private) for engine in ("serial", "cohort")]
-        rows.append(measure_floor(rounds, private))
-    versions = {name: version(name) for name in ("fedsim-flower", "flwr", "opacus", "torch")}
+    parser.add_argument("--workloads", default=",".join(WORKLOADS), help="a comma between them")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    arguments = parser.parse_args()
+    names = arguments.workloads.split(",")
+    if unknown := set(names) - set(WORKLOADS):
+        parser.error(f"--workloads: expected some of {', '.join(WORKLOADS)}, got {', '.join(sorted(unknown))}")
+    rows: list[dict[str, Any]] = []
+    versions: dict[str, str] = {}
+    for name in names:
+        for private in (False, True):
+            found = [measure(key, name, private, arguments) for key in FRAMEWORKS]
+            found = [one for one in found if one]
+            for one in found:
+                versions |= one.pop("versions")
+            rows += found
+            print_table(found)
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps({"versions": versions, "rows": rows}, indent=2) + "\n")
-    for row in rows:
-        floor = next(r for r in rows if r["private"] == row["private"] and r["framework"] == "floor")
-        ratio = row["seconds_per_round"] / floor["seconds_per_round"]
-        kind = "private" if row["private"] else "plain"
-        print(f"{row['framework']:<14} {kind:<8} {1000 * row['seconds_per_round']:8.2f} ms/round  {ratio:6.1f} x floor"
-              f"  start {row['start_seconds']:.2f} s")  # fmt: skip
 
 
-def measure_engine(engine: str, rounds: int, private: bool) -> dict:
-    """Time the rounds of the federated arm, as `fedsim run` runs them."""
-    start = time.perf_counter()
-    from fedsim.arms import Job, noise_for, run_job
-    from fedsim.scenario import read
-
-    logging.getLogger("flwr").setLevel(logging.WARNING)
-    scenario = read("hospital-heart", [f"training.rounds={rounds + 1}", f"engine={engine}"])
-    if private:
-        noise_for(scenario)
-    ticks = []
-    run_job(scenario, Job("federated", private, 0), lambda: ticks.append(time.perf_counter()))
-    return row(f"fedsim {engine}", private, np.diff(ticks), ticks[0] - start)
-
-
-def measure_floor(rounds: int, private: bool) -> dict:
-    """Time the same steps in numpy."""
-    from fedsim.federation import federate
-    from fedsim.scenario import read
-
-    scenario = read("hospital-heart")
-    random = np.random.default_rng(0)
-    sites = [(s.train.inputs.numpy(), s.train.target.numpy()) for s in federate(scenario, 0).sites]
-    sizes = list(scenario.training.expected_batch.values())
-    center, seconds = np.zeros(sites[0][0].shape[1] + 1, np.float32), []
-    for _ in range(rounds + 1):
-        start = time.perf_counter()
-        models = [train_floor(center, x, y, size, private, random) for (x, y), size in zip(sites, sizes, strict=True)]
-        center = np.average(models, axis=0, weights=sizes)
-        seconds.append(time.perf_counter() - start)
-    return row("floor", private, seconds[1:], 0.0)
-
-
-def train_floor(center: np.ndarray, x: np.ndarray, y: np.ndarray, size: float, private: bool,
-                random: np.random.Generator) -> np.ndarray:  # fmt: skip
-    """Do two steps of logistic regression by hand."""
-    model = center.copy()
-    for _ in range(2):
-        chosen = random.random(len(y)) < 0.5
-        batch = np.c_[x[chosen], np.ones(chosen.sum(), np.float32)]
-        gradients = (1 / (1 + np.exp(-batch @ model)) - y[chosen])[:, None] * batch
-        if private:
-            gradients *= np.minimum(1, 1 / (np.linalg.norm(gradients, axis=1, keepdims=True) + 1e-6))
-        total = gradients.sum(0) + (1.866 * random.standard_normal(len(model)) if private else 0)
-        model = model - 0.5 * total / size
-    return model
-
-
-def row(framework: str, private: bool, seconds: list[float] | np.ndarray, start: float) -> dict:
-    """Return a row of the results file."""
+def measure(framework: str, workload: str, private: bool, arguments: argparse.Namespace) -> dict[str, Any] | None:
+    """Run one framework; return its row, or None where it can't do this."""
+    python, script, *rest = FRAMEWORKS[framework]
+    if not Path(python).exists():
+        print(f"{framework}: left out, its environment is missing (make bench makes it)")
+        return None
+    command = [python, str(HERE / script), *rest, "--workload", workload, "--rounds", str(arguments.rounds)]
+    command += ["--threads", str(arguments.threads), "--device", arguments.device, *(["--private"] if private else [])]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip() or "no message").splitlines()[-1]
+        print(f"{framework}: n/a for {workload}{', private' if private else ''}: {last}")
+        return None
+    result = json.loads(done.stdout.strip().splitlines()[-1])
+    seconds = result.pop("seconds")
     return {
-        "workload": "hospital-heart",
+        "workload": workload,
         "framework": framework,
         "private": private,
         "seconds_per_round": statistics.median(seconds),
-        "start_seconds": round(start, 3),
-        "threads": 1,
-        "device": "cpu",
+        "start_seconds": result["start_seconds"],
+        "threads": 1 if framework == "fedsim serial" else arguments.threads,
+        "device": arguments.device,
+        "versions": result["versions"],
     }
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """Print one workload's rows with their ratios to the floor and to the cohort engine."""
+    seconds = {row["framework"]: row["seconds_per_round"] for row in rows}
+    for row in rows:
+        kind = f"{row['workload']}, {'private' if row['private'] else 'plain'}"
+        ratios = [row["seconds_per_round"] / seconds.get(base, float("nan")) for base in ("floor", "fedsim cohort")]
+        print(
+            f"{kind:<18} {row['framework']:<14} {row['seconds_per_round']:9.3f} s/round {ratios[0]:7.2f} x floor "
+            f"{ratios[1]:7.2f} x cohort   start {row['start_seconds']:5.1f} s",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -224,7 +224,7 @@ def _federated(progress: _Progress) -> Models:
     run_config: dict[str, Any] = {"scenario": scenario.model_dump_json(), "seed": job.seed, "arm": job.arm}
     if progress.noise is not None:
         run_config["noise-multiplier"] = progress.noise
-    execute = catalog.load("engines", scenario.engine).execute(catalog.client_app(), scenario)
+    execute = catalog.load("engines", scenario.engine).execute(catalog.client_app(), scenario.cohort_size)
     plans = {
         node_of(number): (name, plan(scenario, expected_batch(scenario, name), progress.noise))
         for number, name in enumerate(names)
@@ -283,8 +283,9 @@ def _train_alone(
     scenario, job = progress.scenario, progress.job
     train_all = catalog.load("engines", scenario.engine).train_all
     vectors = dict.fromkeys(sites, progress.start)
-    numbered = {number: (key, todo) for number, (key, (_, todo)) in enumerate(sites.items())}
-    number_of = {key: number for number, (key, _) in numbered.items()}
+    charged = {key: "pooled" if key == GLOBAL else key for key in sites}
+    number_of = {key: number for number, key in enumerate(sites)}
+    numbered = {number_of[key]: (charged[key], todo) for key, (_, todo) in sites.items()}
     most = scenario.training.rounds if GLOBAL in sites else _most_rounds(scenario, job.seed)
     budget, done = progress.budget(numbered, most), 0
     for number in range(1, scenario.training.rounds + 1):
@@ -296,10 +297,10 @@ def _train_alone(
             rows, todo = sites[key]
             streams = Streams.of(scenario, job.seed, job.arm, rows().name, number)
             works.append(Work(progress.model, vectors[key], rows().train, todo, streams, progress.losses))
-        for key, trained in zip(keys, train_all(works, scenario), strict=True):
+        for key, trained in zip(keys, train_all(works, scenario.cohort_size), strict=True):
             vectors[key] = trained.parameters
             if budget and trained.mechanism:
-                budget.ledger.charge(key if key != GLOBAL else "pooled", number, trained.mechanism)
+                budget.ledger.charge(charged[key], number, trained.mechanism)
         done = number
         progress.end_round(number, {key: progress.parts(vector) for key, vector in vectors.items()})
     progress.end(done)

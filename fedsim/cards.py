@@ -13,7 +13,7 @@ from fedsim.mistakes import Mistake
 from fedsim.partition import PARTITIONS
 from fedsim.scenario import Scenario, read
 from fedsim.tables import Column, Number
-from fedsim.task import Rows, Task
+from fedsim.task import Task
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ def _batch(inputs: Tensor, target: Tensor, numbers: np.ndarray, rows: Rows) -> B
         filled[rows.places] = numbers
         numbers = filled
     index = torch.from_numpy(numbers).to(target.device)
-    return Batch(inputs[index], target[index], index < len(target) - 1, rows)
+    return Batch(inputs.index_select(0, index), target[index], index < len(target) - 1, rows)
 
 
 def _choices(works: Sequence[Work]) -> Iterator[np.ndarray]:

@@ -138,9 +138,9 @@ def _load(task: str) -> Rows:
     assert found.load is not None
     rows = found.load()
     if len(rows.site) != len(rows.inputs):
-        raise Mistake(f"task {task}: expected as many targets and sites as inputs")
+        raise Mistake(f"task {task}: expected as many targets and sites as inputs from what it loads")
     if (rows.site == POOLED).any():
-        raise Mistake(f"task {task}: expected sites with names other than {POOLED}")
+        raise Mistake(f"task {task}: expected sites with names other than {POOLED} from what it loads")
     _check(task, found.kind, rows.inputs, rows.target)
     return rows
 
@@ -148,7 +148,7 @@ def _load(task: str) -> Rows:
 def _check(task: str, kind: Kind, inputs: np.ndarray, target: np.ndarray) -> None:
     whole = target.dtype == np.int64 and (target >= 0).all() if kind == "classes" else np.isin(target, (0, 1)).all()
     problems = {
-        "as many targets and sites as inputs": len(target) != len(inputs),
+        "as many targets as inputs": len(target) != len(inputs),
         "float32 inputs": inputs.dtype != np.float32,
         "a float32 target": kind == "binary" and target.dtype != np.float32,
         "finite inputs": not np.isfinite(inputs).all(),
@@ -157,7 +157,7 @@ def _check(task: str, kind: Kind, inputs: np.ndarray, target: np.ndarray) -> Non
     }
     for expected, wrong in problems.items():
         if wrong:
-            raise Mistake(f"task {task}: expected {expected}")
+            raise Mistake(f"task {task}: expected {expected} from what it loads")
 
 
 def split_rows(target: np.ndarray, validation: float, test: float, seed: int, site: str) -> dict[str, np.ndarray]:

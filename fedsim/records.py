@@ -58,6 +58,8 @@ def _layout(shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> Layout:
 class _Part(Array):
     """A part of a vector that looks like an Array; its bytes are made when they are asked for."""
 
+    __qualname__ = "Array"  # what Flower writes ahead of the bytes, to know what to make of them
+
     def __init__(self, vector: Tensor, shape: tuple[int, ...], start: int, stop: int) -> None:
         self.dtype, self.shape, self.stype = "float32", shape, "numpy.ndarray"
         self._of = (vector, start, stop)
@@ -75,6 +77,8 @@ class _Part(Array):
 
 class Flat(ArrayRecord):
     """A model as one vector, float32 (params,). Who sets or deletes an array makes it an ordinary ArrayRecord."""
+
+    __qualname__ = "ArrayRecord"
 
     def __init__(self, vector: Tensor, layout: Layout) -> None:
         super().__init__()

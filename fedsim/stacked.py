@@ -19,6 +19,7 @@ import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -144,7 +145,7 @@ class Layer(nn.Module):
 
 
 class Linear(Layer):
-    """``torch.nn.Linear`` on (rows, ..., features). What stands between is positions: each adds to its row's gradient."""
+    """``torch.nn.Linear`` on (rows, ..., features); what stands between are positions, whose gradients add up."""
 
     def outputs(self, inputs: Tensor) -> Tensor:  # noqa: D102
         weight, bias = self.values["weight"], self.values.get("bias")  # (sites, out, in), (sites, out)
@@ -192,14 +193,13 @@ class Linear(Layer):
 class Conv2d(Layer):
     """``torch.nn.Conv2d`` with zero padding and one group.
 
-    On the CPU the sites are convolved one after another: measured against grouped convolutions, which ``vmap`` makes, and
-    against unfolding, that is fastest there (docs/decisions/0005). On CUDA one grouped convolution serves all.
+    On the CPU the sites are convolved one after another, which was measured to be faster there than one grouped
+    convolution, which ``vmap`` makes, and than unfolding (docs/decisions/0005). On CUDA one serves all sites.
     """
 
     def __init__(self, now: Now, parts: dict[str, str], layer: nn.Conv2d) -> None:
         super().__init__(now, parts)
-        assert isinstance(layer.padding, tuple)
-        self.how = (layer.stride, layer.padding, layer.dilation)
+        self.how: tuple[Any, Any, Any] = (layer.stride, layer.padding, layer.dilation)
         self.kernel = layer.kernel_size
 
     def outputs(self, inputs: Tensor) -> Tensor:  # noqa: D102

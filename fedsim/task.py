@@ -39,8 +39,8 @@ class Task:
         outcome: What a target of 1 means.
         source: Authors, year, origin and licence of the data.
         columns: The features with their public ranges.
-        model: Makes the model for the shape of a row, e.g. ``model(30)`` or ``model(3, 32, 32)``; it maps (rows, ...) to
-            logits: (rows, 1) of a binary outcome, else (rows, classes); then the AUC is the mean of each class's.
+        model: Makes the model for the shape of a row, e.g. ``model(30)`` or ``model(3, 32, 32)``; it maps (rows, ...)
+            to logits: (rows, 1) of a binary outcome, else (rows, classes); then the AUC is the mean of each class's.
         load: Reads the data.
         make: Makes the rows of the site of a number, when they are needed, in place of ``load``.
         kind: Whether the outcome is ``binary`` or one of several ``classes``.

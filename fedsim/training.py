@@ -201,7 +201,7 @@ def parts_of(model: nn.Module, vector: Tensor) -> dict[str, Tensor]:
 def train(work: Work) -> Done:
     """Do a work: train a copy of its model."""
     model = copy.deepcopy(work.model).train()
-    vector_to_parameters(work.start, model.parameters())
+    vector_to_parameters(work.start.clone(), model.parameters())  # they become views of it
     mechanism = None
     with global_seed(work.streams.layers):  # dropout draws from the global generator
         if work.plan.noise is None:

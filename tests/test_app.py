@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp.strategy import FedAvg as FlowerFedAvg
 
 import clients.app
@@ -16,10 +16,18 @@ from fedsim.adapter import Adapter
 from fedsim.engines.serial import execute
 from fedsim.federation import Examples, Federation
 from fedsim.grid import InProcessGrid
-from fedsim.records import ARRAYS, CONFIG, MECHANISM, METRICS, WEIGHT, to_arrays
+from fedsim.records import ARRAYS, CONFIG, MECHANISM, METRICS, WEIGHT
 from fedsim.scenario import Privacy, Scenario
 from fedsim.training import new_model
 from strategies.fedavg import FedAvg
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_kept():
+    """A setting is kept for each scenario; tests change what is behind it."""
+    clients.app._setting.cache_clear()
+    yield
+    clients.app._setting.cache_clear()
 
 
 def grid_of(scenario: Scenario, private: bool, forget_noise: bool = False) -> InProcessGrid:
@@ -35,7 +43,7 @@ def ask(scenario: Scenario, private: bool, kind: str = MessageType.TRAIN, forget
     """Send the initial model to the four hospitals."""
     grid = grid_of(scenario, private, forget_noise)
     model = new_model(scenario, federation.federate(scenario, 0).sites[0], 0, "cpu")
-    arrays = to_arrays(dict(model.named_parameters()))
+    arrays = ArrayRecord(model.state_dict())
     messages = list(Adapter(FedAvg()).configure_train(1, arrays, ConfigRecord(), grid))
     if kind == MessageType.EVALUATE:
         messages = [Message(m.content, dst_node_id=m.metadata.dst_node_id, message_type=kind) for m in messages]
@@ -70,6 +78,7 @@ def test_neighbours_give_the_same_reply_but_for_the_noisy_model(scenario, monkey
     changed = {"one row more": more, "one row less": less, "a row replaced": other, "no rows": none}[change]
     neighbour = Federation((dataclasses.replace(whole.sites[0], train=changed), *whole.sites[1:]))
     monkeypatch.setattr(clients.app, "federate", lambda *args: neighbour)
+    clients.app._setting.cache_clear()
     after = [reply.content for reply in ask(chosen, private=True)]
     for old, new in zip(before, after, strict=True):
         assert fields(old) == fields(new)
@@ -95,6 +104,7 @@ def test_one_record_moves_the_released_model_by_at_most_what_is_declared(scenari
         more = Examples(torch.cat([rows.inputs, torch.full((1, 30), value)]), torch.cat([rows.target, torch.ones(1)]))
         neighbour = Federation((dataclasses.replace(whole.sites[0], train=more), *whole.sites[1:]))
         monkeypatch.setattr(clients.app, "federate", lambda *args, neighbour=neighbour: neighbour)
+        clients.app._setting.cache_clear()
         after = ask(chosen, private=True)[0].content.array_records[ARRAYS]
         distances.append(np.sqrt(sum(((before[k].numpy() - after[k].numpy()) ** 2).sum() for k in before)))
     assert max(distances) <= declared * (1 + 1e-3)
@@ -124,7 +134,7 @@ def test_flowers_own_fedavg_trains_the_hospitals(scenario):
     chosen = scenario()
     model = new_model(chosen, federation.federate(chosen, 0).sites[0], 0, "cpu")
     result = FlowerFedAvg(min_available_nodes=4, min_train_nodes=4, min_evaluate_nodes=4).start(
-        grid=grid_of(chosen, private=False), initial_arrays=to_arrays(dict(model.named_parameters())), num_rounds=5
+        grid=grid_of(chosen, private=False), initial_arrays=ArrayRecord(model.state_dict()), num_rounds=5
     )
     assert result.evaluate_metrics_clientapp[5]["auc"] > 0.75
     assert CONFIG not in result.arrays

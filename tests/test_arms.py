@@ -5,8 +5,9 @@ from torch.nn import functional
 from fedsim import arms
 from fedsim.arms import GLOBAL, Job, jobs, noise_for, run_job
 from fedsim.federation import federate
+from fedsim.losses import binary
 from fedsim.privacy.accounting import Segment, epsilon
-from fedsim.training import poisson_batch
+from fedsim.training import Plan, Work, poisson_batches
 from tests.conftest import streams
 
 
@@ -24,9 +25,9 @@ def test_federated_is_fedavg_written_out_naively(scenario):
         models = []
         for site in sites:
             w, b = weight.clone().requires_grad_(), bias.clone().requires_grad_()
-            batches = streams(0, "federated", site.name, number).batches
-            for _ in range(2):
-                batch = poisson_batch(site.train, 0.5, batches)
+            drawn = streams(0, "federated", site.name, number)
+            todo = Plan(2, 0.5, declared[site.name], chosen.training.optimizer, None)
+            for batch in poisson_batches(Work(torch.nn.Linear(1, 1), weight, site.train, todo, drawn, binary)):
                 logits = (batch.inputs @ w.T + b)[:, 0]
                 loss = functional.binary_cross_entropy_with_logits(logits, batch.target, reduction="sum")
                 gw, gb = torch.autograd.grad(loss / declared[site.name], [w, b])
@@ -60,7 +61,7 @@ def test_private_arms_spend_the_same_epsilon_within_the_budget(scenario, arm: st
     ledger = trained(chosen, arm, private=True).ledger
     assert ledger is not None
     spent = {ledger.epsilon(entry.site) for entry in ledger.entries}
-    expected = epsilon((Segment(0.5, noise_for(chosen), 4),), 1e-4)
+    expected = epsilon((Segment(0.5, noise_for(chosen, 0, arm), 4),), 1e-4)
     assert spent == {expected}
     assert 0.98 < expected <= 1
 
@@ -87,7 +88,7 @@ def test_a_site_that_fails_is_named_in_the_notes(scenario, monkeypatch: pytest.M
         return honest(work)
 
     monkeypatch.setattr(clients.app, "train_site", failing)
-    notes = trained(scenario(), "federated").notes
+    notes = trained(scenario("engine=serial"), "federated").notes
     assert len(notes) == 2
     assert notes[0].startswith("round 1: switzerland was left out: failed: RuntimeError: power cut (test_arms.py")
 
@@ -96,7 +97,7 @@ def test_under_privacy_a_site_that_fails_does_not_raise_the_others_share(scenari
     """M5 on the whole path: the model of all sites is the sum of what each part of them gives alone."""
     import clients.app
 
-    chosen, honest = scenario("training.rounds=1"), clients.app.train_site
+    chosen, honest = scenario("training.rounds=1", "engine=serial"), clients.app.train_site
     switzerland = 36
     models = {}
     for part, fails in (

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 from torch import nn
 
-from fedsim.evaluation import POOLED, _measure, evaluate
+from fedsim.evaluation import POOLED, evaluate, measure
 from fedsim.federation import Examples, Federation, Site
 from tests.conftest import examples
 
@@ -15,7 +15,7 @@ from tests.conftest import examples
 def test_the_metrics_are_scikit_learns(pairs: list[tuple[int, float]]):
     """Oracle, ties included."""
     target, probability = (np.array(column, dtype=float) for column in zip(*pairs, strict=True))
-    found = _measure("a", target, probability)
+    found = measure("a", target, probability)
     assert found["accuracy"] == pytest.approx(accuracy_score(target, probability >= 0.5))
     assert found["log_loss"] == pytest.approx(log_loss(target, probability, labels=[0, 1]))
     if len(set(target)) == 2:

@@ -67,17 +67,20 @@ GOOD = {"inputs": np.zeros((2, 3), np.float32), "target": np.array([0, 1], np.fl
     [
         ({"target": np.array([0, 2], np.float32)}, "a target of 0 or 1"),
         ({"target": np.array([0, np.nan], np.float32)}, "a target of 0 or 1"),
-        ({"target": np.array([1], np.float32)}, "as many targets and sites as inputs"),
+        ({"target": np.array([1], np.float32)}, "as many targets as inputs"),
+        ({"site": np.array(["a"])}, "as many targets and sites as inputs"),
         ({"inputs": np.full((2, 3), np.nan, np.float32)}, "finite inputs"),
-        ({"inputs": np.zeros((2, 3))}, "float32 inputs and target"),
+        ({"inputs": np.zeros((2, 3))}, "float32 inputs"),
+        ({"target": np.zeros(2)}, "a float32 target"),
         ({"site": np.array(["a", "(pooled)"])}, "sites with names other than .pooled."),
     ],
 )
 def test_what_a_task_loads_is_checked(monkeypatch: pytest.MonkeyPatch, change: dict, message: str):
     class Wrong:
+        kind = "binary"
         load = staticmethod(lambda: Rows(**(GOOD | change)))
 
     monkeypatch.setattr(federation.catalog, "load", lambda kind, name: Wrong)
     federation._load.cache_clear()
-    with pytest.raises(Mistake, match=f"task x/y: expected {message} from its load"):
+    with pytest.raises(Mistake, match=f"task x/y: expected {message} from what it loads"):
         federation._load("x/y")

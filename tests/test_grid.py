@@ -39,7 +39,7 @@ def test_a_site_keeps_its_state_between_rounds_and_shares_nothing():
 
     grid = InProcessGrid(execute(app), 3, {})
     FedAvg(fraction_evaluate=0.0).start(grid=grid, initial_arrays=arrays(), num_rounds=2)
-    assert [grid.contexts[node_of(site)].state.metric_records["calls"]["n"] for site in range(3)] == [2, 2, 2]
+    assert [grid.context(node_of(site)).state.metric_records["calls"]["n"] for site in range(3)] == [2, 2, 2]
 
 
 def test_an_unknown_node_is_refused():

@@ -16,7 +16,7 @@ STEP = Mechanism(sampling_rate=1.0, noise_multiplier=2.0, clip=1.0, expected_bat
 
 def budget(epsilon: float) -> Budget:
     planned = {node_of(site): (f"site{site}", STEP) for site in range(4)}
-    return Budget(Ledger(1e-5, "add-or-remove-one"), epsilon, planned)
+    return Budget(Ledger(1e-5, "add-or-remove-one"), epsilon, planned, rounds=6)
 
 
 def run(answer, spend: Budget | None, rounds: int = 6):
@@ -44,7 +44,8 @@ def test_a_run_stops_before_it_exceeds_the_budget_and_asks_nobody_any_more():
     finished, asked = run(private, spend)
     assert finished.rounds == 3
     assert asked == 3 * 4
-    assert spend.ledger.epsilon("site0") <= spend.epsilon < spend.ledger.epsilon("site0", planned=STEP)
+    ledger = spend.ledger
+    assert ledger.epsilon("site0") <= spend.epsilon < ledger.epsilon_of(ledger.spent("site0"), STEP)
 
 
 def test_no_site_is_asked_when_not_even_one_round_is_affordable():

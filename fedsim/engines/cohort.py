@@ -18,12 +18,11 @@ from fedsim.cohort import Cost, check_rules, same_steps, train_together
 from fedsim.engines import serial
 from fedsim.grid import Execute
 from fedsim.mistakes import Mistake
-from fedsim.scenario import Scenario
 from fedsim.stacked import NoRule
 from fedsim.training import Done, Work
 
 _MEMORY = 2**28  # bytes that one stack may take, roughly
-_PRODUCTS = 2**22  # multiplications in a step that are worth a stack, and so perhaps a thread, of their own
+_PRODUCTS = 2**24  # multiplications in a step that are worth a stack, and so perhaps a thread, of their own
 _STACKS = 16  # the most stacks that are made for the sake of threads
 _costs: WeakKeyDictionary[nn.Module, Cost | NoRule] = WeakKeyDictionary()
 _log = logging.getLogger("fedsim")
@@ -42,12 +41,12 @@ class InHalves(Protocol):
         ...
 
 
-def execute(app: ClientApp, scenario: Scenario) -> Execute:
+def execute(app: ClientApp, cohort_size: int | str = "auto") -> Execute:
     """Return what executes a round's train messages together, and other messages one by one.
 
     A ClientApp that is not ``InHalves`` is run one site after another.
     """
-    one_by_one = serial.execute(app, scenario)
+    one_by_one = serial.execute(app)
     if not isinstance(app, InHalves):
         _tell("this ClientApp can't be stacked")
         return one_by_one
@@ -58,7 +57,7 @@ def execute(app: ClientApp, scenario: Scenario) -> Execute:
         pairs = zip(messages, contexts, strict=True)
         prepared = [serial.guarded(partial(app.prepare, m, c), m, c) for m, c in pairs]
         try:
-            done = iter(train_all([found for found in prepared if isinstance(found, Work)], scenario))
+            done = iter(train_all([found for found in prepared if isinstance(found, Work)], cohort_size))
         except Mistake:
             raise
         except Exception:  # a site fails in training: one by one, the others go on
@@ -71,7 +70,7 @@ def execute(app: ClientApp, scenario: Scenario) -> Execute:
     return execute_round
 
 
-def train_all(works: Sequence[Work], scenario: Scenario) -> list[Done]:
+def train_all(works: Sequence[Work], cohort_size: int | str = "auto") -> list[Done]:
     """Do all works, stacked; what can't be stacked one after another, logged once for each cause.
 
     The cut into stacks follows from the works and ``cohort_size`` alone, so that results don't depend on how many
@@ -86,21 +85,21 @@ def train_all(works: Sequence[Work], scenario: Scenario) -> list[Done]:
         cost = _cost(group[0])
         if isinstance(cost, NoRule):
             _tell(str(cost))
-            found = serial.train_all(group, scenario)
+            found = serial.train_all(group)
         else:
-            found = _train_group(group, _most_sites(group, cost, scenario.cohort_size), scenario)
+            found = _train_group(group, _most_sites(group, cost, cohort_size))
         done |= zip(numbers, found, strict=True)
     return [done[number] for number in range(len(works))]
 
 
-def _train_group(works: list[Work], most: int, scenario: Scenario) -> list[Done]:
+def _train_group(works: list[Work], most: int) -> list[Done]:
     stack = torch.stack([work.start for work in works])  # (sites, params); the replies are rows of it
     parts = [slice(start, start + most) for start in range(0, len(works), most)]
-    train = [partial(_train_stack, works[part], stack[part], scenario) for part in parts]
+    train = [partial(_train_stack, works[part], stack[part]) for part in parts]
     return [done for part in _in_threads(train, stack.device) for done in part]
 
 
-def _train_stack(works: list[Work], stack: Tensor, scenario: Scenario) -> list[Done]:
+def _train_stack(works: list[Work], stack: Tensor) -> list[Done]:
     """Train one stack in place; in halves if memory runs out; one by one if a rule does not hold after all."""
     try:
         did = train_together(works, stack)
@@ -111,12 +110,12 @@ def _train_stack(works: list[Work], stack: Tensor, scenario: Scenario) -> list[D
         stack.copy_(torch.stack([work.start for work in works]))
         works = [work.again() for work in works]
         return [
-            *_train_stack(works[:half], stack[:half], scenario),
-            *_train_stack(works[half:], stack[half:], scenario),
+            *_train_stack(works[:half], stack[:half]),
+            *_train_stack(works[half:], stack[half:]),
         ]
     except (RuntimeError, NotImplementedError, NoRule) as error:
         _tell(str(error).partition("\n")[0])
-        return serial.train_all([work.again() for work in works], scenario)
+        return serial.train_all([work.again() for work in works])
     return [Done(row, mechanism) for row, mechanism in zip(stack, did, strict=True)]
 
 

@@ -11,15 +11,14 @@ from flwr.clientapp import ClientApp
 
 from fedsim.grid import Execute, own_copy
 from fedsim.mistakes import Mistake
-from fedsim.scenario import Scenario
 from fedsim.training import Done, Work, train
 
 T = TypeVar("T")
 _CLIENT_APP_RAISED = 2  # flwr.common.constant.ErrorCode.CLIENT_APP_RAISED_EXCEPTION
 
 
-def execute(app: ClientApp, scenario: Scenario) -> Execute:
-    """Return what executes messages with a ClientApp, in the order they come.
+def execute(app: ClientApp, cohort_size: int | str = "auto") -> Execute:
+    """Return what executes messages with a ClientApp, in the order they come; there are no stacks to size.
 
     An exception in a site becomes an error reply that names it, as in Flower's runtimes; the other sites go on. A
     user's Mistake is everybody's and ends the run.
@@ -34,7 +33,7 @@ def execute(app: ClientApp, scenario: Scenario) -> Execute:
     return execute_round
 
 
-def train_all(works: Sequence[Work], scenario: Scenario) -> list[Done]:
+def train_all(works: Sequence[Work], cohort_size: int | str = "auto") -> list[Done]:
     """Do all works in their order."""
     return [train(work) for work in works]
 

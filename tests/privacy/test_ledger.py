@@ -29,7 +29,7 @@ def test_epsilon_grows_with_every_round():
 
 def test_what_is_planned_is_counted_before_it_happens():
     ledger = ledger_of(1)
-    assert ledger.epsilon("a", planned=ROUND) == ledger_of(2).epsilon("a")
+    assert ledger.epsilon_of(ledger.spent("a"), ROUND) == ledger_of(2).epsilon("a")
     assert len(ledger.entries) == 1
 
 
