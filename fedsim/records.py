@@ -127,7 +127,7 @@ def unflatten(vector: Tensor, like: ArrayRecord) -> ArrayRecord:
 
 
 def stacked(vectors: Sequence[Tensor]) -> Tensor:
-    """Return vectors (params,) as a matrix (vectors, params), without a copy where they are rows of one in this order."""
+    """Return vectors (params,) as a matrix (vectors, params); no copy where they are rows of one, in this order."""
     base, size, first = vectors[0]._base, len(vectors[0]), int(vectors[0].storage_offset())
     if base is not None and base.dim() == 2 and base.is_contiguous() and base.shape[1] == size:
         places = [(vector._base is base, vector.storage_offset()) for vector in vectors]

@@ -10,7 +10,7 @@ from fedsim.scenario import Scenario
 
 
 def sites_of_round(scenario: Scenario, seed: int, sites: int, number: int) -> list[int]:
-    """Return the numbers of a round's sites, ascending: all of them, or as many as are wanted, each as likely as any."""
+    """Return the numbers of a round's sites, ascending: all, or as many as are wanted, each as likely as any."""
     wanted = scenario.training.sites_per_round
     if wanted is None or wanted >= sites:
         return list(range(sites))

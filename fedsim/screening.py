@@ -53,7 +53,7 @@ def screen(replies: Iterable[Message], sent: ArrayRecord, asked: Iterable[int]) 
 
 
 def _flat_faults(replies: list[Message], sent: ArrayRecord) -> dict[int, str]:
-    """Return what is wrong with the vectors in one go: {id of a Flat record with the sent one's layout: fault or nothing}."""
+    """Return what is wrong with all vectors in one go: {id of a Flat record laid out as the sent one: fault or ""}."""
     if not isinstance(sent, Flat):
         return {}
     records = [record for reply in replies if reply.has_content() for record in reply.content.values()]

@@ -6,11 +6,11 @@ knows which rows are whose.
 
 Autograd computes no gradient of a parameter. It only hands every layer its inputs and the gradients at its outputs, row
 by row. From these two follow the norm of each row's gradient, without that gradient where this is cheaper ("ghost
-norms": Goodfellow 2015, https://arxiv.org/abs/1510.01799; Li et al. 2022, https://arxiv.org/abs/2110.05679), and then the
-sum of the clipped gradients, without a second backward pass ("book-keeping": Bu et al. 2023,
+norms": Goodfellow 2015, https://arxiv.org/abs/1510.01799; Li et al. 2022, https://arxiv.org/abs/2110.05679), and then
+the sum of the clipped gradients, without a second backward pass ("book-keeping": Bu et al. 2023,
 https://arxiv.org/abs/2210.00038). Training without privacy is the same with no clipping in between.
 
-To add a layer type: say how it computes outputs and input gradients, write ``squares`` and ``sums``, enter it in ``RULES``.
+To add a layer type: write its outputs, input gradients, ``squares`` and ``sums``, and enter it in ``RULES``.
 """
 
 from __future__ import annotations

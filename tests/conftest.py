@@ -11,10 +11,14 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from torch import nn
+from torch.nn.utils import parameters_to_vector
 
 from fedsim.federation import Examples
+from fedsim.losses import RowLosses, binary
+from fedsim.randomness import Words
 from fedsim.scenario import Scenario, read
-from fedsim.training import Streams
+from fedsim.training import Plan, Streams, Work
 
 torch.set_num_threads(1)
 settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -50,3 +54,25 @@ def examples(rows: int, inputs: int = 4, seed: int = 0) -> Examples:
 def streams(seed: int, arm: str, site: str, number: int, *overrides: str) -> Streams:
     """Return the streams of a variant of hospital-heart."""
     return Streams.of(read("hospital-heart", overrides), seed, arm, site, number)
+
+
+class Silent(Words):
+    """A stream of words that give no noise at all."""
+
+    def __init__(self) -> None:
+        super().__init__(bytes(16))
+
+    def draw(self, count: int) -> np.ndarray:
+        return np.full(count, 0x7FFFFFFF, np.uint32)
+
+    def again(self) -> Words:
+        return Silent()
+
+
+def vector(module: nn.Module) -> torch.Tensor:
+    return parameters_to_vector(module.parameters()).detach().clone()
+
+
+def work(model: nn.Module, rows: Examples, todo: Plan, drawn: Streams, losses: RowLosses = binary) -> Work:
+    """Return a work that starts from the model's own parameters."""
+    return Work(model, vector(model), rows, todo, drawn, losses)

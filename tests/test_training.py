@@ -7,8 +7,16 @@ from fedsim import catalog
 from fedsim.federation import Examples, federate
 from fedsim.mistakes import Mistake
 from fedsim.scenario import Optimizer
-from fedsim.training import Plan, Work, best_device, check_rows_are_alone, expected_batches, new_model, train
-from tests.conftest import examples, streams
+from fedsim.training import (
+    Plan,
+    best_device,
+    check_expected_batches,
+    check_rows_are_alone,
+    expected_batch,
+    new_model,
+    train,
+)
+from tests.conftest import examples, streams, vector, work
 
 
 def plan(optimizer: Optimizer, steps: int = 3) -> Plan:
@@ -32,29 +40,34 @@ def test_plain_training_is_that_optimizer_on_the_summed_loss_over_the_expected_b
     rows = examples(10)
     first, second = nn.Linear(4, 1), nn.Linear(4, 1)
     second.load_state_dict(first.state_dict())
-    assert train(Work(first, rows, plan(optimizer), streams(0, "a", "b", 1))) is None
+    before = vector(first)
+    done = train(work(first, rows, plan(optimizer), streams(0, "a", "b", 1)))
+    assert done.mechanism is None
+    assert torch.equal(vector(first), before)  # what came is left alone
     naive = kind(second.parameters(), **settings)
     for _ in range(3):
         naive.zero_grad()
         logits = second(rows.inputs)[:, 0]
         (functional.binary_cross_entropy_with_logits(logits, rows.target, reduction="sum") / 10).backward()
         naive.step()
-    torch.testing.assert_close(first.weight, second.weight)
+    torch.testing.assert_close(done.parameters, vector(second))
 
 
 def test_an_empty_plain_batch_changes_nothing():
     model = nn.Linear(4, 1)
-    before = model.weight.detach().clone()
-    train(Work(model, Examples(torch.zeros(0, 4), torch.zeros(0)), plan(Optimizer()), streams(0, "a", "b", 1)))
-    assert torch.equal(model.weight, before)
+    none = Examples(torch.zeros(0, 4), torch.zeros(0))
+    done = train(work(model, none, plan(Optimizer()), streams(0, "a", "b", 1)))
+    assert torch.equal(done.parameters, vector(model))
 
 
 def test_the_weights_of_a_site_are_public(scenario):
     """M3, M4: a number for all, or a declared number for each; never the rows that are there."""
     chosen = scenario()
-    assert expected_batches(chosen, federate(chosen, 0)) == chosen.training.expected_batch
+    check_expected_batches(chosen, federate(chosen, 0))
+    assert {name: expected_batch(chosen, name) for name in federate(chosen, 0).names} == chosen.training.expected_batch
     chosen = scenario("training.expected_batch=50")
-    assert set(expected_batches(chosen, federate(chosen, 0)).values()) == {50.0}
+    check_expected_batches(chosen, federate(chosen, 0))
+    assert {expected_batch(chosen, name) for name in federate(chosen, 0).names} == {50.0}
 
 
 def test_batches_for_other_sites_than_there_are_is_a_mistake(scenario):
@@ -62,7 +75,7 @@ def test_batches_for_other_sites_than_there_are_is_a_mistake(scenario):
     with pytest.raises(
         Mistake, match=r"expected one number for each of cleveland, hungarian, .*got them for cleveland, utah"
     ):
-        expected_batches(chosen, federate(chosen, 0))
+        check_expected_batches(chosen, federate(chosen, 0))
 
 
 def test_initial_weights_depend_on_the_seed_alone(scenario, monkeypatch):
@@ -135,8 +148,7 @@ def test_dropout_depends_on_the_seed_alone():
     def trained() -> torch.Tensor:
         model = nn.Sequential(nn.Dropout(), nn.Linear(4, 1, bias=False))
         nn.init.ones_(model[1].weight)  # type: ignore[arg-type]
-        train(Work(model, examples(10), plan(Optimizer()), streams(0, "a", "b", 1)))
-        return model[1].weight.detach()  # type: ignore[return-value]
+        return train(work(model, examples(10), plan(Optimizer()), streams(0, "a", "b", 1))).parameters
 
     torch.rand(3)
     first = trained()

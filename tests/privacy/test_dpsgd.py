@@ -10,18 +10,12 @@ from torch.nn import functional
 
 from fedsim.federation import Examples
 from fedsim.mistakes import Mistake
+from fedsim.randomness import Words
 from fedsim.scenario import Optimizer
-from fedsim.training import Noise, Plan, Streams, Work, poisson_batch, train
-from tests.conftest import examples, streams
+from fedsim.training import Noise, Plan, Streams, poisson_batches, train
+from tests.conftest import Silent, examples, streams, vector, work
 
 CLIP = 0.7
-
-
-class Silent:
-    """A stream that draws zeros where noise is drawn."""
-
-    def standard_normal(self, size: tuple, dtype: type) -> np.ndarray:
-        return np.zeros(size, dtype)
 
 
 def plan(
@@ -36,16 +30,22 @@ def model(inputs: int = 4) -> nn.Module:
         return nn.Sequential(nn.Linear(inputs, 5), nn.Tanh(), nn.Linear(5, 1))
 
 
-def vector(module: nn.Module) -> torch.Tensor:
-    return torch.cat([p.detach().reshape(-1) for p in module.parameters()])
+def drawn(noise: object = None, batches: object = 0) -> Streams:
+    """Return streams by name; without a name for the noise there is none."""
+    return Streams(Words.of(0, "test batches", str(batches)), Silent() if noise is None else Words.of(0, str(noise)))
 
 
 def release(rows: Examples, todo: Plan, streams: Streams | None = None, net: nn.Module | None = None) -> torch.Tensor:
     """Train and return the update, as the sum that was divided: -(after - before) * batch / lr."""
     net = net or model(rows.inputs.shape[1])
-    before = vector(net).clone()
-    train(Work(net, rows, todo, streams or Streams(np.random.default_rng(0), Silent())))  # type: ignore[arg-type]
-    return (before - vector(net)) * todo.expected_batch / todo.optimizer.lr
+    done = train(work(net, rows, todo, streams or drawn()))
+    return (vector(net) - done.parameters) * todo.expected_batch / todo.optimizer.lr
+
+
+def batches(rows: Examples, rate: float, name: object, steps: int = 1) -> list[Examples]:
+    """Return the Poisson batches of a plain work."""
+    todo = Plan(steps, rate, 1.0, Optimizer(), None)
+    return list(poisson_batches(work(nn.Linear(1, 1), rows, todo, drawn(batches=name))))
 
 
 def per_row_gradients(net: nn.Module, rows: Examples) -> torch.Tensor:
@@ -102,16 +102,15 @@ def test_a_row_that_is_not_finite_neither_spoils_the_release_nor_shows(bad: floa
 def test_an_empty_batch_is_a_step_like_any_other(rows: int):
     """M9: noise is drawn and counted; rate 0.02 leaves most of these batches empty."""
     net = model()
-    streams = Streams(np.random.default_rng(rows), np.random.default_rng(1))
-    mechanism = train(Work(net, examples(rows), plan(steps=20, rate=0.02), streams))
-    assert mechanism is not None
-    assert mechanism.steps == 20
-    assert vector(net).isfinite().all()
+    done = train(work(net, examples(rows), plan(steps=20, rate=0.02), drawn(1, batches=rows)))
+    assert done.mechanism is not None
+    assert done.mechanism.steps == 20
+    assert done.parameters.isfinite().all()
 
 
 def test_a_site_without_rows_releases_pure_noise():
     rows = Examples(torch.zeros(0, 4), torch.zeros(0))
-    noisy = release(rows, plan(), Streams(np.random.default_rng(0), np.random.default_rng(0)))
+    noisy = release(rows, plan(), drawn(0))
     assert noisy.norm() > 0.1
 
 
@@ -119,7 +118,7 @@ def test_the_noise_has_the_claimed_size_and_shape():
     """B1, B2: 1e6 draws of the real path; variance within 5 sd, Kolmogorov-Smirnov p > 1e-6, tails of a Gaussian."""
     rows = Examples(torch.zeros(0, 999_999), torch.zeros(0))
     multiplier, clip = 2.5, 0.3
-    streams = Streams(np.random.default_rng(0), np.random.default_rng(7))
+    streams = drawn(7)
     net = nn.Linear(999_999, 1)
     nn.init.zeros_(net.weight)
     nn.init.zeros_(net.bias)
@@ -134,28 +133,27 @@ def test_the_noise_has_the_claimed_size_and_shape():
 
 def test_noise_does_not_depend_on_the_rows():
     """M23: the same stream gives the same noise for 3 rows and for 30, up to rounding."""
-    drawn = []
+    found = []
     for rows in (examples(3), examples(30)):
-        noisy = release(rows, plan(), Streams(np.random.default_rng(0), np.random.default_rng(5)))
-        drawn.append(noisy - release(rows, plan()))
-    torch.testing.assert_close(drawn[0], drawn[1], atol=1e-4, rtol=1e-4)
+        noisy = release(rows, plan(), drawn(5))
+        found.append(noisy - release(rows, plan()))
+    torch.testing.assert_close(found[0], found[1], atol=1e-4, rtol=1e-4)
 
 
 def test_the_ledger_gets_what_was_used():
     """M2, A9: steps are counted where noise is drawn, the rate and sigma are those of the step."""
     draws = 0
 
-    class Counting(np.random.Generator):
-        def standard_normal(self, *args, **kwargs):
+    class Counting(Words):
+        def draw(self, count: int) -> np.ndarray:
             nonlocal draws
             draws += 1
-            return super().standard_normal(*args, **kwargs)
+            return super().draw(count)
 
-    net = model()
-    streams = Streams(np.random.default_rng(0), Counting(np.random.PCG64(0)))
-    mechanism = train(Work(net, examples(9), plan(steps=7, rate=0.3, batch=5.0, multiplier=1.7), streams))
+    streams = Streams(Words.of(0, "batches"), Counting(bytes(16)))
+    mechanism = train(work(model(), examples(9), plan(steps=7, rate=0.3, batch=5.0, multiplier=1.7), streams)).mechanism
     assert mechanism is not None
-    assert draws == mechanism.steps * len(list(net.parameters()))
+    assert draws == mechanism.steps == 7
     assert (mechanism.sampling_rate, mechanism.noise_multiplier, mechanism.clip, mechanism.expected_batch) == (
         0.3, 1.7, CLIP, 5.0,
     )  # fmt: skip
@@ -165,8 +163,7 @@ def test_nothing_public_follows_from_the_number_of_rows():
     """M3, B7: with N and N + 1 rows, N = 1..60, what is accounted is the same, and so is the denominator."""
     found = set()
     for rows in range(1, 61):
-        mechanism = train(Work(model(), examples(rows), plan(steps=3, rate=0.4), streams(0, "a", "b", 1)))
-        found.add(mechanism)
+        found.add(train(work(model(), examples(rows), plan(steps=3, rate=0.4), streams(0, "a", "b", 1))).mechanism)
     assert len(found) == 1
 
 
@@ -174,10 +171,9 @@ def test_batches_are_poisson():
     """M1, C1, C2: size and inclusion vary as Binomial(N, q) and Binomial(T, q); shuffled batches would not vary."""
     count, rate, steps = 400, 0.1, 1000
     rows = Examples(torch.arange(count, dtype=torch.float32)[:, None], torch.zeros(count))
-    batches = np.random.default_rng(3)
     included = np.zeros((steps, count))
-    for step in range(steps):
-        included[step, poisson_batch(rows, rate, batches).inputs[:, 0].numpy().astype(int)] = 1
+    for step, batch in enumerate(batches(rows, rate, 3, steps)):
+        included[step, batch.inputs[:, 0].numpy().astype(int)] = 1
     sizes, inclusions = included.sum(1), included.sum(0)
     for values, trials in ((sizes, count), (inclusions, steps)):
         variance = trials * rate * (1 - rate)
@@ -189,8 +185,8 @@ def test_whether_a_row_joins_does_not_depend_on_the_others():
     """M25: one row more at the end leaves the choice among the others as it was."""
     few, more = examples(20), examples(21)
     for seed in range(20):
-        chosen = poisson_batch(Examples(torch.arange(20.0)[:, None], few.target), 0.5, np.random.default_rng(seed))
-        again = poisson_batch(Examples(torch.arange(21.0)[:, None], more.target), 0.5, np.random.default_rng(seed))
+        (chosen,) = batches(Examples(torch.arange(20.0)[:, None], few.target), 0.5, seed)
+        (again,) = batches(Examples(torch.arange(21.0)[:, None], more.target), 0.5, seed)
         assert [*chosen.inputs[:, 0]] == [x for x in again.inputs[:, 0] if x < 20]
 
 
@@ -206,10 +202,8 @@ def test_a_rows_gradient_does_not_depend_on_the_other_rows():
 
 def test_every_parameter_gets_noise():
     """M24."""
-    quiet, net = model(), model()
-    train(Work(quiet, examples(5), plan(), Streams(np.random.default_rng(0), Silent())))  # type: ignore[arg-type]
-    train(Work(net, examples(5), plan(), Streams(np.random.default_rng(0), np.random.default_rng(1))))
-    assert (vector(net) != vector(quiet)).all()
+    quiet, noisy = (train(work(model(), examples(5), plan(), streams)).parameters for streams in (drawn(), drawn(1)))
+    assert (noisy != quiet).all()
 
 
 def test_sites_rounds_and_arms_have_noise_of_their_own():
@@ -221,25 +215,26 @@ def test_sites_rounds_and_arms_have_noise_of_their_own():
         (0, "federated", "a", 2),
         (1, "federated", "a", 1),
     ]
-    drawn = {streams(*place).noise.standard_normal(8).tobytes() for place in places}
-    assert len(drawn) == len(places)
+    found = {streams(*place).noise.draw(8).tobytes() for place in places}
+    assert len(found) == len(places)
 
 
 def test_arms_share_batches():
-    assert streams(0, "federated", "a", 1).batches.random() == streams(0, "local", "a", 1).batches.random()
+    one, other = streams(0, "federated", "a", 1), streams(0, "local", "a", 1)
+    assert one.batches.draw(8).tolist() == other.batches.draw(8).tolist()
 
 
 @pytest.mark.parametrize("change", ["privacy.epsilon=1", "training.optimizer.lr=0.1", "strategy.x=1", "privacy.clip=2"])
 def test_two_runs_of_one_seed_that_differ_share_no_noise(change: str):
     """M11: otherwise the difference of two published models is free of noise."""
     one, other = streams(0, "federated", "a", 1), streams(0, "federated", "a", 1, change)
-    assert one.noise.random() != other.noise.random()
-    assert one.batches.random() == other.batches.random()
+    assert one.noise.draw(8).tolist() != other.noise.draw(8).tolist()
+    assert one.batches.draw(8).tolist() == other.batches.draw(8).tolist()
 
 
 def test_the_title_and_the_engine_do_not_change_the_noise():
     one, other = streams(0, "federated", "a", 1), streams(0, "federated", "a", 1, "title=Mine", "engine=cohort")
-    assert one.noise.random() == other.noise.random()
+    assert one.noise.draw(8).tolist() == other.noise.draw(8).tolist()
 
 
 class Visits(nn.Module):
