@@ -4,6 +4,7 @@ Each number of sites is run in a process of its own, which reports its largest r
 are made anew in every round, so that all three do the same.
 """
 
+import itertools
 import json
 import resource
 import statistics
@@ -46,7 +47,7 @@ def run(sites: int) -> dict[str, float]:
     })  # fmt: skip
     progress = arms._Progress(scenario, arms.Job("federated", False, 0), lambda: ticks.append(time.perf_counter()))
     arms._federated(progress)
-    rounds = [after - before for before, after in zip(ticks[1:], ticks[2:], strict=False)]
+    rounds = [after - before for before, after in itertools.pairwise(ticks[1:])]
     return {
         "sites": sites,
         "sampled": 1000,

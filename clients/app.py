@@ -127,7 +127,8 @@ def _start(message: Message, setting: _Setting) -> Tensor:
         ValueError: They are not the model's.
     """
     arrays = message.content[ARRAYS]
-    assert isinstance(arrays, ArrayRecord)
+    if not isinstance(arrays, ArrayRecord):
+        raise ValueError(f"expected an ArrayRecord, got {type(arrays).__name__}")
     if not isinstance(arrays, Flat) or arrays.layout is not setting.layout:
         got = {name: tuple(array.shape) for name, array in arrays.items()}
         if Layout.made(got) != setting.layout:

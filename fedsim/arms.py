@@ -166,7 +166,7 @@ class _Progress:
         return Budget(
             self.ledger,
             privacy.epsilon,
-            {node: (name, mechanism(todo)) for node, (name, todo) in planned.items()},
+            {node: (name, mechanism(todo, self.noise, privacy.clip)) for node, (name, todo) in planned.items()},
             rounds,
         )
 
@@ -193,9 +193,8 @@ class _Progress:
             self.notes.append(f"stopped after {rounds} of {wanted} rounds: the next would exceed epsilon {limit:g}")
 
 
-def _planned_mechanism(todo: Plan) -> Mechanism:
-    assert todo.noise is not None
-    return Mechanism(todo.sampling_rate, todo.noise.multiplier, todo.noise.clip, todo.expected_batch, todo.steps)
+def _planned_mechanism(todo: Plan, noise: float, clip: float) -> Mechanism:
+    return Mechanism(todo.sampling_rate, noise, clip, todo.expected_batch, todo.steps)
 
 
 def run_job(scenario: Scenario, job: Job, observe: Callable[[], None]) -> Trained:
@@ -249,7 +248,7 @@ def _federated(progress: _Progress) -> Models:
 
 
 def _centralized(progress: _Progress) -> Models:
-    """Train on all sites' rows; where a round has some of the sites only, each row joins a step that much less often."""
+    """Train on all sites' rows; where a round has some of the sites only, a row joins a step that much less often."""
     scenario, share = progress.scenario, _share(progress.scenario, progress.job.seed)
     expected = share * sum(expected_batch(scenario, name) for name in progress.federation.names)
     todo = plan(scenario, expected, progress.noise)

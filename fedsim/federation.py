@@ -15,7 +15,7 @@ from fedsim.mistakes import Mistake
 from fedsim.partition import PARTITIONS
 from fedsim.randomness import stream
 from fedsim.scenario import Scenario, Split
-from fedsim.task import Rows, Task
+from fedsim.task import Make, Rows, Task
 
 POOLED = "(pooled)"  # stands for all sites together, so that none may have this name
 _KEPT = 2**29  # bytes of made-up rows that are kept
@@ -105,7 +105,7 @@ def _federate(
     if by == "made":
         if found.make is None:
             raise Mistake(f"partition.by: expected 'natural' with task {task}, which has sites of its own, got 'made'")
-        made = partial(_made_site, task, found, split, seed, device)
+        made = partial(_made_site, task, found.kind, found.make, split, seed, device)
         return Federation(_MadeSites(sites or 1, made))
     if found.load is None:
         raise Mistake(f"partition: expected by = 'made' and a number of sites with task {task}, got {by!r}")
@@ -117,10 +117,9 @@ def _federate(
     ))  # fmt: skip
 
 
-def _made_site(task: str, made_by: Task, split: Split, seed: int, device: str, number: int, name: str) -> Site:
-    assert made_by.make is not None
-    inputs, target = made_by.make(number)
-    _check(task, made_by.kind, inputs, target)
+def _made_site(task: str, kind: Kind, make: Make, split: Split, seed: int, device: str, number: int, name: str) -> Site:
+    inputs, target = make(number)
+    _check(task, kind, inputs, target)
     return _site(number, name, inputs, target, split, seed, device)
 
 
@@ -135,7 +134,8 @@ def _site(number: int, name: str, inputs: np.ndarray, target: np.ndarray, split:
 @lru_cache(maxsize=4)
 def _load(task: str) -> Rows:
     found: Task = catalog.load("tasks", task)
-    assert found.load is not None
+    if found.load is None:
+        raise Mistake(f"task {task}: expected a task with rows of its own")
     rows = found.load()
     if len(rows.site) != len(rows.inputs):
         raise Mistake(f"task {task}: expected as many targets and sites as inputs from what it loads")

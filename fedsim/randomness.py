@@ -4,8 +4,8 @@ The key of a stream is a 128-bit hash of (seed, purpose, place). Two different n
 name gives the same stream in every process and on every engine, and nothing touches the global generators.
 
 ``stream`` gives numpy's generator. What is drawn for every site in every step, its batches and its noise, comes as
-``Words``: AES in counter mode, which is fast, starts in microseconds and can't be continued by who has seen a part of it
-(torch's CPU generator keeps 32 bits of its seed, and 624 outputs of its Mersenne twister give away the rest).
+``Words``: AES in counter mode, which is fast, starts in microseconds and can't be continued by who has seen a part of
+it (torch's CPU generator keeps 32 bits of its seed, and 624 outputs of its Mersenne twister give away the rest).
 """
 
 import hashlib
@@ -85,9 +85,9 @@ def choose(words: np.ndarray, rate: float) -> np.ndarray:
 class Normals:
     """Standard normal numbers from several streams side by side.
 
-    On the CPU by the method of Box and Muller (1958, https://doi.org/10.1214/aoms/1177706645) from 31 bits for the radius
-    and 32 for the angle, so that no number is farther from 0 than 6.66. On CUDA by the device's Philox generators, one
-    for each stream, with 63 bits of its key.
+    On the CPU by the method of Box and Muller (1958, https://doi.org/10.1214/aoms/1177706645) from 31 bits for the
+    radius and 32 for the angle, so that no number is farther from 0 than 6.66. On CUDA by the device's Philox
+    generators, one for each stream, with 63 bits of its key.
     """
 
     def __init__(self, streams: Sequence[Words], device: torch.device) -> None:

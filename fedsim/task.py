@@ -30,6 +30,10 @@ class Rows:
     site: np.ndarray
 
 
+Make = Callable[[int], tuple[np.ndarray, np.ndarray]]
+"""From the number of a site to its inputs and target."""
+
+
 @dataclass(frozen=True)
 class Task:
     """Data, public ranges and model of one outcome; the loss is the log loss, the metric the AUC.
@@ -52,5 +56,5 @@ class Task:
     columns: tuple[Column, ...]
     model: Callable[..., nn.Module]
     load: Callable[[], Rows] | None = None
-    make: Callable[[int], tuple[np.ndarray, np.ndarray]] | None = None
+    make: Make | None = None
     kind: Kind = "binary"
