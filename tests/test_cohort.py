@@ -12,11 +12,11 @@ from torch.nn import functional
 
 from fedsim.cohort import check_rules, train_together
 from fedsim.federation import Examples
+from fedsim.layers import NoRule, outer_squares
 from fedsim.losses import binary, classes
 from fedsim.mistakes import Mistake
 from fedsim.randomness import Words
 from fedsim.scenario import Optimizer
-from fedsim.stacked import NoRule, outer_squares
 from fedsim.training import Noise, Plan, Streams, Work, train
 from tests.conftest import Silent, examples, streams, vector
 
@@ -278,7 +278,7 @@ def test_a_model_that_can_not_be_stacked_is_refused(name: str):
 
 def test_a_wrong_rule_is_found_out(monkeypatch):
     """Norms too small by a tenth would let a row do more than is accounted for."""
-    monkeypatch.setattr("fedsim.stacked.outer_squares", lambda *args, **kwargs: 0.8 * outer_squares(*args, **kwargs))
+    monkeypatch.setattr("fedsim.layers.outer_squares", lambda *args, **kwargs: 0.8 * outer_squares(*args, **kwargs))
     with pytest.raises(NoRule, match="rows can't be told apart"):
         check_rules(MODELS["mlp"](), binary, examples(5, 16))
 
