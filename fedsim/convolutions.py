@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedsim.layers import Layer, Now, outer_squares, scaled
+from fedsim.layers import Layer, Now, like, outer_squares, scaled
 
 _ROWS = 16  # rows that are unfolded together for the norms of a convolution
+_FLOATS = 2**24  # of the gradients of rows that are kept from the norms to the sums
 
 
 class Conv2d(Layer):
@@ -24,6 +25,7 @@ class Conv2d(Layer):
         super().__init__(now, parts)
         self.how: tuple[Any, Any, Any] = (layer.stride, layer.padding, layer.dilation)
         self.kernel = layer.kernel_size
+        self.of_rows: Tensor | None = None  # each row's weight gradient, (rows, out, in), if its norm needed that
 
     def outputs(self, inputs: Tensor) -> Tensor:  # noqa: D102
         weight, bias = self.values["weight"], self.values.get("bias")
@@ -51,17 +53,46 @@ class Conv2d(Layer):
             if len(own)
         ])  # fmt: skip
 
+    def begin(self) -> None:  # noqa: D102
+        super().begin()
+        self.of_rows = None
+
     def squares(self) -> Tensor:  # noqa: D102
-        return torch.cat([
-            outer_squares(*self._unfolded(slice(start, start + _ROWS)), bias="bias" in self.values)
-            for start in range(0, self.now.rows.total, _ROWS)
-        ])  # fmt: skip
+        rows, (out, *_) = self.now.rows.total, self.totals["weight"].shape[1:]
+        fan_in, positions = self.totals["weight"][0, 0].numel(), sum(g[0, 0].numel() for _, g in self.uses)
+        if rows * out * fan_in <= _FLOATS and positions * (fan_in + out) >= fan_in * out:
+            self.of_rows = self.totals["weight"].new_empty(rows, out, fan_in)
+        found = []
+        for start in range(0, rows, _ROWS):
+            part = slice(start, start + _ROWS)
+            seen, gradients = self._unfolded(part)
+            if self.of_rows is None:
+                found.append(outer_squares(seen.mT, gradients.mT, bias="bias" in self.values))
+                continue
+            found.append(torch.bmm(gradients, seen.mT, out=self.of_rows[part]).pow(2).sum((1, 2)))
+            if "bias" in self.values:
+                found[-1] += gradients.sum(2).pow(2).sum(1)
+        return torch.cat(found)
+
+    def forget(self, rows: Tensor) -> None:  # noqa: D102
+        super().forget(rows)
+        if self.of_rows is not None:
+            self.of_rows.masked_fill_(like(rows, self.of_rows), 0)
 
     def sums(self, factor: Tensor | None) -> None:  # noqa: D102
         uses = self.uses
         if factor is not None:
             uses = [(inputs, scaled(gradients, factor)) for inputs, gradients in uses]
+        self._sum_weights(uses, factor)
+        if "bias" in self.totals:
+            of_rows = torch.stack([gradients.sum((2, 3)) for _, gradients in uses]).sum(0)  # (rows, out)
+            torch.sum(self.now.rows.apart(of_rows), 1, out=self.totals["bias"])
+
+    def _sum_weights(self, uses: list[tuple[Tensor, Tensor]], factor: Tensor | None) -> None:
         weight, total = self.values["weight"], self.totals["weight"].zero_()
+        if self.of_rows is not None and factor is not None:
+            total.flatten(1).index_add_(0, self.now.rows.site, scaled(self.of_rows, factor).flatten(1))
+            return
         for inputs, gradients in uses:
             if self._grouped(inputs):
                 found = self._backward(self._abreast(gradients), self._abreast(inputs), weight.flatten(0, 1), False)
@@ -72,18 +103,23 @@ class Conv2d(Layer):
             ):
                 if len(own):
                     own_total += self._backward(gradient, own, own_weight, False)[1]
-        if "bias" in self.totals:
-            of_rows = torch.stack([gradients.sum((2, 3)) for _, gradients in uses]).sum(0)  # (rows, out)
-            torch.sum(self.now.rows.apart(of_rows), 1, out=self.totals["bias"])
 
     def _split(self, values: Tensor) -> tuple[Tensor, ...]:
         return values.split(self.now.rows.sizes)
 
     def _unfolded(self, rows: slice) -> tuple[Tensor, Tensor]:
-        """Return what the positions of some rows saw, (rows, positions, in), and (rows, positions, out) gradients."""
-        stride, padding, dilation = self.how
-        seen = [functional.unfold(inputs[rows], self.kernel, dilation, padding, stride).mT for inputs, _ in self.uses]
-        return torch.cat(seen, 1), torch.cat([gradients[rows].flatten(2).mT for _, gradients in self.uses], 1)
+        """Return what the positions of some rows saw, (rows, in, positions), and (rows, out, positions) gradients."""
+        seen = [self._seen(inputs[rows], gradients.shape[2:]) for inputs, gradients in self.uses]
+        return torch.cat(seen, 2), torch.cat([gradients[rows].flatten(2) for _, gradients in self.uses], 2)
+
+    def _seen(self, inputs: Tensor, out: torch.Size) -> Tensor:
+        """Unfold as ``functional.unfold`` does, ten times faster on a CPU."""
+        (down, right), (high, wide), (apart_down, apart_right) = self.how
+        padded = functional.pad(inputs, (wide, wide, high, high))
+        rows, channels, row_step, right_step = *padded.stride()[:2], *padded.stride()[2:]
+        shape = (*padded.shape[:2], *self.kernel, *out)
+        steps = (rows, channels, apart_down * row_step, apart_right * right_step, down * row_step, right * right_step)
+        return padded.as_strided(shape, steps).reshape(len(inputs), -1, out.numel())
 
     def _backward(self, gradients: Tensor, inputs: Tensor, weight: Tensor, inputs_only: bool) -> tuple[Tensor, Tensor]:
         stride, padding, dilation = self.how

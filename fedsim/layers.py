@@ -128,6 +128,17 @@ class Layer(nn.Module):
         """Compute the gradient at the inputs from that at the outputs."""
         raise NotImplementedError
 
+    def begin(self) -> None:
+        """Forget the step before."""
+        self.uses = []
+
+    def forget(self, rows: Tensor) -> None:
+        """Set some rows, bool (rows,), to zero: no factor would do it where there is a NaN or an infinity."""
+        self.uses = [
+            (inputs.masked_fill(like(rows, inputs), 0), gradients.masked_fill(like(rows, gradients), 0))
+            for inputs, gradients in self.uses
+        ]
+
     def squares(self) -> Tensor:
         """Return the squared norm of each row's gradient over all uses, (rows,)."""
         raise NotImplementedError

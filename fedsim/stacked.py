@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.convolutions import Conv2d, MaxPool2d
-from fedsim.layers import Affine, Embedding, Layer, Linear, NoRule, Now, Rows, like
+from fedsim.layers import Affine, Embedding, Layer, Linear, NoRule, Now, Rows
 from fedsim.recurrent import Recurrent
 
 
@@ -55,7 +55,7 @@ class StackedModel:
         """Return the outputs of the big batch."""
         self.now.rows = rows
         for layer in self.layers:
-            layer.uses = []
+            layer.begin()
         return self.module(inputs)
 
     def squares(self) -> Tensor:
@@ -65,7 +65,7 @@ class StackedModel:
     def forget(self, rows: Tensor) -> None:
         """Set some rows, bool (rows,), to zero: no factor would do it where there is a NaN or an infinity."""
         for layer in self.layers:
-            layer.uses = [tuple(part.masked_fill(like(rows, part), 0) for part in use) for use in layer.uses]  # type: ignore[misc]
+            layer.forget(rows)
 
     def sum_gradients(self, factor: Tensor | None = None) -> None:
         """Write each site's sum of row gradients, each times its factor (rows,), into ``gradients``."""
