@@ -215,7 +215,7 @@ def train(work: Work) -> Done:
 def new_optimizer(chosen: Optimizer, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
     """Return the torch optimizer a scenario names."""
     if chosen.name == "adam":
-        return torch.optim.Adam(parameters, lr=chosen.lr, weight_decay=chosen.weight_decay)
+        return torch.optim.Adam(parameters, lr=chosen.lr, weight_decay=chosen.weight_decay, foreach=True)
     return torch.optim.SGD(parameters, lr=chosen.lr, momentum=chosen.momentum, weight_decay=chosen.weight_decay)
 
 
