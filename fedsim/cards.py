@@ -9,9 +9,10 @@ import numpy as np
 import tomli_w
 
 from fedsim import catalog
+from fedsim.loading import task_of
 from fedsim.mistakes import Mistake
-from fedsim.partition import PARTITIONS
-from fedsim.scenario import Scenario, read
+from fedsim.partition import divide
+from fedsim.scenario import Partition, Scenario, read
 from fedsim.tables import Column, Number
 from fedsim.task import Task
 
@@ -43,15 +44,15 @@ def card(what: str) -> Card:
 
 
 def _scenario_card(scenario: Scenario) -> Card:
-    task: Task = catalog.load("tasks", scenario.task)
-    sites = _sites(task, scenario.partition.by)
-    values = scenario.model_dump(exclude_none=True)
+    task: Task = task_of(scenario)
+    sites = _sites(task, scenario.partition)
+    values = scenario.values()
     text = f"{tomli_w.dumps(values)}\n# sites of {scenario.task}: {task.title}\n{_site_lines(sites)}"
     return Card(text, values | {"sites": sites})
 
 
 def _task_card(name: str, task: Task) -> Card:
-    sites = _sites(task, "natural")
+    sites = _sites(task, Partition())
     columns = [{"name": c.name, "range": _range(c), "may be missing": c.missing} for c in task.columns]
     lines = [f"  {c['name']:<10} {c['range']}{', may be missing' if c['may be missing'] else ''}" for c in columns]
     head = f"{name}: {task.title}\ntarget: {task.outcome}\nsource: {task.source}\n\ncolumns (public ranges)"
@@ -66,13 +67,13 @@ def _code_card(name: str, thing: Any) -> Card:  # noqa: ANN401  a strategy class
     return Card(f"{about}\n{settings}".rstrip(), {"name": name, "about": about, "hyperparameters": fields})
 
 
-def _sites(task: Task, partition: str) -> dict[str, dict[str, Any]]:
-    if task.load is None:
+def _sites(task: Task, partition: Partition) -> dict[str, dict[str, Any]]:
+    if task.load is None or task.needs_path:
         return {}
-    rows = task.load()
+    rows = task.rows()
     return {
         site: {"rows": len(members), "positive": round(float(np.mean(rows.target[members])), 3)}
-        for site, members in PARTITIONS[partition](rows).items()
+        for site, members in divide(rows, task.kind, partition).items()
     }
 
 

@@ -21,6 +21,7 @@ from fedsim import comparison, report, results
 from fedsim.arms import GLOBAL, Job, Trained, jobs, noise_for, run_job, strategy_of
 from fedsim.evaluation import POOLED
 from fedsim.federation import federate
+from fedsim.loading import task_of
 from fedsim.mistakes import Interrupted, Mistake
 from fedsim.privacy.accounting import ACCOUNTANT
 from fedsim.scenario import Scenario, read
@@ -131,6 +132,7 @@ def _complete(folder: Path, scenario: Scenario, progress: Progress | None) -> re
     results.write_manifest(
         folder,
         {
+            "task": _about_task(scenario),
             "versions": {name: version(name) for name in _DISTRIBUTIONS} | {"python": platform.python_version()},
             "git": _git_revision(),
             "device": best_device(scenario.device),
@@ -212,8 +214,16 @@ def _write_results(folder: Path, scenario: Scenario, finished: list[_Finished]) 
     for job, tensors, _ in finished:
         if job == product:
             plain = {name.removeprefix(f"{GLOBAL}/"): value for name, value in tensors.items()}
-            about = {"task": scenario.task, "training": job.key}
+            about = {"task": scenario.task or task_of(scenario).title, "training": job.key}
             results.write_tensors(folder / "model.safetensors", plain, about)
+
+
+def _about_task(scenario: Scenario) -> dict[str, Any]:
+    """Return what a report says of the task, so that a run directory can be read without it."""
+    task = task_of(scenario)
+    facts = ("title", "outcome", "source", "licence", "kind", "by_time")
+    unit = task.range.unit if task.range else ""
+    return {"name": scenario.task, "unit": unit, **{fact: getattr(task, fact) for fact in facts}}
 
 
 def _names(job: Job) -> dict[str, Any]:

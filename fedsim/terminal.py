@@ -46,27 +46,26 @@ def arms_table(finished: "Run") -> Table:
     compared = finished.comparison
     pooled = compared[compared["site"] == finished.POOLED]
     table = _table(escape(finished.scenario.title))
-    for name in ("arm", "epsilon", "AUC", "accuracy", "log loss", "vs. centralized"):
+    for name in ("arm", "epsilon", *(metric.label for metric in finished.metrics), "vs. centralized"):
         table.add_column(name, justify="left" if name in ("arm", "epsilon") else "right", no_wrap=True)
     for (private, arm), rows in pooled.groupby(["private", "arm"], sort=False):
-        auc, accuracy, loss = (rows[rows["metric"] == name].iloc[0] for name in ("auc", "accuracy", "log_loss"))
+        headline, *others = (rows[rows["metric"] == metric.name].iloc[0] for metric in finished.metrics)
         table.add_row(
             str(arm),
             _spent(finished.epsilon(str(arm))) if private else "none",
-            _with_margin(auc["mean"], auc["high"]),
-            _figure(accuracy["mean"]),
-            _figure(loss["mean"]),
-            _with_margin(auc["difference"], auc["difference_high"], sign="+"),
+            _with_margin(headline["mean"], headline["high"]),
+            *(_figure(other["mean"]) for other in others),
+            _with_margin(headline["difference"], headline["difference_high"], sign="+"),
         )
     return table
 
 
 def sites_table(finished: "Run") -> Table:
-    """Return the AUC inside each site: a row for each."""
-    compared = finished.comparison
-    inside = compared[(compared["site"] != finished.POOLED) & (compared["metric"] == "auc")]
+    """Return the headline inside each site: a row for each."""
+    compared, metric = finished.comparison, finished.metrics[0]
+    inside = compared[(compared["site"] != finished.POOLED) & (compared["metric"] == metric.name)]
     columns = dict.fromkeys(zip(inside["private"], inside["arm"], strict=True))
-    table = _table("AUC inside each site")
+    table = _table(f"{metric.label[0].upper()}{metric.label[1:]} inside each site")
     table.add_column("site", no_wrap=True)
     for private, arm in columns:
         table.add_column(f"{arm}\n{'private' if private else 'plain'}", justify="right")

@@ -71,6 +71,16 @@ def make_run(
             ],
         },
         manifest={
+            "task": {
+                "name": "hospital/heart",
+                "title": "Heart disease",
+                "outcome": "disease",
+                "source": "made up",
+                "licence": "CC BY 4.0",
+                "kind": "binary",
+                "by_time": False,
+                "unit": "",
+            },
             "versions": {"fedsim-flower": "0.1.0", "torch": "2.13.0"},
             "git": None,
             "device": "cpu",

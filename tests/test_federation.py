@@ -51,36 +51,9 @@ def test_the_pooled_site_holds_everybodys_rows(scenario):
 
 def test_a_site_without_a_training_row_is_an_error(scenario, monkeypatch: pytest.MonkeyPatch):
     lonely = Rows(np.zeros((1, 2), np.float32), np.ones(1, np.float32), np.array(["tiny"]))
-    monkeypatch.setattr(federation, "_load", lambda task: lonely)
+    monkeypatch.setattr(federation, "rows_of", lambda scenario: lonely)
     federation._federate.cache_clear()
     with pytest.raises(Mistake, match="site tiny: expected at least one row to train on, got 1 rows in all"):
         for seed in range(5):  # its one row is a test row under one of five seeds
             federate(scenario("split.validation=0.4", "split.test=0.4"), seed)
     federation._federate.cache_clear()
-
-
-GOOD = {"inputs": np.zeros((2, 3), np.float32), "target": np.array([0, 1], np.float32), "site": np.array(["a", "b"])}
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"target": np.array([0, 2], np.float32)}, "a target of 0 or 1"),
-        ({"target": np.array([0, np.nan], np.float32)}, "a target of 0 or 1"),
-        ({"target": np.array([1], np.float32)}, "as many targets as inputs"),
-        ({"site": np.array(["a"])}, "as many targets and sites as inputs"),
-        ({"inputs": np.full((2, 3), np.nan, np.float32)}, "finite inputs"),
-        ({"inputs": np.zeros((2, 3))}, "float32 inputs"),
-        ({"target": np.zeros(2)}, "a float32 target"),
-        ({"site": np.array(["a", "(pooled)"])}, "sites with names other than .pooled."),
-    ],
-)
-def test_what_a_task_loads_is_checked(monkeypatch: pytest.MonkeyPatch, change: dict, message: str):
-    class Wrong:
-        kind = "binary"
-        load = staticmethod(lambda: Rows(**(GOOD | change)))
-
-    monkeypatch.setattr(federation.catalog, "load", lambda kind, name: Wrong)
-    federation._load.cache_clear()
-    with pytest.raises(Mistake, match=f"task x/y: expected {message} from what it loads"):
-        federation._load("x/y")
