@@ -11,7 +11,6 @@ import re
 import zlib
 from collections import Counter
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +53,6 @@ def digest(path: Path) -> str:
     return hashlib.sha256(_bytes(path)).hexdigest()
 
 
-@lru_cache(maxsize=2)
 def read_table(path: Path) -> Table:
     """Read a CSV file, also gzipped, or a Parquet file.
 
