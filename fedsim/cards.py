@@ -91,10 +91,8 @@ def _column_lines(columns: list[dict[str, Any]]) -> list[str]:
     width = max(len(column["name"]) for column in columns)
     lines = ["columns (public ranges; share of rows without a value)"]
     for column in columns:
-        share = column["missing"]
-        lacking = (
-            "" if not column["may be missing"] else ", may be missing" if share is None else f", {share:.0%} missing"
-        )
+        unknown = ", may be missing" if column["may be missing"] else ""
+        lacking = unknown if column["missing"] is None else f", {column['missing']:.0%} missing"
         lines.append(f"  {column['name']:<{width}}  {column['range']}{lacking}")
     return [*lines, ""]
 

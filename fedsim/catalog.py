@@ -36,9 +36,7 @@ def titles(kind: str) -> Mapping[str, str]:
     if kind == "scenarios":
         found = {path.stem: _title(path) for path in folder.glob("*.toml")}
     elif kind == "tasks":
-        others = {
-            name: f"(by {entry.dist.name if entry.dist else '?'})" for name, entry in _entries().items()
-        }
+        others = {name: f"(by {entry.dist.name if entry.dist else '?'})" for name, entry in _entries().items()}
         found = others | {name: title for path in folder.glob("*.py") for name, title in _tasks_in(path)}
     else:
         found = {path.stem: _first_line(path) for path in folder.glob("*.py") if not path.stem.startswith("_")}

@@ -32,7 +32,7 @@ def draw(path: Path, title: str, contents: Contents) -> None:
     names, shares = [*contents.sites], contents.counts / contents.counts.sum(axis=1, keepdims=True)  # (sites, labels)
     sites, labels = shares.shape
     height = 1.7 + min(0.28 * sites, 4 + 0.06 * sites, 14.0)
-    figure = Figure(figsize=(9, height), layout="constrained")
+    figure = Figure(figsize=(9, height), dpi=130, layout="constrained")
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=10)
     bars, heat = figure.subplots(1, 2, sharey=True, width_ratios=(1, max(1.2, min(2.5, labels / 4))))
     bars.barh(np.arange(sites), contents.counts.sum(axis=1), color="#0072b2", height=0.8)
