@@ -50,7 +50,7 @@ def _scenario_card(scenario: Scenario) -> Card:
     task, values = task_of(scenario), scenario.values()
     contents = contents_of(scenario)
     text = f"{tomli_w.dumps(values)}\n# sites of {scenario.task or 'the table'}: {task.title}\n{_sites(contents)}"
-    values |= {"sites": contents.sites if contents else {}}
+    values |= {"sites": _site_values(contents)}
     return Card(text, values, f"{scenario.title}\n{_partition(scenario)}", contents)
 
 
@@ -80,8 +80,7 @@ def _task_card(name: str, task: Task) -> Card:
     lines = [f"{key + ':':<9}{value}" for key, value in facts.items()]
     text = [name, *lines, "", *_column_lines(columns), *_group_lines(contents), _sites(contents) + problem]
     groups = contents.groups if contents else {}
-    sites = contents.sites if contents else {}
-    values = {"name": name, **facts, "columns": columns, "groups": groups, "sites": sites}
+    values = {"name": name, **facts, "columns": columns, "groups": groups, "sites": _site_values(contents)}
     return Card("\n".join(text), values, f"{name}: {task.title}", contents)
 
 
@@ -123,6 +122,11 @@ def _sites(contents: Contents | None) -> str:
     more = [f"  and {len(lines) - _MOST_SITES} more; --json lists all"] if len(lines) > _MOST_SITES else []
     spread = f"{sizes[0]} to {sizes[-1]} at a site, half of them have {sizes[len(sizes) // 2]} or more"
     return "\n".join([f"{len(sites)} sites, {sum(sizes)} rows; {spread}", *lines[:_MOST_SITES], *more])
+
+
+def _site_values(contents: Contents | None) -> dict[str, dict[str, Any]]:
+    sites = contents.sites if contents else {}
+    return {site: {key: value for key, value in facts.items() if key != "about"} for site, facts in sites.items()}
 
 
 def _range(column: Column) -> str:
