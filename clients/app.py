@@ -12,10 +12,11 @@ from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from torch import Tensor, nn
 
-from fedsim.evaluation import METRICS as MEASURES
 from fedsim.evaluation import evaluate as measure
 from fedsim.federation import Federation, federate
+from fedsim.loading import task_of
 from fedsim.losses import RowLosses
+from fedsim.metrics import METRICS as MEASURES
 from fedsim.records import ARRAYS, CONFIG, MECHANISM, METRICS, ROUND, WEIGHT, Flat, Layout, flatten, from_mechanism
 from fedsim.scenario import Scenario
 from fedsim.training import (
@@ -91,8 +92,10 @@ def evaluate(message: Message, context: Context) -> Message:
     setting = _setting(str(config["scenario"]), int(config["seed"]))
     site = setting.federation.sites[int(context.node_config["partition-id"])]
     parameters = parts_of(setting.model, _start(message, setting))
-    table = measure(setting.model, {site.name: parameters}, Federation((site,)), "validation", sites=False)
-    figures = {name: float(table[name][0]) for name in MEASURES if table[name].notna().all()}
+    task, alone = task_of(setting.scenario), Federation((site,))
+    table = measure(setting.model, {site.name: parameters}, alone, "validation", task.kind, False, task.range)
+    found = {metric.name: table[metric.name][0] for metric in MEASURES[task.kind]}
+    figures = {name: float(value) for name, value in found.items() if value is not None}
     metrics = MetricRecord({WEIGHT: max(1, len(site.validation)), **figures})
     return Message(RecordDict({METRICS: metrics}), reply_to=message)
 
