@@ -47,8 +47,9 @@ def settled(scenario: Scenario) -> Scenario:
     """Return the scenario as it must be written down to mean the same later and elsewhere.
 
     Raises:
-        Mistake: Its file is not there.
+        Mistake: Its file is not there, or can't be made into a task; the message names the file of ranges.
     """
+    task_of(scenario)
     return scenario.model_copy(update={"data": settled_data(scenario.data)}) if scenario.data.path else scenario
 
 
