@@ -12,12 +12,13 @@ from torch import Tensor
 from fedsim.faults import check_sites, mislabel
 from fedsim.loading import POOLED, check_examples, rows_of, task_of
 from fedsim.mistakes import Mistake
-from fedsim.partition import divide
+from fedsim.partition import Sites, divide, skewed
 from fedsim.randomness import stream
 from fedsim.scenario import Scenario
-from fedsim.task import Make, Rows, Task
+from fedsim.task import Make, Task
 
 __all__ = ["POOLED", "Examples", "Federation", "Site", "federate", "split_by_time", "split_rows"]
+_ROWS = {"name", "title", "task", "data", "partition"}  # what decides about the sites' rows, and names
 _KEPT = 2**29  # bytes of made-up rows that are kept
 
 
@@ -93,7 +94,7 @@ def federate(scenario: Scenario, seed: int, device: str = "cpu") -> Federation:
     Raises:
         Mistake: The partition is not for this task, a site has no row to train on, or a fault is at no site.
     """
-    shape = scenario.model_dump_json(include={"name", "title", "task", "data", "partition", "split", "faults"})
+    shape = scenario.model_dump_json(include=_ROWS | {"split", "faults"})
     return _federate(shape, seed, device)
 
 
@@ -106,15 +107,34 @@ def _federate(shape: str, seed: int, device: str) -> Federation:
         expected = "another than 'made' with a task that has" if task.make is None else "'made' with a task without"
         raise Mistake(f"partition.by: expected {expected} rows of its own, got {partition.by!r}")
     if task.make is not None:
-        found = Federation(_MadeSites(partition.sites or 1, partial(_made, scenario, task, task.make, split)))
-    else:
-        rows = rows_of(scenario)
-        members = sorted(divide(rows, task.kind, partition).items())
-        found = Federation(
-            tuple(split(number, name, _of_site(rows, own)) for number, (name, own) in enumerate(members))
-        )
-    check_sites(scenario.faults, found.names)
-    return found
+        made = Federation(_MadeSites(partition.sites or 1, partial(_made, scenario, task, task.make, split)))
+        check_sites(scenario.faults, made.names)
+        return made
+    rows, found = rows_of(scenario), sites_of(scenario)
+    check_sites(scenario.faults, list(found))
+    return Federation(tuple(
+        split(number, name, _Own(
+            skewed(rows.inputs[own], partition, number),
+            rows.target[own],
+            None if rows.time is None else rows.time[own],
+        ))
+        for number, (name, own) in enumerate(found.items())
+    ))  # fmt: skip
+
+
+def sites_of(scenario: Scenario) -> Sites:
+    """Return which rows belong to which site of a scenario; the same under every seed.
+
+    Raises:
+        Mistake: The partition can't be made of the scenario's rows.
+    """
+    return _sites_of(scenario.model_dump_json(include=_ROWS))
+
+
+@lru_cache(maxsize=4)
+def _sites_of(shape: str) -> Sites:
+    scenario = Scenario.model_validate_json(shape)
+    return divide(rows_of(scenario), task_of(scenario).kind, scenario.partition)
 
 
 @dataclass(frozen=True)
@@ -127,10 +147,6 @@ class _Own:
 
 
 _Split = Callable[[int, str, _Own], Site]
-
-
-def _of_site(rows: Rows, own: np.ndarray) -> _Own:
-    return _Own(rows.inputs[own], rows.target[own], None if rows.time is None else rows.time[own])
 
 
 def _made(scenario: Scenario, task: Task, make: Make, split: _Split, number: int, name: str) -> Site:

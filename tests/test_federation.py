@@ -53,7 +53,9 @@ def test_a_site_without_a_training_row_is_an_error(scenario, monkeypatch: pytest
     lonely = Rows(np.zeros((1, 2), np.float32), np.ones(1, np.float32), np.array(["tiny"]))
     monkeypatch.setattr(federation, "rows_of", lambda scenario: lonely)
     federation._federate.cache_clear()
+    federation._sites_of.cache_clear()
     with pytest.raises(Mistake, match="site tiny: expected at least one row to train on, got 1 rows in all"):
         for seed in range(5):  # its one row is a test row under one of five seeds
             federate(scenario("split.validation=0.4", "split.test=0.4"), seed)
     federation._federate.cache_clear()
+    federation._sites_of.cache_clear()
