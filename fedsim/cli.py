@@ -59,25 +59,45 @@ def main() -> None:
 
 @app.command()
 def run(
-    scenario: Annotated[str, typer.Argument(help="A scenario's name (see `fedsim list`) or a .toml file.")],
+    scenario: Annotated[
+        str | None, typer.Argument(help="A scenario's name (see `fedsim list`) or a .toml file; none with --data.")
+    ] = None,
     changes: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value: privacy.epsilon=2.")
     ] = None,
     seeds: Annotated[int | None, typer.Option(help="How many seeds.")] = None,
     seed: Annotated[int | None, typer.Option(help="The first seed.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run directory to make [runs/SCENARIO-DATE].")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="A table of your own, CSV or Parquet, in place of a task.", metavar="FILE")
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="Its column with the outcome.", metavar="COLUMN")] = None,
+    site: Annotated[str | None, typer.Option(help="Its column with each row's site.", metavar="COLUMN")] = None,
+    ranges: Annotated[
+        str | None, typer.Option(help="Its public ranges: a TOML file [FILE.ranges.toml] or from-data.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Run a scenario: federated against centralized against local-only."""
-    from fedsim.scenario import read
+    """Run a scenario, or your own table: federated against centralized against local-only."""
+    from fedsim.scenario import read, read_own
 
-    numbers = [f"{key}={value}" for key, value in (("seed", seed), ("seeds", seeds)) if value is not None]
-    chosen = read(scenario, [*(changes or []), *numbers])
+    options = {"data.path": data, "data.target": target, "data.site": site, "data.ranges": ranges}
+    options |= {"seed": seed, "seeds": seeds}
+    given = [f"{key}={_quoted(value)}" for key, value in options.items() if value is not None]
+    overrides = [*(changes or []), *given]
+    if scenario is None and data is None:
+        raise Mistake("run: expected a scenario (see fedsim list scenarios) or --data FILE --target COLUMN")
+    chosen = read_own(overrides) if scenario is None else read(scenario, overrides)
     from fedsim.experiment import execute
 
     with _progress() as progress:
         finished = execute(chosen, out, progress)
     _print_run(finished, as_json)
+
+
+def _quoted(value: Any) -> str:  # noqa: ANN401  a number, a path or a word
+    """Return a value as ``--set`` takes it: text that looks like a number stays text."""
+    return str(value) if isinstance(value, int) else json.dumps(str(value), ensure_ascii=False)
 
 
 @app.command()

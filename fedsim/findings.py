@@ -244,9 +244,13 @@ def _promise(run: Run) -> str:
     weak = f" An epsilon above {WEAK:g} is a weak formal guarantee." if max(promised.values()) > WEAK else ""
     return (
         f"A deployment that trains once like this, with secret seeds, promises one record at one site "
-        f"{epsilons(promised)} at delta {run.ledger['delta']:g}.{weak} The privacy statement below says what that "
-        "covers and what it does not."
+        f"{epsilons(promised)} at delta {run.ledger['delta']:g}{_but(run)}.{weak} The privacy statement below says "
+        "what that covers and what it does not."
     )
+
+
+def _but(run: Run) -> str:
+    return ", but not for preprocessing: ranges were taken from the records" if run.ledger["ranges_fitted"] else ""
 
 
 def _figure(value: float, signed: bool = False) -> str:

@@ -7,6 +7,8 @@ import numpy as np
 
 from fedsim import catalog
 from fedsim.mistakes import Mistake
+from fedsim.owndata.prepared import Intake, Prepared, check_digest, prepare
+from fedsim.owndata.prepared import settled as settled_data
 from fedsim.scenario import Data, Scenario
 from fedsim.task import Rows, Task
 
@@ -14,10 +16,33 @@ POOLED = "(pooled)"  # stands for all sites together, so that none may have this
 
 
 def task_of(scenario: Scenario) -> Task:
-    """Return what a scenario is about."""
+    """Return what a scenario is about: a task by its name, or its own table.
+
+    Raises:
+        Mistake: The table can't be made into a task.
+    """
     if scenario.task is None:
-        raise Mistake("task: expected the name of a task")
+        return _prepared(scenario.data.model_dump_json()).task
     return catalog.load("tasks", scenario.task)
+
+
+def intake_of(scenario: Scenario) -> Intake | None:
+    """Return what became of the rows of a table of one's own; None of a task with a name."""
+    return None if scenario.task else _prepared(scenario.data.model_dump_json()).intake
+
+
+def settled(scenario: Scenario) -> Scenario:
+    """Return the scenario as it must be written down to mean the same later and elsewhere.
+
+    Raises:
+        Mistake: Its file is not there.
+    """
+    return scenario.model_copy(update={"data": settled_data(scenario.data)}) if scenario.data.path else scenario
+
+
+@lru_cache(maxsize=4)
+def _prepared(data: str) -> Prepared:
+    return prepare(Data.model_validate_json(data))
 
 
 def rows_of(scenario: Scenario) -> Rows:
@@ -26,20 +51,21 @@ def rows_of(scenario: Scenario) -> Rows:
     Raises:
         Mistake: There are none, or a task loads what it should not.
     """
-    return _load(scenario.task or "", scenario.data.model_dump_json())
+    return _load(scenario.task, scenario.data.model_dump_json())
 
 
 @lru_cache(maxsize=4)
-def _load(name: str, data: str) -> Rows:
-    task: Task = catalog.load("tasks", name)
-    path = Data.model_validate_json(data).path
-    if path and not task.needs_path:
-        raise Mistake(f"data.path: task {name} has data of its own, got {path!r}")
-    rows = task.rows(Path(path) if path else None)
+def _load(name: str | None, data: str) -> Rows:
+    given = Data.model_validate_json(data)
+    task: Task = catalog.load("tasks", name) if name else _prepared(data).task
+    if name and given.path and not task.needs_path:
+        raise Mistake(f"data.path: task {name} has data of its own, got {given.path!r}")
+    check_digest(given)
+    rows = task.rows(Path(given.path) if given.path else None)
     for expected, wrong in _problems(task, rows).items():
         if wrong:
-            raise Mistake(f"task {name}: expected {expected} from what it loads")
-    check_examples(f"task {name}", task, rows.inputs, rows.target)
+            raise Mistake(f"task {name or task.title}: expected {expected} from what it loads")
+    check_examples(f"task {name or task.title}", task, rows.inputs, rows.target)
     return rows
 
 

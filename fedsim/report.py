@@ -47,6 +47,7 @@ def _render(run: Run) -> str:
     return _PAGE.get_template("report.html.j2").render(
         run=run,
         task=run.manifest["task"],
+        data=run.manifest["data"],
         numbers=numbers,
         started=f"{datetime.fromisoformat(run.manifest['started']):%d %B %Y, %H:%M UTC}",
         findings=answers(numbers),
@@ -61,7 +62,7 @@ def _render(run: Run) -> str:
         statement=[(term, [text for _, text in pairs]) for term, pairs in terms],
         notes=notes[:_MOST_NOTES],
         notes_left=max(0, len(notes) - _MOST_NOTES),
-        scenario=tomli_w.dumps(run.scenario.values(), indent=2),
+        scenario=tomli_w.dumps(run.scenario.shown(), indent=2),
     )
 
 

@@ -35,7 +35,7 @@ from fedsim.scenario import Scenario, read
 
 Tensors = dict[str, Tensor]
 _TIMES = {"started", "seconds", "seconds_per_training"}
-_MANIFEST = {"task", "versions", "git", "device", "threads", "seeds", "notes", *_TIMES}
+_MANIFEST = {"task", "data", "versions", "git", "device", "threads", "seeds", "notes", *_TIMES}
 
 
 @dataclass(frozen=True)

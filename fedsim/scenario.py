@@ -221,11 +221,23 @@ class Scenario(_Section):
 
     @model_validator(mode="after")
     def _has_something_to_learn(self) -> "Scenario":
-        if (self.task is None) == (self.data.target is None):
+        data, own = self.data, ("target", "site", "time", "kind", "ranges")
+        if self.task is not None and (given := [name for name in own if getattr(data, name) is not None]):
+            raise ValueError(f"data.{given[0]}: expected none beside a task, which has columns of its own")
+        if self.task is None and (data.path is None or data.target is None):
             raise ValueError("task: expected a task, or data.path and data.target in its place")
-        if self.task is None and self.data.path is None:
-            raise ValueError("data.path: expected a file beside data.target")
+        if self.task is None and data.site is None and self.partition.by == "natural":
+            raise ValueError("data.site: expected the column that names each row's site, or another partition, e.g. "
+                             "partition.by = 'iid' with partition.sites = 8")  # fmt: skip
         return self
+
+    def shown(self) -> dict[str, Any]:
+        """Return what the scenario says, for others to read: of a file, its name."""
+        values = self.values()
+        if self.data.path:
+            values["data"] = {key: value for key, value in values["data"].items() if key != "sha256"}
+            values["data"]["path"] = Path(self.data.path).name
+        return values
 
     def values(self) -> dict[str, Any]:
         """Return what the scenario says, defaults included, for TOML."""
@@ -284,11 +296,59 @@ def read(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Scenario:
         raise Mistake(f"{path}: expected TOML, got {error}") from None
     except OSError as error:
         raise Mistake(f"{path}: {error.strerror}") from None
+    data = values.get("data")
+    for key in ("path", "ranges"):
+        if not isinstance(data, dict):
+            break
+        if isinstance(data.get(key), str) and (key, data[key]) != ("ranges", "from-data"):
+            data[key] = str(path.parent / data[key])  # a file says where from its own place
     given = dict(_split_override(override) for override in overrides)
     for key, value in given.items():
         _set(values, key, value)
-    values.setdefault("name", re.sub(r"[^a-z0-9_-]+", "-", path.stem.lower()).strip("-_")[:64] or "scenario")
+    _complete(values)
+    values.setdefault("name", _name_of(path.stem))
     return parse(values, _Source(text, str(path) if path.is_relative_to(Path.cwd()) else name_or_path, given))
+
+
+def read_own(overrides: Iterable[str]) -> Scenario:
+    """Make a scenario about a table of one's own from ``key=value`` overrides alone: ``data.path=patients.csv``.
+
+    Raises:
+        Mistake: Values are wrong or missing.
+    """
+    given = dict(_split_override(override) for override in overrides)
+    values: dict[str, Any] = {}
+    for key, value in given.items():
+        _set(values, key, value)
+    _complete(values)
+    data = values.get("data")
+    file = Path(str(data.get("path", ""))).name if isinstance(data, dict) else ""
+    values.setdefault("name", _name_of(file.partition(".")[0]))
+    values.setdefault("title", f"{data.get('target')} in {file}"[:120] if isinstance(data, dict) else "no data")
+    return parse(values, _Source("", "the command line", given))
+
+
+OWN_TRAINING: Mapping[str, Any] = {
+    "rounds": 40,
+    "local_steps": 4,
+    "sampling_rate": 0.25,
+    "expected_batch": 64.0,
+    "optimizer": {"name": "adam", "lr": 0.05},
+}
+"""What training is for a table of one's own where the scenario does not say. Adam, whose steps don't depend on the
+denominator, since the sizes of the sites may not be used."""
+
+
+def _complete(values: dict[str, Any]) -> None:
+    """Give a scenario about one's own table the training that suits any table."""
+    data, training = values.get("data"), values.setdefault("training", {})
+    if "task" not in values and isinstance(data, dict) and "target" in data and isinstance(training, dict):
+        for key, value in OWN_TRAINING.items():
+            training.setdefault(key, value)
+
+
+def _name_of(stem: str) -> str:
+    return re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-_")[:64] or "scenario"
 
 
 def parse(values: Mapping[str, Any], source: _Source | None = None) -> Scenario:

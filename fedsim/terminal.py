@@ -34,6 +34,8 @@ def as_document(finished: "Run") -> dict[str, Any]:
     return {
         "run_dir": str(finished.path),
         "scenario": finished.scenario.name,
+        "kind": finished.kind,
+        "data": finished.manifest["data"],
         "seeds": finished.scenario.all_seeds,
         "arms": arms,
         "delta": finished.ledger["delta"],
@@ -94,10 +96,23 @@ def closing_lines(finished: "Run") -> Iterator[str]:
         spent = {_spent({site: value}) for site, value in epsilon.items()}
         each = f"{spent.pop()} at each site" if len(spent) == 1 else _by_site(epsilon)
         yield f"Epsilon of one record, {arm}: {each or 'nothing released'} (delta {finished.ledger['delta']:g})."
+    if finished.ledger["ranges_fitted"]:
+        yield "Ranges were taken from the data: no guarantee covers them. Declare public ranges for one that does."
+    yield from _account(finished.manifest["data"])
     for note in finished.manifest["notes"]:
         yield f"Note ({note['arm']}, seed {note['seed']}): {note['note']}"
     yield f"run:    {finished.path}"
     yield f"report: {finished.path / 'report.html'}"
+
+
+def _account(data: dict[str, Any] | None) -> Iterator[str]:
+    """Yield what became of the rows of one's own table."""
+    if not data:
+        return
+    reasons = (f", {one['rows']} left out: {one['reason']}, first in row {one['first']}" for one in data["left_out"])
+    yield f"{data['file']}: {data['rows_in']} rows in, {data['rows_used']} used{''.join(reasons)}."
+    for note in data["notes"]:
+        yield f"  {note}"
 
 
 def _by_site(values: dict[str, float]) -> str:

@@ -63,6 +63,7 @@ def make_run(
             "neighbours": "add-or-remove-one",
             "delta": 1e-4,
             "budget": 8.0,
+            "ranges_fitted": False,
             "accountant": "PLD (dp-accounting 0.6.0)",
             "trainings": [
                 training(arm, seed, ["pooled"] if arm == "centralized" else sites)
@@ -81,6 +82,7 @@ def make_run(
                 "by_time": False,
                 "unit": "",
             },
+            "data": None,
             "versions": {"fedsim-flower": "0.1.0", "torch": "2.13.0"},
             "git": None,
             "device": "cpu",
