@@ -5,6 +5,8 @@ them imports nothing heavy:
 
 - ``strategies/fedavg.py`` holds class ``FedAvg``; its title is the first line of the file's docstring.
 - ``clients/hospital.py`` holds ``heart = Task(title="...", ...)``: the task ``hospital/heart``.
+- An entry point of another package, ``"clinic/falls" = "package.module:falls"`` in the group ``fedsim.tasks``, is a
+  task, too.
 - ``scenarios/hospital-heart.toml`` is a scenario; its title is its ``title``.
 - ``fedsim/engines/serial.py`` is an engine; its title is the first line of its docstring.
 """
@@ -15,6 +17,7 @@ import importlib
 import tomllib
 from collections.abc import Iterable, Mapping
 from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
@@ -33,7 +36,8 @@ def titles(kind: str) -> Mapping[str, str]:
     if kind == "scenarios":
         found = {path.stem: _title(path) for path in folder.glob("*.toml")}
     elif kind == "tasks":
-        found = {name: title for path in folder.glob("*.py") for name, title in _tasks_in(path)}
+        others = {name: f"(by {entry.dist.name if entry.dist else '?'})" for name, entry in _entries().items()}
+        found = others | {name: title for path in folder.glob("*.py") for name, title in _tasks_in(path)}
     else:
         found = {path.stem: _first_line(path) for path in folder.glob("*.py") if not path.stem.startswith("_")}
     return MappingProxyType(dict(sorted(found.items())))
@@ -46,6 +50,8 @@ def load(kind: str, name: str) -> Any:  # noqa: ANN401  a task, a strategy class
         Mistake: There is no such name; the message has the nearest ones.
     """
     check(kind, name)
+    if kind == "tasks" and name in _entries():
+        return _entries()[name].load()
     module_name, _, member = name.partition("/")
     module = importlib.import_module(f"{_PACKAGE[kind]}.{module_name}")
     if kind == "tasks":
@@ -53,6 +59,13 @@ def load(kind: str, name: str) -> Any:  # noqa: ANN401  a task, a strategy class
     if kind == "strategies":
         return _strategy_in(module, name)
     return module
+
+
+@cache
+def _entries() -> Mapping[str, EntryPoint]:
+    """Return {name: entry point} of other packages' tasks; a name that is taken here stays what it is here."""
+    own = {name for path in _folder("tasks").glob("*.py") for name, _ in _tasks_in(path)}
+    return {entry.name: entry for entry in entry_points(group="fedsim.tasks") if entry.name not in own}
 
 
 def _strategy_in(module: Any, name: str) -> Any:  # noqa: ANN401  a module, a class

@@ -137,6 +137,7 @@ def show(
     words: Annotated[
         list[str], typer.Argument(metavar="[KIND] NAME", help="A scenario, task, strategy, engine or run directory.")
     ],
+    out: Annotated[Path | None, typer.Option(help="Draw the sites of a scenario or task into this PNG file.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Show what a scenario asks for, what a task holds, what a strategy does, or what a run gave."""
@@ -151,10 +152,17 @@ def show(
     from fedsim import cards
 
     card = cards.card(what)
+    if out:
+        if card.contents is None:
+            raise Mistake(f"--out: expected a scenario or task whose sites have rows to draw, got {what}")
+        from fedsim.pictures import draw
+
+        draw(out, card.title, card.contents)
     if as_json:
-        _print_json(card.values)
+        _print_json(card.values | ({"picture": str(out)} if out else {}))
     else:
-        _console().print(card.text, markup=False, highlight=False, soft_wrap=True)
+        text = f"{card.text}\n\npicture: {out}" if out else card.text
+        _console().print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()

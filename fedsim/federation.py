@@ -160,9 +160,13 @@ def _split(scenario: Scenario, task: Task, seed: int, device: str, number: int, 
     if task.by_time and own.time is not None:
         parts = split_by_time(own.time, *shares, task.horizon)
     else:
-        parts = split_rows(own.target if task.kind != "number" else own.target * 0, *shares, seed, name)
+        labels = own.target if task.kind != "number" else own.target * 0
+        parts = split_rows(labels, *shares, seed, name) if _always_trains(labels, *shares) else {"train": []}
     if not len(parts["train"]):
-        raise Mistake(f"site {name}: expected at least one row to train on, got {len(own.target)} rows in all")
+        raise Mistake(
+            f"site {name}: expected at least one row to train on under every seed, got {len(own.target)} rows in all; "
+            "leave the site out, or join it with others (partition.sites)"
+        )
     targets = {part: own.target[chosen] for part, chosen in parts.items()}
     if share := scenario.faults.wrong_labels.get(name):
         targets["train"] = mislabel(targets["train"], task.kind, share, seed, name)
@@ -185,8 +189,17 @@ def split_by_time(time: np.ndarray, validation: float, test: float, horizon: flo
         before, wanted = int(np.searchsorted(ordered, end)), round(share * len(time))
         begin = ordered[max(0, before - wanted)] if wanted and before else end
         parts[part] = np.flatnonzero((time >= begin) & (time < end) & (end - time > gap))
-        end = begin
+        end = time[parts[part]].min() if len(parts[part]) else end
     return parts
+
+
+def _always_trains(target: np.ndarray, validation: float, test: float) -> bool:
+    """Return whether ``split_rows`` leaves a row to train on under every seed: each puts rows at the same places."""
+    sizes = {int(size) for size in np.unique(target, return_counts=True)[1]}
+    if max(sizes) * (1 - validation - test) >= 2:
+        return True
+    places = np.concatenate([(np.arange(size) + 0.5) / size for size in sizes])
+    return all(((places - block * test) % 1.0 >= test + validation).any() for block in range(int(1 / test + 1e-9)))
 
 
 def split_rows(target: np.ndarray, validation: float, test: float, seed: int, site: str) -> dict[str, np.ndarray]:

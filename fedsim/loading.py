@@ -23,7 +23,19 @@ def task_of(scenario: Scenario) -> Task:
     """
     if scenario.task is None:
         return _prepared(scenario.data.model_dump_json()).task
-    return catalog.load("tasks", scenario.task)
+    return named(scenario.task)
+
+
+def named(name: str) -> Task:
+    """Return the task of a name.
+
+    Raises:
+        Mistake: There is none, or another package's entry point leads to something else.
+    """
+    task = catalog.load("tasks", name)
+    if not isinstance(task, Task):
+        raise Mistake(f"task {name}: expected a fedsim.task.Task at its entry point, got {type(task).__name__}")
+    return task
 
 
 def intake_of(scenario: Scenario) -> Intake | None:
@@ -57,7 +69,7 @@ def rows_of(scenario: Scenario) -> Rows:
 @lru_cache(maxsize=4)
 def _load(name: str | None, data: str) -> Rows:
     given = Data.model_validate_json(data)
-    task: Task = catalog.load("tasks", name) if name else _prepared(data).task
+    task = named(name) if name else _prepared(data).task
     if name and given.path and not task.needs_path:
         raise Mistake(f"data.path: task {name} has data of its own, got {given.path!r}")
     check_digest(given)

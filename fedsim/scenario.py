@@ -331,7 +331,7 @@ def read_own(overrides: Iterable[str]) -> Scenario:
 OWN_TRAINING: Mapping[str, Any] = {
     "rounds": 40,
     "local_steps": 4,
-    "sampling_rate": 0.25,
+    "sampling_rate": 0.1,
     "expected_batch": 64.0,
     "optimizer": {"name": "adam", "lr": 0.05},
 }

@@ -1,4 +1,4 @@
-"""Files as people make them: an error that names file, row and column, or a repair that is said; every row accounted."""
+"""Files as people make them: an error that names file, row and column, or a stated repair; no row is lost."""
 
 import gzip
 import io

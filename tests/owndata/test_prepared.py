@@ -117,7 +117,7 @@ def test_a_filled_template_beside_the_table_is_enough(table: Callable[..., Data]
     assert [column.name for column in found.task.columns] == ["age", "sex"]
     assert "columns left out: colour" in found.intake.notes
     side.write_text(side.read_text().replace('"leave out"', '"?"'))
-    with pytest.raises(MissingRanges, match="patients.ranges.toml lacks\n  text: colour\n"):
+    with pytest.raises(MissingRanges, match=r"patients.ranges.toml lacks\n  text: colour\n"):
         prepare(data)
 
 
