@@ -52,7 +52,8 @@ CREDIT: tuple[Column, ...] = (
         )
     ),
 )
-VOLATILITY = Number("volatility", -7.0, -0.5, "log of a day's share; 0.1 % to 60 % a day")
+# 0.1 % to 60 % a day.
+VOLATILITY = Number("volatility", -7.0, -0.5, "log of a share")
 
 
 def load_lending() -> Rows:

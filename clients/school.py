@@ -28,8 +28,9 @@ YEAR: tuple[Column, ...] = (
     Levels("hdeg", ("BS/BA", "MS/MA/MEd", "MA+", "Ed.S", "Ed.D/Ph.D"), "the teacher's degree", missing=True),
     Number("exp", 0, 45, "years, the teacher's experience", missing=True),
 )
-MATHS = Number("math", 250, 850, "points of a scale score")
-SCORE = Number("target", -15, 40, "points, right answers less a share of the wrong ones")
+MATHS = Number("math", 250, 850, "points")
+# Right answers less a share of the wrong ones, of some forty questions.
+SCORE = Number("target", -15, 40, "points")
 
 
 def load_achievement() -> Rows:
