@@ -182,6 +182,13 @@ class Privacy(_Section):
         return self
 
 
+class Faults(_Section):
+    """What goes wrong at sites on purpose: {site: the share of its labels that are wrong}, {site: its first round}."""
+
+    wrong_labels: dict[str, Annotated[FiniteFloat, Field(gt=0, le=1)]] = {}
+    joins_late: dict[str, Annotated[int, Field(ge=2)]] = {}
+
+
 class Scenario(_Section):
     """One experiment, fully stated."""
 
@@ -201,6 +208,16 @@ class Scenario(_Section):
     training: Training = Training()
     strategy: Strategy = Strategy()
     privacy: Privacy = Privacy()
+    faults: Faults = Faults()
+
+    @model_validator(mode="after")
+    def _who_joins_takes_part(self) -> "Scenario":
+        late, rounds = self.faults.joins_late, self.training.rounds
+        if late and self.training.sites_per_round is not None:
+            raise ValueError("faults.joins_late: expected no training.sites_per_round beside it")
+        if max(late.values(), default=0) > rounds:
+            raise ValueError(f"faults.joins_late: expected rounds up to {rounds}, the last, got {max(late.values())}")
+        return self
 
     @model_validator(mode="after")
     def _has_something_to_learn(self) -> "Scenario":
@@ -232,7 +249,9 @@ class Scenario(_Section):
     @cached_property
     def release(self) -> str:
         """A name for all that shapes what leaves a site; two scenarios that differ in it share no noise."""
-        shapes = self.model_dump_json(include={"task", "data", "partition", "split", "training", "strategy", "privacy"})
+        shapes = self.model_dump_json(
+            include={"task", "data", "partition", "split", "training", "strategy", "privacy", "faults"}
+        )
         return hashlib.blake2b(shapes.encode(), digest_size=16).hexdigest()
 
     @property
