@@ -6,7 +6,7 @@ rate with the same optimizer and, under privacy, spend the same epsilon per reco
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from torch.nn.utils import parameters_to_vector
 
 from fedsim import catalog
 from fedsim.adapter import Adapter
+from fedsim.choice import strategy_of
 from fedsim.evaluation import METRICS, evaluate
 from fedsim.federation import Site, federate
 from fedsim.grid import InProcessGrid, node_of
@@ -26,7 +27,6 @@ from fedsim.records import Flat, Layout, flatten
 from fedsim.rounds import Budget, run_rounds
 from fedsim.sampling import most_rounds, sites_of_round
 from fedsim.scenario import Arm, Privacy, Scenario
-from fedsim.strategy import Strategy
 from fedsim.training import (
     Plan,
     Streams,
@@ -111,25 +111,6 @@ def _most_rounds(scenario: Scenario, seed: int) -> int:
 def _share(scenario: Scenario, seed: int) -> float:
     """Return the share of the sites that take part in a round."""
     return len(sites_of_round(scenario, seed, sites := _sites(scenario, seed), 1)) / sites
-
-
-def strategy_of(scenario: Scenario) -> Strategy:
-    """Make the scenario's strategy with its hyperparameters.
-
-    Raises:
-        Mistake: The strategy has no such hyperparameter, or refuses a value.
-    """
-    chosen, given = scenario.strategy, scenario.strategy.model_extra or {}
-    kind = catalog.load("strategies", chosen.name)
-    known = [field.name for field in fields(kind)]
-    for key in given:
-        if key not in known:
-            hint = catalog.nearest(key, known) if known else "; it has no hyperparameters"
-            raise Mistake(f"strategy.{key}: {chosen.name} has no such hyperparameter{hint}")
-    try:
-        return kind(**given)
-    except (TypeError, ValueError) as error:
-        raise Mistake(f"strategy: {error}") from None
 
 
 @dataclass
@@ -230,7 +211,7 @@ def _federated(progress: _Progress) -> Models:
     }
     finished = run_rounds(
         strategy=Adapter(
-            strategy_of(scenario),
+            strategy_of(scenario, len(names)),
             weights={node: todo.expected_batch for node, (_, todo) in plans.items()},
             fixed_denominator=job.private,
             schedule=lambda number: [node_of(site) for site in progress.sites_of(number)],

@@ -9,6 +9,7 @@ import numpy as np
 import tomli_w
 
 from fedsim import catalog
+from fedsim.choice import hyperparameters
 from fedsim.mistakes import Mistake
 from fedsim.partition import PARTITIONS
 from fedsim.scenario import Scenario, read
@@ -61,7 +62,7 @@ def _task_card(name: str, task: Task) -> Card:
 
 def _code_card(name: str, thing: Any) -> Card:  # noqa: ANN401  a strategy class or an engine's module
     about = inspect.getdoc(inspect.getmodule(thing)) or ""
-    fields = {field.name: str(field.default) for field in getattr(thing, "__dataclass_fields__", {}).values()}
+    fields = hyperparameters(thing) if isinstance(thing, type) else {}
     settings = "".join(f"\n  {key} = {value}" for key, value in fields.items())
     return Card(f"{about}\n{settings}".rstrip(), {"name": name, "about": about, "hyperparameters": fields})
 

@@ -4,6 +4,9 @@ The one place where fedsim reaches the packages above it. Names and titles are r
 them imports nothing heavy:
 
 - ``strategies/fedavg.py`` holds class ``FedAvg``; its title is the first line of the file's docstring.
+- ``flwr.serverapp.strategy:FedYogi`` is a strategy of Flower's. Any other ``package.module:Class``, and a file
+  ``my_strategy.py``, is code of the user's: it is loaded only after ``allow`` was called for it, which the command line
+  does for what ``--strategy`` names. A scenario file can't.
 - ``clients/hospital.py`` holds ``heart = Task(title="...", ...)``: the task ``hospital/heart``.
 - ``scenarios/hospital-heart.toml`` is a scenario; its title is its ``title``.
 - ``fedsim/engines/serial.py`` is an engine; its title is the first line of its docstring.
@@ -12,7 +15,11 @@ them imports nothing heavy:
 import ast
 import difflib
 import importlib
+import importlib.util
+import re
+import sys
 import tomllib
+import traceback
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.util import find_spec
@@ -24,6 +31,18 @@ from fedsim.mistakes import Mistake
 
 KINDS = ("scenarios", "tasks", "strategies", "engines")
 _PACKAGE = {"scenarios": "scenarios", "tasks": "clients", "strategies": "strategies", "engines": "fedsim.engines"}
+_FLOWER = re.compile(r"flwr\.serverapp\.strategy:\w+")
+_allowed: set[str] = set()
+
+
+def is_code(strategy: str) -> bool:
+    """Whether a strategy is named as code, by a file or ``package.module:Class``, and not by its name here."""
+    return ":" in strategy or strategy.endswith(".py")
+
+
+def allow(strategy: str) -> None:
+    """Let code that the user named on the command line be loaded as a strategy."""
+    _allowed.add(strategy)
 
 
 @cache
@@ -45,6 +64,8 @@ def load(kind: str, name: str) -> Any:  # noqa: ANN401  a task, a strategy class
     Raises:
         Mistake: There is no such name; the message has the nearest ones.
     """
+    if kind == "strategies" and is_code(name):
+        return _from_code(name)
     check(kind, name)
     module_name, _, member = name.partition("/")
     module = importlib.import_module(f"{_PACKAGE[kind]}.{module_name}")
@@ -55,13 +76,57 @@ def load(kind: str, name: str) -> Any:  # noqa: ANN401  a task, a strategy class
     return module
 
 
+def _from_code(name: str) -> Any:  # noqa: ANN401  a strategy class, ours or Flower's
+    """Import a strategy of Flower's, or one that the user allowed."""
+    if not _FLOWER.fullmatch(name) and name not in _allowed:
+        raise Mistake(f"strategy.name: {name} is code; name it on the command line: --strategy {name}")
+    try:
+        module = (
+            _module_of_file(Path(name)) if name.endswith(".py") else importlib.import_module(name.partition(":")[0])
+        )
+    except Exception as error:
+        if isinstance(error, Mistake):
+            raise
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = "" if isinstance(error, SyntaxError | ImportError) else f" ({Path(place.filename).name}:{place.lineno})"
+        raise Mistake(f"{name}: can't be imported: {type(error).__name__}: {error}{where}") from None
+    if name.endswith(".py"):
+        return _strategy_in(module, Path(name).stem)
+    found = getattr(module, name.partition(":")[2], None)
+    if not isinstance(found, type):
+        known = [key for key, thing in vars(module).items() if isinstance(thing, type)]
+        raise Mistake(f"{name}: expected a class{nearest(name.partition(':')[2], known)}")
+    return found
+
+
+def _module_of_file(path: Path) -> Any:  # noqa: ANN401  a module
+    """Import a file of the user's, once."""
+    if not path.is_file():
+        raise Mistake(f"{path}: expected a Python file, there is none")
+    key = f"strategy of {path.resolve()}"
+    if key not in sys.modules:
+        spec = importlib.util.spec_from_file_location(key, path)
+        if spec is None or spec.loader is None:
+            raise Mistake(f"{path}: expected a Python file")
+        sys.modules[key] = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(sys.modules[key])
+        except BaseException:
+            del sys.modules[key]
+            raise
+    return sys.modules[key]
+
+
 def _strategy_in(module: Any, name: str) -> Any:  # noqa: ANN401  a module, a class
-    """Return the dataclass a strategy's file holds: ``FedAvg`` in ``fedavg.py`` or ``fed_avg.py``."""
-    for key, thing in vars(module).items():
-        own = isinstance(thing, type) and thing.__module__ == module.__name__
-        if own and key.lower() == name.replace("_", "") and hasattr(thing, "__dataclass_fields__"):
-            return thing
-    raise Mistake(f"{module.__file__}: expected a dataclass named {name.replace('_', ' ').title().replace(' ', '')}")
+    """Return the class a strategy's file holds: ``FedAvg`` in ``fedavg.py`` or ``fed_avg.py``, or its only one."""
+    own = [thing for thing in vars(module).values() if isinstance(thing, type) and thing.__module__ == module.__name__]
+    able = [thing for thing in own if hasattr(thing, "aggregate") or hasattr(thing, "aggregate_train")]
+    named = [thing for thing in able if thing.__name__.lower() == re.sub(r"[_-]", "", name).lower()]
+    if len(named or able) == 1:
+        return (named or able)[0]
+    title = name.replace("_", " ").title().replace(" ", "")
+    found = ", ".join(thing.__name__ for thing in able) or "none"
+    raise Mistake(f"{module.__file__}: expected a class {title} with a method aggregate, got {found}")
 
 
 def client_app() -> Any:  # noqa: ANN401  a flwr.clientapp.ClientApp, which this module must not import

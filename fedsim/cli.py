@@ -1,4 +1,4 @@
-"""The command line: ``fedsim run``, ``resume``, ``list``, ``show`` and ``report``.
+"""The command line: ``fedsim run``, ``resume``, ``list``, ``show``, ``check`` and ``report``.
 
 Only what a command needs is imported, inside it: ``fedsim --help`` and ``fedsim list`` must not wait for torch.
 """
@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -20,7 +21,7 @@ from rich.table import Table
 
 from fedsim import catalog
 from fedsim.mistakes import Interrupted, Mistake, RunFailed
-from fedsim.terminal import arms_table, as_document, closing_lines, sites_table
+from fedsim.terminal import arms_table, as_document, checks_table, closing_lines, sites_table
 
 if TYPE_CHECKING:
     from fedsim.results import Run
@@ -135,6 +136,30 @@ def show(
         _print_json(card.values)
     else:
         _console().print(card.text, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def check(
+    strategy: Annotated[str, typer.Argument(help="A strategy's name, a file of your own, or package.module:Class.")],
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set a hyperparameter: f=2.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Try a strategy on made-up updates and say what holds; exit code 1 if it breaks what every strategy must keep."""
+    if catalog.is_code(strategy):
+        catalog.allow(strategy)
+    from fedsim.choice import made_of
+    from fedsim.conformance import examine
+
+    found = examine(made_of(strategy, changes or []))
+    broken = [one for one in found if one.required and not one.holds]
+    if as_json:
+        _print_json({"strategy": strategy, "passes": not broken, "checks": [asdict(one) for one in found]})
+    else:
+        _console().print(checks_table(strategy, found))
+    if broken:
+        raise typer.Exit(_FAILURE)
 
 
 @app.command()

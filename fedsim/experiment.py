@@ -18,7 +18,8 @@ import pandas as pd
 import torch
 
 from fedsim import comparison, report, results
-from fedsim.arms import GLOBAL, Job, Trained, jobs, noise_for, run_job, strategy_of
+from fedsim.arms import GLOBAL, Job, Trained, jobs, noise_for, run_job
+from fedsim.choice import strategy_of
 from fedsim.evaluation import POOLED
 from fedsim.federation import federate
 from fedsim.mistakes import Interrupted, Mistake

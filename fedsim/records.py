@@ -20,6 +20,7 @@ from fedsim.privacy.ledger import Mechanism
 
 ARRAYS, CONFIG, METRICS, MECHANISM = "arrays", "config", "metrics", "mechanism"
 WEIGHT, ROUND = "num-examples", "server-round"  # Flower's own words, so that its strategies understand our replies
+REPORTED = {"loss": "train_loss", "steps": "local-steps"}  # metrics a site adds when the strategy asks for them
 
 
 @dataclass(frozen=True)
