@@ -23,7 +23,7 @@ from fedsim.federation import Examples
 from fedsim.losses import RowLosses
 from fedsim.privacy.ledger import Mechanism
 from fedsim.randomness import Normals, choose
-from fedsim.stacked import NoRule, Rows, StackedModel
+from fedsim.stacked import NoRule, Rows, StackedModel, like
 from fedsim.training import Noise, Plan, Work, new_optimizer, parts_of, some_rows
 
 _WORDS = 2**22  # random words that decide about batches, drawn at once
@@ -70,19 +70,21 @@ def train_together(works: Sequence[Work], stack: Tensor) -> list[Mechanism | Non
         NoRule: The model can't be stacked.
     """
     todo, losses = works[0].plan, works[0].losses
-    model, gradients = stacked_model(works[0].model, stack.device), torch.empty_like(stack)
-    divisors = stack.new_tensor([work.plan.expected_batch for work in works])[:, None]  # (sites, 1)
-    normals = Normals([work.streams.noise for work in works], stack.device)
-    optimizer, draws = new_optimizer(todo.optimizer, [stack]), 0
-    model.bind(stack, gradients)
+    model = stacked_model(works[0].model, stack.device)
+    model.bind(stack)
+    divisors = stack.new_tensor([work.plan.expected_batch for work in works])  # (sites,)
+    normals, drawn = Normals([work.streams.noise for work in works], stack.device), torch.empty_like(stack)
+    optimizer, draws = new_optimizer(todo.optimizer, model.parameters), 0
     for batch in poisson_batches(works, padded=stack.is_cuda or not model.convolves):
         _sum_gradients(model, batch, losses, todo.noise)
         if todo.noise:
-            _add_noise(gradients, normals, todo.noise)
+            normals.fill(drawn)
+            for gradient, noise in zip(model.gradients, model.views(drawn), strict=True):
+                gradient.add_(noise, alpha=todo.noise.multiplier * todo.noise.clip)
             draws += 1
-        stack.grad = gradients.div_(divisors)
+        for parameter, gradient in zip(model.parameters, model.gradients, strict=True):
+            parameter.grad = gradient.div_(like(divisors, gradient))
         optimizer.step()
-    stack.grad = None
     return [_mechanism(work.plan, draws) for work in works]
 
 
@@ -102,12 +104,6 @@ def _sum_gradients(model: StackedModel, batch: Batch, losses: RowLosses, noise: 
         squares = squares.masked_fill(spoiled, 0.0)
     factor = (noise.clip / (squares.sqrt() + 1e-6)).clamp(max=1.0)  # (rows,)
     return model.sum_gradients(factor * batch.filled)
-
-
-def _add_noise(sums: Tensor, normals: Normals, noise: Noise) -> None:
-    drawn = torch.empty_like(sums)
-    normals.fill(drawn)
-    sums.add_(drawn, alpha=noise.multiplier * noise.clip)
 
 
 def _mechanism(did: Plan, draws: int) -> Mechanism | None:
@@ -201,11 +197,11 @@ def _try(
     random = torch.Generator().manual_seed(0)
     start = parameters_to_vector(model.parameters()).detach()
     stack = start + 0.1 * torch.randn(3, len(start), generator=random).to(start)
-    sums, counts = torch.empty_like(stack), np.array([len(target) - 1, 0, 1])
+    counts = np.array([len(target) - 1, 0, 1])
     pools = torch.cat([inputs, inputs[:1] * 0]), torch.cat([target, target[:1] * 0])
     batch = _batch(*pools, np.arange(len(target)), Rows(counts, padded, target.device))
     model.train()
-    stacked.bind(stack, sums)
+    stacked.bind(stack)
     outputs = stacked(batch.inputs, batch.rows)
     losses(outputs, batch.target).sum().backward()
     costs, squares, factor = (
@@ -222,5 +218,6 @@ def _try(
         (gradient,) = torch.autograd.grad(losses(output, target[row : row + 1]).sum(), own)
         expected[site] += factor[row] * gradient
         agree += [(output[0], outputs[batch.filled][row]), (gradient.pow(2).sum(), squares[row])]
-    right = all(torch.allclose(*pair, rtol=1e-3, atol=1e-5) for pair in [*agree, (expected, sums)])
+    agree += zip(stacked.views(expected), stacked.gradients, strict=True)
+    right = all(torch.allclose(*pair, rtol=1e-3, atol=1e-5) for pair in agree)
     return costs if right else None

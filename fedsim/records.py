@@ -6,7 +6,7 @@ any ArrayRecord to a Flower strategy, but encodes an array only when its bytes a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from weakref import WeakKeyDictionary
@@ -76,6 +76,33 @@ class _Part(Array):
         return vector[start:stop].cpu().numpy().reshape(self.shape).copy()
 
 
+class _Parts(MutableMapping[str, Array]):
+    """The parts of a vector, made when one is asked for: most models travel as they are."""
+
+    def __init__(self, vector: Tensor, layout: Layout) -> None:
+        self._of = (vector, layout)
+
+    @cached_property
+    def _made(self) -> dict[str, Array]:
+        vector, layout = self._of
+        return {name: _Part(vector, shape, start, stop) for name, shape, start, stop in layout.parts}
+
+    def __getitem__(self, key: str) -> Array:
+        return self._made[key]
+
+    def __setitem__(self, key: str, value: Array) -> None:
+        self._made[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self._made[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._made)
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+
 class Flat(ArrayRecord):
     """A model as one vector, float32 (params,). Who sets or deletes an array makes it an ordinary ArrayRecord."""
 
@@ -85,8 +112,7 @@ class Flat(ArrayRecord):
         super().__init__()
         self.vector: Tensor | None = vector
         self.layout = layout
-        for name, shape, start, stop in layout.parts:
-            super().__setitem__(name, _Part(vector, shape, start, stop))
+        self.__dict__["_data"] = _Parts(vector, layout)  # where Flower keeps a record's arrays
 
     def copy(self) -> ArrayRecord:
         """Return a record that can be changed without changing this one."""

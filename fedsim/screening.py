@@ -7,8 +7,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
-from flwr.app import ArrayRecord, Message
+import torch
+from flwr.app import ArrayRecord, Message, MetricRecord
 
 from fedsim.records import ARRAYS, METRICS, WEIGHT, Flat, stacked, vector_in
 
@@ -61,28 +61,32 @@ def _flat_faults(replies: list[Message], sent: ArrayRecord) -> dict[int, str]:
     vectors = {id(one): vector for one in alike if (vector := vector_in(one)) is not None}
     if not vectors:
         return {}
-    spoiled = (~stacked([*vectors.values()]).isfinite()).sum(1).tolist()
+    fine = stacked([*vectors.values()]).sum(1).isfinite().tolist()  # no sum with a NaN or Inf in it is finite
     return {
-        number: f"expected finite numbers, got {count} NaN or Inf" if count else ""
-        for number, count in zip(vectors, spoiled, strict=True)
+        number: "" if sure else _not_finite(vector)
+        for (number, vector), sure in zip(vectors.items(), fine, strict=True)
     }
+
+
+def _not_finite(values: torch.Tensor) -> str:
+    count = int((~values.isfinite()).sum())
+    return f"expected finite numbers, got {count} NaN or Inf" if count else ""
 
 
 def _fault(reply: Message, sent: ArrayRecord, faults: dict[int, str]) -> str:
     """Return what is wrong with a reply, or nothing."""
     if reply.has_error():
         return f"failed: {reply.error.reason}"
-    arrays = reply.content.array_records
-    metrics = reply.content.metric_records
-    if list(arrays) != [ARRAYS]:
-        return f"expected one ArrayRecord {ARRAYS!r}, got {list(arrays)}"
-    if list(metrics) != [METRICS]:
-        return f"expected one MetricRecord {METRICS!r}, got {list(metrics)}"
-    weight = metrics[METRICS].get(WEIGHT)
+    for kind, expected in ((ArrayRecord, ARRAYS), (MetricRecord, METRICS)):
+        names = [name for name, record in reply.content.items() if isinstance(record, kind)]
+        if names != [expected]:
+            return f"expected one {kind.__name__} {expected!r}, got {names}"
+    weight = reply.content[METRICS].get(WEIGHT)
     if not isinstance(weight, int | float) or not 0 < weight < math.inf:
         return f"{WEIGHT}: expected a finite number > 0, got {weight}"
-    found = faults.get(id(arrays[ARRAYS]))
-    return _array_fault(arrays[ARRAYS], sent) if found is None else found
+    arrays: ArrayRecord = reply.content[ARRAYS]  # type: ignore[assignment]
+    found = faults.get(id(arrays))
+    return _array_fault(arrays, sent) if found is None else found
 
 
 def _array_fault(got: ArrayRecord, sent: ArrayRecord) -> str:
@@ -98,6 +102,6 @@ def _array_fault(got: ArrayRecord, sent: ArrayRecord) -> str:
             return f"{name}: expected an array, got {error}"
         if values.shape != tuple(expected.shape):
             return f"{name}: expected {tuple(expected.shape)}, got {values.shape}"
-        if not np.isfinite(values).all():
-            return f"{name}: expected finite numbers, got {int((~np.isfinite(values)).sum())} NaN or Inf"
+        if fault := _not_finite(torch.from_numpy(values)):
+            return f"{name}: {fault}"
     return ""

@@ -112,7 +112,7 @@ class Layer(nn.Module):
     Attributes:
         parts: {its parameters' names: those in the model}.
         values: {name: (sites, *shape)}, views of the stack.
-        totals: {name: (sites, *shape)}, where ``sums`` writes; views of the stack's gradients.
+        totals: {name: (sites, *shape)}, where ``sums`` writes; contiguous, or batched products are slow.
         uses: (inputs, gradients at the outputs) of each time it was used.
     """
 
@@ -417,11 +417,12 @@ def outer_squares(inputs: Tensor, gradients: Tensor, bias: bool) -> Tensor:
 
 def scaled(values: Tensor, factor: Tensor) -> Tensor:
     """Return values (rows, ...) times a factor (rows,)."""
-    return values * _like(factor, values)
+    return values * like(factor, values)
 
 
-def _like(of_rows: Tensor, values: Tensor) -> Tensor:
-    return of_rows.reshape(-1, *[1] * (values.dim() - 1))
+def like(numbers: Tensor, values: Tensor) -> Tensor:
+    """Return numbers (n,) with as many dimensions as values (n, ...), to multiply them with."""
+    return numbers.reshape(-1, *[1] * (values.dim() - 1))
 
 
 class StackedModel:
@@ -439,6 +440,8 @@ class StackedModel:
         self.now = Now(Rows(np.zeros(0, int), True, device), torch.zeros((), device=device, requires_grad=True))
         self._names = [name for name, _ in model.named_parameters()]
         self._shapes = [value.shape for value in model.parameters()]
+        self.parameters: list[Tensor] = []
+        self.gradients: list[Tensor] = []
         self.layers: list[Layer] = []
         self._replaced: dict[int, nn.Module] = {}
         self.module = self._replace(copy.deepcopy(model), "").train()
@@ -447,13 +450,14 @@ class StackedModel:
             raise NoRule("layers that share a parameter")
         self.convolves = any(isinstance(layer, Conv2d) for layer in self.layers)
 
-    def bind(self, stack: Tensor, gradients: Tensor | None = None) -> None:
-        """Use these parameters (sites, params), and write gradients into a tensor like it."""
-        values = self._views(stack)
-        totals = {} if gradients is None else self._views(gradients)
+    def bind(self, stack: Tensor) -> None:
+        """Use these parameters (sites, params); ``parameters`` are views of them, and ``gradients`` are like those."""
+        self.parameters = self.views(stack)
+        self.gradients = [torch.empty(value.shape, dtype=stack.dtype, device=stack.device) for value in self.parameters]
+        values, totals = (dict(zip(self._names, of, strict=True)) for of in (self.parameters, self.gradients))
         for layer in self.layers:
             layer.values = {own: values[name] for own, name in layer.parts.items()}
-            layer.totals = {own: totals[name] for own, name in layer.parts.items()} if totals else {}
+            layer.totals = {own: totals[name] for own, name in layer.parts.items()}
 
     def __call__(self, inputs: Tensor, rows: Rows) -> Tensor:
         """Return the outputs of the big batch."""
@@ -469,10 +473,10 @@ class StackedModel:
     def forget(self, rows: Tensor) -> None:
         """Set some rows, bool (rows,), to zero: no factor would do it where there is a NaN or an infinity."""
         for layer in self.layers:
-            layer.uses = [tuple(part.masked_fill(_like(rows, part), 0) for part in use) for use in layer.uses]  # type: ignore[misc]
+            layer.uses = [tuple(part.masked_fill(like(rows, part), 0) for part in use) for use in layer.uses]  # type: ignore[misc]
 
     def sum_gradients(self, factor: Tensor | None = None) -> None:
-        """Write each site's sum of row gradients, each times its factor (rows,), where ``bind`` said."""
+        """Write each site's sum of row gradients, each times its factor (rows,), into ``gradients``."""
         used = [*self._used()]
         for layer in self.layers:
             if layer in used:
@@ -491,11 +495,10 @@ class StackedModel:
     def _used(self) -> Iterator[Layer]:
         return (layer for layer in self.layers if layer.uses)
 
-    def _views(self, stack: Tensor) -> dict[str, Tensor]:
+    def views(self, stack: Tensor) -> list[Tensor]:
+        """Return a tensor (sites, params) as the parameters of the model, (sites, *shape) each."""
         parts = stack.split([shape.numel() for shape in self._shapes], 1)
-        return {
-            name: part.unflatten(1, shape) for name, shape, part in zip(self._names, self._shapes, parts, strict=True)
-        }
+        return [part.unflatten(1, shape) for shape, part in zip(self._shapes, parts, strict=True)]
 
     def _replace(self, module: nn.Module, prefix: str) -> nn.Module:
         if id(module) in self._replaced:
