@@ -8,7 +8,19 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
 from fedsim.mistakes import Mistake
-from fedsim.records import ARRAYS, CONFIG, METRICS, REPORTED, ROUND, WEIGHT, flatten, stacked, unflatten
+from fedsim.records import (
+    ARRAYS,
+    CONFIG,
+    METRICS,
+    REPORTED,
+    ROUND,
+    TOLD,
+    WEIGHT,
+    flatten,
+    from_state,
+    stacked,
+    unflatten,
+)
 from fedsim.strategy import State, Strategy, reports_of
 
 
@@ -47,6 +59,9 @@ class Adapter(FlowerStrategy):
         self._sent = arrays
         self._asked = self.schedule(server_round) if self.schedule else sorted(grid.get_node_ids())
         content = RecordDict({ARRAYS: arrays, CONFIG: ConfigRecord({**config, ROUND: server_round})})
+        told = {name: self.state[name] for name in getattr(self.math, "tells", ()) if name in self.state}
+        if told:
+            content[TOLD] = from_state(told)
         return [Message(content, dst_node_id=node, message_type=MessageType.TRAIN) for node in self._asked]
 
     def aggregate_train(

@@ -35,7 +35,7 @@ def card(what: str) -> Card:
         return _scenario_card(read(what))
     if what in catalog.titles("tasks"):
         return _task_card(what, catalog.load("tasks", what))
-    for kind in ("strategies", "engines"):
+    for kind in ("strategies", "attacks", "engines"):
         if what in catalog.titles(kind):
             return _code_card(what, catalog.load(kind, what))
     known = [name for kind in catalog.KINDS for name in catalog.titles(kind)]
@@ -61,7 +61,7 @@ def _task_card(name: str, task: Task) -> Card:
 
 
 def _code_card(name: str, thing: Any) -> Card:  # noqa: ANN401  a strategy class or an engine's module
-    about = inspect.getdoc(inspect.getmodule(thing)) or ""
+    about = inspect.getdoc(thing if name in catalog.titles("attacks") else inspect.getmodule(thing)) or ""
     fields = hyperparameters(thing) if isinstance(thing, type) else {}
     settings = "".join(f"\n  {key} = {value}" for key, value in fields.items())
     return Card(f"{about}\n{settings}".rstrip(), {"name": name, "about": about, "hyperparameters": fields})

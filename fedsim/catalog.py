@@ -1,4 +1,4 @@
-"""What there is to choose from, by name: scenarios, tasks, strategies and engines.
+"""What there is to choose from, by name: scenarios, tasks, strategies, attacks and engines.
 
 The one place where fedsim reaches the packages above it. Names and titles are read from the source text, so listing
 them imports nothing heavy:
@@ -8,12 +8,14 @@ them imports nothing heavy:
   ``my_strategy.py``, is code of the user's: it is loaded only after ``allow`` was called for it, which the command line
   does for what ``--strategy`` names. A scenario file can't.
 - ``clients/hospital.py`` holds ``heart = Task(title="...", ...)``: the task ``hospital/heart``.
+- ``clients/attacks.py`` holds class ``SignFlip``: the attack ``sign-flip``; its title is its docstring's first line.
 - ``scenarios/hospital-heart.toml`` is a scenario; its title is its ``title``.
 - ``fedsim/engines/serial.py`` is an engine; its title is the first line of its docstring.
 """
 
 import ast
 import difflib
+import hashlib
 import importlib
 import importlib.util
 import re
@@ -29,8 +31,14 @@ from typing import Any
 
 from fedsim.mistakes import Mistake
 
-KINDS = ("scenarios", "tasks", "strategies", "engines")
-_PACKAGE = {"scenarios": "scenarios", "tasks": "clients", "strategies": "strategies", "engines": "fedsim.engines"}
+KINDS = ("scenarios", "tasks", "strategies", "attacks", "engines")
+_PACKAGE = {
+    "scenarios": "scenarios",
+    "tasks": "clients",
+    "strategies": "strategies",
+    "attacks": "clients",
+    "engines": "fedsim.engines",
+}
 _FLOWER = re.compile(r"flwr\.serverapp\.strategy:\w+")
 _allowed: set[str] = set()
 
@@ -45,12 +53,20 @@ def allow(strategy: str) -> None:
     _allowed.add(strategy)
 
 
+def source_hash(strategy: str) -> str:
+    """Return the SHA-256 of the file a strategy is defined in."""
+    module = sys.modules[load("strategies", strategy).__module__]
+    return hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest()
+
+
 @cache
 def titles(kind: str) -> Mapping[str, str]:
     """Return {name: title} of all scenarios, tasks, strategies or engines, sorted by name."""
     folder = _folder(kind)
     if kind == "scenarios":
         found = {path.stem: _title(path) for path in folder.glob("*.toml")}
+    elif kind == "attacks":
+        found = _attacks_in(folder / "attacks.py")
     elif kind == "tasks":
         found = {name: title for path in folder.glob("*.py") for name, title in _tasks_in(path)}
     else:
@@ -67,6 +83,9 @@ def load(kind: str, name: str) -> Any:  # noqa: ANN401  a task, a strategy class
     if kind == "strategies" and is_code(name):
         return _from_code(name)
     check(kind, name)
+    if kind == "attacks":
+        module = importlib.import_module(f"{_PACKAGE[kind]}.attacks")
+        return next(thing for key, thing in vars(module).items() if _dashed(key) == name)
     module_name, _, member = name.partition("/")
     module = importlib.import_module(f"{_PACKAGE[kind]}.{module_name}")
     if kind == "tasks":
@@ -144,7 +163,7 @@ def check(kind: str, name: str) -> None:
     """Raise a Mistake that names the nearest valid names if there is no ``name`` of this kind."""
     known = titles(kind)
     if name not in known:
-        one = {"strategies": "a strategy", "engines": "an engine"}.get(kind, f"a {kind[:-1]}")
+        one = {"strategies": "a strategy", "attacks": "an attack", "engines": "an engine"}.get(kind, f"a {kind[:-1]}")
         raise Mistake(f"expected the name of {one}, got {name!r}{nearest(name, known)}")
 
 
@@ -175,6 +194,18 @@ def _title(path: Path) -> str:
         return str(tomllib.loads(path.read_text("utf-8-sig"))["title"])
     except (KeyError, ValueError) as error:
         return f"(can't be read: {type(error).__name__} {error})"
+
+
+def _attacks_in(path: Path) -> dict[str, str]:
+    """Return {name: title} of every class with parameters and a docstring: ``SignFlip`` is ``sign-flip``."""
+    if not path.is_file():
+        return {}
+    classes = [node for node in ast.parse(path.read_text("utf-8")).body if isinstance(node, ast.ClassDef)]
+    return {_dashed(node.name): (ast.get_docstring(node) or "").partition("\n")[0].rstrip(".") for node in classes}
+
+
+def _dashed(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower()
 
 
 def _tasks_in(path: Path) -> list[tuple[str, str]]:

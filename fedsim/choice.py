@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fedsim import catalog
+from fedsim.local_rule import LocalRule, Plain
 from fedsim.mistakes import Mistake
 from fedsim.scenario import Scenario, value_of
-from fedsim.strategy import FACTS
+from fedsim.strategy import FACTS, reports_of
 
 
 def strategy_of(scenario: Scenario, sites: int | None = None) -> Any:  # noqa: ANN401  a Strategy, ours or Flower's
@@ -29,11 +30,19 @@ def strategy_of(scenario: Scenario, sites: int | None = None) -> Any:  # noqa: A
         "participation": min(1.0, asked / (sites or asked)),
     }
     kind = catalog.load("strategies", scenario.strategy.name)
+    optimizer = training.optimizer
+    if getattr(kind, "plain_sgd", False) and (optimizer.name, optimizer.momentum) != ("sgd", 0):
+        raise Mistake(
+            f"training.optimizer: expected sgd without momentum, whose steps {scenario.strategy.name} computes with, "
+            f"got {optimizer.name} with momentum {optimizer.momentum:g}"
+        )
     return make(kind, scenario.strategy.name, scenario.strategy.model_extra or {}, facts)
 
 
-def make(kind: type, name: str, given: Mapping[str, Any], facts: Mapping[str, Any] | None = None) -> Any:  # noqa: ANN401
-    """Make a strategy from its class, the hyperparameters that are given and the public facts it asks for.
+def make(
+    kind: type, name: str, given: Mapping[str, Any], facts: Mapping[str, Any] | None = None, section: str = "strategy"
+) -> Any:  # noqa: ANN401
+    """Make a strategy or an attack from its class, the parameters that are given and the public facts it asks for.
 
     Raises:
         Mistake: There is no such hyperparameter, or a value is refused.
@@ -42,12 +51,22 @@ def make(kind: type, name: str, given: Mapping[str, Any], facts: Mapping[str, An
     for key in given:
         if key not in known:
             hint = catalog.nearest(key, known) if known else "; it has no hyperparameters"
-            raise Mistake(f"strategy.{key}: {name} has no such hyperparameter{hint}")
+            raise Mistake(f"{section}.{key}: {name} has no such hyperparameter{hint}")
     wanted = {key: value for key, value in (facts or {}).items() if key in FACTS and key in known}
     try:
         return kind(**{**wanted, **given})
     except (TypeError, ValueError) as error:
-        raise Mistake(f"strategy: {error}") from None
+        raise Mistake(f"{section}: {error}") from None
+
+
+def rule_of(strategy: Any) -> LocalRule:  # noqa: ANN401  a Strategy, ours or Flower's
+    """Return the client half of a strategy; that of federated averaging where it has none of its own."""
+    return strategy.local_rule() if hasattr(strategy, "local_rule") else Plain()
+
+
+def asked_of(strategy: Any) -> tuple[str, ...]:  # noqa: ANN401  a Strategy, ours or Flower's
+    """Return what a strategy wants to know of each site beside its model; Flower's q-FedAvg has a key for losses."""
+    return ("loss",) if hasattr(strategy, "train_loss_key") else reports_of(strategy)
 
 
 def hyperparameters(kind: type) -> dict[str, str]:

@@ -33,9 +33,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 _FAILURE, _USAGE, _INTERRUPTED, _TERMINATED = 1, 2, 130, 143
-_SINGULAR = ("scenario", "task", "strategy", "engine", "run")
+_SINGULAR = ("scenario", "task", "strategy", "attack", "engine", "run")
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+StrategyOption = Annotated[
+    str | None, typer.Option(help="In place of the scenario's: a name, a file of your own, or package.module:Class.")
+]
 RunDirectory = Annotated[Path | None, typer.Argument(help="A run directory; the newest under runs/ if left out.")]
 
 
@@ -64,16 +67,17 @@ def run(
     changes: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value: privacy.epsilon=2.")
     ] = None,
+    strategy: StrategyOption = None,
     seeds: Annotated[int | None, typer.Option(help="How many seeds.")] = None,
     seed: Annotated[int | None, typer.Option(help="The first seed.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run directory to make [runs/SCENARIO-DATE].")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Run a scenario: federated against centralized against local-only."""
-    from fedsim.scenario import read
+    from fedsim.scenario import read, with_strategy
 
     numbers = [f"{key}={value}" for key, value in (("seed", seed), ("seeds", seeds)) if value is not None]
-    chosen = read(scenario, [*(changes or []), *numbers])
+    chosen = read(scenario, [*([with_strategy(strategy)] if strategy else []), *(changes or []), *numbers])
     from fedsim.experiment import execute
 
     with _progress() as progress:
@@ -83,9 +87,15 @@ def run(
 
 @app.command()
 def resume(
-    run_dir: Annotated[Path, typer.Argument(help="The directory of an interrupted run.")], as_json: JsonFlag = False
+    run_dir: Annotated[Path, typer.Argument(help="The directory of an interrupted run.")],
+    strategy: Annotated[
+        str | None, typer.Option(help="The code the run was begun with, if its strategy is code.")
+    ] = None,
+    as_json: JsonFlag = False,
 ) -> None:
     """Go on with an interrupted run; what was finished is not run again."""
+    if strategy:
+        catalog.allow(strategy)
     from fedsim import experiment
 
     with _progress() as progress:

@@ -1,6 +1,7 @@
 """Scenarios: TOML files that say what is run. A file from a stranger is only data."""
 
 import hashlib
+import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -111,6 +112,12 @@ def _known_strategy(name: str) -> str:
     return name
 
 
+def _known_attack(name: str) -> str:
+    if name != "none":
+        catalog.check("attacks", name)
+    return name
+
+
 class Strategy(_Section):
     """The server's aggregation; keys beside ``name`` are the strategy's hyperparameters.
 
@@ -130,6 +137,32 @@ class Strategy(_Section):
             raise ValueError(f"class: expected flwr.serverapp.strategy:CLASS and no name beside it, got {named!r}; "
                              "other code is named on the command line, with --strategy")  # fmt: skip
         return {"name": named, **{key: value for key, value in values.items() if key != "class"}}
+
+
+class Attack(_Section):
+    """Sites that attack; keys beside these are the attack's parameters."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+    name: Annotated[str, AfterValidator(_known_attack)] = "none"
+    sites: list[str] | None = None
+    share: Annotated[FiniteFloat, Field(ge=0, le=1)] | None = None
+
+    @model_validator(mode="after")
+    def _says_who(self) -> "Attack":
+        if self.name != "none" and (self.sites is None) == (self.share is None):
+            raise ValueError("expected either sites or share beside name: who attacks")
+        return self
+
+
+class Faults(_Section):
+    """Sites that fail without meaning to."""
+
+    drop_out: Annotated[FiniteFloat, Field(ge=0, lt=1)] = 0.0
+    crash: Annotated[FiniteFloat, Field(ge=0, lt=1)] = 0.0
+    crash_round: Annotated[int, Field(ge=1)] = 1
+    straggler: Annotated[FiniteFloat, Field(ge=0, le=1)] = 0.0
+    straggler_steps: Annotated[int, Field(ge=1)] = 1
+    nan: Annotated[FiniteFloat, Field(ge=0, lt=1)] = 0.0
 
 
 class Privacy(_Section):
@@ -167,12 +200,16 @@ class Scenario(_Section):
     split: Split = Split()
     training: Training = Training()
     strategy: Strategy = Strategy()
+    attack: Attack = Attack()
+    faults: Faults = Faults()
     privacy: Privacy = Privacy()
 
     @cached_property
     def release(self) -> str:
         """A name for all that shapes what leaves a site; two scenarios that differ in it share no noise."""
-        shapes = self.model_dump_json(include={"task", "partition", "split", "training", "strategy", "privacy"})
+        shapes = self.model_dump_json(
+            include={"task", "partition", "split", "training", "strategy", "attack", "faults", "privacy"}
+        )
         return hashlib.blake2b(shapes.encode(), digest_size=16).hexdigest()
 
     @property
@@ -222,6 +259,13 @@ def read(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Scenario:
         _set(values, key, value)
     values.setdefault("name", re.sub(r"[^a-z0-9_-]+", "-", path.stem.lower()).strip("-_")[:64] or "scenario")
     return parse(values, _Source(text, str(path) if path.is_relative_to(Path.cwd()) else name_or_path, given))
+
+
+def with_strategy(strategy: str) -> str:
+    """Return the override that puts a strategy in place of a scenario's, which the user named: code may be loaded."""
+    if catalog.is_code(strategy):
+        catalog.allow(strategy)
+    return f"strategy={{ name = {json.dumps(strategy)} }}"
 
 
 def parse(values: Mapping[str, Any], source: _Source | None = None) -> Scenario:
