@@ -1,0 +1,236 @@
+"""Strategies with a client half: against naive loops over the four hospitals, and on every engine."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fedsim import catalog
+from fedsim.arms import GLOBAL, Job, check_strategy, noise_for, passes_of, run_job
+from fedsim.federation import federate
+from fedsim.local_rule import Part
+from fedsim.mistakes import Mistake
+from fedsim.private_layers import PrivateLayers
+from fedsim.training import layers_of
+
+LR, ROUNDS, STEPS = 0.5, 3, 3
+BATCH = {"cleveland": 90, "hungarian": 90, "switzerland": 36, "va_long_beach": 60}
+SETTING = [f"training.rounds={ROUNDS}", f"training.local_steps={STEPS}", "training.sampling_rate=1.0"]
+Vector = np.ndarray
+
+WITH_CLIENT_HALF = [
+    name for name in catalog.titles("strategies") if hasattr(catalog.load("strategies", name), "local_rule")
+]
+
+
+def chosen(name: str) -> list[str]:
+    """Return the settings with which a strategy runs on logistic regression."""
+    return [f"strategy.name={name}", *(['strategy.private="*bias"'] if name in ("fedper", "fedrep") else [])]
+
+
+def trained(scenario, *overrides: str, private: bool = False, engine: str = "serial") -> dict[str, Vector]:
+    """Return the models of a federated training, weights and bias in one vector each."""
+    found = run_job(scenario(*SETTING, f"engine={engine}", *overrides), Job("federated", private, 0), lambda: None)
+    return {
+        name: torch.cat([part.flatten() for part in parts.values()]).double().numpy()
+        for name, parts in found.models.items()
+    }
+
+
+class Hospital:
+    """Rows of one hospital, and the gradient of its summed log loss over the expected batch, in numpy."""
+
+    def __init__(self, scenario, site: int) -> None:
+        self.site = federate(scenario(*SETTING), 0).sites[site]
+        rows = self.site.train.inputs.double().numpy()
+        self.rows = np.concatenate([rows, np.ones((len(rows), 1))], 1)  # the bias is last
+        self.target = self.site.train.target.double().numpy()
+        self.batch = BATCH[self.site.name]
+
+    def gradient(self, model: Vector) -> Vector:
+        likely = 1 / (1 + np.exp(-self.rows @ model))
+        return self.rows.T @ (likely - self.target) / self.batch
+
+    def descend(self, start: Vector, steps: int, correct: Callable[[Vector, Vector, int], Vector]) -> Vector:
+        model = start
+        for step in range(steps):
+            model = model - LR * correct(self.gradient(model), model, step)
+        return model
+
+
+@pytest.fixture
+def hospitals(scenario) -> list[Hospital]:
+    return [Hospital(scenario, site) for site in range(4)]
+
+
+WEIGHTS = np.array([*BATCH.values()]) / sum(BATCH.values())
+
+
+def same(found: Vector, expected: Vector) -> None:
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_fedprox_is_algorithm_2(scenario, hospitals):
+    x = np.zeros(31)
+    for _ in range(ROUNDS):
+        models = [one.descend(x, STEPS, lambda g, w, step, x=x: g + 0.7 * (w - x)) for one in hospitals]
+        x = WEIGHTS @ models
+    same(trained(scenario, "strategy.name=fedprox", "strategy.mu=0.7")[GLOBAL], x)
+
+
+def test_scaffold_is_algorithm_1_where_the_sites_send_their_control_variates(scenario, hospitals):
+    """Ours sends none: the server works them out."""
+    x, c, own = np.zeros(31), np.zeros(31), np.zeros((4, 31))
+    for _ in range(ROUNDS):
+        models = [
+            one.descend(x, STEPS, lambda g, w, step, k=k, c=c, own=own: g - own[k] + c)
+            for k, one in enumerate(hospitals)
+        ]
+        new = np.array([own[k] - c + (x - models[k]) / (STEPS * LR) for k in range(4)])
+        x = x + 0.9 * (WEIGHTS @ (np.array(models) - x))
+        c = c + WEIGHTS @ (new - own)
+        own = new
+    same(trained(scenario, "strategy.name=scaffold", "strategy.eta=0.9")[GLOBAL], x)
+
+
+def test_feddyn_is_algorithm_1(scenario, hospitals):
+    x, h, own = np.zeros(31), np.zeros(31), np.zeros((4, 31))
+    for _ in range(ROUNDS):
+        models = np.array([
+            one.descend(x, STEPS, lambda g, w, step, k=k, x=x, own=own: g - own[k] + 0.3 * (w - x))
+            for k, one in enumerate(hospitals)
+        ])  # fmt: skip
+        own = own - 0.3 * (models - x)
+        h = h - 0.3 * (WEIGHTS @ (models - x))
+        x = WEIGHTS @ models - h / 0.3
+    same(trained(scenario, "strategy.name=feddyn", "strategy.alpha=0.3")[GLOBAL], x)
+
+
+def test_fednova_weighs_a_stragglers_steps_as_everybodys(scenario, hospitals):
+    slow = ["faults.straggler=0.5", "faults.straggler_steps=1"]
+    from fedsim.misbehaviour import slow_of
+
+    stragglers = slow_of(scenario(*slow), 0, 4)
+    assert len(stragglers) == 2
+    steps = np.array([1 if site in stragglers else STEPS for site in range(4)])
+    x = np.zeros(31)
+    for _ in range(ROUNDS):
+        models = [one.descend(x, steps[k], lambda g, w, step: g) for k, one in enumerate(hospitals)]
+        deltas = np.array(models) - x
+        x = x + (WEIGHTS @ steps) * (WEIGHTS @ (deltas / steps[:, None]))
+    same(trained(scenario, "strategy.name=fednova", *slow)[GLOBAL], x)
+
+
+@pytest.mark.parametrize("head_steps", [0, 1])
+def test_private_parameters_stay_home(scenario, hospitals, head_steps: int):
+    """FedPer, and FedRep, whose first step is the bias' alone."""
+    name = "fedrep" if head_steps else "fedper"
+    own_bias, x, bias = np.zeros(31), np.zeros(31), np.zeros(4)
+    own_bias[-1] = 1
+    for _ in range(ROUNDS):
+        models = []
+        for k, one in enumerate(hospitals):
+
+            def correct(g: Vector, w: Vector, step: int) -> Vector:
+                return g if not head_steps else g * (own_bias if step < head_steps else 1 - own_bias)
+
+            model = one.descend(np.append(x[:-1], bias[k]), STEPS, correct)
+            bias[k] = model[-1]
+            models.append(np.append(model[:-1], x[-1]))
+        x = WEIGHTS @ models
+    found = trained(scenario, *chosen(name))
+    same(found[GLOBAL], x)
+    assert found[GLOBAL][-1] == 0  # it never left a site
+    for k, one in enumerate(hospitals):
+        same(found[one.site.name], np.append(x[:-1], bias[k]))
+
+
+def test_finetuning_leaves_each_site_with_its_own_last_steps(scenario, hospitals):
+    x = np.zeros(31)
+    for _ in range(ROUNDS):
+        models = [one.descend(x, STEPS, lambda g, w, step: g) for one in hospitals]
+        x = WEIGHTS @ models
+    found = trained(scenario, "strategy.name=finetuning")
+    same(found[GLOBAL], x)
+    for model, one in zip(models, hospitals, strict=True):
+        same(found[one.site.name], model)
+
+
+def test_ditto_is_algorithm_1(scenario, hospitals):
+    x, personal = np.zeros(31), np.zeros((4, 31))
+    for _ in range(ROUNDS):
+        for k, one in enumerate(hospitals):
+            personal[k] = one.descend(personal[k], STEPS, lambda g, w, step, x=x: g + 0.4 * (w - x))
+        x = WEIGHTS @ [one.descend(x, STEPS, lambda g, w, step: g) for one in hospitals]
+    found = trained(scenario, "strategy.name=ditto", "strategy.lambda_=0.4")
+    same(found[GLOBAL], x)
+    for own, one in zip(personal, hospitals, strict=True):
+        same(found[one.site.name], own)
+
+
+@pytest.mark.parametrize("private", [False, True])
+@pytest.mark.parametrize("name", [name for name in WITH_CLIENT_HALF if name != "fedbn"])
+def test_serial_and_cohort_agree(scenario, name: str, private: bool):
+    rate = ["training.sampling_rate=0.5"]
+    one = trained(scenario, *chosen(name), *rate, private=private)
+    other = trained(scenario, *chosen(name), *rate, private=private, engine="cohort")
+    assert set(one) == set(other)
+    for site, model in one.items():
+        np.testing.assert_allclose(other[site], model, rtol=1e-4, atol=1e-6)
+
+
+def test_a_correction_comes_after_clipping_and_noise(scenario):
+    """Under privacy FedProx with a huge mu stays where it is, whatever the clip: the pull is not clipped."""
+    near = trained(scenario, "strategy.name=fedprox", "strategy.mu=1.9", private=True)[GLOBAL]
+    free = trained(scenario, "strategy.name=fedavg", private=True)[GLOBAL]
+    assert np.linalg.norm(near) < 0.8 * np.linalg.norm(free)
+
+
+def test_ditto_pays_for_its_second_training(scenario):
+    """Twice the steps: more noise, the same epsilon, and the ledger counts both."""
+    plain, ditto = scenario(), scenario("strategy.name=ditto")
+    assert (passes_of(plain), passes_of(ditto)) == (1, 2)
+    assert noise_for(ditto, 0, "federated") > noise_for(plain, 0, "federated")
+    assert noise_for(ditto, 0, "local") == noise_for(plain, 0, "local")
+    found = run_job(ditto, Job("federated", True, 0), lambda: None)
+    assert {entry.mechanism.steps for entry in found.ledger.entries} == {2 * ditto.training.local_steps}
+    assert found.notes == []
+    assert found.ledger.epsilon("cleveland") <= ditto.privacy.epsilon
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["strategy.name=fedbn"], "expected 'norm' to choose some of weight, bias, got all or none"),
+        (["strategy.name=fedper"], "expected 'last' to choose some of weight, bias, got all or none"),
+        (["strategy.name=fedrep", "strategy.head_steps=2"], "head_steps: expected fewer than the 2 local steps, got 2"),
+        (["strategy.name=scaffold", "training.optimizer.momentum=0.5"], "expected sgd without momentum"),
+        (["strategy.name=qfedavg"], "expected one that does without losses under privacy, got qfedavg"),
+        (["strategy.name=krum"], r"expected n >= 2 f \+ 3 = 5 updates for f = 1 malicious ones, got n = 4"),
+    ],
+)
+def test_what_a_strategy_can_not_do_is_said_before_anything_is_run(scenario, overrides, message):
+    with pytest.raises(Mistake, match=message):
+        check_strategy(scenario(*overrides), 4, nn.Linear(30, 1))
+
+
+def test_layers_are_told_apart_by_kind_and_place():
+    model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2))
+    parts = layers_of(model)
+    assert parts[2] == Part("1.weight", "LayerNorm", 16, 20)
+    center = torch.zeros(34)
+    for which, places in (("norm", range(16, 24)), ("last", range(24, 34)), ("0.*", range(16)), ("*bias", None)):
+        _, memory = PrivateLayers(which).begin(center, {}, parts)
+        if places:
+            assert memory["own"].nonzero().flatten().tolist() == list(places)
+    assert memory["own"].sum() == 4 + 4 + 2
+
+
+def test_one_local_step_of_fedavg_is_a_step_on_the_pooled_rows(scenario):
+    alike = ["training.local_steps=1", "training.rounds=5"]
+    one = run_job(scenario(*SETTING, *alike), Job("federated", False, 0), lambda: None).models[GLOBAL]
+    pooled = run_job(scenario(*SETTING, *alike), Job("centralized", False, 0), lambda: None).models[GLOBAL]
+    for name, value in one.items():
+        torch.testing.assert_close(value, pooled[name], rtol=1e-5, atol=1e-6)
