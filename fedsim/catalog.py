@@ -59,6 +59,11 @@ def source_hash(strategy: str) -> str:
     return hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest()
 
 
+def source_folders() -> list[Path]:
+    """Return the folders of the code that trains: fedsim's own and the clients'."""
+    return [Path(__file__).parent, _folder("tasks")]
+
+
 @cache
 def titles(kind: str) -> Mapping[str, str]:
     """Return {name: title} of all scenarios, tasks, strategies or engines, sorted by name."""

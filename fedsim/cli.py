@@ -1,4 +1,4 @@
-"""The command line: ``fedsim run``, ``resume``, ``list``, ``show``, ``check`` and ``report``.
+"""The command line: ``fedsim run``, ``resume``, ``compare``, ``list``, ``show``, ``check`` and ``report``.
 
 Only what a command needs is imported, inside it: ``fedsim --help`` and ``fedsim list`` must not wait for torch.
 """
@@ -101,6 +101,56 @@ def resume(
     with _progress() as progress:
         finished = experiment.resume(run_dir, progress)
     _print_run(finished, as_json)
+
+
+@app.command()
+def compare(
+    scenarios: Annotated[list[str], typer.Argument(help="Scenarios' names, or .toml files.")],
+    strategy: Annotated[
+        str, typer.Option(help="Strategies, e.g. fedavg,krum:f=2,my_strategy.py; by default the scenario's alone.")
+    ] = "fedavg",
+    attack: Annotated[str, typer.Option(help="Attacks, e.g. none,sign-flip; a fifth of the sites attack.")] = "none",
+    epsilon: Annotated[str, typer.Option(help="Privacy budgets, e.g. none,8,2.")] = "none",
+    seeds: Annotated[int, typer.Option(help="How many seeds.", min=1)] = 5,
+    vary: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=V1,V2", help="Cross with any value: attack.share=0.1,0.3.")
+    ] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value for all.")
+    ] = None,
+    target: Annotated[float | None, typer.Option(help="Count the rounds to this validation value.")] = None,
+    out: Annotated[Path, typer.Option(help="Where the files go.")] = Path("runs/tournament"),
+    kept: Annotated[Path, typer.Option("--cache", help="Where trainings are kept.")] = Path("runs/cache"),
+    as_json: JsonFlag = False,
+) -> None:
+    """Run a tournament of strategies; what has run before is not run again."""
+    from fedsim import ranking, tournament, tournament_files
+
+    grid = tournament.cells(
+        tournament.Axes(
+            scenarios=scenarios,
+            strategies=strategy.split(","),
+            attacks=attack.split(","),
+            epsilons=epsilon.split(","),
+            varied=vary or [],
+            changes=changes or [],
+            seeds=seeds,
+        )
+    )
+    with _progress() as progress:
+        played = tournament.play(grid, kept, progress)
+    if played.scores.empty:
+        raise Mistake("\n".join(dict.fromkeys(played.refused["reason"])))
+    axes, metric = ranking.axes_of(played.scores), ranking.headline(grid[0].scenario)
+    ranked = ranking.rank(played, metric, grid[0].scenario.split, target)
+    tournament_files.write(out, played, ranked, axes, metric, seeds)
+    if as_json:
+        _print_json({"out": str(out), **tournament_files.as_document(ranked, played, metric)})
+        return
+    console = _console()
+    console.print(tournament_files.table(ranked, axes, metric))
+    for line in (*tournament_files.lines(played, ranked, axes, seeds), f"page: {out / 'tournament.html'}"):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command("list")
