@@ -20,10 +20,11 @@ from torch.func import functional_call
 from torch.nn.utils import parameters_to_vector
 
 from fedsim.federation import Examples
+from fedsim.layers import NoRule, Rows, like
 from fedsim.losses import RowLosses
 from fedsim.privacy.ledger import Mechanism
 from fedsim.randomness import Normals, choose
-from fedsim.stacked import NoRule, Rows, StackedModel, like
+from fedsim.stacked import StackedModel
 from fedsim.training import Noise, Plan, Work, new_optimizer, parts_of, some_rows
 
 _WORDS = 2**22  # random words that decide about batches, drawn at once

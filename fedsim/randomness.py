@@ -70,7 +70,7 @@ class Words:
     def draw(self, count: int) -> np.ndarray:
         """Return the next words, uint32 (count,)."""
         out = np.empty(count + _SPARE, np.uint32)
-        self.draw_into(memoryview(out).cast("B"), bytes(4 * count))
+        self.draw_into(out.data.cast("B"), bytes(4 * count))
         return out[:count]
 
     def draw_into(self, out: memoryview, zeros: bytes) -> None:
@@ -113,7 +113,7 @@ class Normals:
             width = out.shape[1] + out.shape[1] % 2
             zeros, block = bytes(4 * width), min(len(out), max(1, _AT_ONCE // (width + 1)))
             words = np.empty(block * width + _SPARE, np.int32)
-            places, bits = memoryview(words).cast("B"), torch.from_numpy(words[:-_SPARE]).view(block, width)
+            places, bits = words.data.cast("B"), torch.from_numpy(words[:-_SPARE]).view(block, width)
             for start in range(0, len(out), block):
                 streams = self._streams[start : start + block]
                 for number, one in enumerate(streams):

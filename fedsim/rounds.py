@@ -1,6 +1,8 @@
 """The server's round loop: drives a Flower Strategy's public methods over a Grid."""
 
-from collections.abc import Callable, Iterable, Mapping
+import gc
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from flwr.app import ArrayRecord, ConfigRecord, Message
@@ -87,6 +89,28 @@ def run_rounds(
     Raises:
         RunFailed: Not one usable model came back in a round; the message has the sites' reasons.
     """
+    with _old_objects_left_alone():
+        return _run_rounds(strategy, grid, initial, rounds, budget, observe)
+
+
+@contextmanager
+def _old_objects_left_alone() -> Iterator[None]:
+    """Keep the garbage collector to new objects: each round makes thousands, and it would search all of torch too."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+def _run_rounds(
+    strategy: Strategy,
+    grid: Grid,
+    initial: ArrayRecord,
+    rounds: int,
+    budget: Budget | None,
+    observe: Callable[[int, ArrayRecord], None],
+) -> Finished:
     arrays, rejected, done = initial, {}, 0
     for number in range(1, rounds + 1):
         messages = list(strategy.configure_train(number, arrays, ConfigRecord(), grid))

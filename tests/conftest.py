@@ -62,8 +62,8 @@ class Silent(Words):
     def __init__(self) -> None:
         super().__init__(bytes(16))
 
-    def draw(self, count: int) -> np.ndarray:
-        return np.full(count, 0x7FFFFFFF, np.uint32)
+    def draw_into(self, out: memoryview, zeros: bytes) -> None:
+        out[: len(zeros)] = np.full(len(zeros) // 4, 0x7FFFFFFF, np.uint32).tobytes()
 
     def again(self) -> Words:
         return Silent()

@@ -17,13 +17,12 @@ from torch import Tensor, nn
 from fedsim.cohort import Cost, check_rules, same_steps, train_together
 from fedsim.engines import serial
 from fedsim.grid import Execute
+from fedsim.layers import NoRule
 from fedsim.mistakes import Mistake
-from fedsim.stacked import NoRule
 from fedsim.training import Done, Work
 
 _MEMORY = 2**28  # bytes that one stack may take, roughly
-_PRODUCTS = 2**24  # multiplications in a step that are worth a stack, and so perhaps a thread, of their own
-_STACKS = 16  # the most stacks that are made for the sake of threads
+_PRODUCTS = 2**23  # multiplications in a step that are worth a stack and a thread of their own
 _costs: WeakKeyDictionary[nn.Module, Cost | NoRule] = WeakKeyDictionary()
 _log = logging.getLogger("fedsim")
 
@@ -73,8 +72,8 @@ def execute(app: ClientApp, cohort_size: int | str = "auto") -> Execute:
 def train_all(works: Sequence[Work], cohort_size: int | str = "auto") -> list[Done]:
     """Do all works, stacked; what can't be stacked one after another, logged once for each cause.
 
-    The cut into stacks follows from the works and ``cohort_size`` alone, so that results don't depend on how many
-    threads there are. Every stack is worked on by one thread.
+    Unless ``cohort_size`` says how many sites go into a stack, there is a stack for each core. Every stack is worked on
+    by one thread; the cut changes results by rounding only.
     """
     done: dict[int, Done] = {}
     groups = defaultdict(list)
@@ -93,10 +92,18 @@ def train_all(works: Sequence[Work], cohort_size: int | str = "auto") -> list[Do
 
 
 def _train_group(works: list[Work], most: int) -> list[Done]:
-    stack = torch.stack([work.start for work in works])  # (sites, params); the replies are rows of it
+    stack = _starts(works)  # the replies are rows of it
     parts = [slice(start, start + most) for start in range(0, len(works), most)]
     train = [partial(_train_stack, works[part], stack[part]) for part in parts]
     return [done for part in _in_threads(train, stack.device) for done in part]
+
+
+def _starts(works: list[Work]) -> Tensor:
+    """Return a copy of the parameters that works start from, (sites, params)."""
+    first = works[0].start
+    if all(work.start is first for work in works):
+        return first.repeat(len(works), 1)
+    return torch.stack([work.start for work in works])
 
 
 def _train_stack(works: list[Work], stack: Tensor) -> list[Done]:
@@ -107,7 +114,7 @@ def _train_stack(works: list[Work], stack: Tensor) -> list[Done]:
         if len(works) == 1:
             raise
         half = len(works) // 2
-        stack.copy_(torch.stack([work.start for work in works]))
+        stack.copy_(_starts(works))
         works = [work.again() for work in works]
         return [
             *_train_stack(works[:half], stack[:half]),
@@ -128,8 +135,11 @@ def _in_threads(tasks: Sequence[Callable[[], list[Done]]], device: torch.device)
 @cache
 def _threads() -> ThreadPoolExecutor:
     """Return a thread for each core; inside one, torch works with one thread, so that sums have one order."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return ThreadPoolExecutor(cores, "cohort", initializer=lambda: torch.set_num_threads(1))
+    return ThreadPoolExecutor(_cores(), "cohort", initializer=lambda: torch.set_num_threads(1))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cost(work: Work) -> Cost | NoRule:
@@ -148,8 +158,8 @@ def _most_sites(works: list[Work], cost: Cost, wanted: int | str) -> int:
         return wanted
     sites, rows = len(works), works[0].plan.sampling_rate * sum(len(work.examples) for work in works) / len(works)
     in_memory = int(_MEMORY / (4 * (6 * cost.parameters + 3 * cost.floats * (rows + 1))))
-    stacks = min(_STACKS, int(sites * rows * cost.products / _PRODUCTS), sites)
-    return max(1, min(in_memory, -(-sites // max(1, stacks))))
+    stacks = min(_cores(), max(1, int(sites * rows * cost.products / _PRODUCTS)))
+    return max(1, min(in_memory, -(-sites // stacks)))
 
 
 @cache
