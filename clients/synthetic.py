@@ -38,11 +38,16 @@ def skewed_rows(site: int) -> tuple[np.ndarray, np.ndarray]:
     return _centers(10)[target] + 1.5 * random.standard_normal((100, 30), np.float32), target
 
 
-def odd_rows(site: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return 100 rows of 30 numbers of two classes; at site 0 the classes have each other's names."""
-    random = stream(0, "rows", "odd", site)
+def noisy_rows(site: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return 100 rows of 30 numbers of two classes that overlap."""
+    random = stream(0, "rows", "noisy", site)
     target = random.integers(2, size=100)
-    rows = _centers(2)[target] + 3.0 * random.standard_normal((100, 30), np.float32)
+    return _centers(2)[target] + 3.0 * random.standard_normal((100, 30), np.float32), target
+
+
+def odd_rows(site: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the noisy rows; at site 0 the classes have each other's names."""
+    rows, target = noisy_rows(site)
     return rows, 1 - target if site == 0 else target
 
 
@@ -111,8 +116,18 @@ skewed = Task(
     kind="classes",
 )
 
+noisy = Task(
+    title="Two classes of 30 numbers that overlap, 100 rows a site, made-up sites",
+    outcome="the class",
+    source=SOURCE,
+    columns=(),
+    model=mlp,
+    make=noisy_rows,
+    kind="classes",
+)
+
 odd = Task(
-    title="Two classes of 30 numbers, 100 rows a site, which one site names the other way round, made-up sites",
+    title="Two classes of 30 numbers that overlap, which one site names the other way round, made-up sites",
     outcome="the class",
     source=SOURCE,
     columns=(),

@@ -109,7 +109,9 @@ def compare(
     strategy: Annotated[
         str, typer.Option(help="Strategies, e.g. fedavg,krum:f=2,my_strategy.py; by default the scenario's alone.")
     ] = "fedavg",
-    attack: Annotated[str, typer.Option(help="Attacks, e.g. none,sign-flip; a fifth of the sites attack.")] = "none",
+    attack: Annotated[
+        str, typer.Option(help="Attacks, e.g. none,sign-flip:factor=4, by a fifth of the sites; own: the scenario's.")
+    ] = "own",
     epsilon: Annotated[str, typer.Option(help="Privacy budgets, e.g. none,8,2.")] = "none",
     seeds: Annotated[int, typer.Option(help="How many seeds.", min=1)] = 5,
     vary: Annotated[
@@ -118,6 +120,7 @@ def compare(
     changes: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value for all.")
     ] = None,
+    metric: Annotated[str | None, typer.Option(help="Rank by auc or accuracy.")] = None,
     target: Annotated[float | None, typer.Option(help="Count the rounds to this validation value.")] = None,
     out: Annotated[Path, typer.Option(help="Where the files go.")] = Path("runs/tournament"),
     kept: Annotated[Path, typer.Option("--cache", help="Where trainings are kept.")] = Path("runs/cache"),
@@ -141,7 +144,7 @@ def compare(
         played = tournament.play(grid, kept, progress)
     if played.scores.empty:
         raise Mistake("\n".join(dict.fromkeys(played.refused["reason"])))
-    axes, metric = ranking.axes_of(played.scores), ranking.headline(grid[0].scenario)
+    axes, metric = ranking.axes_of(played.scores), ranking.metric_of(grid[0].scenario, metric)
     ranked = ranking.rank(played, metric, grid[0].scenario.split, target)
     tournament_files.write(out, played, ranked, axes, metric, seeds)
     if as_json:

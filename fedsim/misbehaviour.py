@@ -73,7 +73,7 @@ def misbehaving(execute: Execute, scenario: Scenario, seed: int, names: Sequence
         return execute
     broken = {
         "crash": _some(seed, "crash", len(names), faults.crash),
-        "nan": _some(seed, "nan", len(names), faults.nan),
+        "spoiled": _some(seed, "spoiled", len(names), faults.spoiled),
     }
 
     def execute_round(messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
@@ -92,7 +92,7 @@ def misbehaving(execute: Execute, scenario: Scenario, seed: int, names: Sequence
                 reason = "dropped out"
             if reason:
                 replies[place] = Message(Error(code=_GONE, reason=reason), reply_to=message)
-            elif site in broken["nan"] and replies[place].has_content():
+            elif site in broken["spoiled"] and replies[place].has_content():
                 _replace(replies[place], torch.full_like(_model_in(replies[place]), math.nan))
         return replies
 

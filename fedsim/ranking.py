@@ -8,15 +8,23 @@ import pandas as pd
 
 from fedsim.comparison import SAME, interval, verdict
 from fedsim.evaluation import METRICS, POOLED
+from fedsim.mistakes import Mistake
 from fedsim.scenario import Scenario, Split
 from fedsim.tournament import Played
 
 _NOT_AXES = ("seed", "site", "round", "megabytes", "reason")
 
 
-def headline(scenario: Scenario) -> str:
-    """Return the name of the metric that a scenario's strategies are ranked by; higher is better."""
-    return METRICS[0]
+def metric_of(scenario: Scenario, wanted: str | None = None) -> str:
+    """Return the name of the metric to rank by, of which more is better: the one that is wanted, or the task's first.
+
+    Raises:
+        Mistake: It is not one of them.
+    """
+    known = [name for name in METRICS if name != "log_loss"]
+    if wanted is not None and wanted not in known:
+        raise Mistake(f"--metric: expected one of {', '.join(known)}, got {wanted!r}")
+    return wanted or known[0]
 
 
 def axes_of(table: pd.DataFrame) -> list[str]:

@@ -162,7 +162,7 @@ class Faults(_Section):
     crash_round: Annotated[int, Field(ge=1)] = 1
     straggler: Annotated[FiniteFloat, Field(ge=0, le=1)] = 0.0
     straggler_steps: Annotated[int, Field(ge=1)] = 1
-    nan: Annotated[FiniteFloat, Field(ge=0, lt=1)] = 0.0
+    spoiled: Annotated[FiniteFloat, Field(ge=0, lt=1)] = 0.0
 
 
 class Privacy(_Section):

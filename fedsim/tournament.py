@@ -25,7 +25,7 @@ from fedsim.mistakes import Mistake, RunFailed
 from fedsim.scenario import Scenario, read, value_of, with_strategy
 from fedsim.training import best_device, check_expected_batches, new_model
 
-NONE = "none"
+NONE, OWN = "none", "own"
 _SHARE = "0.2"  # of the sites attack, if nothing else is said
 _NO_MATTER = {"name", "title", "about", "seed", "seeds", "arms"}
 _VERSIONS = ("torch", "flwr", "opacus", "dp-accounting", "numpy")
@@ -38,7 +38,7 @@ class Axes:
     Attributes:
         scenarios: Names or paths.
         strategies: ``name``, ``name:key=value``, a file or ``package.module:Class``, each with ``:key=value`` or not.
-        attacks: Names, or ``none``; each may have ``:key=value``.
+        attacks: Names, or ``none``, each with ``:key=value`` or not; or ``own``, the scenario's own.
         epsilons: Numbers as text, or ``none``.
         varied: ``key=value,value,...``: any values of the scenario.
         changes: ``key=value`` for all.
@@ -47,7 +47,7 @@ class Axes:
 
     scenarios: Sequence[str]
     strategies: Sequence[str]
-    attacks: Sequence[str] = (NONE,)
+    attacks: Sequence[str] = (OWN,)
     epsilons: Sequence[str] = (NONE,)
     varied: Sequence[str] = ()
     changes: Sequence[str] = ()
@@ -75,7 +75,7 @@ class Played:
         scores: A row for each cell, seed and site: the axes, ``seed``, ``site`` and the metrics on test rows.
         curves: A row for each cell, seed and round: the axes, ``seed``, ``round`` and the metrics on validation rows.
         costs: A row for each cell: the axes, and ``megabytes`` that are sent in one training.
-        refused: A row for each cell that can't be run: the axes, and ``reason``.
+        refused: A row for each cell that can't be run or whose model was lost: the axes, and ``reason``.
     """
 
     scores: pd.DataFrame
@@ -96,7 +96,7 @@ def cells(axes: Axes) -> list[Cell]:
     for name, attack, epsilon, settings, strategy in fields:
         overrides = [
             *_named("strategy", strategy),
-            *_named("attack", attack),
+            *([] if attack == OWN else _named("attack", attack)),
             *_privacy(epsilon),
             *axes.changes,
             *(f"{key}={value}" for key, value in settings),
@@ -115,8 +115,8 @@ def _named(section: str, text: str) -> list[str]:
     parameters = [f"{section}.{part}" for part in parts if "=" in part]
     if section == "strategy":
         return [with_strategy(name), *parameters]
-    chosen = [] if name == NONE else [f"attack={{ name = {json.dumps(name)}, share = {_SHARE} }}"]
-    return [*chosen, *parameters]
+    share = "" if name == NONE else f", share = {_SHARE}"
+    return [f"attack={{ name = {json.dumps(name)}{share} }}", *parameters]
 
 
 def _privacy(epsilon: str) -> list[str]:

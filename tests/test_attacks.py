@@ -199,7 +199,7 @@ def test_a_crashed_site_does_not_come_back(scenario):
 
 
 def test_nan_is_set_aside_and_named(scenario):
-    found = run(scenario, "faults.nan=0.25", "training.rounds=1")
+    found = run(scenario, "faults.spoiled=0.25", "training.rounds=1")
     assert len(found.notes) == 1
     assert "expected finite numbers, got 31 NaN or Inf" in found.notes[0]
     assert weights(found).isfinite().all()
@@ -217,5 +217,5 @@ def test_a_straggler_takes_fewer_steps_and_is_charged_for_those(scenario, engine
 def test_faults_and_attacks_shape_what_is_released():
     """They are in the name of the noise, so that two variants share none."""
     assert attack("attack.share=0.2").release != read("hospital-heart").release
-    assert read("hospital-heart", ["faults.nan=0.1"]).release != read("hospital-heart").release
+    assert read("hospital-heart", ["faults.spoiled=0.1"]).release != read("hospital-heart").release
     np.testing.assert_equal(read("hospital-heart").release, read("hospital-heart").release)
