@@ -129,12 +129,13 @@ def _shape(bench: Bench) -> Answer:
 
 def _untouched(bench: Bench) -> Answer:
     """What comes in is left as it was."""
-    given = Round.made(bench.sites)
+    given, before = Round.made(bench.sites), Round.made(bench.sites)
     _, state = bench.run(given)
-    before = [tensor.clone() for tensor in (given.center, given.updates, given.weights, *state.values())]
+    kept = {name: value.clone() for name, value in state.items()}
     bench.run(given, state)
-    after = (given.center, given.updates, given.weights, *state.values())
-    return all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+    names = [field.name for field in dataclasses.fields(Round)]
+    same = all(torch.equal(getattr(given, name), getattr(before, name)) for name in names)
+    return same and kept.keys() == state.keys() and all(torch.equal(state[name], kept[name]) for name in kept)
 
 
 def _repeatable(bench: Bench) -> Answer:

@@ -97,8 +97,8 @@ def cells(axes: Axes) -> list[Cell]:
         overrides = [
             *_named("strategy", strategy),
             *([] if attack == OWN else _named("attack", attack)),
-            *_privacy(epsilon),
             *axes.changes,
+            *_privacy(epsilon),
             *(f"{key}={value}" for key, value in settings),
             f"seeds={axes.seeds}",
             'arms=["federated"]',
