@@ -48,8 +48,7 @@ def main() -> None:
                 versions |= one.pop("versions")
             rows += found
             print_table(found)
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({"versions": versions, "rows": rows}, indent=2) + "\n")
+            RESULTS.write_text(json.dumps({"versions": versions, "rows": rows}, indent=2) + "\n")
 
 
 def measure(framework: str, workload: str, private: bool, arguments: argparse.Namespace) -> dict[str, Any] | None:

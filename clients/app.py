@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fedsim.choice import asked_of, rule_of, strategy_of
-from fedsim.evaluation import METRICS as MEASURES
 from fedsim.evaluation import evaluate as measure
 from fedsim.federation import Federation, Site, federate
+from fedsim.loading import task_of
 from fedsim.local_rule import LocalRule, Parts
 from fedsim.losses import RowLosses
+from fedsim.metrics import METRICS as MEASURES
 from fedsim.misbehaviour import attack_of, attackers_of, slow_of
 from fedsim.randomness import stream
 from fedsim.records import (
@@ -174,8 +175,10 @@ def evaluate(message: Message, context: Context) -> Message:
     setting = _setting(str(config["scenario"]), int(config["seed"]))
     site = setting.federation.sites[int(context.node_config["partition-id"])]
     parameters = parts_of(setting.model, _start(message, setting))
-    table = measure(setting.model, {site.name: parameters}, Federation((site,)), "validation", sites=False)
-    figures = {name: float(table[name][0]) for name in MEASURES if table[name].notna().all()}
+    task, alone = task_of(setting.scenario), Federation((site,))
+    table = measure(setting.model, {site.name: parameters}, alone, "validation", task.kind, False, task.range)
+    found = {metric.name: table[metric.name][0] for metric in MEASURES[task.kind]}
+    figures = {name: float(value) for name, value in found.items() if value is not None}
     metrics = MetricRecord({WEIGHT: max(1, len(site.validation)), **figures})
     return Message(RecordDict({METRICS: metrics}), reply_to=message)
 

@@ -22,11 +22,13 @@ from torch.nn.utils import parameters_to_vector
 from fedsim import catalog
 from fedsim.adapter import Adapter
 from fedsim.choice import asked_of, rule_of, strategy_of
-from fedsim.evaluation import METRICS, evaluate, predict, probabilities
+from fedsim.evaluation import evaluate, predict, said
 from fedsim.federation import Examples, Site, federate
 from fedsim.grid import FIRST_NODE, InProcessGrid, node_of
 from fedsim.hosted import Hosted
+from fedsim.loading import task_of
 from fedsim.local_rule import Personal
+from fedsim.metrics import METRICS
 from fedsim.misbehaviour import attack_of, misbehaving, triggered
 from fedsim.mistakes import Mistake
 from fedsim.privacy.accounting import Segment, noise_multiplier
@@ -78,7 +80,7 @@ class Trained:
     Attributes:
         models: What was trained.
         scores: The test metrics, as ``evaluate`` returns them.
-        curve: The pooled validation metrics after each round: round, auc, accuracy, log_loss.
+        curve: The pooled validation metrics after each round: round, and the metrics of the task's kind.
         ledger: What was released; None without privacy.
         notes: What did not go by the book: replies set aside, rounds not run for want of budget.
     """
@@ -169,7 +171,7 @@ class _Progress:
         check_expected_batches(self.scenario, self.federation)
         self.model = new_model(self.scenario, self.federation.sites[0], self.job.seed, self.device)
         self.start = parameters_to_vector(self.model.parameters()).detach()
-        self.losses, self.kind = losses_of(self.scenario), catalog.load("tasks", self.scenario.task).kind
+        self.losses, self.task = losses_of(self.scenario), task_of(self.scenario)
         self.noise = noise_for(self.scenario, self.job.seed, self.job.arm) if self.job.private else None
         self.ledger: Ledger | None = None
         self.curve: list[dict[str, Any]] = []
@@ -200,13 +202,13 @@ class _Progress:
     def scores(self, models: Models, part: Literal["validation", "test"], sites: bool) -> pd.DataFrame:
         """Measure each site's rows with the model it would use."""
         by_site = {name: models.get(name) or models[GLOBAL] for name in self.federation.names}
-        return evaluate(self.model, by_site, self.federation, part, self.kind, sites)
+        return evaluate(self.model, by_site, self.federation, part, self.task.kind, sites, self.task.range)
 
     def end_round(self, number: int, models: Models) -> None:
         """Measure on the validation rows, and tell that a round is over."""
         if self.scenario.split.validation:
             pooled = self.scores(models, "validation", sites=False).iloc[0]
-            self.curve.append({"round": number, **pooled[list(METRICS)]})
+            self.curve.append({"round": number, **pooled[[metric.name for metric in METRICS[self.task.kind]]]})
         self.observe()
 
     def personal(self, strategy: Any, center: Tensor, grid: InProcessGrid) -> Models:  # noqa: ANN401
@@ -232,7 +234,7 @@ class _Progress:
                 asked.append(
                     (site.name, models.get(site.name) or models[GLOBAL], Examples(inputs, site.test.target[others]))
                 )
-        found = [probabilities(outputs, self.kind) for _, _, outputs in predict(self.model, asked)]
+        found = [said(outputs, self.task.kind) for _, _, outputs in predict(self.model, asked)]
         given = [(one >= 0.5) == target if one.ndim == 1 else one.argmax(1) == target for one in found]
         if given:
             share = np.concatenate(given).mean()

@@ -5,24 +5,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tomli_w
 
 from fedsim import catalog
 from fedsim.choice import hyperparameters
+from fedsim.contents import Contents, contents_of
+from fedsim.loading import named, task_of
 from fedsim.mistakes import Mistake
-from fedsim.partition import PARTITIONS
-from fedsim.scenario import Scenario, read
+from fedsim.scenario import Scenario, parse, read
 from fedsim.tables import Column, Number
 from fedsim.task import Task
+
+_MOST_SITES = 40  # that are listed one by one
 
 
 @dataclass(frozen=True)
 class Card:
-    """The same facts twice: to read and as values for JSON."""
+    """The same facts twice: to read and as values for JSON; and what a picture can be made of."""
 
     text: str
     values: dict[str, Any]
+    title: str = ""
+    contents: Contents | None = None
 
 
 def card(what: str) -> Card:
@@ -34,7 +38,7 @@ def card(what: str) -> Card:
     if what.endswith(".toml") or Path(what).is_file() or what in catalog.titles("scenarios"):
         return _scenario_card(read(what))
     if what in catalog.titles("tasks"):
-        return _task_card(what, catalog.load("tasks", what))
+        return _task_card(what, named(what))
     for kind in ("strategies", "attacks", "engines"):
         if what in catalog.titles(kind):
             return _code_card(what, catalog.load(kind, what))
@@ -44,20 +48,63 @@ def card(what: str) -> Card:
 
 
 def _scenario_card(scenario: Scenario) -> Card:
-    task: Task = catalog.load("tasks", scenario.task)
-    sites = _sites(task, scenario.partition.by)
-    values = scenario.model_dump(exclude_none=True)
-    text = f"{tomli_w.dumps(values)}\n# sites of {scenario.task}: {task.title}\n{_site_lines(sites)}"
-    return Card(text, values | {"sites": sites})
+    task, values = task_of(scenario), scenario.values()
+    contents = contents_of(scenario)
+    text = f"{tomli_w.dumps(values)}\n# sites of {scenario.task or 'the table'}: {task.title}\n{_sites(contents)}"
+    values |= {"sites": _site_values(contents)}
+    return Card(text, values, f"{scenario.title}\n{_partition(scenario)}", contents)
+
+
+def _partition(scenario: Scenario) -> str:
+    chosen = scenario.partition
+    given = chosen.model_dump(exclude_none=True, exclude={"by", "seed"})
+    return ", ".join([f"partition: {chosen.by}", *(f"{key} {value}" for key, value in given.items())])
 
 
 def _task_card(name: str, task: Task) -> Card:
-    sites = _sites(task, "natural")
-    columns = [{"name": c.name, "range": _range(c), "may be missing": c.missing} for c in task.columns]
-    lines = [f"  {c['name']:<10} {c['range']}{', may be missing' if c['may be missing'] else ''}" for c in columns]
-    head = f"{name}: {task.title}\ntarget: {task.outcome}\nsource: {task.source}\n\ncolumns (public ranges)"
-    values = {"name": name, "title": task.title, "outcome": task.outcome, "source": task.source}
-    return Card("\n".join([head, *lines, "", _site_lines(sites)]), values | {"columns": columns, "sites": sites})
+    contents, problem = None, ""
+    try:
+        contents = contents_of(parse({"name": "card", "title": "card", "task": name})) if task.load else None
+    except Mistake as mistake:  # a task that needs a file of the scenario has a card without it
+        if not task.needs_path:
+            raise
+        problem = f"\n{mistake}"
+    missing = contents.missing if contents else {}
+    columns = [
+        {"name": c.name, "range": _range(c), "may be missing": c.missing, "missing": missing.get(c.name)}
+        for c in task.columns
+    ]
+    facts = {"title": task.title, "outcome": task.outcome, "kind": task.kind, "source": task.source}
+    facts |= {"licence": task.licence} if task.licence else {}
+    facts |= {"range": _range(task.range)} if task.range else {}
+    facts |= {"split": "by time: the latest rows of each site are its test rows"} if task.by_time else {}
+    lines = [f"{key + ':':<9}{value}" for key, value in facts.items()]
+    text = [name, *lines, "", *_column_lines(columns), *_group_lines(contents), _sites(contents) + problem]
+    groups = contents.groups if contents else {}
+    values = {"name": name, **facts, "columns": columns, "groups": groups, "sites": _site_values(contents)}
+    return Card("\n".join(text), values, f"{name}: {task.title}", contents)
+
+
+def _column_lines(columns: list[dict[str, Any]]) -> list[str]:
+    if not columns:
+        return []
+    width = max(len(column["name"]) for column in columns)
+    lines = ["columns (public ranges; share of rows without a value)"]
+    for column in columns:
+        unknown = ", may be missing" if column["may be missing"] else ""
+        lacking = unknown if column["missing"] is None else f", {column['missing']:.0%} missing"
+        lines.append(f"  {column['name']:<{width}}  {column['range']}{lacking}")
+    return [*lines, ""]
+
+
+def _group_lines(contents: Contents | None) -> list[str]:
+    if not contents or not contents.groups:
+        return []
+    lines = [
+        f"  {name}: {', '.join(f'{value} {count}' for value, count in counts.items())}"
+        for name, counts in contents.groups.items()
+    ]
+    return ["protected attributes (rows)", *lines, ""]
 
 
 def _code_card(name: str, thing: Any) -> Card:  # noqa: ANN401  a strategy class or an engine's module
@@ -67,27 +114,25 @@ def _code_card(name: str, thing: Any) -> Card:  # noqa: ANN401  a strategy class
     return Card(f"{about}\n{settings}".rstrip(), {"name": name, "about": about, "hyperparameters": fields})
 
 
-def _sites(task: Task, partition: str) -> dict[str, dict[str, Any]]:
-    if task.load is None:
-        return {}
-    rows = task.load()
-    return {
-        site: {"rows": len(members), "positive": round(float(np.mean(rows.target[members])), 3)}
-        for site, members in PARTITIONS[partition](rows).items()
-    }
-
-
-def _site_lines(sites: dict[str, dict[str, Any]]) -> str:
-    if not sites:
+def _sites(contents: Contents | None) -> str:
+    if contents is None:
         return "sites: as many as the scenario asks for (partition.by = 'made', partition.sites), made when needed"
+    sites, sizes = contents.sites, sorted(facts["rows"] for facts in contents.sites.values())
     width = max(map(len, sites))
-    lines = [
-        f"  {site:<{width}}  {facts['rows']:>6} rows, {facts['positive']:.1%} positive" for site, facts in sites.items()
-    ]
-    return "\n".join(["sites", *lines])
+    lines = [f"  {site:<{width}}  {facts['rows']:>6} rows, {facts['about']}" for site, facts in sites.items()]
+    more = [f"  and {len(lines) - _MOST_SITES} more; --json lists all"] if len(lines) > _MOST_SITES else []
+    spread = f"{sizes[0]} to {sizes[-1]} at a site, half of them have {sizes[len(sizes) // 2]} or more"
+    return "\n".join([f"{len(sites)} sites, {sum(sizes)} rows; {spread}", *lines[:_MOST_SITES], *more])
+
+
+def _site_values(contents: Contents | None) -> dict[str, dict[str, Any]]:
+    sites = contents.sites if contents else {}
+    return {site: {key: value for key, value in facts.items() if key != "about"} for site, facts in sites.items()}
 
 
 def _range(column: Column) -> str:
     if isinstance(column, Number):
         return f"{column.low:g} to {column.high:g} {column.unit}".rstrip()
-    return f"one of {', '.join(f'{level:g}' for level in column.levels)}: {column.meaning}"
+    levels = [level if isinstance(level, str) else f"{level:g}" for level in column.levels]
+    listed = ", ".join(levels[:12]) + (f" and {len(levels) - 12} more" if len(levels) > 12 else "")
+    return f"one of {listed}{': ' + column.meaning if column.meaning else ''}"

@@ -9,6 +9,8 @@ them imports nothing heavy:
   does for what ``--strategy`` names. A scenario file can't.
 - ``clients/hospital.py`` holds ``heart = Task(title="...", ...)``: the task ``hospital/heart``.
 - ``clients/attacks.py`` holds class ``SignFlip``: the attack ``sign-flip``; its title is its docstring's first line.
+- An entry point of another package, ``"clinic/falls" = "package.module:falls"`` in the group ``fedsim.tasks``, is a
+  task, too.
 - ``scenarios/hospital-heart.toml`` is a scenario; its title is its ``title``.
 - ``fedsim/engines/serial.py`` is an engine; its title is the first line of its docstring.
 """
@@ -24,6 +26,7 @@ import tomllib
 import traceback
 from collections.abc import Iterable, Mapping
 from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
@@ -73,7 +76,8 @@ def titles(kind: str) -> Mapping[str, str]:
     elif kind == "attacks":
         found = _attacks_in(folder / "attacks.py")
     elif kind == "tasks":
-        found = {name: title for path in folder.glob("*.py") for name, title in _tasks_in(path)}
+        others = {name: f"(by {entry.dist.name if entry.dist else '?'})" for name, entry in _entries().items()}
+        found = others | {name: title for path in folder.glob("*.py") for name, title in _tasks_in(path)}
     else:
         found = {path.stem: _first_line(path) for path in folder.glob("*.py") if not path.stem.startswith("_")}
     return MappingProxyType(dict(sorted(found.items())))
@@ -91,6 +95,8 @@ def load(kind: str, name: str) -> Any:  # noqa: ANN401  a task, a strategy class
     if kind == "attacks":
         module = importlib.import_module(f"{_PACKAGE[kind]}.attacks")
         return next(thing for key, thing in vars(module).items() if _dashed(key) == name)
+    if kind == "tasks" and name in _entries():
+        return _entries()[name].load()
     module_name, _, member = name.partition("/")
     module = importlib.import_module(f"{_PACKAGE[kind]}.{module_name}")
     if kind == "tasks":
@@ -139,6 +145,13 @@ def _module_of_file(path: Path) -> Any:  # noqa: ANN401  a module
             del sys.modules[key]
             raise
     return sys.modules[key]
+
+
+@cache
+def _entries() -> Mapping[str, EntryPoint]:
+    """Return {name: entry point} of other packages' tasks; a name that is taken here stays what it is here."""
+    own = {name for path in _folder("tasks").glob("*.py") for name, _ in _tasks_in(path)}
+    return {entry.name: entry for entry in entry_points(group="fedsim.tasks") if entry.name not in own}
 
 
 def _strategy_in(module: Any, name: str) -> Any:  # noqa: ANN401  a module, a class

@@ -8,7 +8,7 @@ import html
 import io
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -20,6 +20,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from fedsim.evaluation import POOLED
+from fedsim.metrics import Metric
 
 
 @dataclass(frozen=True)
@@ -69,24 +70,26 @@ _STYLE: Any = {
 
 
 @matplotlib.rc_context(_STYLE)
-def arms(comparison: pd.DataFrame) -> str:
-    """Draw the pooled AUC of every arm with its interval, and beside it the paired difference to the centralized arm.
+def arms(comparison: pd.DataFrame, metric: Metric) -> str:
+    """Draw a pooled metric of every arm with its interval, and beside it the paired difference to the centralized arm.
 
     Args:
         comparison: As ``fedsim.comparison.compare`` returns it.
+        metric: What to draw.
     """
-    rows = _rows(comparison[comparison["site"] == POOLED])
+    rows = _rows(comparison[comparison["site"] == POOLED], metric)
+    label, span = _upper(metric.label), metric.high - metric.low
     compared = any(pd.notna(row["difference"]) for row in rows)
     figure = Figure(figsize=(_WIDTH, 0.75 + 0.34 * len(rows)), layout="constrained")
     panels = cast(Any, figure.subplots(1, 2 if compared else 1, sharey=True, squeeze=False))[0]
-    _dots(panels[0], rows, ("mean", "low", "high"), within=(0.0, 1.0))
-    panels[0].set_title("AUC over all sites")
+    _dots(panels[0], rows, ("mean", "low", "high"), within=(metric.low, metric.high))
+    panels[0].set_title(f"{label} over all sites")
     panels[0].set_yticks(range(len(rows)), [f"{row['arm']}, {PRIVACY[row['private']]}" for row in rows])
     panels[0].set_ylim(len(rows) - 0.5, -0.5)
     if compared:
         panels[1].axvline(0, color=_FAINT, linewidth=1)
-        _dots(panels[1], rows, ("difference", "difference_low", "difference_high"), within=(-1.0, 1.0))
-        panels[1].set_title("Difference in AUC to centralized, paired by seed")
+        _dots(panels[1], rows, ("difference", "difference_low", "difference_high"), within=(-span, span))
+        panels[1].set_title(f"Difference in {metric.label} to centralized, paired by seed")
         for place, row in enumerate(rows):
             if row["arm"] == "centralized":
                 panels[1].annotate(
@@ -95,42 +98,46 @@ def arms(comparison: pd.DataFrame) -> str:
     for panel in panels:
         panel.grid(axis="y", visible=False)
         panel.tick_params(axis="y", length=0)
-    return _svg(figure, "arms", "AUC of every arm with its interval, and its difference to the centralized arm")
+    return _svg(figure, "arms", f"{label} of every arm with its interval, and its difference to the centralized arm")
 
 
 @matplotlib.rc_context(_STYLE)
-def curves(rounds: pd.DataFrame) -> str:
+def curves(rounds: pd.DataFrame, metrics: Sequence[Metric]) -> str:
     """Draw the validation metrics after each round: the mean over seeds in a band from the least to the greatest.
 
     Args:
-        rounds: A row for each arm, private, seed and round, with the columns auc and log_loss.
+        rounds: A row for each arm, private, seed and round, with a column for each metric.
+        metrics: Which of them to draw.
     """
     kinds = [private for private in PRIVACY if (rounds["private"] == private).any()]
-    metrics = {"auc": "AUC (higher is better)", "log_loss": "log loss (lower is better)"}
     figure = Figure(figsize=(_WIDTH, 4.6), layout="constrained")
     grid = cast(Any, figure.subplots(len(metrics), len(kinds), sharex=True, sharey="row", squeeze=False))
-    for panels, (metric, label) in zip(grid, metrics.items(), strict=True):
-        panels[0].set_ylabel(label)
+    for panels, metric in zip(grid, metrics, strict=True):
+        panels[0].set_ylabel(f"{metric.label} ({metric.better} is better)")
         for panel, private in zip(panels, kinds, strict=True):
-            _curve_panel(panel, rounds[rounds["private"] == private], metric)
+            _curve_panel(panel, rounds[rounds["private"] == private], metric.name)
     for column, private in enumerate(kinds):
         grid[0][column].set_title(PRIVACY[private])
         grid[-1][column].set_xlabel("round")
         grid[-1][column].xaxis.set_major_locator(MaxNLocator(integer=True))
     _legend(figure, [arm for arm in ARMS if (rounds["arm"] == arm).any()], lines=True)
-    return _svg(figure, "curves", "Validation AUC and log loss after each round, for every arm")
+    labels = " and ".join(metric.label for metric in metrics)
+    return _svg(figure, "curves", f"Validation {labels} after each round, for every arm")
 
 
 @matplotlib.rc_context(_STYLE)
-def sites(comparison: pd.DataFrame, labels: Mapping[str, str], gains: Mapping[tuple[bool, str], str]) -> str:
-    """Draw the AUC of every arm inside each site, from local to federated, with the gain written beside it.
+def sites(
+    comparison: pd.DataFrame, metric: Metric, labels: Mapping[str, str], gains: Mapping[tuple[bool, str], str]
+) -> str:
+    """Draw a metric of every arm inside each site, from local to federated, with the gain written beside it.
 
     Args:
         comparison: As ``fedsim.comparison.compare`` returns it.
+        metric: What to draw.
         labels: {site: what to write for it}, in the order to draw them.
         gains: {(private, site): what to write beside its dots}.
     """
-    rows = _rows(comparison[comparison["site"].isin(list(labels))])
+    rows = _rows(comparison[comparison["site"].isin(list(labels))], metric)
     kinds = [private for private in PRIVACY if any(row["private"] == private for row in rows)]
     figure = Figure(figsize=(_WIDTH, 0.6 + len(kinds) * (0.7 + 0.36 * len(labels))), layout="constrained")
     panels = cast(Any, figure.subplots(len(kinds), 1, sharex=True, squeeze=False))[:, 0]
@@ -140,10 +147,10 @@ def sites(comparison: pd.DataFrame, labels: Mapping[str, str], gains: Mapping[tu
         panel.set_yticks(range(len(labels)), [_short(label) for label in labels.values()])
         for place, site in enumerate(labels):
             _beside(panel, place, gains.get((private, site), ""), color=_INK)
-        _beside(panel, -0.75, "change in AUC by joining (95 % interval)", color=_FAINT)
-    panels[-1].set_xlabel("AUC inside the site, mean over seeds")
+        _beside(panel, -0.75, f"change in {metric.label} by joining (95 % interval)", color=_FAINT)
+    panels[-1].set_xlabel(f"{_upper(metric.label)} inside the site, mean over seeds")
     _legend(figure, [arm for arm in ARMS if any(row["arm"] == arm for row in rows)], lines=False)
-    return _svg(figure, "sites", "AUC inside each site: local, federated and centralized")
+    return _svg(figure, "sites", f"{_upper(metric.label)} inside each site: local, federated and centralized")
 
 
 def key(arm: str, private: bool) -> str:
@@ -156,9 +163,13 @@ def key(arm: str, private: bool) -> str:
     )
 
 
-def _rows(comparison: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows about the AUC, arms in the order in which they are listed everywhere."""
-    rows = comparison[comparison["metric"] == "auc"].to_dict("records")
+def _upper(label: str) -> str:
+    return label[0].upper() + label[1:]
+
+
+def _rows(comparison: pd.DataFrame, metric: Metric) -> list[dict[str, Any]]:
+    """Return the rows about a metric, arms in the order in which they are listed everywhere."""
+    rows = comparison[comparison["metric"] == metric.name].to_dict("records")
     order = list(ARMS)
     return sorted(cast(list[dict[str, Any]], rows), key=lambda row: (row["private"], order.index(row["arm"])))
 

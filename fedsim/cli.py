@@ -63,7 +63,9 @@ def main() -> None:
 
 @app.command()
 def run(
-    scenario: Annotated[str, typer.Argument(help="A scenario's name (see `fedsim list`) or a .toml file.")],
+    scenario: Annotated[
+        str | None, typer.Argument(help="A scenario's name (see `fedsim list`) or a .toml file; none with --data.")
+    ] = None,
     changes: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value: privacy.epsilon=2.")
     ] = None,
@@ -71,18 +73,36 @@ def run(
     seeds: Annotated[int | None, typer.Option(help="How many seeds.")] = None,
     seed: Annotated[int | None, typer.Option(help="The first seed.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run directory to make [runs/SCENARIO-DATE].")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="A table of your own, CSV or Parquet, in place of a task.", metavar="FILE")
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="Its column with the outcome.", metavar="COLUMN")] = None,
+    site: Annotated[str | None, typer.Option(help="Its column with each row's site.", metavar="COLUMN")] = None,
+    ranges: Annotated[
+        str | None, typer.Option(help="Its public ranges: a TOML file [FILE.ranges.toml] or from-data.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Run a scenario: federated against centralized against local-only."""
-    from fedsim.scenario import read, with_strategy
+    """Run a scenario, or your own table: federated against centralized against local-only."""
+    from fedsim.scenario import read, read_own, with_strategy
 
-    numbers = [f"{key}={value}" for key, value in (("seed", seed), ("seeds", seeds)) if value is not None]
-    chosen = read(scenario, [*([with_strategy(strategy)] if strategy else []), *(changes or []), *numbers])
+    options = {"data.path": data, "data.target": target, "data.site": site, "data.ranges": ranges}
+    options |= {"seed": seed, "seeds": seeds}
+    given = [f"{key}={_quoted(value)}" for key, value in options.items() if value is not None]
+    overrides = [*([with_strategy(strategy)] if strategy else []), *(changes or []), *given]
+    if scenario is None and data is None:
+        raise Mistake("run: expected a scenario (see fedsim list scenarios) or --data FILE --target COLUMN")
+    chosen = read_own(overrides) if scenario is None else read(scenario, overrides)
     from fedsim.experiment import execute
 
     with _progress() as progress:
         finished = execute(chosen, out, progress)
     _print_run(finished, as_json)
+
+
+def _quoted(value: Any) -> str:  # noqa: ANN401  a number, a path or a word
+    """Return a value as ``--set`` takes it: text that looks like a number stays text."""
+    return str(value) if isinstance(value, int) else json.dumps(str(value), ensure_ascii=False)
 
 
 @app.command()
@@ -120,7 +140,9 @@ def compare(
     changes: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value for all.")
     ] = None,
-    metric: Annotated[str | None, typer.Option(help="Rank by auc or accuracy.")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="Rank by this, e.g. accuracy; by default the task's first.")
+    ] = None,
     target: Annotated[float | None, typer.Option(help="Count the rounds to this validation value.")] = None,
     out: Annotated[Path, typer.Option(help="Where the files go.")] = Path("runs/tournament"),
     kept: Annotated[Path, typer.Option("--cache", help="Where trainings are kept.")] = Path("runs/cache"),
@@ -145,7 +167,7 @@ def compare(
     if played.scores.empty:
         raise Mistake("\n".join(dict.fromkeys(played.refused["reason"])))
     axes, metric = ranking.axes_of(played.scores), ranking.metric_of(grid[0].scenario, metric)
-    ranked = ranking.rank(played, metric, grid[0].scenario.split, target)
+    ranked = ranking.rank(played, metric, ranking.overlap_of(grid[0].scenario), target)
     tournament_files.write(out, played, ranked, axes, metric, seeds)
     if as_json:
         _print_json({"out": str(out), **tournament_files.as_document(ranked, played, metric)})
@@ -181,6 +203,7 @@ def show(
     words: Annotated[
         list[str], typer.Argument(metavar="[KIND] NAME", help="A scenario, task, strategy, engine or run directory.")
     ],
+    out: Annotated[Path | None, typer.Option(help="Draw the sites of a scenario or task into this PNG file.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Show what a scenario asks for, what a task holds, what a strategy does, or what a run gave."""
@@ -195,10 +218,17 @@ def show(
     from fedsim import cards
 
     card = cards.card(what)
+    if out:
+        if card.contents is None:
+            raise Mistake(f"--out: expected a scenario or task whose sites have rows to draw, got {what}")
+        from fedsim.pictures import draw
+
+        draw(out, card.title, card.contents)
     if as_json:
-        _print_json(card.values)
+        _print_json(card.values | ({"picture": str(out)} if out else {}))
     else:
-        _console().print(card.text, markup=False, highlight=False, soft_wrap=True)
+        text = f"{card.text}\n\npicture: {out}" if out else card.text
+        _console().print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -34,11 +34,14 @@ _ready = threading.local()  # each thread's stacked models: a model's layers rem
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's rows of all sites: inputs (rows, ...), target and filled (rows,); rows that only fill up are zeros."""
+    """One step's rows of all sites: inputs (rows, ...), target (rows,), and what each row counts in its site's step.
+
+    That is 1 over the site's expected batch; rows that only fill up are zeros and count nothing.
+    """
 
     inputs: Tensor
     target: Tensor
-    filled: Tensor
+    share: Tensor
     rows: Rows
 
 
@@ -73,33 +76,33 @@ def train_together(works: Sequence[Work], stack: Tensor) -> list[Mechanism | Non
     todo, losses = works[0].plan, works[0].losses
     model = stacked_model(works[0].model, stack.device)
     model.bind(stack)
-    divisors = stack.new_tensor([work.plan.expected_batch for work in works])  # (sites,)
+    shares = 1 / stack.new_tensor([work.plan.expected_batch for work in works])  # (sites,)
     normals, drawn = Normals([work.streams.noise for work in works], stack.device), torch.empty_like(stack)
     optimizer, draws = new_optimizer(todo.optimizer, model.parameters), 0
     rule = works[0].rule
     memory = {name: model.views(torch.stack([work.memory[name] for work in works])) for name in works[0].memory}
-    for step, batch in enumerate(poisson_batches(works, padded=stack.is_cuda or not model.convolves)):
+    for step, batch in enumerate(poisson_batches(works, shares, padded=stack.is_cuda or not model.convolves)):
         _sum_gradients(model, batch, losses, todo.noise)
         if todo.noise:
             normals.fill(drawn)
+            deviation = todo.noise.multiplier * todo.noise.clip * shares
             for gradient, noise in zip(model.gradients, model.views(drawn), strict=True):
-                gradient.add_(noise, alpha=todo.noise.multiplier * todo.noise.clip)
+                gradient.addcmul_(noise, like(deviation, gradient))
             draws += 1
         for place, (parameter, gradient) in enumerate(zip(model.parameters, model.gradients, strict=True)):
             own = {name: views[place] for name, views in memory.items()}
-            gradient.div_(like(divisors, gradient))
             parameter.grad = rule.correct(gradient, parameter.detach(), own, step)
         optimizer.step()
     return [_mechanism(work.plan, draws) for work in works]
 
 
 def _sum_gradients(model: StackedModel, batch: Batch, losses: RowLosses, noise: Noise | None) -> None:
-    """Write each site's sum of its rows' gradients, clipped if there is to be noise."""
+    """Write each site's sum of its rows' gradients times their share, clipped before if there is to be noise."""
     if not batch.rows.total:
         return model.sum_gradients()
     found = losses(model(batch.inputs, batch.rows), batch.target)
     if noise is None:
-        (found * batch.filled).sum().backward()
+        found.backward(batch.share)
         return model.sum_gradients()
     found.sum().backward()
     squares = model.squares()
@@ -108,7 +111,7 @@ def _sum_gradients(model: StackedModel, batch: Batch, losses: RowLosses, noise: 
         model.forget(spoiled)
         squares = squares.masked_fill(spoiled, 0.0)
     factor = (noise.clip / (squares.sqrt() + 1e-6)).clamp(max=1.0)  # (rows,)
-    return model.sum_gradients(factor * batch.filled)
+    return model.sum_gradients(factor * batch.share)
 
 
 def _mechanism(did: Plan, draws: int) -> Mechanism | None:
@@ -117,31 +120,49 @@ def _mechanism(did: Plan, draws: int) -> Mechanism | None:
     return Mechanism(did.sampling_rate, did.noise.multiplier, did.noise.clip, did.expected_batch, draws)
 
 
-def poisson_batches(works: Sequence[Work], padded: bool) -> Iterator[Batch]:
+@dataclass(frozen=True)
+class Pool:
+    """All rows of all sites, site by site, and a last one of zeros that fills up: as in ``Batch``."""
+
+    inputs: Tensor
+    target: Tensor
+    share: Tensor
+
+    @classmethod
+    def of(cls, works: Sequence[Work], shares: Tensor) -> Pool:
+        """Gather the rows of works, given each site's share (sites,)."""
+        rows, sizes = [work.examples for work in works], torch.tensor([len(work.examples) for work in works])
+        return cls(
+            torch.cat([*(own.inputs for own in rows), rows[0].inputs.new_zeros(1, *rows[0].inputs.shape[1:])]),
+            torch.cat([*(own.target for own in rows), rows[0].target.new_zeros(1)]),
+            torch.cat([shares.repeat_interleave(sizes.to(shares.device)), shares.new_zeros(1)]),
+        )
+
+    def batch(self, numbers: np.ndarray, rows: Rows) -> Batch:
+        """Return the rows with these numbers, ascending."""
+        if rows.padded:
+            filled = np.full(rows.total, len(self.target) - 1)
+            filled[rows.places] = numbers
+            numbers = filled
+        index = torch.from_numpy(numbers).to(self.target.device)
+        inputs, target, share = (values.index_select(0, index) for values in (self.inputs, self.target, self.share))
+        return Batch(inputs, target, share, rows)
+
+
+def poisson_batches(works: Sequence[Work], shares: Tensor, padded: bool) -> Iterator[Batch]:
     """Yield every step's batches: those that ``training.poisson_batches`` yields for each of the works.
 
     Args:
         works: With one number of steps and one sampling rate.
+        shares: What a row of each site counts, (sites,).
         padded: Whether to fill batches up to the longest.
     """
-    zeros = works[0].examples.inputs.new_zeros(1, *works[0].examples.inputs.shape[1:])
-    inputs = torch.cat([*(work.examples.inputs for work in works), zeros])  # the last row fills up
-    target = torch.cat([*(work.examples.target for work in works), works[0].examples.target.new_zeros(1)])
+    pool = Pool.of(works, shares)
     owner = np.repeat(np.arange(len(works)), [len(work.examples) for work in works])
     for chosen in _choices(works):
         numbers = chosen.nonzero()[0]
         counts = np.bincount(owner[numbers], minlength=len(works))
-        yield _batch(inputs, target, numbers, Rows(counts, padded, target.device))
-
-
-def _batch(inputs: Tensor, target: Tensor, numbers: np.ndarray, rows: Rows) -> Batch:
-    """Gather the rows with these numbers, site by site; the last of ``inputs`` fills up."""
-    if rows.padded:
-        filled = np.full(rows.total, len(target) - 1)
-        filled[rows.places] = numbers
-        numbers = filled
-    index = torch.from_numpy(numbers).to(target.device)
-    return Batch(inputs.index_select(0, index), target[index], index < len(target) - 1, rows)
+        yield pool.batch(numbers, Rows(counts, padded, shares.device))
 
 
 def _choices(works: Sequence[Work]) -> Iterator[np.ndarray]:
@@ -203,18 +224,17 @@ def _try(
     start = parameters_to_vector(model.parameters()).detach()
     stack = start + 0.1 * torch.randn(3, len(start), generator=random).to(start)
     counts = np.array([len(target) - 1, 0, 1])
-    pools = torch.cat([inputs, inputs[:1] * 0]), torch.cat([target, target[:1] * 0])
-    batch = _batch(*pools, np.arange(len(target)), Rows(counts, padded, target.device))
+    factor = torch.rand(len(target) + 1, generator=random).to(start)
+    factor[-1] = 0
+    pool = Pool(torch.cat([inputs, inputs[:1] * 0]), torch.cat([target, target[:1] * 0]), factor)
+    batch = pool.batch(np.arange(len(target)), Rows(counts, padded, target.device))
+    filled = batch.share > 0
     model.train()
     stacked.bind(stack)
     outputs = stacked(batch.inputs, batch.rows)
     losses(outputs, batch.target).sum().backward()
-    costs, squares, factor = (
-        stacked.costs(),
-        stacked.squares()[batch.filled],
-        torch.rand(len(target), generator=random).to(start),
-    )
-    stacked.sum_gradients(torch.zeros(len(outputs), device=start.device).masked_scatter(batch.filled, factor))
+    costs, squares = stacked.costs(), stacked.squares()[filled]
+    stacked.sum_gradients(batch.share)
     expected = torch.zeros_like(stack)
     agree = []
     for row, site in enumerate(np.repeat(np.arange(3), counts)):
@@ -222,7 +242,7 @@ def _try(
         output = functional_call(model, parts_of(model, own), (inputs[row : row + 1],))
         (gradient,) = torch.autograd.grad(losses(output, target[row : row + 1]).sum(), own)
         expected[site] += factor[row] * gradient
-        agree += [(output[0], outputs[batch.filled][row]), (gradient.pow(2).sum(), squares[row])]
+        agree += [(output[0], outputs[filled][row]), (gradient.pow(2).sum(), squares[row])]
     agree += zip(stacked.views(expected), stacked.gradients, strict=True)
     right = all(torch.allclose(*pair, rtol=1e-3, atol=1e-5) for pair in agree)
     return costs if right else None

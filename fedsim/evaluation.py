@@ -1,4 +1,4 @@
-"""How good models are: AUC, accuracy and log loss, pooled over the sites and inside each."""
+"""How good models are, pooled over the sites and inside each."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
@@ -7,14 +7,14 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import rankdata
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from fedsim.federation import POOLED, Examples, Federation
 from fedsim.losses import Kind
+from fedsim.metrics import score
+from fedsim.tables import Number
 
-METRICS = ("auc", "accuracy", "log_loss")
 _ROWS = 2**15  # rows that go through a model at once
 
 
@@ -25,6 +25,7 @@ def evaluate(
     part: Literal["validation", "test"],
     kind: Kind = "binary",
     sites: bool = True,
+    range: Number | None = None,
 ) -> pd.DataFrame:
     """Score every site's rows with the model that site would use.
 
@@ -35,17 +36,21 @@ def evaluate(
         part: Which rows.
         kind: What the task's targets are.
         sites: Whether to measure inside each site too, not only pooled.
+        range: The public range of a number, by which targets are scaled.
 
     Returns:
-        One row for each site and one for all together (site = POOLED): site, rows, positives and the metrics.
-        A metric that can't be computed, such as the AUC where only one class occurs, is missing.
+        One row for each site and one for all together (site = POOLED): site, rows, what the rows are like, and the
+        metrics of the kind. What the rows are like: how many are ``positives`` or of the ``most_common`` class, or
+        their ``mean`` in the outcome's unit. A metric that can't be computed, such as the AUC where only one class
+        occurs, is missing.
     """
     asked = ((site.name, parameters[site.name], getattr(site, part)) for site in federation.sites)
     targets, found = {}, {}
     for name, examples, outputs in predict(model, asked):
-        targets[name], found[name] = examples.target.cpu().numpy(), probabilities(outputs, kind)
-    rows = [measure(name, targets[name], found[name]) for name in targets] if sites else []
-    rows.append(measure(POOLED, np.concatenate([*targets.values()]), np.concatenate([*found.values()])))
+        targets[name], found[name] = examples.target.cpu().numpy(), said(outputs, kind)
+    rows = [measure(name, targets[name], found[name], kind, range) for name in targets] if sites else []
+    together = np.concatenate([*targets.values()]), np.concatenate([*found.values()])
+    rows.append(measure(POOLED, together[0], together[1], kind, range))
     return pd.DataFrame(rows)
 
 
@@ -81,42 +86,24 @@ def _chunks(asked: Iterable[_Asked]) -> Iterator[list[_Asked]]:
         yield chunk
 
 
-def probabilities(outputs: Tensor, kind: Kind) -> np.ndarray:
-    """Return what a model's outputs say: float64 (rows,) of a binary target, (rows, classes) of classes."""
-    likely = torch.sigmoid(outputs.squeeze(1)) if kind == "binary" else outputs.softmax(1)
-    return likely.cpu().numpy().astype(np.float64)
+def said(outputs: Tensor, kind: Kind) -> np.ndarray:
+    """Return what outputs say, float64: probabilities (rows,) or (rows, classes), or scaled numbers (rows,)."""
+    found = outputs.softmax(1) if kind == "classes" else outputs.squeeze(1)
+    return (found.sigmoid() if kind == "binary" else found).cpu().numpy().astype(np.float64)
 
 
-def measure(site: str, target: np.ndarray, probability: np.ndarray) -> dict[str, object]:
-    """Return a row of the table ``evaluate`` makes; ``positives`` are the rows whose target is not 0."""
-    found = bool(np.isfinite(probability).all()) and len(target) > 0
-    many = probability.ndim == 2
-    guess = probability.argmax(1) if many else probability >= 0.5
-    likelihood = probability[np.arange(len(target)), target.astype(int)] if many else (
-        np.where(target == 1, probability, 1 - probability)
-    )  # fmt: skip
-    return {
-        "site": site,
-        "rows": len(target),
-        "positives": int((target != 0).sum()),
-        "auc": (_auc_of_classes if many else _auc)(target, probability) if found else None,
-        "accuracy": float((guess == target).mean()) if found else None,
-        "log_loss": float(-np.log(np.maximum(likelihood, 1e-15)).mean()) if found else None,
-    }
+def measure(
+    site: str, target: np.ndarray, found: np.ndarray, kind: Kind = "binary", range: Number | None = None
+) -> dict[str, object]:
+    """Return a row of the table ``evaluate`` makes, given targets (rows,) and what the model said of them."""
+    figures = score(kind, target, found, range.scale if range else 1.0)
+    return {"site": site, "rows": len(target), **_about(target, kind, range), **figures}
 
 
-def _auc_of_classes(target: np.ndarray, probability: np.ndarray) -> float | None:
-    """Return the mean AUC of each class against the rest, of the classes that occur."""
-    each = [_auc((target == number).astype(float), probability[:, number]) for number in range(probability.shape[1])]
-    known = [auc for auc in each if auc is not None]
-    return float(np.mean(known)) if known else None
-
-
-def _auc(target: np.ndarray, probability: np.ndarray) -> float | None:
-    """Return the Mann-Whitney statistic: how often a positive row is ranked above a negative one, ties half."""
-    positives = int(target.sum())
-    pairs = positives * (len(target) - positives)
-    if not pairs:
-        return None
-    ranks = rankdata(probability)
-    return float((ranks[target == 1].sum() - positives * (positives + 1) / 2) / pairs)
+def _about(target: np.ndarray, kind: Kind, range: Number | None) -> dict[str, object]:
+    if kind == "binary":
+        return {"positives": int((target == 1).sum())}
+    if kind == "classes":
+        return {"most_common": int(np.bincount(target).max()) if len(target) else 0}
+    mean = float(target.mean(dtype=float)) if len(target) else None
+    return {"mean": range.in_units(mean) if range and mean is not None else mean}

@@ -17,14 +17,15 @@ from typing import Any
 import pandas as pd
 import torch
 
-from fedsim import catalog, comparison, report, results
+from fedsim import catalog, comparison, loading, report, results
 from fedsim.arms import GLOBAL, Job, Trained, check_strategy, jobs, noise_for, run_job
 from fedsim.evaluation import POOLED
 from fedsim.federation import federate
 from fedsim.misbehaviour import attack_of, attackers_of
 from fedsim.mistakes import Interrupted, Mistake
+from fedsim.owndata.ranges import MissingRanges
 from fedsim.privacy.accounting import ACCOUNTANT
-from fedsim.scenario import Scenario, read, with_strategy
+from fedsim.scenario import Scenario, read, read_own, with_strategy
 from fedsim.training import best_device, check_expected_batches, check_rows_are_alone, new_model
 
 Progress = Callable[[str, int, int], None]
@@ -32,7 +33,7 @@ _DISTRIBUTIONS = ("fedsim-flower", "torch", "flwr", "opacus", "dp-accounting", "
 
 
 def run(
-    scenario: str | Path,
+    scenario: str | Path | None,
     *overrides: str,
     seed: int | None = None,
     seeds: int | None = None,
@@ -42,7 +43,8 @@ def run(
     """Run a scenario and return the comparison of its arms.
 
     Args:
-        scenario: The name of a scenario that comes with fedsim, or the path of a TOML file.
+        scenario: The name of a scenario that comes with fedsim, the path of a TOML file, or None for a table of one's
+            own, which ``"data.path=..."`` and ``"data.target=..."`` name.
         overrides: ``"key=value"`` strings, e.g. ``"privacy.epsilon=2"``.
         seed: The first seed, in place of the scenario's.
         seeds: How many seeds, in place of the scenario's.
@@ -58,8 +60,8 @@ def run(
         Mistake: The scenario is wrong, or the run directory is taken.
     """
     extra = [f"{key}={value}" for key, value in (("seed", seed), ("seeds", seeds)) if value is not None]
-    chosen = [with_strategy(strategy)] if strategy else []
-    return summary(execute(read(scenario, [*chosen, *overrides, *extra]), out))
+    given = [*([with_strategy(strategy)] if strategy else []), *overrides, *extra]
+    return summary(execute(read_own(given) if scenario is None else read(scenario, given), out))
 
 
 def execute(scenario: Scenario, out: str | Path | None = None, progress: Progress | None = None) -> results.Run:
@@ -73,7 +75,11 @@ def execute(scenario: Scenario, out: str | Path | None = None, progress: Progres
     Raises:
         Mistake: The directory is taken, or what the scenario asks for can't be done here.
     """
-    _check(scenario)
+    scenario = loading.settled(scenario)
+    try:
+        _check(scenario)
+    except MissingRanges as missing:
+        raise Mistake(f"{missing}\n{_leave_template(missing)}") from None
     folder = _new_folder(scenario.name, out)
     with _lock(folder):
         results.write_scenario(folder, scenario)
@@ -137,6 +143,8 @@ def _complete(folder: Path, scenario: Scenario, progress: Progress | None) -> re
     results.write_manifest(
         folder,
         {
+            "task": _about_task(scenario),
+            "data": intake.as_json() if (intake := loading.intake_of(scenario)) else None,
             "versions": {name: version(name) for name in _DISTRIBUTIONS} | {"python": platform.python_version()},
             "git": _git_revision(),
             "device": best_device(scenario.device),
@@ -213,6 +221,7 @@ def _write_results(folder: Path, scenario: Scenario, finished: list[_Finished]) 
             "delta": privacy.delta,
             "budget": privacy.epsilon,
             "accountant": ACCOUNTANT,
+            "ranges_fitted": intake.ranges_fitted if (intake := loading.intake_of(scenario)) else False,
             "trainings": trainings,
         },
     )
@@ -220,8 +229,29 @@ def _write_results(folder: Path, scenario: Scenario, finished: list[_Finished]) 
     for job, tensors, _ in finished:
         if job == product:
             plain = {name.removeprefix(f"{GLOBAL}/"): value for name, value in tensors.items()}
-            about = {"task": scenario.task, "training": job.key}
+            about = {"task": scenario.task or loading.task_of(scenario).title, "training": job.key}
             results.write_tensors(folder / "model.safetensors", plain, about)
+
+
+def _about_task(scenario: Scenario) -> dict[str, Any]:
+    """Return what a report says of the task, so that a run directory can be read without it."""
+    task = loading.task_of(scenario)
+    facts = ("title", "outcome", "source", "licence", "kind", "by_time")
+    unit = task.range.unit if task.range else ""
+    return {"name": scenario.task, "unit": unit, **{fact: getattr(task, fact) for fact in facts}}
+
+
+def _leave_template(missing: MissingRanges) -> str:
+    """Write a file of ranges to fill in beside the table, never over another; return what to do now."""
+    otherwise = "or run again with --ranges from-data: then no privacy covers the ranges"
+    try:
+        with missing.path.open("x", encoding="utf-8") as file:
+            file.write(missing.template)
+    except FileExistsError:
+        return f"fill in {missing.path}, which is there, and run again; {otherwise}"
+    except OSError as error:
+        return f"{missing.path}, to fill in, can't be written ({error.strerror}); {otherwise}"
+    return f"{missing.path} was written: fill it in and run again; {otherwise}"
 
 
 def _names(job: Job) -> dict[str, Any]:

@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedsim import catalog
-from fedsim.losses import Kind
+from fedsim.loading import POOLED, check_examples, rows_of, task_of
 from fedsim.mistakes import Mistake
-from fedsim.partition import PARTITIONS
+from fedsim.partition import Sites, divide, skewed
 from fedsim.randomness import stream
-from fedsim.scenario import Scenario, Split
-from fedsim.task import Make, Rows, Task
+from fedsim.scenario import Scenario
+from fedsim.task import Make, Task
 
-POOLED = "(pooled)"  # stands for all sites together, so that none may have this name
+__all__ = ["POOLED", "Examples", "Federation", "Site", "federate", "split_by_time", "split_rows"]
+_ROWS = {"name", "title", "task", "data", "partition"}  # what decides about the sites' rows, and names
 _KEPT = 2**29  # bytes of made-up rows that are kept
 
 
@@ -92,72 +92,107 @@ def federate(scenario: Scenario, seed: int, device: str = "cpu") -> Federation:
     Raises:
         Mistake: The partition is not for this task, or a site has no row to train on.
     """
-    partition, split = scenario.partition, scenario.split
-    return _federate(scenario.task, partition.by, partition.sites, split.validation, split.test, seed, device)
+    shape = scenario.model_dump_json(include=_ROWS | {"split"})
+    return _federate(shape, seed, device)
 
 
 @lru_cache(maxsize=16)
-def _federate(
-    task: str, by: str, sites: int | None, validation: float, test: float, seed: int, device: str
-) -> Federation:
-    found: Task = catalog.load("tasks", task)
-    split = Split(validation=validation, test=test)
-    if by == "made":
-        if found.make is None:
-            raise Mistake(f"partition.by: expected 'natural' with task {task}, which has sites of its own, got 'made'")
-        made = partial(_made_site, task, found.kind, found.make, split, seed, device)
-        return Federation(_MadeSites(sites or 1, made))
-    if found.load is None:
-        raise Mistake(f"partition: expected by = 'made' and a number of sites with task {task}, got {by!r}")
-    rows = _load(task)
-    members = enumerate(sorted(PARTITIONS[by](rows).items()))
+def _federate(shape: str, seed: int, device: str) -> Federation:
+    scenario = Scenario.model_validate_json(shape)
+    task, partition = task_of(scenario), scenario.partition
+    split = partial(_split, scenario, task, seed, device)
+    if (partition.by == "made") != (task.make is not None):
+        expected = "another than 'made' with a task that has" if task.make is None else "'made' with a task without"
+        raise Mistake(f"partition.by: expected {expected} rows of its own, got {partition.by!r}")
+    if task.make is not None:
+        return Federation(_MadeSites(partition.sites or 1, partial(_made, scenario, task, task.make, split)))
+    rows = rows_of(scenario)
+    members = enumerate(sites_of(scenario).items())
     return Federation(tuple(
-        _site(number, name, rows.inputs[own], rows.target[own], split, seed, device)
+        split(number, name, _Own(
+            skewed(rows.inputs[own], partition, number),
+            rows.target[own],
+            None if rows.time is None else rows.time[own],
+        ))
         for number, (name, own) in members
     ))  # fmt: skip
 
 
-def _made_site(task: str, kind: Kind, make: Make, split: Split, seed: int, device: str, number: int, name: str) -> Site:
-    inputs, target = make(number)
-    _check(task, kind, inputs, target)
-    return _site(number, name, inputs, target, split, seed, device)
+def sites_of(scenario: Scenario) -> Sites:
+    """Return which rows belong to which site of a scenario; the same under every seed.
 
-
-def _site(number: int, name: str, inputs: np.ndarray, target: np.ndarray, split: Split, seed: int, device: str) -> Site:
-    parts = split_rows(target, split.validation, split.test, seed, name)
-    if not len(parts["train"]):
-        raise Mistake(f"site {name}: expected at least one row to train on, got {len(target)} rows in all")
-    examples = {part: _examples(inputs[chosen], target[chosen], device) for part, chosen in parts.items()}
-    return Site(number=number, name=name, **examples)
+    Raises:
+        Mistake: The partition can't be made of the scenario's rows.
+    """
+    return _sites_of(scenario.model_dump_json(include=_ROWS))
 
 
 @lru_cache(maxsize=4)
-def _load(task: str) -> Rows:
-    found: Task = catalog.load("tasks", task)
-    if found.load is None:
-        raise Mistake(f"task {task}: expected a task with rows of its own")
-    rows = found.load()
-    if len(rows.site) != len(rows.inputs):
-        raise Mistake(f"task {task}: expected as many targets and sites as inputs from what it loads")
-    if (rows.site == POOLED).any():
-        raise Mistake(f"task {task}: expected sites with names other than {POOLED} from what it loads")
-    _check(task, found.kind, rows.inputs, rows.target)
-    return rows
+def _sites_of(shape: str) -> Sites:
+    scenario = Scenario.model_validate_json(shape)
+    return divide(rows_of(scenario), task_of(scenario).kind, scenario.partition)
 
 
-def _check(task: str, kind: Kind, inputs: np.ndarray, target: np.ndarray) -> None:
-    whole = target.dtype == np.int64 and (target >= 0).all() if kind == "classes" else np.isin(target, (0, 1)).all()
-    problems = {
-        "as many targets as inputs": len(target) != len(inputs),
-        "float32 inputs": inputs.dtype != np.float32,
-        "a float32 target": kind == "binary" and target.dtype != np.float32,
-        "finite inputs": not np.isfinite(inputs).all(),
-        "a target of 0 or 1" if kind == "binary" else "a target of class numbers, int64 from 0 on": not whole,
-        "rows": len(inputs) == 0,
-    }
-    for expected, wrong in problems.items():
-        if wrong:
-            raise Mistake(f"task {task}: expected {expected} from what it loads")
+@dataclass(frozen=True)
+class _Own:
+    """The rows of one site, before they are split."""
+
+    inputs: np.ndarray
+    target: np.ndarray
+    time: np.ndarray | None = None
+
+
+_Split = Callable[[int, str, _Own], Site]
+
+
+def _made(scenario: Scenario, task: Task, make: Make, split: _Split, number: int, name: str) -> Site:
+    own = _Own(*make(number))
+    check_examples(f"task {scenario.task}", task, own.inputs, own.target)
+    return split(number, name, own)
+
+
+def _split(scenario: Scenario, task: Task, seed: int, device: str, number: int, name: str, own: _Own) -> Site:
+    shares = scenario.split.validation, scenario.split.test
+    if task.by_time and own.time is not None:
+        parts = split_by_time(own.time, *shares, task.horizon)
+    else:
+        labels = own.target if task.kind != "number" else own.target * 0
+        parts = split_rows(labels, *shares, seed, name) if _always_trains(labels, *shares) else {"train": []}
+    if not len(parts["train"]):
+        raise Mistake(
+            f"site {name}: expected at least one row to train on under every seed, got {len(own.target)} rows in all; "
+            "leave the site out, or join it with others (partition.sites)"
+        )
+    examples = {part: _examples(own.inputs[chosen], own.target[chosen], device) for part, chosen in parts.items()}
+    return Site(number=number, name=name, **examples)
+
+
+def split_by_time(time: np.ndarray, validation: float, test: float, horizon: float) -> dict[str, np.ndarray]:
+    """Split one site's rows by time: the latest are for testing, those before them for validation.
+
+    Rows of one moment stay together, so that shares are met up to the rows of one moment. Rows whose time is within
+    ``horizon`` before the next part begins are in no part: their target looks into it.
+
+    Returns:
+        {part: row numbers, ascending}.
+    """
+    ordered, end = np.sort(time), np.inf
+    parts = {}
+    for part, share, gap in (("test", test, 0.0), ("validation", validation, horizon), ("train", 1.0, horizon)):
+        before, wanted = int(np.searchsorted(ordered, end)), round(share * len(time))
+        begin = ordered[max(0, before - wanted)] if wanted and before else end
+        parts[part] = np.flatnonzero((time >= begin) & (time < end) & (end - time > gap))
+        end = time[parts[part]].min() if len(parts[part]) else end
+    return parts
+
+
+def _always_trains(target: np.ndarray, validation: float, test: float) -> bool:
+    """Return whether ``split_rows`` leaves a row to train on under every seed: each puts rows at the same places."""
+    sizes = {int(size) for size in np.unique(target, return_counts=True)[1]}
+    if max(sizes) * (1 - validation - test) >= 2:
+        return True
+    places = np.concatenate([(np.arange(size) + 0.5) / size for size in sizes])
+    return all(((places - block * test) % 1.0 >= test + validation).any() for block in range(int(1 / test + 1e-9)))
 
 
 def split_rows(target: np.ndarray, validation: float, test: float, seed: int, site: str) -> dict[str, np.ndarray]:

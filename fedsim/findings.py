@@ -16,6 +16,13 @@ from fedsim.scenario import Arm
 from fedsim.statement import FEW_NAMES, WEAK, Pairs, epsilons, listed, promised_arm
 
 _MOST_SITES = 40  # that are shown one by one
+_MEANING = {
+    "auc": "The AUC says how often the model ranks a random positive case above a random negative one: 0.5 is "
+    "guessing, 1 is perfect.",
+    "accuracy": "The accuracy is the share of rows whose class is named rightly.",
+    "r2": "R² is the share of the outcome's variance that the model explains: 1 is perfect, 0 is no better than always "
+    "saying the mean, below 0 is worse.",
+}
 
 
 def headline(run: Run) -> str:
@@ -61,6 +68,7 @@ class Numbers:
 
     Attributes:
         run: The run.
+        metric: The headline of its kind of outcome.
         table: Its comparison, which is costly to make.
         private: Whether there are arms with privacy.
         kinds: The kinds of arms there are: without privacy, then with.
@@ -71,12 +79,13 @@ class Numbers:
 
     def __init__(self, run: Run) -> None:
         self.run = run
+        self.metric = run.metrics[0]
         self.table = run.comparison
         keys = ("private", "arm", "metric", "site")
         self._rows = {tuple(row[key] for key in keys): row for row in self.table.to_dict("records")}
         self.private = any(private for private, *_ in self._rows)
         self.kinds = [False, True] if self.private else [False]
-        self.arms = [arm for arm in get_args(Arm) if (False, arm, "auc", POOLED) in self._rows]
+        self.arms = [arm for arm in get_args(Arm) if (False, arm, self.metric.name, POOLED) in self._rows]
         self.sites = [str(site) for site in dict.fromkeys(run.sites["site"]) if site != POOLED]
         self.shown = self._largest(run.sites)
 
@@ -85,22 +94,22 @@ class Numbers:
         kind: Literal["mean", "difference", "gain"],
         private: bool,
         arm: str,
-        metric: str = "auc",
+        metric: str = "",
         site: str = POOLED,
     ) -> Estimate:
-        """Return a mean, a difference to the centralized arm or a gain over the local arm."""
-        row = self._rows.get((private, arm, metric, site))
+        """Return a mean, a difference to the centralized arm or a gain over the local arm (of the headline)."""
+        row = self._rows.get((private, arm, metric or self.metric.name, site))
         if row is None:
             return Estimate(math.nan, math.nan, math.nan)
         low, high = ("low", "high") if kind == "mean" else (f"{kind}_low", f"{kind}_high")
         return Estimate(float(row[kind]), float(row[low]), float(row[high]))
 
     def cost(self) -> Estimate:
-        """Return the change in the federated arm's pooled AUC that privacy brings, paired by seed."""
+        """Return the change in the federated arm's pooled headline that privacy brings, paired by seed."""
         sites = self.run.sites
         own = sites[(sites["arm"] == "federated") & (sites["site"] == POOLED)]
-        by_seed = own.pivot(index="seed", columns="private", values="auc").astype(float)
-        return Estimate(*interval(by_seed[True] - by_seed[False], self.run.scenario.split))
+        by_seed = own.pivot(index="seed", columns="private", values=self.metric.name).astype(float)
+        return Estimate(*interval(by_seed[True] - by_seed[False], self.run.overlap))
 
     def _largest(self, sites: pd.DataFrame) -> list[str]:
         rows = sites[sites["site"] != POOLED].groupby("site")["rows"].mean()
@@ -120,20 +129,31 @@ def answers(numbers: Numbers) -> Pairs:
 
 
 def _quality(numbers: Numbers) -> str:
-    return (
-        f"{_reached(numbers)} The AUC says how often the model ranks a random positive case above a random negative "
-        "one: 0.5 is guessing, 1 is perfect."
-    )
+    return f"{_reached(numbers)} {_MEANING[numbers.metric.name]}{_baseline(numbers)}"
+
+
+def _baseline(numbers: Numbers) -> str:
+    """Return what an accuracy must be compared with."""
+    if numbers.run.kind != "classes":
+        return ""
+    sites = numbers.run.sites
+    pooled = sites[sites["site"] == POOLED]
+    share = (pooled["most_common"] / pooled["rows"]).mean()
+    return f" Always naming the most common class would reach {share:.3f}."
 
 
 def _reached(numbers: Numbers) -> str:
-    count, terms = len(numbers.sites), _terms(numbers)
-    aucs = {arm: numbers.of("mean", numbers.private, arm).text() for arm in numbers.arms}
-    if "federated" not in aucs:
-        reached = (f"{arm} reaches {auc}" for arm, auc in aucs.items())
-        return f"The federated arm was not run. By AUC, {terms}: {'; '.join(reached)}."
+    count, terms, label = len(numbers.sites), _terms(numbers), numbers.metric.label
+    means = {arm: numbers.of("mean", numbers.private, arm).text() for arm in numbers.arms}
+    if "federated" not in means:
+        reached = (f"{arm} reaches {mean}" for arm, mean in means.items())
+        return f"The federated arm was not run. By {label}, {terms}: {'; '.join(reached)}."
     many = f"the {count} sites" if count > 1 else "the only site"
-    return f"Without a record leaving its site, {many} together reach an AUC of {aucs['federated']} {terms}."
+    return f"Without a record leaving its site, {many} together reach {_an(label)} of {means['federated']} {terms}."
+
+
+def _an(label: str) -> str:
+    return f"an {label}" if label[0] in "aAR" else f"a {label}"
 
 
 def _terms(numbers: Numbers) -> str:
@@ -156,7 +176,8 @@ def _against_pool(numbers: Numbers) -> str:
         SAME: f"The federated model's difference to that, {size}, is {SAME} from zero.",
         "": f"The federated model's difference to that is {size}; {_unproven(numbers.run)}.",
     }
-    return f"A model trained on all records in one place{same} has an AUC of {pool.text()}. {said[change.verdict]}"
+    reached = f"{_an(numbers.metric.label)} of {pool.text()}"
+    return f"A model trained on all records in one place{same} has {reached}. {said[change.verdict]}"
 
 
 def _cost(numbers: Numbers) -> str:
@@ -168,7 +189,7 @@ def _cost(numbers: Numbers) -> str:
         "": f"; {_unproven(numbers.run)}",
     }
     return (
-        "Compared with the same federated training without noise, the change in AUC at "
+        f"Compared with the same federated training without noise, the change in {numbers.metric.label} at "
         f"{epsilons(numbers.run.epsilon('federated'))} is {change.text(signed=True)}{said[change.verdict]}."
     )
 
@@ -188,7 +209,7 @@ def _joining(numbers: Numbers) -> str:
     same = " at the same epsilon" if numbers.private else ""
     return (
         f"Compared with training alone{same}, {'; '.join(filter(None, said))}. "
-        f"Over all sites together the change in AUC is {overall.text(signed=True)}{verdict}."
+        f"Over all sites together the change in {numbers.metric.label} is {overall.text(signed=True)}{verdict}."
     )
 
 
@@ -223,13 +244,17 @@ def _promise(run: Run) -> str:
     weak = f" An epsilon above {WEAK:g} is a weak formal guarantee." if max(promised.values()) > WEAK else ""
     return (
         f"A deployment that trains once like this, with secret seeds, promises one record at one site "
-        f"{epsilons(promised)} at delta {run.ledger['delta']:g}.{weak} The privacy statement below says what that "
-        "covers and what it does not."
+        f"{epsilons(promised)} at delta {run.ledger['delta']:g}{_but(run)}.{weak} The privacy statement below says "
+        "what that covers and what it does not."
     )
 
 
+def _but(run: Run) -> str:
+    return ", but not for preprocessing: ranges were taken from the records" if run.ledger["ranges_fitted"] else ""
+
+
 def _figure(value: float, signed: bool = False) -> str:
-    """Return a number with three digits, or four where three would hide its sign; never ``-0.000``."""
-    digits = 4 if signed and 0 < abs(value) < 0.0005 else 3
+    """Return a number with three digits, four where three would hide its sign, fewer if it is large; no ``-0.000``."""
+    digits = 4 if signed and 0 < abs(value) < 0.0005 else 3 if abs(value) < 100 else 1
     rounded = round(value, digits) + 0.0  # -0.0 + 0.0 is 0.0
     return f"{rounded:{'+' if signed and rounded else ''}.{digits}f}".replace("-", "−")

@@ -69,6 +69,11 @@ class Rows:
         filled = values.new_zeros(self.sites * self.width, *values.shape[1:])
         return filled.index_copy_(0, self.place, values).view(self.sites, self.width, *values.shape[1:])
 
+    def of_sites(self, values: Tensor) -> Tensor:
+        """Return (rows, ..., features) as (sites, width times what stands between, features), filled up with zeros."""
+        apart = values if self.padded else self.apart(values.reshape(self.total, -1, values.shape[-1]))
+        return apart.reshape(self.sites, -1, values.shape[-1])
+
     def together(self, values: Tensor) -> Tensor:
         """Return (sites, width, ...) as (rows, ...)."""
         flat = values.flatten(0, 1)
@@ -165,7 +170,7 @@ class Linear(Layer):
         inputs, gradients = self._used()
         if factor is not None:
             gradients = scaled(gradients, factor)
-        a, g = (self.now.rows.apart(one).flatten(1, 2) for one in (inputs, gradients))
+        a, g = self.now.rows.of_sites(inputs), self.now.rows.of_sites(gradients)
         torch.bmm(g.mT, a, out=self.totals["weight"])
         if "bias" in self.totals:
             torch.sum(g, 1, out=self.totals["bias"])
@@ -180,17 +185,18 @@ class Linear(Layer):
 
     def _products(self, values: Tensor, matrices: Tensor, shift: Tensor | None) -> Tensor:
         """Return (rows, ..., in) times each site's matrix (in, out), plus its shift (out,)."""
-        rows = self.now.rows
-        out = values.new_empty(*values.shape[:-1], matrices.shape[2])  # no view: a layer after it may work in place
-        apart = rows.apart(self._positions(values)).flatten(1, 2)  # (sites, width * positions, in)
-        whole = out if rows.padded else values.new_empty(len(apart) * apart.shape[1] * out.shape[-1])
-        into = whole.view(*apart.shape[:2], out.shape[-1])
+        rows, features = self.now.rows, matrices.shape[2]
+        out = values.new_empty(*values.shape[:-1], features)  # no view: a layer after it may work in place
+        apart = rows.of_sites(values)
+        into = out if rows.padded else values.new_empty(rows.sites, apart.shape[1], features)
+        products = into.view(rows.sites, -1, features)
         if shift is None:
-            torch.bmm(apart, matrices, out=into)
+            torch.bmm(apart, matrices, out=products)
         else:
-            torch.baddbmm(shift[:, None], apart, matrices, out=into)
+            torch.baddbmm(shift[:, None], apart, matrices, out=products)
         if not rows.padded:
-            torch.index_select(into.view(rows.sites * rows.width, -1), 0, rows.place, out=out.view(rows.total, -1))
+            whole = into.view(rows.sites * rows.width, -1)
+            torch.index_select(whole, 0, rows.place, out=out.view(rows.total, -1))
         return out
 
 

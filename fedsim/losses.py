@@ -1,4 +1,4 @@
-"""What training minimizes, row by row: the negative log likelihood of each kind of target."""
+"""What training minimizes, row by row: the negative log likelihood of each kind of target, or its squared error."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -6,7 +6,7 @@ from typing import Literal
 from torch import Tensor
 from torch.nn import functional
 
-Kind = Literal["binary", "classes"]
+Kind = Literal["binary", "classes", "number"]
 RowLosses = Callable[[Tensor, Tensor], Tensor]
 """From a model's outputs (rows, outputs) and the targets (rows,) to each row's loss (rows,)."""
 
@@ -21,4 +21,9 @@ def classes(outputs: Tensor, target: Tensor) -> Tensor:
     return functional.cross_entropy(outputs, target, reduction="none")
 
 
-LOSSES: dict[Kind, RowLosses] = {"binary": binary, "classes": classes}
+def number(outputs: Tensor, target: Tensor) -> Tensor:
+    """Return the squared error of outputs (rows, 1) against numbers in [-1, 1], float32 (rows,)."""
+    return (outputs.squeeze(1) - target).square()
+
+
+LOSSES: dict[Kind, RowLosses] = {"binary": binary, "classes": classes, "number": number}

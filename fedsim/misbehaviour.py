@@ -16,6 +16,7 @@ from flwr.app import Context, Error, Message, MessageType
 from fedsim import catalog
 from fedsim.choice import make
 from fedsim.grid import FIRST_NODE, Execute
+from fedsim.loading import task_of
 from fedsim.mistakes import Mistake
 from fedsim.randomness import stream
 from fedsim.records import ARRAYS, CONFIG, ROUND, flatten, unflatten
@@ -33,6 +34,9 @@ def attack_of(scenario: Scenario) -> Any:  # noqa: ANN401  an attack of clients/
     if scenario.attack.name == "none":
         return None
     kind = catalog.load("attacks", scenario.attack.name)
+    if hasattr(kind, "poison") and task_of(scenario).kind == "number":
+        raise Mistake(f"attack.name: expected one that forges with a task whose outcome is a number, "
+                      f"got {scenario.attack.name}, which changes classes")  # fmt: skip
     return make(kind, scenario.attack.name, scenario.attack.model_extra or {}, section="attack")
 
 

@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 
 from fedsim.comparison import SAME, interval, verdict
-from fedsim.evaluation import METRICS, POOLED
+from fedsim.evaluation import POOLED
+from fedsim.loading import task_of
+from fedsim.metrics import BY_NAME, METRICS
 from fedsim.mistakes import Mistake
-from fedsim.scenario import Scenario, Split
+from fedsim.scenario import Scenario
 from fedsim.tournament import Played
 
 _NOT_AXES = ("seed", "site", "round", "megabytes", "reason")
@@ -21,10 +23,15 @@ def metric_of(scenario: Scenario, wanted: str | None = None) -> str:
     Raises:
         Mistake: It is not one of them.
     """
-    known = [name for name in METRICS if name != "log_loss"]
+    known = [metric.name for metric in METRICS[task_of(scenario).kind] if metric.better == "higher"]
     if wanted is not None and wanted not in known:
         raise Mistake(f"--metric: expected one of {', '.join(known)}, got {wanted!r}")
     return wanted or known[0]
+
+
+def overlap_of(scenario: Scenario) -> float:
+    """Return what ``comparison.interval`` must know of the seeds: whether they have the same rows."""
+    return 0.0 if task_of(scenario).by_time else scenario.split.overlap
 
 
 def axes_of(table: pd.DataFrame) -> list[str]:
@@ -32,13 +39,13 @@ def axes_of(table: pd.DataFrame) -> list[str]:
     return list(itertools.takewhile(lambda name: name not in _NOT_AXES, map(str, table.columns)))
 
 
-def rank(played: Played, metric: str, split: Split, target: float | None = None) -> pd.DataFrame:
+def rank(played: Played, metric: str, overlap: float, target: float | None = None) -> pd.DataFrame:
     """Rank the strategies in every field of the grid.
 
     Args:
         played: What a tournament gave.
         metric: What to rank by: the mean over seeds of its pooled test value; higher is better.
-        split: The shares of the rows, for the intervals.
+        overlap: Of the seeds' training rows, as ``comparison.interval`` takes it.
         target: A validation value of the metric, to count the rounds until it is reached.
 
     Returns:
@@ -52,27 +59,27 @@ def rank(played: Played, metric: str, split: Split, target: float | None = None)
     field = [name for name in axes if name != "strategy"]
     rows = []
     for place, scores in played.scores.groupby(field, sort=False):
-        rows += [{**dict(zip(field, place, strict=True)), **row} for row in _ranked(scores, metric, split)]
+        rows += [{**dict(zip(field, place, strict=True)), **row} for row in _ranked(scores, metric, overlap)]
     table = pd.DataFrame(rows)[[*axes, *(name for name in rows[0] if name not in axes)]]
     table = table.merge(played.costs, on=axes)
     return table if target is None else table.merge(_rounds(played.curves, axes, metric, target), on=axes)
 
 
-def _ranked(scores: pd.DataFrame, metric: str, split: Split) -> list[dict[str, object]]:
+def _ranked(scores: pd.DataFrame, metric: str, overlap: float) -> list[dict[str, object]]:
     """Return the rows of one field, best first."""
     pooled = scores[scores["site"] == POOLED].pivot(index="seed", columns="strategy", values=metric).astype(float)
     order = pooled.mean().sort_values(ascending=False, kind="stable").index
-    groups = _groups(pooled, list(order), split)
+    groups = _groups(pooled, list(order), overlap)
     inside = scores[scores["site"] != POOLED]
     rows = []
     for strategy in order:
         own = inside[inside["strategy"] == strategy].pivot(index="seed", columns="site", values=metric).astype(float)
-        mean, low, high = interval(pooled[strategy], split)
-        away = interval(pooled[strategy] - pooled[order[0]], split) if strategy != order[0] else (np.nan,) * 3
+        mean, low, high = interval(pooled[strategy], overlap)
+        away = interval(pooled[strategy] - pooled[order[0]], overlap) if strategy != order[0] else (np.nan,) * 3
         rows.append({
             "strategy": strategy,
             "group": groups[strategy],
-            **dict(zip(("mean", "low", "high"), np.clip((mean, low, high), 0.0, 1.0), strict=True)),
+            **dict(zip(("mean", "low", "high"), np.clip((mean, low, high), BY_NAME[metric].low, BY_NAME[metric].high), strict=True)),
             **dict(zip(("difference", "difference_low", "difference_high"), away, strict=True)),
             "verdict": verdict(*away[1:]),
             "worst": float(own.min(axis=1).mean()),
@@ -81,7 +88,7 @@ def _ranked(scores: pd.DataFrame, metric: str, split: Split) -> list[dict[str, o
     return rows
 
 
-def _groups(pooled: pd.DataFrame, order: Sequence[str], split: Split) -> dict[str, int]:
+def _groups(pooled: pd.DataFrame, order: Sequence[str], overlap: float) -> dict[str, int]:
     """Return {strategy: group}: the best that is left leads a group of all that can't be told apart from it."""
     groups: dict[str, int] = {}
     number = 0
@@ -90,7 +97,7 @@ def _groups(pooled: pd.DataFrame, order: Sequence[str], split: Split) -> dict[st
             continue
         number += 1
         for other in order:
-            same = verdict(*interval(pooled[other] - pooled[leader], split)[1:]) in (SAME, None)
+            same = verdict(*interval(pooled[other] - pooled[leader], overlap)[1:]) in (SAME, None)
             if other not in groups and (other == leader or same):
                 groups[other] = number
     return groups

@@ -13,17 +13,16 @@ import jinja2
 import pandas as pd
 import tomli_w
 
-from fedsim import catalog, charts
+from fedsim import charts
 from fedsim.comparison import SAME
-from fedsim.evaluation import METRICS
 from fedsim.findings import Numbers, answers
+from fedsim.metrics import Metric
 from fedsim.results import Run, write_bytes
 from fedsim.statement import epsilons, statement, weaknesses
 
 _FEW_SEEDS = 5
 _MOST_NOTES = 60
-_GOOD = {"auc": "higher", "accuracy": "higher", "log_loss": "lower"}
-_NAMES = {"auc": "AUC", "accuracy": "Accuracy", "log_loss": "Log loss"}
+_ABOUT = {"binary": ["Positive", "Negative"], "classes": ["Of the most common class"], "number": ["Mean outcome"]}
 _GAINS = {"": "", SAME: SAME, "higher": "gains", "lower": "loses"}
 _PAGE = jinja2.Environment(
     loader=jinja2.PackageLoader("fedsim"),
@@ -47,22 +46,23 @@ def _render(run: Run) -> str:
     terms = itertools.groupby(statement(run), itemgetter(0))
     return _PAGE.get_template("report.html.j2").render(
         run=run,
-        task=catalog.load("tasks", run.scenario.task),
+        task=run.manifest["task"],
+        data=run.manifest["data"],
         numbers=numbers,
         started=f"{datetime.fromisoformat(run.manifest['started']):%d %B %Y, %H:%M UTC}",
         findings=answers(numbers),
         cautions=_cautions(run),
         groups=[_arm_group(numbers, private) for private in numbers.kinds],
-        names=_NAMES,
-        good=_GOOD,
-        arms_chart=charts.arms(numbers.table),
-        curves_chart=charts.curves(run.rounds) if _has_curves(run.rounds) else None,
+        metrics=run.metrics,
+        arms_chart=charts.arms(numbers.table, numbers.metric),
+        curves_chart=_curves_chart(run),
         sites_chart=_sites_chart(numbers, sites),
         sites=sites,
+        about_rows=_ABOUT[run.kind],
         statement=[(term, [text for _, text in pairs]) for term, pairs in terms],
         notes=notes[:_MOST_NOTES],
         notes_left=max(0, len(notes) - _MOST_NOTES),
-        scenario=tomli_w.dumps(run.scenario.model_dump(exclude_none=True), indent=2),
+        scenario=tomli_w.dumps(run.scenario.shown(), indent=2),
     )
 
 
@@ -94,7 +94,7 @@ def _arm_group(numbers: Numbers, private: bool) -> dict[str, Any]:
         {
             "arm": arm,
             "key": charts.key(arm, private),
-            "cells": [_cell(numbers, private, arm, metric) for metric in METRICS],
+            "cells": [_cell(numbers, private, arm, metric) for metric in numbers.run.metrics],
         }
         for arm in numbers.arms
     ]
@@ -105,9 +105,9 @@ def _arm_group(numbers: Numbers, private: bool) -> dict[str, Any]:
     }
 
 
-def _cell(numbers: Numbers, private: bool, arm: str, metric: str) -> dict[str, str]:
-    mean, change = (numbers.of(kind, private, arm, metric) for kind in ("mean", "difference"))
-    better = {"": "", SAME: SAME, _GOOD[metric]: "better"}
+def _cell(numbers: Numbers, private: bool, arm: str, metric: Metric) -> dict[str, str]:
+    mean, change = (numbers.of(kind, private, arm, metric.name) for kind in ("mean", "difference"))
+    better = {"": "", SAME: SAME, metric.better: "better"}
     return {
         "mean": mean.value(),
         "bounds": mean.bounds(),
@@ -117,8 +117,13 @@ def _cell(numbers: Numbers, private: bool, arm: str, metric: str) -> dict[str, s
     }
 
 
-def _has_curves(rounds: pd.DataFrame) -> bool:
-    return not rounds.empty and bool(rounds[["auc", "log_loss"]].notna().any().any())
+def _curves_chart(run: Run) -> str | None:
+    """Draw the headline and the first figure of which less is better, if they were measured."""
+    drawn = [run.metrics[0], next(metric for metric in run.metrics if metric.better == "lower")]
+    names = [metric.name for metric in drawn]
+    if run.rounds.empty or not run.rounds[names].notna().any().any():
+        return None
+    return charts.curves(run.rounds, drawn)
 
 
 def _site_row(numbers: Numbers, site: str) -> dict[str, Any]:
@@ -129,11 +134,20 @@ def _site_row(numbers: Numbers, site: str) -> dict[str, Any]:
     return {
         "site": site,
         "rows": _span(own["rows"]),
-        "positives": _span(own["positives"]),
-        "negatives": _span(own["rows"] - own["positives"]),
-        "known": f"{int(own['auc'].notna().sum())} of {len(own)}",
+        "about": _about_rows(numbers.run, own),
+        "known": f"{int(own[numbers.metric.name].notna().sum())} of {len(own)}",
         "gains": [(gain.value(signed=True), gain.bounds(signed=True), _GAINS[gain.verdict]) for gain in gains],
     }
+
+
+def _about_rows(run: Run, own: pd.DataFrame) -> list[str]:
+    """Return what a site's test rows are like, under the headings of ``_ABOUT``."""
+    if run.kind == "binary":
+        return [_span(own["positives"]), _span(own["rows"] - own["positives"])]
+    if run.kind == "classes":
+        return [_span(own["most_common"])]
+    means = own["mean"].astype(float)
+    return ["–" if means.isna().all() else f"{means.mean():.3g}"]
 
 
 def _span(counts: pd.Series) -> str:
@@ -148,4 +162,4 @@ def _sites_chart(numbers: Numbers, rows: list[dict[str, Any]]) -> str:
         for row in rows
         for private, (value, bounds, _) in zip(numbers.kinds, row["gains"], strict=True)
     }
-    return charts.sites(numbers.table, labels, gains)
+    return charts.sites(numbers.table, numbers.metric, labels, gains)

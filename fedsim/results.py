@@ -28,11 +28,14 @@ from torch import Tensor
 
 from fedsim.comparison import compare
 from fedsim.evaluation import POOLED
+from fedsim.losses import Kind
+from fedsim.metrics import METRICS, Metric
 from fedsim.mistakes import Mistake
 from fedsim.scenario import Scenario, read
 
 Tensors = dict[str, Tensor]
-_MANIFEST = {"versions", "git", "device", "threads", "seeds", "started", "seconds", "seconds_per_training", "notes"}
+_TIMES = {"started", "seconds", "seconds_per_training"}
+_MANIFEST = {"task", "data", "versions", "git", "device", "threads", "seeds", "notes", *_TIMES}
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,22 @@ class Run:
     @cached_property
     def comparison(self) -> pd.DataFrame:
         """The arms compared, pooled and inside each site; see ``fedsim.comparison.compare``."""
-        return compare(self.sites, self.scenario.split)
+        return compare(self.sites, self.overlap)
+
+    @property
+    def kind(self) -> Kind:
+        """What the outcome is."""
+        return self.manifest["task"]["kind"]
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The metrics of the outcome's kind; the first is the headline."""
+        return METRICS[self.kind]
+
+    @property
+    def overlap(self) -> float:
+        """What ``fedsim.comparison.interval`` must know of the seeds: whether they have the same rows."""
+        return 0.0 if self.manifest["task"]["by_time"] else self.scenario.split.overlap
 
     def epsilon(self, arm: str = "federated") -> dict[str, float]:
         """Return {site: the most that one private training of an arm spent there}; empty if none released anything."""
@@ -91,7 +109,7 @@ def write_json(path: Path, value: Any) -> None:  # noqa: ANN401  anything JSON c
 
 def write_scenario(folder: Path, scenario: Scenario) -> None:
     """Write the resolved scenario."""
-    write_bytes(folder / "scenario.toml", tomli_w.dumps(scenario.model_dump(exclude_none=True), indent=2).encode())
+    write_bytes(folder / "scenario.toml", tomli_w.dumps(scenario.values(), indent=2).encode())
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:

@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from fedsim import catalog
+from fedsim.losses import Kind
 from fedsim.mistakes import Mistake
 
 Positive = Annotated[FiniteFloat, Field(gt=0)]
@@ -49,26 +50,77 @@ class _Section(BaseModel):
 
 
 class Partition(_Section):
-    """Which rows belong to which site: the sites the data has, or as many as wanted where rows are made up for them."""
+    """Which rows belong to which site: the sites the data has, sites drawn by a rule, or made-up ones."""
 
-    by: Literal["natural", "made"] = "natural"
+    by: Literal["natural", "made", "iid", "dirichlet", "quantity", "pathological", "size", "feature-skew", "time"] = (
+        "natural"
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**62)] = 0
     sites: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    alpha: Annotated[Positive, Field(le=1e6)] | None = None
+    classes: Annotated[int, Field(ge=1)] | None = None
+    growth: Literal["linear", "square", "exponential"] | None = None
+    shift: Annotated[FiniteFloat, Field(ge=0, le=10)] | None = None
+    noise: Annotated[FiniteFloat, Field(ge=0, le=10)] | None = None
 
     @model_validator(mode="after")
-    def _sites_are_made(self) -> "Partition":
-        if (self.by == "made") != (self.sites is not None):
-            raise ValueError(f"expected sites beside by = 'made' and only there, got by = {self.by!r}")
+    def _has_what_it_takes(self) -> "Partition":
+        needed, given = PARAMETERS[self.by], self.model_dump(exclude_none=True, exclude={"by", "seed"})
+        allowed = (*needed, *(["sites"] if self.by == "natural" else []))
+        for wrong in [name for name in needed if name not in given] + [name for name in given if name not in allowed]:
+            takes = " and ".join(allowed)
+            raise ValueError(f"expected {takes} beside by = {self.by!r} and nothing else, {wrong} is "
+                             f"{'missing' if wrong in needed else 'not for it'}")  # fmt: skip
         return self
+
+
+PARAMETERS: Mapping[str, tuple[str, ...]] = {
+    "natural": (),  # sites, if they are to be regrouped
+    "made": ("sites",),
+    "iid": ("sites",),
+    "dirichlet": ("sites", "alpha"),
+    "quantity": ("sites", "alpha"),
+    "pathological": ("sites", "classes"),
+    "size": ("sites", "growth"),
+    "feature-skew": ("sites", "shift", "noise"),
+    "time": ("sites",),
+}
+"""{partition: the parameters it needs}."""
+
+
+Ranges = Annotated[
+    Annotated[str, Tag("a file, or from-data")] | Annotated[dict[str, Any], Tag("one for each column")],
+    Discriminator(lambda value: "one for each column" if isinstance(value, dict) else "a file, or from-data"),
+]
+
+
+class Data(_Section):
+    """A table of one's own, or the file of a task that needs one."""
+
+    path: Annotated[str, Field(min_length=1)] | None = None
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    target: str | None = None
+    site: str | None = None
+    time: str | None = None
+    kind: Kind | None = None
+    model: Literal["linear", "mlp"] = "linear"
+    ranges: Ranges | None = None
 
 
 class Split(_Section):
     """Shares of each site's rows, per class; the rest is for training.
 
-    The test blocks of consecutive seeds don't overlap until all rows have been tested once (cross-validation).
+    The test blocks of consecutive seeds don't overlap until all rows have been tested once (cross-validation). A task
+    that is split by time has the same parts under every seed.
     """
 
     validation: Annotated[FiniteFloat, Field(ge=0, lt=1)] = 0.2
     test: Probability = 0.2
+
+    @property
+    def overlap(self) -> float:
+        """Test share over training share, for the intervals of ``fedsim.comparison``."""
+        return self.test / (1 - self.test - self.validation)
 
     @model_validator(mode="after")
     def _leaves_rows_to_train(self) -> "Split":
@@ -189,7 +241,8 @@ class Scenario(_Section):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
     title: Annotated[str, Field(min_length=1, max_length=120)]
     about: str = ""
-    task: Annotated[str, _known("tasks")]
+    task: Annotated[str, _known("tasks")] | None = None
+    data: Data = Data()
     engine: Annotated[str, _known("engines")] = "cohort"
     cohort_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -204,11 +257,38 @@ class Scenario(_Section):
     faults: Faults = Faults()
     privacy: Privacy = Privacy()
 
+    @model_validator(mode="after")
+    def _has_something_to_learn(self) -> "Scenario":
+        data, own = self.data, ("target", "site", "time", "kind", "ranges")
+        if self.task is not None and (given := [name for name in own if getattr(data, name) is not None]):
+            raise ValueError(f"data.{given[0]}: expected none beside a task, which has columns of its own")
+        if self.task is None and (data.path is None or data.target is None):
+            raise ValueError("task: expected a task, or data.path and data.target in its place")
+        if self.task is None and data.site is None and self.partition.by == "natural":
+            raise ValueError("data.site: expected the column that names each row's site, or another partition, e.g. "
+                             "partition.by = 'iid' with partition.sites = 8")  # fmt: skip
+        return self
+
+    def shown(self) -> dict[str, Any]:
+        """Return what the scenario says, for others to read: of a file, its name."""
+        values = self.values()
+        if self.data.path:
+            values["data"] = {key: value for key, value in values["data"].items() if key != "sha256"}
+            values["data"]["path"] = Path(self.data.path).name
+        return values
+
+    def values(self) -> dict[str, Any]:
+        """Return what the scenario says, defaults included, for TOML."""
+        values = self.model_dump(exclude_none=True)
+        if self.data == Data():
+            del values["data"]
+        return values
+
     @cached_property
     def release(self) -> str:
         """A name for all that shapes what leaves a site; two scenarios that differ in it share no noise."""
         shapes = self.model_dump_json(
-            include={"task", "partition", "split", "training", "strategy", "attack", "faults", "privacy"}
+            include={"task", "data", "partition", "split", "training", "strategy", "attack", "faults", "privacy"}
         )
         return hashlib.blake2b(shapes.encode(), digest_size=16).hexdigest()
 
@@ -254,10 +334,17 @@ def read(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Scenario:
         raise Mistake(f"{path}: expected TOML, got {error}") from None
     except OSError as error:
         raise Mistake(f"{path}: {error.strerror}") from None
+    data = values.get("data")
+    for key in ("path", "ranges"):
+        if not isinstance(data, dict):
+            break
+        if isinstance(data.get(key), str) and (key, data[key]) != ("ranges", "from-data"):
+            data[key] = str(path.parent / data[key])  # a file says where from its own place
     given = dict(_split_override(override) for override in overrides)
     for key, value in given.items():
         _set(values, key, value)
-    values.setdefault("name", re.sub(r"[^a-z0-9_-]+", "-", path.stem.lower()).strip("-_")[:64] or "scenario")
+    _complete(values)
+    values.setdefault("name", _name_of(path.stem))
     return parse(values, _Source(text, str(path) if path.is_relative_to(Path.cwd()) else name_or_path, given))
 
 
@@ -266,6 +353,47 @@ def with_strategy(strategy: str) -> str:
     if catalog.is_code(strategy):
         catalog.allow(strategy)
     return f"strategy={{ name = {json.dumps(strategy)} }}"
+
+
+def read_own(overrides: Iterable[str]) -> Scenario:
+    """Make a scenario about a table of one's own from ``key=value`` overrides alone: ``data.path=patients.csv``.
+
+    Raises:
+        Mistake: Values are wrong or missing.
+    """
+    given = dict(_split_override(override) for override in overrides)
+    values: dict[str, Any] = {}
+    for key, value in given.items():
+        _set(values, key, value)
+    _complete(values)
+    data = values.get("data")
+    file = Path(str(data.get("path", ""))).name if isinstance(data, dict) else ""
+    values.setdefault("name", _name_of(file.partition(".")[0]))
+    values.setdefault("title", f"{data.get('target')} in {file}"[:120] if isinstance(data, dict) else "no data")
+    return parse(values, _Source("", "the command line", given))
+
+
+OWN_TRAINING: Mapping[str, Any] = {
+    "rounds": 40,
+    "local_steps": 4,
+    "sampling_rate": 0.1,
+    "expected_batch": 64.0,
+    "optimizer": {"name": "adam", "lr": 0.05},
+}
+"""What training is for a table of one's own where the scenario does not say. Adam, whose steps don't depend on the
+denominator, since the sizes of the sites may not be used."""
+
+
+def _complete(values: dict[str, Any]) -> None:
+    """Give a scenario about one's own table the training that suits any table."""
+    data, training = values.get("data"), values.setdefault("training", {})
+    if "task" not in values and isinstance(data, dict) and "target" in data and isinstance(training, dict):
+        for key, value in OWN_TRAINING.items():
+            training.setdefault(key, value)
+
+
+def _name_of(stem: str) -> str:
+    return re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-_")[:64] or "scenario"
 
 
 def parse(values: Mapping[str, Any], source: _Source | None = None) -> Scenario:

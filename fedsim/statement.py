@@ -59,6 +59,12 @@ _NOT_COVERED = (
     "The other files of the run directory: checkpoints/ holds the models of the arms without privacy, too. Counts in "
     "this report can be small cells, such as one healthy patient. Check both before handing them on.",
 )
+_FITTED = (
+    "Not covered. The ranges by which the columns are scaled, and the categories, were taken from the records without "
+    'noise (data.ranges = "from-data"): the model\'s inputs, and so what is released, depend on the least and the '
+    "greatest value of every column, which are single records. Declare public ranges and run again for a guarantee "
+    "that covers the whole way from record to model."
+)
 _PRESUMED = (
     ("Random numbers", "Noise and batches come from a reproducible generator that the seed determines, so that the "
      "run can be repeated. Against somebody who knows the seed there is no guarantee, and this report prints it: what "
@@ -79,6 +85,7 @@ def statement(run: Run) -> Pairs:
     return [
         *_claim(run, arm, own),
         *_mechanism(own),
+        *((("Preprocessing", _FITTED),) if run.ledger["ranges_fitted"] else ()),
         ("Released", _RELEASED[arm]),
         ("Trust model", _TRUST[arm]),
         *(("Not covered", gap) for gap in _NOT_COVERED),
@@ -108,6 +115,8 @@ def weaknesses(run: Run) -> list[str]:
         return []
     most = max(most_spent(trainings).values())
     found = [f"Epsilon {_up(most)} is above {WEAK:g}: a weak formal guarantee."] if most > WEAK else []
+    if run.ledger["ranges_fitted"]:
+        found.insert(0, "The guarantee does not cover preprocessing: ranges were taken from the records.")
     return found + _loose_delta(run)
 
 

@@ -27,9 +27,22 @@ class Number:
 
     def encode(self, values: pd.Series) -> np.ndarray:
         """Return float inputs (rows, 1) or, if the column may be missing, (rows, 2)."""
-        scaled = 2 * (values.clip(self.low, self.high) - self.low) / (self.high - self.low) - 1
+        scaled = self.scaled(values)
         inputs = [scaled.fillna(0.0), values.isna()] if self.missing else [scaled]
         return np.stack([np.asarray(column, dtype=np.float32) for column in inputs], axis=1)
+
+    def scaled(self, values: pd.Series) -> pd.Series:
+        """Return numbers clipped to the range and scaled to [-1, 1]; the target of a number task is made so, too."""
+        return (values.astype(float).clip(self.low, self.high) - self.low) / self.scale - 1
+
+    @property
+    def scale(self) -> float:
+        """How much of the unit one unit of a scaled number is."""
+        return (self.high - self.low) / 2
+
+    def in_units(self, scaled: float) -> float:
+        """Return a scaled number in its unit."""
+        return self.low + (scaled + 1) * self.scale
 
 
 @dataclass(frozen=True)
@@ -37,7 +50,7 @@ class Levels:
     """A category with public levels: an input for each, 1 where the value is that level; all 0 where it is missing."""
 
     name: str
-    levels: tuple[float, ...]
+    levels: tuple[float, ...] | tuple[str, ...]
     meaning: str = ""
     missing: bool = False
 
@@ -53,7 +66,7 @@ def encode(frame: pd.DataFrame, columns: tuple[Column, ...]) -> np.ndarray:
     """Return the model inputs of a table, float32 (rows, inputs), all finite.
 
     Raises:
-        Mistake: A column is not there, holds something other than numbers, lacks a value it may not lack, or has a
+        Mistake: A column is not there, holds text where numbers are expected, lacks a value it may not lack, or has a
             category that is not one of its public levels.
     """
     absent = [column.name for column in columns if column.name not in frame]
@@ -65,11 +78,14 @@ def encode(frame: pd.DataFrame, columns: tuple[Column, ...]) -> np.ndarray:
 
 
 def _check(values: pd.Series, column: Column) -> None:
-    if not pd.api.types.is_numeric_dtype(values):
+    text = isinstance(column, Levels) and any(isinstance(level, str) for level in column.levels)
+    if not text and not pd.api.types.is_numeric_dtype(values):
         raise Mistake(f"column {column.name}: expected numbers, got {values.dtype}")
-    wrong = np.isinf(values.to_numpy(dtype=float)) | (values.isna().to_numpy() & (not column.missing))
+    wrong = values.isna().to_numpy() & (not column.missing)
     if isinstance(column, Levels):
         wrong |= ~(values.isin(column.levels) | values.isna()).to_numpy()
+    else:
+        wrong |= np.isinf(values.to_numpy(dtype=float, na_value=np.nan))
     if wrong.any():
         expected = f"one of {column.levels}" if isinstance(column, Levels) else f"{column.low} to {column.high}"
         row = int(np.flatnonzero(wrong)[0])

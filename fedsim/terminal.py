@@ -35,6 +35,8 @@ def as_document(finished: "Run") -> dict[str, Any]:
     return {
         "run_dir": str(finished.path),
         "scenario": finished.scenario.name,
+        "kind": finished.kind,
+        "data": finished.manifest["data"],
         "seeds": finished.scenario.all_seeds,
         "arms": arms,
         "delta": finished.ledger["delta"],
@@ -47,27 +49,26 @@ def arms_table(finished: "Run") -> Table:
     compared = finished.comparison
     pooled = compared[compared["site"] == finished.POOLED]
     table = _table(escape(finished.scenario.title))
-    for name in ("arm", "epsilon", "AUC", "accuracy", "log loss", "vs. centralized"):
+    for name in ("arm", "epsilon", *(metric.label for metric in finished.metrics), "vs. centralized"):
         table.add_column(name, justify="left" if name in ("arm", "epsilon") else "right", no_wrap=True)
     for (private, arm), rows in pooled.groupby(["private", "arm"], sort=False):
-        auc, accuracy, loss = (rows[rows["metric"] == name].iloc[0] for name in ("auc", "accuracy", "log_loss"))
+        headline, *others = (rows[rows["metric"] == metric.name].iloc[0] for metric in finished.metrics)
         table.add_row(
             str(arm),
             _spent(finished.epsilon(str(arm))) if private else "none",
-            _with_margin(auc["mean"], auc["high"]),
-            _figure(accuracy["mean"]),
-            _figure(loss["mean"]),
-            _with_margin(auc["difference"], auc["difference_high"], sign="+"),
+            _with_margin(headline["mean"], headline["high"]),
+            *(_figure(other["mean"]) for other in others),
+            _with_margin(headline["difference"], headline["difference_high"], sign="+"),
         )
     return table
 
 
 def sites_table(finished: "Run") -> Table:
-    """Return the AUC inside each site: a row for each."""
-    compared = finished.comparison
-    inside = compared[(compared["site"] != finished.POOLED) & (compared["metric"] == "auc")]
+    """Return the headline inside each site: a row for each."""
+    compared, metric = finished.comparison, finished.metrics[0]
+    inside = compared[(compared["site"] != finished.POOLED) & (compared["metric"] == metric.name)]
     columns = dict.fromkeys(zip(inside["private"], inside["arm"], strict=True))
-    table = _table("AUC inside each site")
+    table = _table(f"{metric.label[0].upper()}{metric.label[1:]} inside each site")
     table.add_column("site", no_wrap=True)
     for private, arm in columns:
         table.add_column(f"{arm}\n{'private' if private else 'plain'}", justify="right")
@@ -113,10 +114,23 @@ def closing_lines(finished: "Run") -> Iterator[str]:
         spent = {_spent({site: value}) for site, value in epsilon.items()}
         each = f"{spent.pop()} at each site" if len(spent) == 1 else _by_site(epsilon)
         yield f"Epsilon of one record, {arm}: {each or 'nothing released'} (delta {finished.ledger['delta']:g})."
+    if finished.ledger["ranges_fitted"]:
+        yield "Ranges were taken from the data: no guarantee covers them. Declare public ranges for one that does."
+    yield from _account(finished.manifest["data"])
     for note in finished.manifest["notes"]:
         yield f"Note ({note['arm']}, seed {note['seed']}): {note['note']}"
     yield f"run:    {finished.path}"
     yield f"report: {finished.path / 'report.html'}"
+
+
+def _account(data: dict[str, Any] | None) -> Iterator[str]:
+    """Yield what became of the rows of one's own table."""
+    if not data:
+        return
+    reasons = (f", {one['rows']} left out: {one['reason']}, first in row {one['first']}" for one in data["left_out"])
+    yield f"{data['file']}: {data['rows_in']} rows in, {data['rows_used']} used{''.join(reasons)}."
+    for note in data["notes"]:
+        yield f"  {note}"
 
 
 def _by_site(values: dict[str, float]) -> str:

@@ -20,6 +20,7 @@ from fedsim import catalog, results
 from fedsim.arms import Job, check_strategy, run_job
 from fedsim.choice import strategy_of
 from fedsim.federation import federate
+from fedsim.loading import settled
 from fedsim.misbehaviour import attack_of, attackers_of
 from fedsim.mistakes import Mistake, RunFailed
 from fedsim.scenario import Scenario, read, value_of, with_strategy
@@ -104,7 +105,7 @@ def cells(axes: Axes) -> list[Cell]:
             'arms=["federated"]',
         ]
         place = {"scenario": name, "attack": attack, "epsilon": epsilon, **dict(settings), "strategy": strategy}
-        found.append(Cell(place, read(name, overrides)))
+        found.append(Cell(place, settled(read(name, overrides))))
     return found
 
 

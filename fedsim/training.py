@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from fedsim import catalog
 from fedsim.federation import Examples, Federation, Site
+from fedsim.loading import task_of
 from fedsim.local_rule import LocalRule, Part, Parts, Plain
 from fedsim.losses import LOSSES, RowLosses
 from fedsim.mistakes import Mistake
@@ -183,11 +183,11 @@ def new_model(scenario: Scenario, site: Site, seed: int, device: str) -> nn.Modu
         Mistake: The model can't be trained as asked: it has buffers, or a layer that mixes rows (BatchNorm).
     """
     with global_seed(torch_seed(seed, "initial weights")):  # layers draw them from the global generator
-        model: nn.Module = catalog.load("tasks", scenario.task).model(*site.train.inputs.shape[1:])
+        model: nn.Module = task_of(scenario).model(*site.train.inputs.shape[1:])
     for name, layer in model.named_modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm) or [*layer.buffers(recurse=False)]:
             raise Mistake(
-                f"task {scenario.task}: expected layers that treat each row alone and have no buffers, got "
+                f"task: expected layers that treat each row alone and have no buffers, got "
                 f"{type(layer).__name__} ({name}); use GroupNorm or LayerNorm in place of BatchNorm"
             )
     return model.to(device)
@@ -195,7 +195,7 @@ def new_model(scenario: Scenario, site: Site, seed: int, device: str) -> nn.Modu
 
 def losses_of(scenario: Scenario) -> RowLosses:
     """Return the loss of the scenario's task."""
-    return LOSSES[catalog.load("tasks", scenario.task).kind]
+    return LOSSES[task_of(scenario).kind]
 
 
 def parts_of(model: nn.Module, vector: Tensor) -> dict[str, Tensor]:
@@ -231,7 +231,7 @@ def train(work: Work) -> Done:
 def new_optimizer(chosen: Optimizer, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
     """Return the torch optimizer a scenario names."""
     if chosen.name == "adam":
-        return torch.optim.Adam(parameters, lr=chosen.lr, weight_decay=chosen.weight_decay)
+        return torch.optim.Adam(parameters, lr=chosen.lr, weight_decay=chosen.weight_decay, foreach=True)
     return torch.optim.SGD(parameters, lr=chosen.lr, momentum=chosen.momentum, weight_decay=chosen.weight_decay)
 
 

@@ -63,6 +63,7 @@ def make_run(
             "neighbours": "add-or-remove-one",
             "delta": 1e-4,
             "budget": 8.0,
+            "ranges_fitted": False,
             "accountant": "PLD (dp-accounting 0.6.0)",
             "trainings": [
                 training(arm, seed, ["pooled"] if arm == "centralized" else sites)
@@ -71,6 +72,17 @@ def make_run(
             ],
         },
         manifest={
+            "task": {
+                "name": "hospital/heart",
+                "title": "Heart disease",
+                "outcome": "disease",
+                "source": "made up",
+                "licence": "CC BY 4.0",
+                "kind": "binary",
+                "by_time": False,
+                "unit": "",
+            },
+            "data": None,
             "versions": {"fedsim-flower": "0.1.0", "torch": "2.13.0"},
             "git": None,
             "device": "cpu",

@@ -9,6 +9,7 @@ import pytest
 from fedsim import charts
 from fedsim.comparison import compare
 from fedsim.evaluation import POOLED
+from fedsim.metrics import AUC, LOG_LOSS
 from fedsim.scenario import Split
 
 SITES = ("north", "$5 and $6", "<south>")
@@ -21,7 +22,7 @@ def comparison() -> pd.DataFrame:
         | {"auc": 0.7 + 0.05 * seed + 0.02 * private, "accuracy": 0.7, "log_loss": 0.5}
         for seed, private, arm, site in itertools.product(range(3), (False, True), charts.ARMS, (*SITES, POOLED))
     ]
-    return compare(pd.DataFrame(rows), Split())
+    return compare(pd.DataFrame(rows), Split().overlap)
 
 
 @pytest.fixture
@@ -46,9 +47,9 @@ def test_every_arm_has_a_colour_a_marker_and_a_line_of_its_own() -> None:
 def test_charts_are_xml_with_the_same_bytes_each_time(comparison: pd.DataFrame, rounds: pd.DataFrame) -> None:
     labels = {site: site for site in SITES}
     for draw in (
-        lambda: charts.arms(comparison),
-        lambda: charts.curves(rounds),
-        lambda: charts.sites(comparison, labels, {(True, "north"): "+0.100"}),
+        lambda: charts.arms(comparison, AUC),
+        lambda: charts.curves(rounds, [AUC, LOG_LOSS]),
+        lambda: charts.sites(comparison, AUC, labels, {(True, "north"): "+0.100"}),
     ):
         svg = draw()
         assert ET.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"
@@ -57,13 +58,15 @@ def test_charts_are_xml_with_the_same_bytes_each_time(comparison: pd.DataFrame, 
 
 def test_drawing_leaves_matplotlib_as_it_was(comparison: pd.DataFrame) -> None:
     before = dict(matplotlib.rcParams)
-    charts.arms(comparison)
+    charts.arms(comparison, AUC)
     assert dict(matplotlib.rcParams) == before
 
 
 def test_names_are_written_as_they_are(comparison: pd.DataFrame) -> None:
     """A dollar sign is no formula and an angle bracket is no tag."""
-    found = words(charts.sites(comparison, {site: f"{site} (20 rows)" for site in SITES}, {(False, "<south>"): "+0.1"}))
+    found = words(
+        charts.sites(comparison, AUC, {site: f"{site} (20 rows)" for site in SITES}, {(False, "<south>"): "+0.1"})
+    )
     for site in SITES:
         assert found.count(f"{site} (20 rows)") == 2
     assert found.count("+0.1") == 1
@@ -72,29 +75,29 @@ def test_names_are_written_as_they_are(comparison: pd.DataFrame) -> None:
 def test_a_name_in_a_script_the_font_lacks_is_no_warning(
     comparison: pd.DataFrame, recwarn: pytest.WarningsRecorder
 ) -> None:
-    assert "病院" in words(charts.sites(comparison, {"north": "病院"}, {}))
+    assert "病院" in words(charts.sites(comparison, AUC, {"north": "病院"}, {}))
     assert not recwarn.list
 
 
 def test_long_names_are_cut_in_the_middle(comparison: pd.DataFrame) -> None:
-    assert f"St {'x' * 15}…{'x' * 23} 7" in words(charts.sites(comparison, {"north": f"St {'x' * 200} 7"}, {}))
+    assert f"St {'x' * 15}…{'x' * 23} 7" in words(charts.sites(comparison, AUC, {"north": f"St {'x' * 200} 7"}, {}))
 
 
 def test_only_what_was_run_is_drawn(comparison: pd.DataFrame, rounds: pd.DataFrame) -> None:
     plain = ~comparison["private"].astype(bool)
-    assert not [text for text in words(charts.arms(comparison[plain])) if "with privacy" in text]
+    assert not [text for text in words(charts.arms(comparison[plain], AUC)) if "with privacy" in text]
     alone = comparison["arm"] == "local"
     assert not [
-        text for text in words(charts.arms(comparison[alone].assign(difference=float("nan")))) if "Diff" in text
+        text for text in words(charts.arms(comparison[alone].assign(difference=float("nan")), AUC)) if "Diff" in text
     ]
-    assert "federated" not in words(charts.curves(rounds[rounds["arm"] != "federated"]))
-    assert "federated" not in words(charts.sites(comparison[alone], {"north": "north"}, {}))
+    assert "federated" not in words(charts.curves(rounds[rounds["arm"] != "federated"], [AUC, LOG_LOSS]))
+    assert "federated" not in words(charts.sites(comparison[alone], AUC, {"north": "north"}, {}))
 
 
 def test_an_interval_ends_where_the_auc_does(comparison: pd.DataFrame) -> None:
     """Without the cut the axis would run up to 40."""
     wide = comparison.assign(high=40.0, low=-40.0, difference_low=-9.0, difference_high=9.0)
-    ticks = [text.replace("−", "-") for text in words(charts.arms(wide))]
+    ticks = [text.replace("−", "-") for text in words(charts.arms(wide, AUC))]
     numbers = [float(text) for text in ticks if re.fullmatch(r"-?\d+\.\d+", text)]
     assert numbers
     assert max(numbers) <= 1.25

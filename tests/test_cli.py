@@ -35,7 +35,7 @@ def test_a_run_prints_one_json_document_and_nothing_else(fedsim):
     assert ran.code == 0
     assert ran.err == ""
     document = json.loads(ran.out)
-    assert list(document) == ["run_dir", "scenario", "seeds", "arms", "delta", "epsilon"]
+    assert list(document) == ["run_dir", "scenario", "kind", "data", "seeds", "arms", "delta", "epsilon"]
     assert (document["scenario"], document["seeds"], document["delta"]) == ("hospital-heart", [0, 1], 1e-4)
     kinds = {(arm["arm"], arm["private"], arm["metric"]) for arm in document["arms"]}
     assert len(kinds) == len(document["arms"]) == 3 * 2 * 3
@@ -95,7 +95,7 @@ def test_everything_listed_can_be_shown(fedsim, words: list[str]):
 def test_a_task_card_has_rows_and_rates(fedsim):
     card = json.loads(fedsim("show", "hospital/heart", "--json").out)
     assert card["sites"]["switzerland"] == {"rows": 123, "positive": 0.935}
-    assert card["columns"][0] == {"name": "age", "range": "20 to 100 years", "may be missing": False}
+    assert card["columns"][0] == {"name": "age", "range": "20 to 100 years", "may be missing": False, "missing": None}
 
 
 @pytest.mark.parametrize(
@@ -176,3 +176,14 @@ def test_a_run_that_is_not_finished_is_said_to_be_so(fedsim, tmp_path: Path):
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "scenario.toml").write_text("")
     assert "this run is not finished; go on with: fedsim resume half" in fedsim("show", "half").err
+
+
+def test_show_draws_the_sites(fedsim, tmp_path: Path):
+    ran = fedsim("show", "task", "hospital/heart", "--out", "card.png")
+    assert (ran.code, ran.err) == (0, "")
+    assert "picture: card.png" in ran.out
+    assert (tmp_path / "card.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads(fedsim("show", "hospital-heart", "--out", "two.png", "--json").out)["picture"] == "two.png"
+    refused = fedsim("show", "synthetic/tabular", "--out", "none.png")
+    assert refused.code == 2
+    assert "--out: expected a scenario or task whose sites have rows to draw, got synthetic/tabular" in refused.err

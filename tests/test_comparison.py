@@ -6,15 +6,17 @@ import pytest
 from scipy import stats
 
 from fedsim.comparison import SAME, compare, interval
-from fedsim.evaluation import METRICS, POOLED
+from fedsim.evaluation import POOLED
+from fedsim.metrics import METRICS
 from fedsim.scenario import Split
 
-SPLIT = Split(validation=0.2, test=0.2)
+NAMES = [metric.name for metric in METRICS["binary"]]
+SPLIT = Split(validation=0.2, test=0.2).overlap
 
 
 def scores(**arms: list[float]) -> pd.DataFrame:
     return pd.DataFrame([
-        {"arm": arm, "private": False, "seed": seed, "site": POOLED, **dict.fromkeys(METRICS, value)}
+        {"arm": arm, "private": False, "seed": seed, "site": POOLED, **dict.fromkeys(NAMES, value)}
         for arm, values in arms.items()
         for seed, value in enumerate(values)
     ])  # fmt: skip

@@ -1,27 +1,13 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
+from sklearn.metrics import r2_score, roc_auc_score, root_mean_squared_error
 from torch import nn
 
-from fedsim.evaluation import POOLED, evaluate, measure
+from fedsim.evaluation import POOLED, evaluate
 from fedsim.federation import Examples, Federation, Site
+from fedsim.tables import Number
 from tests.conftest import examples
-
-
-@given(st.lists(st.tuples(st.integers(0, 1), st.sampled_from([0.01, 0.2, 0.5, 0.7, 0.99])), min_size=2, max_size=40))
-def test_the_metrics_are_scikit_learns(pairs: list[tuple[int, float]]):
-    """Oracle, ties included."""
-    target, probability = (np.array(column, dtype=float) for column in zip(*pairs, strict=True))
-    found = measure("a", target, probability)
-    assert found["accuracy"] == pytest.approx(accuracy_score(target, probability >= 0.5))
-    assert found["log_loss"] == pytest.approx(log_loss(target, probability, labels=[0, 1]))
-    if len(set(target)) == 2:
-        assert found["auc"] == pytest.approx(roc_auc_score(target, probability))
-    else:
-        assert found["auc"] is None
 
 
 def test_each_site_is_measured_with_its_own_model_and_all_together():
@@ -53,3 +39,36 @@ def test_dropout_is_off_while_measuring():
     parameters = {"a": {name: value.detach() for name, value in model.named_parameters()}}
     tables = [evaluate(model, parameters, Federation((site,)), "test") for _ in range(2)]
     assert tables[0].equals(tables[1])
+
+
+def test_numbers_are_measured_in_their_unit_and_against_the_mean_of_the_rows_measured():
+    model, dose = nn.Linear(4, 1), Number("dose", 0, 50, "mg")
+    sites = tuple(Site(i, name, examples(1), examples(1), numbers(30, seed=i)) for i, name in enumerate("ab"))
+    weights = {"weight": 0.3 * torch.randn(1, 4, generator=torch.Generator().manual_seed(0)), "bias": torch.zeros(1)}
+    table = evaluate(model, dict.fromkeys("ab", weights), Federation(sites), "test", "number", range=dose).set_index(
+        "site"
+    )
+    said = {site.name: (site.test.inputs @ weights["weight"].T)[:, 0].numpy() for site in sites}
+    together = {"a": ["a"], "b": ["b"], POOLED: ["a", "b"]}
+    for name, members in together.items():
+        target = np.concatenate([sites["ab".index(one)].test.target.numpy() for one in members])
+        found = np.concatenate([said[one] for one in members])
+        assert table["r2"][name] == pytest.approx(r2_score(target, found), rel=1e-5)
+        in_mg, found_mg = 25 * (target + 1), 25 * (found + 1)
+        assert table["rmse"][name] == pytest.approx(root_mean_squared_error(in_mg, found_mg), rel=1e-5)
+        assert table["mean"][name] == pytest.approx(in_mg.mean(), rel=1e-5)
+
+
+def numbers(rows: int, seed: int) -> Examples:
+    random = torch.Generator().manual_seed(seed)
+    return Examples(torch.randn(rows, 4, generator=random), torch.rand(rows, generator=random) * 2 - 1)
+
+
+def test_classes_are_measured_with_the_share_of_the_most_common():
+    rows = Examples(torch.eye(3)[[0, 1, 2, 1]], torch.tensor([0, 1, 2, 0]))
+    site = Site(0, "a", rows, rows, rows)
+    right = {"a": {"weight": 9 * torch.eye(3), "bias": torch.zeros(3)}}
+    table = evaluate(nn.Linear(3, 3), right, Federation((site,)), "test", "classes")
+    assert table["accuracy"].tolist() == [0.75, 0.75]
+    assert table["most_common"].tolist() == [2, 2]
+    assert "positives" not in table

@@ -89,13 +89,13 @@ def test_engines_agree_on_a_recurrent_network():
 
 def test_sites_that_are_not_asked_are_not_made(monkeypatch):
     asked = []
-    honest = federation._made_site
+    honest = federation._made
 
     def counting(*args):
         asked.append(args[-2])
         return honest(*args)
 
-    monkeypatch.setattr(federation, "_made_site", counting)
+    monkeypatch.setattr(federation, "_made", counting)
     federation._federate.cache_clear()
     whole = federate(made(sites=100_000), 0)
     assert len(whole.sites) == len(whole.names) == 100_000
@@ -107,8 +107,8 @@ def test_sites_that_are_not_asked_are_not_made(monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"task": "hospital/heart"}, "partition.by: expected 'natural' with task hospital/heart"),
-        ({"partition": {}}, "partition: expected by = 'made' and a number of sites with task synthetic/tabular"),
+        ({"task": "hospital/heart"}, "partition.by: expected another than 'made' with a task that has rows of its own"),
+        ({"partition": {}}, "partition.by: expected 'made' with a task without rows of its own, got 'natural'"),
     ],
 )
 def test_a_partition_for_another_task_is_a_mistake(change: dict, message: str):
@@ -117,5 +117,5 @@ def test_a_partition_for_another_task_is_a_mistake(change: dict, message: str):
 
 
 def test_made_sites_need_a_number():
-    with pytest.raises(Mistake, match="expected sites beside by = 'made'"):
+    with pytest.raises(Mistake, match="expected sites beside by = 'made' and nothing else, sites is missing"):
         parse(made().model_dump(exclude_none=True) | {"partition": {"by": "made"}})

@@ -137,7 +137,7 @@ def test_ranks_groups_and_fairness_are_what_they_say():
         "close": list(0.799 + noise[::-1]),
         "second": list(0.7 + noise),
     })  # fmt: skip
-    table = ranking.rank(played, "auc", Split(), target=0.55).set_index("strategy")
+    table = ranking.rank(played, "auc", Split().overlap, target=0.55).set_index("strategy")
     assert list(table.index) == ["best", "close", "second", "worst"]
     assert dict(table["group"]) == {"best": 1, "close": 1, "second": 2, "worst": 3}
     assert table["verdict"]["close"] == "not distinguishable"

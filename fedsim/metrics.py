@@ -1,0 +1,86 @@
+"""The figures a model is judged by, for each kind of target; the first of a kind is its headline."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.stats import rankdata
+
+from fedsim.losses import Kind
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure: its name in tables, what people call it, which way is better, and where it ends."""
+
+    name: str
+    label: str
+    better: Literal["higher", "lower"]
+    low: float
+    high: float
+
+
+AUC = Metric("auc", "AUC", "higher", 0.0, 1.0)
+ACCURACY = Metric("accuracy", "accuracy", "higher", 0.0, 1.0)
+LOG_LOSS = Metric("log_loss", "log loss", "lower", 0.0, math.inf)
+R2 = Metric("r2", "R²", "higher", -math.inf, 1.0)
+RMSE = Metric("rmse", "RMSE", "lower", 0.0, math.inf)
+
+METRICS: Mapping[Kind, tuple[Metric, ...]] = {
+    "binary": (AUC, ACCURACY, LOG_LOSS),
+    "classes": (ACCURACY, LOG_LOSS, AUC),
+    "number": (R2, RMSE),
+}
+BY_NAME = {metric.name: metric for metrics in METRICS.values() for metric in metrics}
+
+
+def score(kind: Kind, target: np.ndarray, found: np.ndarray, scale: float = 1.0) -> dict[str, float | None]:
+    """Return {name: figure} of some rows; a figure that can't be computed is None.
+
+    Args:
+        kind: What the targets are.
+        target: 0 or 1, class numbers, or numbers; (rows,).
+        found: Probabilities of a 1, (rows,); of each class, (rows, classes); or the numbers that were said, (rows,).
+        scale: How much of the outcome's unit one unit of a number is.
+    """
+    if not len(target) or not np.isfinite(found).all():
+        return {metric.name: None for metric in METRICS[kind]}
+    if kind == "number":
+        return {"r2": r2(target, found), "rmse": scale * float(np.sqrt(np.mean((target - found) ** 2)))}
+    if kind == "binary":
+        likelihood = np.where(target == 1, found, 1 - found)
+        guess, area = found >= 0.5, auc(target, found)
+    else:
+        likelihood = found[np.arange(len(target)), target]
+        guess, area = found.argmax(1), auc_of_classes(target, found)
+    figures = {
+        "auc": area,
+        "accuracy": float((guess == target).mean()),
+        "log_loss": float(-np.log(np.maximum(likelihood, 1e-15)).mean()),
+    }
+    return {metric.name: figures[metric.name] for metric in METRICS[kind]}
+
+
+def auc(target: np.ndarray, probability: np.ndarray) -> float | None:
+    """Return the Mann-Whitney statistic: how often a positive row is ranked above a negative one, ties half."""
+    positives = int(target.sum())
+    pairs = positives * (len(target) - positives)
+    if not pairs:
+        return None
+    ranks = rankdata(probability)
+    return float((ranks[target == 1].sum() - positives * (positives + 1) / 2) / pairs)
+
+
+def auc_of_classes(target: np.ndarray, probability: np.ndarray) -> float | None:
+    """Return the mean AUC of each class against the rest, of the classes that occur."""
+    each = [auc((target == number).astype(float), probability[:, number]) for number in range(probability.shape[1])]
+    known = [area for area in each if area is not None]
+    return float(np.mean(known)) if known else None
+
+
+def r2(target: np.ndarray, said: np.ndarray) -> float | None:
+    """Return the share of the variance of these rows' targets that is explained; None where they are all equal."""
+    spread = float(((target - target.mean()) ** 2).sum())
+    return 1 - float(((target - said) ** 2).sum()) / spread if spread > 1e-12 * max(1, len(target)) else None
