@@ -130,10 +130,10 @@ def _from_code(name: str) -> Any:  # noqa: ANN401  a strategy class, ours or Flo
 
 
 def _module_of_file(path: Path) -> Any:  # noqa: ANN401  a module
-    """Import a file of the user's, once."""
+    """Import a file of the user's, once, and again when it was changed."""
     if not path.is_file():
         raise Mistake(f"{path}: expected a Python file, there is none")
-    key = f"strategy of {path.resolve()}"
+    key = f"strategy {hashlib.sha256(path.read_bytes()).hexdigest()} of {path.resolve()}"
     if key not in sys.modules:
         spec = importlib.util.spec_from_file_location(key, path)
         if spec is None or spec.loader is None:

@@ -70,7 +70,7 @@ def _ranked(scores: pd.DataFrame, metric: str, overlap: float) -> list[dict[str,
     pooled = scores[scores["site"] == POOLED].pivot(index="seed", columns="strategy", values=metric).astype(float)
     order = pooled.mean().sort_values(ascending=False, kind="stable").index
     groups = _groups(pooled, list(order), overlap)
-    inside = scores[scores["site"] != POOLED]
+    inside, ends = scores[scores["site"] != POOLED], (BY_NAME[metric].low, BY_NAME[metric].high)
     rows = []
     for strategy in order:
         own = inside[inside["strategy"] == strategy].pivot(index="seed", columns="site", values=metric).astype(float)
@@ -79,7 +79,7 @@ def _ranked(scores: pd.DataFrame, metric: str, overlap: float) -> list[dict[str,
         rows.append({
             "strategy": strategy,
             "group": groups[strategy],
-            **dict(zip(("mean", "low", "high"), np.clip((mean, low, high), BY_NAME[metric].low, BY_NAME[metric].high), strict=True)),
+            **dict(zip(("mean", "low", "high"), np.clip((mean, low, high), *ends), strict=True)),
             **dict(zip(("difference", "difference_low", "difference_high"), away, strict=True)),
             "verdict": verdict(*away[1:]),
             "worst": float(own.min(axis=1).mean()),

@@ -1,18 +1,23 @@
 """Strategies with a client half: against naive loops over the four hospitals, and on every engine."""
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
+from flwr.app import Context, RecordDict
+from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from torch import nn
 
+import clients.app
 from fedsim import catalog
 from fedsim.arms import GLOBAL, Job, check_strategy, noise_for, passes_of, run_job
 from fedsim.federation import federate
 from fedsim.local_rule import Part
-from fedsim.mistakes import Mistake
+from fedsim.mistakes import Mistake, RunFailed
 from fedsim.private_layers import PrivateLayers
+from fedsim.records import keep, kept_in
 from fedsim.training import layers_of
 
 LR, ROUNDS, STEPS = 0.5, 3, 3
@@ -200,6 +205,13 @@ def test_ditto_pays_for_its_second_training(scenario):
     assert found.ledger.epsilon("cleveland") <= ditto.privacy.epsilon
 
 
+@pytest.mark.parametrize("name", ["qfedavg", "afl"])
+def test_a_site_does_not_send_its_loss_under_privacy(scenario, name: str):
+    """Nor is it asked by a server that checks nothing."""
+    with pytest.raises(RunFailed, match="PermissionError"):
+        run_job(scenario(f"strategy.name={name}"), Job("federated", True, 0), lambda: None)
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -214,6 +226,87 @@ def test_ditto_pays_for_its_second_training(scenario):
 def test_what_a_strategy_can_not_do_is_said_before_anything_is_run(scenario, overrides, message):
     with pytest.raises(Mistake, match=message):
         check_strategy(scenario(*overrides), 4, nn.Linear(30, 1))
+
+
+def rules(name: str) -> list:
+    strategy = catalog.load("strategies", name)()
+    return [strategy.local_rule(), *([strategy.second_rule()] if hasattr(strategy, "second_rule") else [])]
+
+
+@pytest.mark.parametrize("name", WITH_CLIENT_HALF)
+def test_every_rule_keeps_its_contract(name: str):
+    """It is frozen, leaves what it gets alone, corrects element by element, and keeps and sends whole vectors."""
+    parts = layers_of(nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2)))
+    random = torch.Generator().manual_seed(0)
+    centers, ends, gradients = torch.randn(3, 5, 34, generator=random)  # each (sites, params)
+    for rule in rules(name):
+        assert rule.__dataclass_params__.frozen
+        kept: list[dict[str, torch.Tensor]] = [{} for _ in centers]
+        for _ in range(2):
+            before = [tensor.clone() for tensor in (centers, ends, gradients)]
+            begun = [rule.begin(center, own, parts) for center, own in zip(centers, kept, strict=True)]
+            memory = {key: torch.stack([own[key] for _, own in begun]) for key in begun[0][1]}  # (sites, params)
+            for step in range(2):
+                together = rule.correct(gradients, ends, memory, step)
+                for site in range(5):
+                    alone = rule.correct(gradients[site], ends[site], begun[site][1], step)
+                    assert torch.equal(together[site], alone)
+                    a_part = {key: value[:7] for key, value in begun[site][1].items()}
+                    assert torch.equal(rule.correct(gradients[site, :7], ends[site, :7], a_part, step), alone[:7])
+            finished = [rule.finish(end, own, 2) for end, (_, own) in zip(ends, begun, strict=True)]
+            assert all(sent.shape == (34,) and sent.isfinite().all() for sent, _ in finished)
+            kept = [own for _, own in finished]
+            assert all(value.shape == (34,) for own in kept for value in own.values())
+            assert all(torch.equal(*pair) for pair in zip(before, (centers, ends, gradients), strict=True))
+
+
+@pytest.mark.parametrize("private", [False, True])
+@pytest.mark.parametrize("name", ["fedbn", "fedper", "fedrep"])
+def test_private_layers_of_a_deeper_model_agree_on_both_engines(scenario, monkeypatch, name: str, private: bool):
+    heart = catalog.load("tasks", "hospital/heart")
+
+    def deeper(inputs: int) -> nn.Module:
+        return nn.Sequential(nn.Linear(inputs, 5), nn.LayerNorm(5), nn.Linear(5, 1))
+
+    load = catalog.load
+    task = dataclasses.replace(heart, model=deeper)
+    monkeypatch.setattr(catalog, "load", lambda kind, what: task if kind == "tasks" else load(kind, what))
+    changed = [f"strategy.name={name}", "title=A deeper model"]  # a title of its own: settings are kept by scenario
+    one = trained(scenario, *changed, private=private)
+    other = trained(scenario, *changed, private=private, engine="cohort")
+    own = {"fedbn": slice(155, 165), "fedper": slice(165, 171), "fedrep": slice(165, 171)}[name]
+    for site, model in one.items():
+        np.testing.assert_allclose(other[site], model, rtol=1e-4, atol=1e-6)
+        same(np.delete(model, own), np.delete(one[GLOBAL], own))
+    assert not np.allclose(one["cleveland"][own], one["hungarian"][own])
+
+
+def test_dittos_second_training_has_batches_and_noise_of_its_own(scenario, monkeypatch):
+    seen = []
+    work = clients.app.SiteApp._work
+
+    def spy(self, *args, **kwargs):
+        seen.append(work(self, *args, **kwargs))
+        return seen[-1]
+
+    monkeypatch.setattr(clients.app.SiteApp, "_work", spy)
+    trained(scenario, "strategy.name=ditto", private=True)
+    keys = [stream.key for one in seen for stream in (one.streams.batches, one.streams.noise)]
+    assert len(seen) == 2 * 4 * ROUNDS
+    assert len(set(keys)) == len(keys)
+
+
+def test_what_a_site_keeps_survives_flowers_encoding(scenario):
+    """A SuperNode stores a site's state between rounds as bytes."""
+    context = Context(run_id=1, node_id=2, node_config={}, state=RecordDict(), run_config={})
+    kept = {"own": torch.randn(7), "personal": torch.randn(7)}
+    keep(context, kept)
+    context.state = recorddict_from_proto(recorddict_to_proto(context.state))
+    for name, value in kept_in(context).items():
+        assert torch.equal(value, kept[name])
+    assert set(kept_in(context)) == set(kept)
+    keep(context, {"own": torch.zeros(7)})
+    assert list(kept_in(context)) == ["own"]
 
 
 def test_layers_are_told_apart_by_kind_and_place():

@@ -80,6 +80,22 @@ def test_what_has_run_is_not_run_again_and_what_changed_is(tmp_path: Path, monke
     assert ran == [0, 1, 2, 0, 0, 1]
 
 
+def test_a_changed_file_is_another_strategy(tmp_path: Path):
+    """It is imported and trained anew, in the same process too."""
+    path, found = tmp_path / "mine.py", []
+    for factor in (0.0, 1.0, 0.0):
+        path.write_text(
+            "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Mine:\n"
+            "    def aggregate(self, center, updates, weights, state):\n"
+            f"        return center + {factor} * (updates.mean(0) - center), state\n"
+        )
+        played = play(cells(Axes(["hospital-heart"], [str(path)], changes=QUICK, seeds=1)), tmp_path / "cache")
+        found.append(played.scores[played.scores["site"] == POOLED]["log_loss"].iloc[0])
+    assert found[0] == found[2] == pytest.approx(np.log(2))
+    assert found[1] < 0.65
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
 def test_a_cached_training_is_that_of_a_run(tmp_path: Path):
     """The same figures as fedsim run gives for the arm."""
     import fedsim
