@@ -104,8 +104,11 @@ def cells(axes: Axes) -> list[Cell]:
             f"seeds={axes.seeds}",
             'arms=["federated"]',
         ]
-        place = {"scenario": name, "attack": attack, "epsilon": epsilon, **dict(settings), "strategy": strategy}
-        found.append(Cell(place, settled(read(name, overrides))))
+        scenario = settled(read(name, overrides))
+        attacked = f"{scenario.attack.name} (own)" if attack == OWN and scenario.attack.name != NONE else attack
+        attacked = NONE if attacked == OWN else attacked
+        place = {"scenario": name, "attack": attacked, "epsilon": epsilon, **dict(settings), "strategy": strategy}
+        found.append(Cell(place, scenario))
     return found
 
 

@@ -54,7 +54,7 @@ def _against(ranked: pd.DataFrame, axis: str, others: list[str], metric: str) ->
     for panel, (place, table) in zip(grid, panels, strict=False):
         for number, strategy in enumerate(strategies):
             own = table[table["strategy"] == strategy].set_index(axis).reindex(values)
-            _line(panel, own, number, len(strategies), strategy)
+            _line(panel, own, (number, len(strategies)), strategy, joined=_is_scale(values))
         panel.set_xticks(range(len(values)), values)
         panel.set_xlabel(axis)
         panel.set_title(", ".join(f"{name} {value}" for name, value in zip(others, place, strict=True)))
@@ -62,12 +62,23 @@ def _against(ranked: pd.DataFrame, axis: str, others: list[str], metric: str) ->
         panel.set_visible(False)
     grid[0].set_ylabel(f"test {metric}, mean and 95 % interval")
     handles, labels = grid[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(5, len(labels)), frameon=False)
+    columns = max(1, int(11 * figure.get_figwidth() / (6 + max(map(len, labels)))))
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)), frameon=False)
     return _png(figure)
 
 
-def _line(panel: Axes, own: pd.DataFrame, number: int, count: int, label: str) -> None:
-    places = np.arange(len(own)) + (0.3 * (number / max(1, count - 1) - 0.5) if count > 1 else 0.0)
+def _is_scale(values: Sequence[str]) -> bool:
+    """Whether an axis' values are numbers, between which a line says something; ``none`` may be one of them."""
+    try:
+        return len([float(value) for value in values if value != "none"]) > 1
+    except ValueError:
+        return False
+
+
+def _line(panel: Axes, own: pd.DataFrame, which: tuple[int, int], label: str, joined: bool) -> None:
+    """Draw one strategy, the ``which`` of how many: side by side, so that intervals don't hide each other."""
+    number, count = which
+    places = np.arange(len(own)) + ((0.3 if joined else 0.6) * (number / max(1, count - 1) - 0.5) if count > 1 else 0.0)
     mean, low, high = (own[name].to_numpy(dtype=float) for name in ("mean", "low", "high"))
     reach = np.nan_to_num(np.stack([mean - low, high - mean]))
     panel.errorbar(
@@ -77,7 +88,7 @@ def _line(panel: Axes, own: pd.DataFrame, number: int, count: int, label: str) -
         label=label,
         color=_COLOURS[number % len(_COLOURS)],
         marker=_MARKERS[number % len(_MARKERS)],
-        linestyle="-" if number < len(_COLOURS) else "--",
+        linestyle=("-" if number < len(_COLOURS) else "--") if joined else "none",
         linewidth=1.2,
         elinewidth=0.9,
         markersize=5,

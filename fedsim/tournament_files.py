@@ -70,11 +70,7 @@ def table(ranked: pd.DataFrame, axes: Sequence[str], metric: str) -> Table:
 
 def lines(played: Played, ranked: pd.DataFrame, axes: Sequence[str], seeds: int) -> Iterator[str]:
     """Yield what else is to be known: what the figures are, what was alike for all, and what could not be run."""
-    alike = [
-        f"{name} {ranked[name].iloc[0]}"
-        for name in axes
-        if name != "strategy" and ranked[name].nunique() == 1 and ranked[name].iloc[0] != "own"
-    ]
+    alike = [f"{name} {ranked[name].iloc[0]}" for name in axes if name != "strategy" and ranked[name].nunique() == 1]
     if alike:
         yield f"All: {', '.join(alike)}."
     yield (
@@ -85,7 +81,7 @@ def lines(played: Played, ranked: pd.DataFrame, axes: Sequence[str], seeds: int)
     )
     yield "Epsilon is that of one training; choosing a strategy by these figures is not charged."
     for row in played.refused.to_dict("records"):
-        place = ", ".join(str(row[name]) for name in axes if row[name] not in ("none", "own"))
+        place = ", ".join(str(row[name]) for name in axes if row[name] != "none")
         yield f"No figures: {place}: {row['reason']}"
 
 

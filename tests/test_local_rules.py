@@ -13,12 +13,16 @@ from torch import nn
 import clients.app
 from fedsim import catalog
 from fedsim.arms import GLOBAL, Job, check_strategy, noise_for, passes_of, run_job
+from fedsim.engines import cohort, serial
 from fedsim.federation import federate
-from fedsim.local_rule import Part
+from fedsim.local_rule import Part, Plain
 from fedsim.mistakes import Mistake, RunFailed
 from fedsim.private_layers import PrivateLayers
 from fedsim.records import keep, kept_in
-from fedsim.training import layers_of
+from fedsim.scenario import Optimizer
+from fedsim.training import Plan, layers_of
+from strategies.fedprox import Proximal
+from tests.conftest import examples, streams, work
 
 LR, ROUNDS, STEPS = 0.5, 3, 3
 BATCH = {"cleveland": 90, "hungarian": 90, "switzerland": 36, "va_long_beach": 60}
@@ -283,10 +287,10 @@ def test_private_layers_of_a_deeper_model_agree_on_both_engines(scenario, monkey
 
 def test_dittos_second_training_has_batches_and_noise_of_its_own(scenario, monkeypatch):
     seen = []
-    work = clients.app.SiteApp._work
+    whole = clients.app.SiteApp._work
 
     def spy(self, *args, **kwargs):
-        seen.append(work(self, *args, **kwargs))
+        seen.append(whole(self, *args, **kwargs))
         return seen[-1]
 
     monkeypatch.setattr(clients.app.SiteApp, "_work", spy)
@@ -294,6 +298,18 @@ def test_dittos_second_training_has_batches_and_noise_of_its_own(scenario, monke
     keys = [stream.key for one in seen for stream in (one.streams.batches, one.streams.noise)]
     assert len(seen) == 2 * 4 * ROUNDS
     assert len(set(keys)) == len(keys)
+
+
+def test_sites_with_different_rules_are_not_put_into_one_stack():
+    model, todo = nn.Linear(4, 1), Plan(2, 1.0, 10.0, Optimizer(), noise=None)
+    kinds = [(Proximal(5.0), {"center": torch.ones(5)}), (Plain(), {})] * 2
+    works = []
+    for site, (rule, memory) in enumerate(kinds):
+        one = work(model, examples(10, seed=site), todo, streams(0, "a", f"site{site}", 1))
+        works.append(dataclasses.replace(one, rule=rule, memory=memory))
+    together = cohort.train_all(works)
+    for one, other in zip(together, serial.train_all([one.again() for one in works]), strict=True):
+        torch.testing.assert_close(one.parameters, other.parameters, rtol=1e-4, atol=1e-6)
 
 
 def test_what_a_site_keeps_survives_flowers_encoding(scenario):

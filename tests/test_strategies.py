@@ -26,7 +26,7 @@ from strategies.fedavgm import FedAvgM
 from strategies.fedexp import FedExP
 from strategies.fedyogi import FedYogi
 from strategies.geometric_median import GeometricMedian
-from strategies.krum import Krum, squared_distances
+from strategies.krum import Krum, scores, squared_distances
 from strategies.median import Median
 from strategies.multi_krum import MultiKrum
 from strategies.norm_bound import NormBound
@@ -284,6 +284,19 @@ def test_bulyan_is_its_definition(n: int, f: int):
         middle = np.median(column)
         expected.append(np.mean(sorted(column, key=lambda value: abs(value - middle))[: n - 4 * f]))
     np.testing.assert_allclose(Bench(Bulyan(f)).new(given).numpy(), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("n", "f"), [(5, 1), (9, 2), (9, 3), (12, 0)])
+def test_krums_scores_are_its_definition(n: int, f: int):
+    """Naive: each update's sum of squared distances to its n - f - 2 nearest others."""
+    given = Round.made(n)
+    rows = given.updates.double()
+    naive = [sum(sorted(float(((a - b) ** 2).sum()) for j, b in enumerate(rows) if j != i)[: n - f - 2])
+             for i, a in enumerate(rows)]  # fmt: skip
+    torch.testing.assert_close(scores(squared_distances(rows), f), torch.tensor(naive, dtype=torch.float64))
+    assert torch.equal(Bench(Krum(f)).new(given), given.updates[int(np.argmin(naive))])
+    several = Bench(MultiKrum(f, m=3)).new(given)
+    torch.testing.assert_close(several, given.updates[np.argsort(naive)[:3].copy()].mean(0))
 
 
 def test_squared_distances_are_the_naive_ones_over_blocks_of_columns():

@@ -164,6 +164,7 @@ def test_ranks_groups_and_fairness_are_what_they_say():
     assert table["spread"]["best"] == pytest.approx(0.1)
     assert table["rounds"]["best"] == 3  # 0.8 * 3 / 4 = 0.6
     assert np.isnan(table["rounds"]["worst"])
+    assert set(table["megabytes"]) == {1.5}
     assert (table["reached"]["best"], table["reached"]["worst"]) == (1.0, 0.0)
 
 
@@ -219,8 +220,8 @@ def test_the_tutorial_goes_from_an_empty_file_to_a_table_in_two_commands(fedsim,
     assert "keeps all of what every strategy must keep" in out
     code, out, err = fedsim(*compare.split(), "--set", "training.rounds=3")
     assert (code, err) == (0, "")
-    assert re.search(r"own +my_strategy.py:factor=0.5 +1 ", out)
-    assert re.search(r"own +fedavg +\d ", out)
+    assert re.search(r"sign-flip \(own\) +my_strategy.py:factor=0.5 +1 ", out)
+    assert re.search(r"sign-flip \(own\) +fedavg +\d ", out)
 
 
 def test_check_says_what_a_strategy_breaks(fedsim, tmp_path: Path):
