@@ -5,19 +5,42 @@ training is to be private. Which site this is, the node config says: ``partition
 noisy model, what was done to make it, and a public weight; nothing else.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
+import torch
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from torch import Tensor, nn
+from torch.func import functional_call
 
+from fedsim.choice import asked_of, rule_of, strategy_of
 from fedsim.evaluation import evaluate as measure
-from fedsim.federation import Federation, federate
+from fedsim.federation import Federation, Site, federate
 from fedsim.loading import task_of
+from fedsim.local_rule import LocalRule, Parts
 from fedsim.losses import RowLosses
 from fedsim.metrics import METRICS as MEASURES
-from fedsim.records import ARRAYS, CONFIG, MECHANISM, METRICS, ROUND, WEIGHT, Flat, Layout, flatten, from_mechanism
+from fedsim.misbehaviour import attack_of, attackers_of, slow_of
+from fedsim.randomness import stream
+from fedsim.records import (
+    ARRAYS,
+    CONFIG,
+    MECHANISM,
+    METRICS,
+    REPORTED,
+    ROUND,
+    TOLD,
+    WEIGHT,
+    Flat,
+    Layout,
+    flatten,
+    from_mechanism,
+    keep,
+    kept_in,
+    to_state,
+)
 from fedsim.scenario import Scenario
 from fedsim.training import (
     Done,
@@ -26,12 +49,34 @@ from fedsim.training import (
     best_device,
     check_rows_are_alone,
     expected_batch,
+    layers_of,
     losses_of,
     new_model,
     parts_of,
     plan,
+    some_rows,
 )
 from fedsim.training import train as train_site
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """What all sites of a run have in common."""
+
+    scenario: Scenario
+    federation: Federation
+    model: nn.Module
+    layout: Layout
+    parts: Parts
+    losses: RowLosses
+    device: str
+    rule: LocalRule
+    second_rule: LocalRule | None
+    reports: tuple[str, ...]
+    attack: Any
+    attackers: frozenset[int]
+    slow: frozenset[int]
+    classes: int
 
 
 class SiteApp(ClientApp):
@@ -48,25 +93,63 @@ class SiteApp(ClientApp):
         noise = float(config["noise-multiplier"]) if "noise-multiplier" in config else None
         if setting.scenario.private and noise is None:
             raise PermissionError("the scenario promises privacy, and no noise was asked for")
-        site = setting.federation.sites[int(context.node_config["partition-id"])]
-        round_number = int(message.content[CONFIG][ROUND])  # type: ignore[arg-type]
-        return Work(
-            model=setting.model,
-            start=_start(message, setting),
-            examples=site.train,
-            plan=plan(setting.scenario, expected_batch(setting.scenario, site.name), noise),
-            streams=Streams.of(setting.scenario, int(config["seed"]), str(config["arm"]), site.name, round_number),
-            losses=setting.losses,
-        )
+        if noise is not None and "loss" in setting.reports:
+            raise PermissionError("the strategy asks for losses, and they would leave without noise")
+        number = int(context.node_config["partition-id"])
+        return self._work(message, context, setting, setting.federation.sites[number], setting.rule, noise)
 
-    def answer(self, message: Message, work: Work, done: Done) -> Message:
-        """Return the reply that sends the trained model back."""
+    def answer(self, message: Message, context: Context, work: Work, done: Done) -> Message:
+        """Return the reply that sends the trained model back, and keep what the local rule keeps."""
+        setting = _setting(str(context.run_config["scenario"]), int(context.run_config["seed"]))
+        sent, kept = work.rule.finish(done.parameters, work.memory, work.plan.steps)
         content = RecordDict()
-        content[ARRAYS] = Flat(done.parameters, Layout.of(work.model))
-        content[METRICS] = _weight(work.plan.expected_batch).copy()
-        if done.mechanism:
-            content[MECHANISM] = from_mechanism(done.mechanism)
+        content[ARRAYS] = Flat(sent, Layout.of(work.model))
+        content[METRICS] = metrics = _weight(work.plan.expected_batch).copy()
+        if "steps" in setting.reports:
+            metrics[REPORTED["steps"]] = work.plan.steps
+        if "loss" in setting.reports:
+            metrics[REPORTED["loss"]] = _mean_loss(work)
+        mechanism = done.mechanism
+        if setting.second_rule:
+            site = setting.federation.sites[int(context.node_config["partition-id"])]
+            noise = work.plan.noise.multiplier if work.plan.noise else None
+            beside = self._work(message, context, setting, site, setting.second_rule, noise, beside=True)
+            own = train_site(beside)
+            kept |= beside.rule.finish(own.parameters, beside.memory, beside.plan.steps)[1]
+            if mechanism and own.mechanism:
+                mechanism = replace(mechanism, steps=mechanism.steps + own.mechanism.steps)
+        if mechanism:
+            content[MECHANISM] = from_mechanism(mechanism)
+        keep(context, kept)
         return Message(content, reply_to=message)
+
+    def _work(
+        self,
+        message: Message,
+        context: Context,
+        setting: _Setting,
+        site: Site,
+        rule: LocalRule,
+        noise: float | None,
+        beside: bool = False,
+    ) -> Work:
+        """Return a site's task; one beside the other has batches and noise of its own."""
+        seed, arm = int(context.run_config["seed"]), str(context.run_config["arm"])
+        number = int(message.content[CONFIG][ROUND])  # type: ignore[arg-type]
+        told = message.content.array_records.get(TOLD)
+        known = kept_in(context) | (
+            {name: one.to(setting.device) for name, one in to_state(told).items()} if told else {}
+        )
+        start, memory = rule.begin(_start(message, setting), known, setting.parts)
+        todo = plan(setting.scenario, expected_batch(setting.scenario, site.name), noise)
+        if site.number in setting.slow:
+            todo = replace(todo, steps=min(todo.steps, setting.scenario.faults.straggler_steps))
+        rows = site.train
+        if site.number in setting.attackers and hasattr(setting.attack, "poison"):
+            rows = setting.attack.poison(rows, setting.classes, stream(seed, "poison", site.name))
+        name = f"{site.name}, beside" if beside else site.name
+        streams = Streams.of(setting.scenario, seed, arm, name, number)
+        return Work(setting.model, start, rows, todo, streams, setting.losses, rule, memory)
 
 
 app = SiteApp()
@@ -76,7 +159,7 @@ app = SiteApp()
 def train(message: Message, context: Context) -> Message:
     """Train the model that came and send it back."""
     work = app.prepare(message, context)
-    return app.answer(message, work, train_site(work))
+    return app.answer(message, context, work, train_site(work))
 
 
 @app.evaluate()
@@ -100,16 +183,13 @@ def evaluate(message: Message, context: Context) -> Message:
     return Message(RecordDict({METRICS: metrics}), reply_to=message)
 
 
-@dataclass(frozen=True)
-class _Setting:
-    """What all sites of a run have in common."""
-
-    scenario: Scenario
-    federation: Federation
-    model: nn.Module
-    layout: Layout
-    losses: RowLosses
-    device: str
+def _mean_loss(work: Work) -> float:
+    """Return the mean loss of the model that came on the site's training rows; 0 if it has none."""
+    if not len(work.examples):
+        return 0.0
+    with torch.no_grad():
+        outputs = functional_call(work.model, parts_of(work.model, work.start), (work.examples.inputs,))
+        return float(work.losses(outputs, work.examples.target).mean())
 
 
 @lru_cache(maxsize=4)
@@ -120,7 +200,25 @@ def _setting(text: str, seed: int) -> _Setting:
     model = new_model(scenario, federation.sites[0], seed, device)
     if scenario.private:
         check_rows_are_alone(model, federation.sites[0].train)
-    return _Setting(scenario, federation, model, Layout.of(model), losses_of(scenario), device)
+    strategy, sites = strategy_of(scenario, len(federation.sites)), federation.sites
+    with torch.no_grad():
+        outputs = model(some_rows(sites[0].train))  # (4, outputs)
+    return _Setting(
+        scenario=scenario,
+        federation=federation,
+        model=model,
+        layout=Layout.of(model),
+        parts=layers_of(model),
+        losses=losses_of(scenario),
+        device=device,
+        rule=rule_of(strategy),
+        second_rule=strategy.second_rule() if hasattr(strategy, "second_rule") else None,
+        reports=asked_of(strategy),
+        attack=attack_of(scenario),
+        attackers=attackers_of(scenario, seed, federation.names),
+        slow=slow_of(scenario, seed, len(sites)),
+        classes=max(2, outputs.shape[1]),
+    )
 
 
 def _start(message: Message, setting: _Setting) -> Tensor:

@@ -31,6 +31,36 @@ def maker(name: str, rows: int, classes: int, *shape: int) -> Callable[[int], tu
     return make
 
 
+def skewed_rows(site: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return 100 rows of 30 numbers of two of ten classes, which two depends on the site."""
+    random = stream(0, "rows", "skewed", site)
+    target = np.array([site % 10, (3 * site + 1) % 10])[random.integers(2, size=100)]
+    return _centers(10)[target] + 1.5 * random.standard_normal((100, 30), np.float32), target
+
+
+def noisy_rows(site: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return 100 rows of 30 numbers of two classes that overlap."""
+    random = stream(0, "rows", "noisy", site)
+    target = random.integers(2, size=100)
+    return _centers(2)[target] + 3.0 * random.standard_normal((100, 30), np.float32), target
+
+
+def odd_rows(site: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the noisy rows; at site 0 the classes have each other's names."""
+    rows, target = noisy_rows(site)
+    return rows, 1 - target if site == 0 else target
+
+
+@cache
+def _centers(classes: int) -> np.ndarray:
+    return stream(0, "centers", classes).standard_normal((classes, 30), np.float32)
+
+
+def mlp_of_ten(inputs: int) -> nn.Module:
+    """Return a network of one hidden layer of 64, for ten classes."""
+    return nn.Sequential(nn.Linear(inputs, 64), nn.ReLU(), nn.Linear(64, 10))
+
+
 def mlp(inputs: int) -> nn.Module:
     """Return a network of two hidden layers of 64, for two classes."""
     return nn.Sequential(nn.Linear(inputs, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2))
@@ -73,6 +103,36 @@ tabular = Task(
     columns=(),
     model=mlp,
     make=maker("tabular", 320, 2, 30),
+    kind="classes",
+)
+
+skewed = Task(
+    title="Ten classes of 30 numbers, 100 rows of two classes a site, made-up sites",
+    outcome="the class",
+    source=SOURCE,
+    columns=(),
+    model=mlp_of_ten,
+    make=skewed_rows,
+    kind="classes",
+)
+
+noisy = Task(
+    title="Two classes of 30 numbers that overlap, 100 rows a site, made-up sites",
+    outcome="the class",
+    source=SOURCE,
+    columns=(),
+    model=mlp,
+    make=noisy_rows,
+    kind="classes",
+)
+
+odd = Task(
+    title="Two classes of 30 numbers that overlap, which one site names the other way round, made-up sites",
+    outcome="the class",
+    source=SOURCE,
+    columns=(),
+    model=mlp,
+    make=odd_rows,
     kind="classes",
 )
 

@@ -8,8 +8,20 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
 from fedsim.mistakes import Mistake
-from fedsim.records import ARRAYS, CONFIG, METRICS, ROUND, WEIGHT, flatten, stacked, unflatten
-from fedsim.strategy import State, Strategy
+from fedsim.records import (
+    ARRAYS,
+    CONFIG,
+    METRICS,
+    REPORTED,
+    ROUND,
+    TOLD,
+    WEIGHT,
+    flatten,
+    from_state,
+    stacked,
+    unflatten,
+)
+from fedsim.strategy import State, Strategy, reports_of
 
 
 class Adapter(FlowerStrategy):
@@ -47,6 +59,9 @@ class Adapter(FlowerStrategy):
         self._sent = arrays
         self._asked = self.schedule(server_round) if self.schedule else sorted(grid.get_node_ids())
         content = RecordDict({ARRAYS: arrays, CONFIG: ConfigRecord({**config, ROUND: server_round})})
+        told = {name: self.state[name] for name in getattr(self.math, "tells", ()) if name in self.state}
+        if told:
+            content[TOLD] = from_state(told)
         return [Message(content, dst_node_id=node, message_type=MessageType.TRAIN) for node in self._asked]
 
     def aggregate_train(
@@ -58,7 +73,12 @@ class Adapter(FlowerStrategy):
             return None, None
         updates = stacked([flatten(reply.content[ARRAYS]) for reply in usable])  # type: ignore[arg-type]  (sites, params)
         sent = flatten(self._sent)
-        center, self.state = self.math.aggregate(sent, updates, self._shares(usable), self.state)
+        reports = {name: self._reported(name, usable) for name in reports_of(self.math)}
+        more = (reports,) if reports else ()
+        try:
+            center, self.state = self.math.aggregate(sent, updates, self._shares(usable), self.state, *more)
+        except ValueError as error:  # a condition on the data that the strategy checks
+            raise Mistake(f"strategy {type(self.math).__name__}, round {server_round}: {error}") from error
         if not isinstance(center, torch.Tensor) or center.shape != sent.shape or not center.isfinite().all():
             got = f"{tuple(center.shape)}" if isinstance(center, torch.Tensor) else type(center).__name__
             raise Mistake(
@@ -78,6 +98,17 @@ class Adapter(FlowerStrategy):
 
     def summary(self) -> None:
         """Log nothing; the run directory says what ran."""
+
+    def _reported(self, name: str, replies: list[Message]) -> torch.Tensor:
+        """Return what each reply says of something, (sites,)."""
+        missing = [reply.metadata.src_node_id for reply in replies if REPORTED[name] not in reply.content[METRICS]]
+        if missing:
+            raise Mistake(
+                f"strategy {type(self.math).__name__}: expected {REPORTED[name]!r} in every reply, "
+                f"got none from node {missing[0]}"
+            )
+        values = [float(reply.content[METRICS][REPORTED[name]]) for reply in replies]  # type: ignore[arg-type]
+        return torch.tensor(values, device=flatten(self._sent).device)
 
     def _shares(self, replies: list[Message]) -> torch.Tensor:
         """Return each reply's share of the round, (sites,)."""

@@ -6,29 +6,38 @@ rate with the same optimizer and, under privacy, spend the same epsilon per reco
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
-from torch import Tensor
+import torch
+from flwr.app import ArrayRecord
+from flwr.server.strategy import Strategy as OlderStrategy
+from flwr.serverapp.strategy import Strategy as FlowerStrategy
+from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
 from fedsim import catalog
 from fedsim.adapter import Adapter
-from fedsim.evaluation import evaluate
-from fedsim.federation import Site, federate
-from fedsim.grid import InProcessGrid, node_of
+from fedsim.choice import asked_of, rule_of, strategy_of
+from fedsim.evaluation import evaluate, predict, said
+from fedsim.federation import Examples, Site, federate
+from fedsim.grid import FIRST_NODE, InProcessGrid, node_of
+from fedsim.hosted import Hosted
 from fedsim.loading import task_of
+from fedsim.local_rule import Personal
 from fedsim.metrics import METRICS
+from fedsim.misbehaviour import attack_of, misbehaving, triggered
 from fedsim.mistakes import Mistake
 from fedsim.privacy.accounting import Segment, noise_multiplier
 from fedsim.privacy.ledger import Ledger, Mechanism
-from fedsim.records import Flat, Layout, flatten
+from fedsim.records import Flat, Layout, flatten, kept_in
 from fedsim.rounds import Budget, run_rounds
 from fedsim.sampling import joined, most_rounds, share_of_sites, sites_of_round
 from fedsim.scenario import Arm, Privacy, Scenario
-from fedsim.strategy import Strategy
+from fedsim.strategy import reports_of
 from fedsim.training import (
     Plan,
     Streams,
@@ -36,6 +45,7 @@ from fedsim.training import (
     best_device,
     check_expected_batches,
     expected_batch,
+    layers_of,
     losses_of,
     new_model,
     parts_of,
@@ -93,7 +103,8 @@ def noise_for(scenario: Scenario, seed: int, arm: Arm) -> float:
     privacy = scenario.privacy
     share = share_of_sites(scenario, _names(scenario, seed)) if arm == "centralized" else 1.0
     rounds = scenario.training.rounds if arm == "centralized" else _most_rounds(scenario, seed)
-    rate, steps = scenario.training.sampling_rate * share, rounds * scenario.training.local_steps
+    steps = rounds * scenario.training.local_steps * (passes_of(scenario) if arm == "federated" else 1)
+    rate = scenario.training.sampling_rate * share
     if privacy.noise_multiplier is not None:
         Segment(rate, privacy.noise_multiplier, steps)  # raises a Mistake if it can't be accounted
         return privacy.noise_multiplier
@@ -106,27 +117,39 @@ def _names(scenario: Scenario, seed: int) -> Sequence[str]:
     return federate(scenario, seed, best_device(scenario.device)).names
 
 
+def passes_of(scenario: Scenario) -> int:
+    """Return how often a site trains in a round: twice where the strategy has a second rule."""
+    return 1 + hasattr(strategy_of(scenario), "second_rule")
+
+
 def _most_rounds(scenario: Scenario, seed: int) -> int:
     return most_rounds(scenario, seed, _names(scenario, seed))
 
 
-def strategy_of(scenario: Scenario) -> Strategy:
-    """Make the scenario's strategy with its hyperparameters.
+def check_strategy(scenario: Scenario, sites: int, model: nn.Module) -> None:
+    """Find out before anything is run what the strategy can't do here.
 
     Raises:
-        Mistake: The strategy has no such hyperparameter, or refuses a value.
+        Mistake: It wants losses under privacy, can't divide the model, or can't aggregate as many updates as are asked
+            for.
     """
-    chosen, given = scenario.strategy, scenario.strategy.model_extra or {}
-    kind = catalog.load("strategies", chosen.name)
-    known = [field.name for field in fields(kind)]
-    for key in given:
-        if key not in known:
-            hint = catalog.nearest(key, known) if known else "; it has no hyperparameters"
-            raise Mistake(f"strategy.{key}: {chosen.name} has no such hyperparameter{hint}")
+    strategy = strategy_of(scenario, sites)
+    if scenario.private and "loss" in asked_of(strategy):
+        raise Mistake(
+            f"strategy.name: expected one that does without losses under privacy, got {scenario.strategy.name}: "
+            "they are computed from rows without noise"
+        )
+    start = parameters_to_vector(model.parameters()).detach()
     try:
-        return kind(**given)
-    except (TypeError, ValueError) as error:
-        raise Mistake(f"strategy: {error}") from None
+        rule_of(strategy).begin(start, {}, layers_of(model))
+        if hasattr(strategy, "aggregate"):
+            asked = min(scenario.training.sites_per_round or sites, sites)
+            few = start[:8]  # what it can't do depends on how many updates there are, not on their length
+            reports = {name: torch.ones(asked) for name in reports_of(strategy)}
+            more = (reports,) if reports else ()
+            strategy.aggregate(few, few.expand(asked, -1), torch.full((asked,), 1 / asked).to(few), {}, *more)
+    except ValueError as error:
+        raise Mistake(f"strategy {scenario.strategy.name}: {error}") from error
 
 
 @dataclass
@@ -183,6 +206,35 @@ class _Progress:
             self.curve.append({"round": number, **pooled[[metric.name for metric in METRICS[self.task.kind]]]})
         self.observe()
 
+    def personal(self, strategy: Any, center: Tensor, grid: InProcessGrid) -> Models:  # noqa: ANN401
+        """Return {site: its own model} of the sites that a strategy left with one."""
+        rule = getattr(strategy, "second_rule", strategy.local_rule)() if hasattr(strategy, "local_rule") else None
+        if not isinstance(rule, Personal):
+            return {}
+        kept = {node - FIRST_NODE: kept_in(context) for node, context in grid.contexts.items()}
+        return {
+            self.federation.names[site]: self.parts(rule.personal(center, own)) for site, own in kept.items() if own
+        }
+
+    def note_backdoor(self, scenario: Scenario, models: Models) -> None:
+        """Note how often a backdoor works: on test rows of other classes, with the trigger in them."""
+        target = getattr(attack_of(scenario), "target", None)
+        if target is None:
+            return
+        asked = []
+        for site in self.federation.sites:
+            others = site.test.target != target
+            inputs = triggered(scenario, site.test.inputs[others])
+            if inputs is not None and len(inputs):
+                asked.append(
+                    (site.name, models.get(site.name) or models[GLOBAL], Examples(inputs, site.test.target[others]))
+                )
+        found = [said(outputs, self.task.kind) for _, _, outputs in predict(self.model, asked)]
+        given = [(one >= 0.5) == target if one.ndim == 1 else one.argmax(1) == target for one in found]
+        if given:
+            share = np.concatenate(given).mean()
+            self.notes.append(f"the backdoor works on {share:.1%} of the test rows of other classes")
+
     def end(self, rounds: int) -> None:
         """Note it if the budget did not last."""
         wanted, limit = self.scenario.training.rounds, self.scenario.privacy.epsilon
@@ -217,6 +269,7 @@ def _federated(progress: _Progress) -> Models:
     scenario, job, names = progress.scenario, progress.job, progress.federation.names
     if not job.private:  # a site that is told of privacy does not answer without noise
         scenario = scenario.model_copy(update={"privacy": Privacy()})
+    strategy = strategy_of(scenario, len(names))
     run_config: dict[str, Any] = {"scenario": scenario.model_dump_json(), "seed": job.seed, "arm": job.arm}
     if progress.noise is not None:
         run_config["noise-multiplier"] = progress.noise
@@ -225,23 +278,37 @@ def _federated(progress: _Progress) -> Models:
         node_of(number): (name, plan(scenario, expected_batch(scenario, name), progress.noise))
         for number, name in enumerate(names)
     }
-    finished = run_rounds(
-        strategy=Adapter(
-            strategy_of(scenario),
+    passes = passes_of(scenario)
+    spent = {node: (name, replace(todo, steps=passes * todo.steps)) for node, (name, todo) in plans.items()}
+    grid = InProcessGrid(misbehaving(execute, scenario, job.seed, names), len(names), run_config)
+    if isinstance(strategy, FlowerStrategy | OlderStrategy):
+        hosted = Hosted(strategy, job.seed, len(names))
+    else:
+        hosted = Adapter(
+            strategy,
             weights={node: todo.expected_batch for node, (_, todo) in plans.items()},
             fixed_denominator=job.private,
             schedule=lambda number: [node_of(site) for site in progress.sites_of(number)],
-        ),
-        grid=InProcessGrid(execute, len(names), run_config),
+        )
+
+    def models(arrays: ArrayRecord) -> Models:
+        center = flatten(arrays).to(progress.device)
+        return {GLOBAL: progress.parts(center), **progress.personal(strategy, center, grid)}
+
+    finished = run_rounds(
+        strategy=hosted,
+        grid=grid,
         initial=Flat(progress.start, Layout.of(progress.model)),
         rounds=scenario.training.rounds,
-        budget=progress.budget(plans, _most_rounds(scenario, job.seed)),
-        observe=lambda number, arrays: progress.end_round(number, {GLOBAL: progress.parts(flatten(arrays))}),
+        budget=progress.budget(spent, _most_rounds(scenario, job.seed)),
+        observe=lambda number, arrays: progress.end_round(number, models(arrays)),
     )
     for number, rejected in finished.rejected.items():
         progress.notes += [f"round {number}: {plans[one.node][0]} was left out: {one.reason}" for one in rejected]
     progress.end(finished.rounds)
-    return {GLOBAL: progress.parts(flatten(finished.arrays))}
+    found = models(finished.arrays)
+    progress.note_backdoor(scenario, found)
+    return found
 
 
 def _centralized(progress: _Progress) -> Models:

@@ -8,6 +8,7 @@ from typing import Any
 import tomli_w
 
 from fedsim import catalog
+from fedsim.choice import hyperparameters
 from fedsim.contents import Contents, contents_of
 from fedsim.loading import named, settled, task_of
 from fedsim.mistakes import Mistake
@@ -38,7 +39,7 @@ def card(what: str) -> Card:
         return _scenario_card(read(what))
     if what in catalog.titles("tasks"):
         return _task_card(what, named(what))
-    for kind in ("strategies", "engines"):
+    for kind in ("strategies", "attacks", "engines"):
         if what in catalog.titles(kind):
             return _code_card(what, catalog.load(kind, what))
     known = [name for kind in catalog.KINDS for name in catalog.titles(kind)]
@@ -107,8 +108,8 @@ def _group_lines(contents: Contents | None) -> list[str]:
 
 
 def _code_card(name: str, thing: Any) -> Card:  # noqa: ANN401  a strategy class or an engine's module
-    about = inspect.getdoc(inspect.getmodule(thing)) or ""
-    fields = {field.name: str(field.default) for field in getattr(thing, "__dataclass_fields__", {}).values()}
+    about = inspect.getdoc(thing if name in catalog.titles("attacks") else inspect.getmodule(thing)) or ""
+    fields = hyperparameters(thing) if isinstance(thing, type) else {}
     settings = "".join(f"\n  {key} = {value}" for key, value in fields.items())
     return Card(f"{about}\n{settings}".rstrip(), {"name": name, "about": about, "hyperparameters": fields})
 

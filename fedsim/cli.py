@@ -1,4 +1,4 @@
-"""The command line: ``fedsim run``, ``resume``, ``list``, ``show`` and ``report``.
+"""The command line: ``fedsim run``, ``resume``, ``compare``, ``list``, ``show``, ``check`` and ``report``.
 
 Only what a command needs is imported, inside it: ``fedsim --help`` and ``fedsim list`` must not wait for torch.
 """
@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -20,7 +21,7 @@ from rich.table import Table
 
 from fedsim import catalog
 from fedsim.mistakes import Interrupted, Mistake, RunFailed
-from fedsim.terminal import arms_table, as_document, closing_lines, sites_table
+from fedsim.terminal import arms_table, as_document, checks_table, closing_lines, sites_table
 
 if TYPE_CHECKING:
     from fedsim.results import Run
@@ -32,9 +33,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 _FAILURE, _USAGE, _INTERRUPTED, _TERMINATED = 1, 2, 130, 143
-_SINGULAR = ("scenario", "task", "strategy", "engine", "run")
+_SINGULAR = ("scenario", "task", "strategy", "attack", "engine", "run")
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+StrategyOption = Annotated[
+    str | None, typer.Option(help="In place of the scenario's: a name, a file of your own, or package.module:Class.")
+]
 RunDirectory = Annotated[Path | None, typer.Argument(help="A run directory; the newest under runs/ if left out.")]
 
 
@@ -65,6 +69,7 @@ def run(
     changes: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value: privacy.epsilon=2.")
     ] = None,
+    strategy: StrategyOption = None,
     seeds: Annotated[int | None, typer.Option(help="How many seeds.")] = None,
     seed: Annotated[int | None, typer.Option(help="The first seed.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run directory to make [runs/SCENARIO-DATE].")] = None,
@@ -79,12 +84,12 @@ def run(
     as_json: JsonFlag = False,
 ) -> None:
     """Run a scenario, or your own table: federated against centralized against local-only."""
-    from fedsim.scenario import read, read_own
+    from fedsim.scenario import read, read_own, with_strategy
 
     options = {"data.path": data, "data.target": target, "data.site": site, "data.ranges": ranges}
     options |= {"seed": seed, "seeds": seeds}
     given = [f"{key}={_quoted(value)}" for key, value in options.items() if value is not None]
-    overrides = [*(changes or []), *given]
+    overrides = [*([with_strategy(strategy)] if strategy else []), *(changes or []), *given]
     if scenario is None and data is None:
         raise Mistake("run: expected a scenario (see fedsim list scenarios) or --data FILE --target COLUMN")
     chosen = read_own(overrides) if scenario is None else read(scenario, overrides)
@@ -102,14 +107,75 @@ def _quoted(value: Any) -> str:  # noqa: ANN401  a number, a path or a word
 
 @app.command()
 def resume(
-    run_dir: Annotated[Path, typer.Argument(help="The directory of an interrupted run.")], as_json: JsonFlag = False
+    run_dir: Annotated[Path, typer.Argument(help="The directory of an interrupted run.")],
+    strategy: Annotated[
+        str | None, typer.Option(help="The code the run was begun with, if its strategy is code.")
+    ] = None,
+    as_json: JsonFlag = False,
 ) -> None:
     """Go on with an interrupted run; what was finished is not run again."""
+    if strategy:
+        catalog.allow(strategy)
     from fedsim import experiment
 
     with _progress() as progress:
         finished = experiment.resume(run_dir, progress)
     _print_run(finished, as_json)
+
+
+@app.command()
+def compare(
+    scenarios: Annotated[list[str], typer.Argument(help="Scenarios' names, or .toml files.")],
+    strategy: Annotated[
+        str, typer.Option(help="Strategies, e.g. fedavg,krum:f=2,my_strategy.py; by default the scenario's alone.")
+    ] = "fedavg",
+    attack: Annotated[
+        str, typer.Option(help="Attacks, e.g. none,sign-flip:factor=4, by a fifth of the sites; own: the scenario's.")
+    ] = "own",
+    epsilon: Annotated[str, typer.Option(help="Privacy budgets, e.g. none,8,2.")] = "none",
+    seeds: Annotated[int, typer.Option(help="How many seeds.", min=1)] = 5,
+    vary: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=V1,V2", help="Cross with any value: attack.share=0.1,0.3.")
+    ] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value for all.")
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="Rank by this, e.g. accuracy; by default the task's first.")
+    ] = None,
+    target: Annotated[float | None, typer.Option(help="Count the rounds to this validation value.")] = None,
+    out: Annotated[Path, typer.Option(help="Where the files go.")] = Path("runs/tournament"),
+    kept: Annotated[Path, typer.Option("--cache", help="Where trainings are kept.")] = Path("runs/cache"),
+    as_json: JsonFlag = False,
+) -> None:
+    """Run a tournament of strategies; what has run before is not run again."""
+    from fedsim import ranking, tournament, tournament_files
+
+    grid = tournament.cells(
+        tournament.Axes(
+            scenarios=scenarios,
+            strategies=strategy.split(","),
+            attacks=attack.split(","),
+            epsilons=epsilon.split(","),
+            varied=vary or [],
+            changes=changes or [],
+            seeds=seeds,
+        )
+    )
+    with _progress() as progress:
+        played = tournament.play(grid, kept, progress)
+    if played.scores.empty:
+        raise Mistake("\n".join(dict.fromkeys(played.refused["reason"])))
+    axes, metric = ranking.axes_of(played.scores), ranking.metric_of(grid[0].scenario, metric)
+    ranked = ranking.rank(played, metric, ranking.overlap_of(grid[0].scenario), target)
+    tournament_files.write(out, played, ranked, axes, metric, seeds)
+    if as_json:
+        _print_json({"out": str(out), **tournament_files.as_document(ranked, played, metric)})
+        return
+    console = _console()
+    console.print(tournament_files.table(ranked, axes, metric))
+    for line in (*tournament_files.lines(played, ranked, axes, seeds), f"page: {out / 'tournament.html'}"):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command("list")
@@ -163,6 +229,30 @@ def show(
     else:
         text = f"{card.text}\n\npicture: {out}" if out else card.text
         _console().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def check(
+    strategy: Annotated[str, typer.Argument(help="A strategy's name, a file of your own, or package.module:Class.")],
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set a hyperparameter: f=2.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Try a strategy on made-up updates and say what holds; exit code 1 if it breaks what every strategy must keep."""
+    if catalog.is_code(strategy):
+        catalog.allow(strategy)
+    from fedsim.choice import made_of
+    from fedsim.conformance import examine
+
+    found = examine(made_of(strategy, changes or []))
+    broken = [one for one in found if one.required and not one.holds]
+    if as_json:
+        _print_json({"strategy": strategy, "passes": not broken, "checks": [asdict(one) for one in found]})
+    else:
+        _console().print(checks_table(strategy, found))
+    if broken:
+        raise typer.Exit(_FAILURE)
 
 
 @app.command()

@@ -57,7 +57,7 @@ class Cost:
 def same_steps(work: Work) -> tuple[object, ...]:
     """Return what works must have in common to be stacked; denominators may differ."""
     todo = work.plan
-    return id(work.model), todo.steps, todo.sampling_rate, todo.optimizer, todo.noise, work.losses
+    return id(work.model), todo.steps, todo.sampling_rate, todo.optimizer, todo.noise, work.losses, work.rule
 
 
 def train_together(works: Sequence[Work], stack: Tensor) -> list[Mechanism | None]:
@@ -79,9 +79,9 @@ def train_together(works: Sequence[Work], stack: Tensor) -> list[Mechanism | Non
     shares = 1 / stack.new_tensor([work.plan.expected_batch for work in works])  # (sites,)
     normals, drawn = Normals([work.streams.noise for work in works], stack.device), torch.empty_like(stack)
     optimizer, draws = new_optimizer(todo.optimizer, model.parameters), 0
-    for parameter, gradient in zip(model.parameters, model.gradients, strict=True):
-        parameter.grad = gradient
-    for batch in poisson_batches(works, shares, padded=stack.is_cuda or not model.convolves):
+    rule = works[0].rule
+    memory = {name: model.views(torch.stack([work.memory[name] for work in works])) for name in works[0].memory}
+    for step, batch in enumerate(poisson_batches(works, shares, padded=stack.is_cuda or not model.convolves)):
         _sum_gradients(model, batch, losses, todo.noise)
         if todo.noise:
             normals.fill(drawn)
@@ -89,6 +89,9 @@ def train_together(works: Sequence[Work], stack: Tensor) -> list[Mechanism | Non
             for gradient, noise in zip(model.gradients, model.views(drawn), strict=True):
                 gradient.addcmul_(noise, like(deviation, gradient))
             draws += 1
+        for place, (parameter, gradient) in enumerate(zip(model.parameters, model.gradients, strict=True)):
+            own = {name: views[place] for name, views in memory.items()}
+            parameter.grad = rule.correct(gradient, parameter.detach(), own, step)
         optimizer.step()
     return [_mechanism(work.plan, draws) for work in works]
 

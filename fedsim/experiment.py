@@ -17,14 +17,15 @@ from typing import Any
 import pandas as pd
 import torch
 
-from fedsim import comparison, loading, report, results
-from fedsim.arms import GLOBAL, Job, Trained, jobs, noise_for, run_job, strategy_of
+from fedsim import catalog, comparison, loading, report, results
+from fedsim.arms import GLOBAL, Job, Trained, check_strategy, jobs, noise_for, run_job
 from fedsim.evaluation import POOLED
 from fedsim.federation import federate
+from fedsim.misbehaviour import attack_of, attackers_of
 from fedsim.mistakes import Interrupted, Mistake
 from fedsim.owndata.ranges import MissingRanges
 from fedsim.privacy.accounting import ACCOUNTANT
-from fedsim.scenario import Scenario, read, read_own
+from fedsim.scenario import Scenario, read, read_own, with_strategy
 from fedsim.training import best_device, check_expected_batches, check_rows_are_alone, new_model
 
 Progress = Callable[[str, int, int], None]
@@ -37,6 +38,7 @@ def run(
     seed: int | None = None,
     seeds: int | None = None,
     out: str | Path | None = None,
+    strategy: str | None = None,
 ) -> pd.DataFrame:
     """Run a scenario and return the comparison of its arms.
 
@@ -47,6 +49,7 @@ def run(
         seed: The first seed, in place of the scenario's.
         seeds: How many seeds, in place of the scenario's.
         out: The run directory to make; by default ``runs/<scenario>-<date>``.
+        strategy: In place of the scenario's: a name, a file of your own, or ``package.module:Class``.
 
     Returns:
         A row for each arm, private and metric with ``mean, low, high``, the paired difference to the centralized arm
@@ -57,7 +60,7 @@ def run(
         Mistake: The scenario is wrong, or the run directory is taken.
     """
     extra = [f"{key}={value}" for key, value in (("seed", seed), ("seeds", seeds)) if value is not None]
-    given = [*overrides, *extra]
+    given = [*([with_strategy(strategy)] if strategy else []), *overrides, *extra]
     return summary(execute(read_own(given) if scenario is None else read(scenario, given), out))
 
 
@@ -112,10 +115,12 @@ def summary(run: results.Run) -> pd.DataFrame:
 def _check(scenario: Scenario) -> None:
     """Find out what can't be done before anything is written."""
     device = best_device(scenario.device)
-    strategy_of(scenario)
     federation = federate(scenario, scenario.seed, device)
     check_expected_batches(scenario, federation)
     model = new_model(scenario, federation.sites[0], scenario.seed, device)
+    check_strategy(scenario, len(federation.sites), model)
+    attackers_of(scenario, scenario.seed, federation.names)
+    attack_of(scenario)
     if scenario.private:
         check_rows_are_alone(model, federation.sites[0].train)
         for arm in scenario.arms:
@@ -162,6 +167,8 @@ _Finished = tuple[Job, results.Tensors, dict[str, Any]]
 def _train_all(folder: Path, scenario: Scenario, progress: Progress | None) -> list[_Finished]:
     todo = jobs(scenario)
     same = results.sha256(scenario.model_dump_json(exclude={"seed", "seeds", "arms"}).encode())
+    if catalog.is_code(scenario.strategy.name):  # a file that was changed is another strategy
+        same += catalog.source_hash(scenario.strategy.name)
     total = len(todo) * scenario.training.rounds
     finished = []
     for index, job in enumerate(todo):

@@ -61,6 +61,11 @@ class InProcessGrid(Grid):
         """Return the nodes, ascending; what Flower declares is an Iterable, and a range is no work for 100 000."""
         return range(FIRST_NODE, FIRST_NODE + self._sites)
 
+    @property
+    def contexts(self) -> Mapping[int, Context]:
+        """The contexts of the nodes that were asked so far."""
+        return self._contexts
+
     def context(self, node: int) -> Context:
         """Return what a node's ClientApp is given in every round; made when it is first asked for."""
         if node not in self._contexts:

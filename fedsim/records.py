@@ -13,13 +13,15 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context
 from torch import Tensor, nn
 
 from fedsim.privacy.ledger import Mechanism
 
-ARRAYS, CONFIG, METRICS, MECHANISM = "arrays", "config", "metrics", "mechanism"
+ARRAYS, CONFIG, METRICS, MECHANISM, TOLD = "arrays", "config", "metrics", "mechanism", "told"
+_KEPT = "kept-"  # what a local rule keeps is in the site's state under names that start so
 WEIGHT, ROUND = "num-examples", "server-round"  # Flower's own words, so that its strategies understand our replies
+REPORTED = {"loss": "train_loss", "steps": "local-steps"}  # metrics a site adds when the strategy asks for them
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,30 @@ def stacked(vectors: Sequence[Tensor]) -> Tensor:
             start = first // size
             return base[start : start + len(vectors)]
     return torch.stack([*vectors])
+
+
+def from_state(state: Mapping[str, Tensor]) -> ArrayRecord:
+    """Encode vectors by name."""
+    return ArrayRecord({name: Array(np.ascontiguousarray(value.cpu().numpy())) for name, value in state.items()})
+
+
+def to_state(record: ArrayRecord) -> dict[str, Tensor]:
+    """Decode vectors by name."""
+    return {name: torch.from_numpy(array.numpy()) for name, array in record.items()}
+
+
+def keep(context: Context, kept: Mapping[str, Tensor]) -> None:
+    """Put what a local rule keeps into the site's state, in place of what was there."""
+    for name in [name for name in context.state if name.startswith(_KEPT)]:
+        del context.state[name]
+    for name, value in kept.items():
+        context.state[_KEPT + name] = Flat(value, Layout.made({name: tuple(value.shape)}))
+
+
+def kept_in(context: Context) -> dict[str, Tensor]:
+    """Return what the site's local rule kept in its last round."""
+    records = context.state.array_records.items()
+    return {name.removeprefix(_KEPT): flatten(record) for name, record in records if name.startswith(_KEPT)}
 
 
 @lru_cache(maxsize=256)

@@ -1,6 +1,7 @@
 """Scenarios: TOML files that say what is run. A file from a stranger is only data."""
 
 import hashlib
+import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -157,11 +158,65 @@ class Training(_Section):
     sites_per_round: Annotated[int, Field(ge=1)] | None = None
 
 
+def _known_strategy(name: str) -> str:
+    if not catalog.is_code(name):  # code is loaded only if the command line named it; catalog.load sees to that
+        catalog.check("strategies", name)
+    return name
+
+
+def _known_attack(name: str) -> str:
+    if name != "none":
+        catalog.check("attacks", name)
+    return name
+
+
 class Strategy(_Section):
-    """The server's aggregation; keys beside ``name`` are the strategy's hyperparameters."""
+    """The server's aggregation; keys beside ``name`` are the strategy's hyperparameters.
+
+    ``class`` in place of ``name`` names a class of Flower's: ``flwr.serverapp.strategy:FedTrimmedAvg``.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
-    name: Annotated[str, _known("strategies")] = "fedavg"
+    name: Annotated[str, AfterValidator(_known_strategy)] = "fedavg"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _class_is_a_name(cls, values: Any) -> Any:  # noqa: ANN401  what the file says, not yet checked
+        if not isinstance(values, dict) or "class" not in values:
+            return values
+        named = values["class"]
+        if "name" in values or not isinstance(named, str) or not re.fullmatch(r"flwr\.serverapp\.strategy:\w+", named):
+            raise ValueError(f"class: expected flwr.serverapp.strategy:CLASS and no name beside it, got {named!r}; "
+                             "other code is named on the command line, with --strategy")  # fmt: skip
+        return {"name": named, **{key: value for key, value in values.items() if key != "class"}}
+
+
+class Attack(_Section):
+    """Sites that attack; keys beside these are the attack's parameters."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+    name: Annotated[str, AfterValidator(_known_attack)] = "none"
+    sites: list[str] | None = None
+    share: Annotated[FiniteFloat, Field(ge=0, le=1)] | None = None
+
+    @model_validator(mode="after")
+    def _says_who(self) -> "Attack":
+        if self.name != "none" and (self.sites is None) == (self.share is None):
+            raise ValueError("expected either sites or share beside name: who attacks")
+        return self
+
+
+class Faults(_Section):
+    """Sites that fail without meaning to; ``wrong_labels`` and ``joins_late`` name sites, with a share and a round."""
+
+    wrong_labels: dict[str, Annotated[FiniteFloat, Field(gt=0, le=1)]] = {}
+    joins_late: dict[str, Annotated[int, Field(ge=2)]] = {}
+    drop_out: Annotated[FiniteFloat, Field(ge=0, lt=1)] = 0.0
+    crash: Annotated[FiniteFloat, Field(ge=0, lt=1)] = 0.0
+    crash_round: Annotated[int, Field(ge=1)] = 1
+    straggler: Annotated[FiniteFloat, Field(ge=0, le=1)] = 0.0
+    straggler_steps: Annotated[int, Field(ge=1)] = 1
+    spoiled: Annotated[FiniteFloat, Field(ge=0, lt=1)] = 0.0
 
 
 class Privacy(_Section):
@@ -182,13 +237,6 @@ class Privacy(_Section):
         return self
 
 
-class Faults(_Section):
-    """What goes wrong at sites on purpose: {site: the share of its labels that are wrong}, {site: its first round}."""
-
-    wrong_labels: dict[str, Annotated[FiniteFloat, Field(gt=0, le=1)]] = {}
-    joins_late: dict[str, Annotated[int, Field(ge=2)]] = {}
-
-
 class Scenario(_Section):
     """One experiment, fully stated."""
 
@@ -207,8 +255,9 @@ class Scenario(_Section):
     split: Split = Split()
     training: Training = Training()
     strategy: Strategy = Strategy()
-    privacy: Privacy = Privacy()
+    attack: Attack = Attack()
     faults: Faults = Faults()
+    privacy: Privacy = Privacy()
 
     @model_validator(mode="after")
     def _who_joins_takes_part(self) -> "Scenario":
@@ -250,7 +299,7 @@ class Scenario(_Section):
     def release(self) -> str:
         """A name for all that shapes what leaves a site; two scenarios that differ in it share no noise."""
         shapes = self.model_dump_json(
-            include={"task", "data", "partition", "split", "training", "strategy", "privacy", "faults"}
+            include={"task", "data", "partition", "split", "training", "strategy", "attack", "faults", "privacy"}
         )
         return hashlib.blake2b(shapes.encode(), digest_size=16).hexdigest()
 
@@ -308,6 +357,13 @@ def read(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Scenario:
     _complete(values)
     values.setdefault("name", _name_of(path.stem))
     return parse(values, _Source(text, str(path) if path.is_relative_to(Path.cwd()) else name_or_path, given))
+
+
+def with_strategy(strategy: str) -> str:
+    """Return the override that puts a strategy in place of a scenario's, which the user named: code may be loaded."""
+    if catalog.is_code(strategy):
+        catalog.allow(strategy)
+    return f"strategy={{ name = {json.dumps(strategy)} }}"
 
 
 def read_own(overrides: Iterable[str]) -> Scenario:
@@ -385,16 +441,22 @@ def _split_override(override: str) -> tuple[str, str]:
     return key, value
 
 
+def value_of(setting: str) -> tuple[str, Any]:
+    """Return the key and the value of ``key=value``; what is no TOML value is text."""
+    key, text = _split_override(setting)
+    try:
+        return key, tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, text
+
+
 def _set(values: dict[str, Any], key: str, text: str) -> None:
     *sections, last = key.split(".")
     for section in sections:
         values = values.setdefault(section, {})
         if not isinstance(values, dict):
             raise Mistake(f"--set {key}={text}: {section} is a value, not a section")
-    try:
-        values[last] = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        values[last] = text
+    values[last] = value_of(f"{key}={text}")[1]
 
 
 _EXPECTED = {

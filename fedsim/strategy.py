@@ -1,14 +1,22 @@
 """What an aggregation strategy is: pure math on flat tensors."""
 
-from typing import Protocol
+import math
+import re
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 State = dict[str, Tensor]
 
 
 class Strategy(Protocol):
-    """A frozen dataclass whose fields are the paper's hyperparameters, checked at construction."""
+    """A frozen dataclass whose fields are the paper's hyperparameters, checked at construction.
+
+    A field named like a public fact of the scenario (``FACTS``) takes its value from there unless it is given. A
+    strategy that needs numbers of the sites beside their models names them in ``reports`` (see ``REPORTS``) and takes
+    them as a fifth argument, ``{name: (sites,)}``.
+    """
 
     def aggregate(self, center: Tensor, updates: Tensor, weights: Tensor, state: State) -> tuple[Tensor, State]:
         """Return the new global vector and the new state.
@@ -19,5 +27,56 @@ class Strategy(Protocol):
             weights: Each site's share, (sites,), > 0. They sum to 1 when every asked site answered; under privacy the
                 denominator is public, so they sum to less when one did not.
             state: What the strategy returned last round; empty in the first.
+
+        Raises:
+            ValueError: These updates can't be aggregated, such as too few for a bound; the message has the numbers.
         """
         ...
+
+
+FACTS = ("local_steps", "lr", "participation")
+"""Fields that are filled in: steps of a site in a round, its learning rate, the share of sites asked in a round."""
+
+REPORTS = ("loss", "steps")
+"""What sites can report: the mean loss on their training rows of the model they were sent (never under privacy: it is
+computed from rows without noise), and how many steps they took."""
+
+
+def reports_of(strategy: Any) -> tuple[str, ...]:  # noqa: ANN401  a strategy or its class
+    """Return what a strategy wants to know of each site beside its model."""
+    return tuple(getattr(strategy, "reports", ()))
+
+
+def mean_delta(center: Tensor, updates: Tensor, weights: Tensor) -> Tensor:
+    """Return ``sum_k weights[k] (updates[k] - center)``, (params,): what federated averaging adds to the model."""
+    return weights @ updates - weights.sum() * center  # without a second matrix of all updates
+
+
+def zeros(state: State, name: str, like: Tensor) -> Tensor:
+    """Return what the state holds under a name, zeros in the first round."""
+    return state[name] if name in state else torch.zeros_like(like)
+
+
+def check(strategy: object, **ranges: str) -> None:
+    """Make sure that hyperparameters are in their ranges, e.g. ``check(self, beta="[0, 1)", f="whole [0, inf)")``.
+
+    Raises:
+        ValueError: One is not; the message has its name, its range and what came.
+    """
+    for name, text in ranges.items():
+        value = getattr(strategy, name)
+        whole, low_end, low, high, high_end = _parsed(text)
+        kinds = int if whole else int | float
+        inside = isinstance(value, kinds) and not isinstance(value, bool) and (
+            (value > low or (low_end == "[" and value == low)) and (value < high or (high_end == "]" and value == high))
+        )  # fmt: skip
+        if not inside:
+            raise ValueError(f"{name}: expected a {'whole ' if whole else ''}number in {text.removeprefix('whole ')}, "
+                             f"got {value!r}")  # fmt: skip
+
+
+def _parsed(text: str) -> tuple[bool, str, float, float, str]:
+    found = re.fullmatch(r"(whole )?([\[(])([^,]+), ([^\])]+)([\])])", text)
+    if found is None:
+        raise TypeError(f"expected a range such as '[0, 1)' or 'whole [1, inf)', got {text!r}")
+    return bool(found[1]), found[2], float(found[3]), float(found[4]) if found[4] != "inf" else math.inf, found[5]

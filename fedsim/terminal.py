@@ -4,7 +4,7 @@ Like the command line, which imports it at once, it must not import anything hea
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from fedsim.conformance import Finding
     from fedsim.results import Run
 
 _DASH = "–"
@@ -74,6 +75,23 @@ def sites_table(finished: "Run") -> Table:
     means = inside.set_index(["site", "private", "arm"])["mean"]
     for site in dict.fromkeys(inside["site"]):
         table.add_row(escape(site), *(_figure(means[site, private, arm]) for private, arm in columns))
+    return table
+
+
+def checks_table(strategy: str, found: "Sequence[Finding]") -> Table:
+    """Return what a strategy keeps: first what all must keep, then what tells its kind."""
+    broken = sum(one.required and not one.holds for one in found)
+    table = _table(
+        f"{escape(strategy)}: {f'breaks {broken}' if broken else 'keeps all'} of what every strategy must keep"
+    )
+    table.add_column("")
+    table.add_column("check", ratio=3)
+    table.add_column("seen", ratio=2)
+    for number, one in enumerate(found):
+        if number and one.required < found[number - 1].required:
+            table.add_section()
+        mark = "yes" if one.holds else "[bold red]NO[/bold red]" if one.required else "no"
+        table.add_row(mark, escape(one.name), escape(one.detail))
     return table
 
 

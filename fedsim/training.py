@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +17,13 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from fedsim.federation import Examples, Federation, Site
 from fedsim.loading import task_of
+from fedsim.local_rule import LocalRule, Part, Parts, Plain
 from fedsim.losses import LOSSES, RowLosses
 from fedsim.mistakes import Mistake
 from fedsim.privacy.ledger import Mechanism
 from fedsim.randomness import Words, choose, global_seed, torch_seed
 from fedsim.scenario import Optimizer, Scenario
+from fedsim.strategy import State
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ class Work:
         plan: What to do.
         streams: The randomness for it.
         losses: What is minimized.
+        rule: The client half of the strategy; here it corrects gradients.
+        memory: What the rule needs for that, each (params,).
     """
 
     model: nn.Module
@@ -84,6 +88,8 @@ class Work:
     plan: Plan
     streams: Streams
     losses: RowLosses
+    rule: LocalRule = field(default_factory=Plain)
+    memory: State = field(default_factory=dict)
 
     def again(self) -> Work:
         """Return this work with its streams at their start."""
@@ -198,6 +204,16 @@ def parts_of(model: nn.Module, vector: Tensor) -> dict[str, Tensor]:
     return {name: part.view(value.shape) for (name, value), part in zip(model.named_parameters(), parts, strict=True)}
 
 
+def layers_of(model: nn.Module) -> Parts:
+    """Return the model's parameters by name, with the kinds of their layers and their places in its vector."""
+    kinds = {name: type(layer).__name__ for name, layer in model.named_modules()}
+    parts, start = [], 0
+    for name, value in model.named_parameters():
+        parts.append(Part(name, kinds[name.rpartition(".")[0]], start, start + value.numel()))
+        start += value.numel()
+    return tuple(parts)
+
+
 def train(work: Work) -> Done:
     """Do a work: train a copy of its model."""
     model = copy.deepcopy(work.model).train()
@@ -221,10 +237,22 @@ def new_optimizer(chosen: Optimizer, parameters: Iterable[Tensor]) -> torch.opti
 
 def _train_plainly(work: Work, model: nn.Module) -> None:
     optimizer = new_optimizer(work.plan.optimizer, model.parameters())
-    for batch in poisson_batches(work):
+    parameters = [*model.parameters()]
+    for step, batch in enumerate(poisson_batches(work)):
         optimizer.zero_grad()
         (work.losses(model(batch.inputs), batch.target).sum() / work.plan.expected_batch).backward()
+        _correct(work, parameters, step)
         optimizer.step()
+
+
+def _correct(work: Work, parameters: Sequence[nn.Parameter], step: int) -> None:
+    """Let the local rule correct the gradients, parameter by parameter."""
+    memory = {name: list(parts_of(work.model, value).values()) for name, value in work.memory.items()}
+    with torch.no_grad():
+        for place, parameter in enumerate(parameters):
+            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            own = {name: parts[place] for name, parts in memory.items()}
+            parameter.grad = work.rule.correct(gradient, parameter.detach(), own, step)
 
 
 def _train_privately(work: Work, noise: Noise, model: nn.Module) -> Mechanism:
@@ -233,16 +261,19 @@ def _train_privately(work: Work, noise: Noise, model: nn.Module) -> Mechanism:
     from fedsim.privacy.optimizer import SiteOptimizer
 
     wrapped = GradSampleModule(model, batch_first=True, loss_reduction="sum")
-    optimizer = new_optimizer(work.plan.optimizer, _in_order_of(work.model, model))
+    parameters = _in_order_of(work.model, model)
+    optimizer = new_optimizer(work.plan.optimizer, parameters)
     private = SiteOptimizer(optimizer, noise.multiplier, noise.clip, work.plan.expected_batch, work.streams.noise)
     try:
-        for batch in poisson_batches(work):
+        for step, batch in enumerate(poisson_batches(work)):
             private.zero_grad()
             with warnings.catch_warnings():  # torch tells Opacus' hooks that the inputs need no gradient: they don't
                 warnings.filterwarnings("ignore", message="Full backward hook is firing")
                 work.losses(wrapped(batch.inputs), batch.target).sum().backward()
             private.rows = len(batch)
-            private.step()
+            if private.pre_step():  # clips, adds noise, divides
+                _correct(work, parameters, step)
+                private.original_optimizer.step()
     finally:
         wrapped.to_standard_module()
     return private.mechanism(work.plan.sampling_rate)

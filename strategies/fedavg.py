@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fedsim.strategy import State
+from fedsim.strategy import State, mean_delta
 
 
 @dataclass(frozen=True)
@@ -17,4 +17,4 @@ class FedAvg:
 
     def aggregate(self, center: Tensor, updates: Tensor, weights: Tensor, state: State) -> tuple[Tensor, State]:
         """Return ``center + sum_k weights[k] (updates[k] - center)``, the weighted mean when the weights sum to 1."""
-        return (1 - weights.sum()) * center + weights @ updates, state
+        return center + mean_delta(center, updates, weights), state

@@ -69,7 +69,7 @@ def test_output_that_is_piped_has_no_escape_codes(tmp_path: Path):
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("kind", ["scenarios", "tasks", "strategies", "engines"])
+@pytest.mark.parametrize("kind", ["scenarios", "tasks", "strategies", "attacks", "engines"])
 def test_lists_have_names_and_titles(fedsim, kind: str):
     found = json.loads(fedsim("list", kind, "--json").out)
     assert found
@@ -82,7 +82,7 @@ def test_lists_have_names_and_titles(fedsim, kind: str):
     "words",
     [
         ["hospital-heart"], ["scenario", "hospital-heart"], ["task", "hospital/heart"], ["fedavg"],
-        ["strategy", "fedavg"], ["engine", "serial"], ["hospital/heart-complete"],
+        ["strategy", "fedavg"], ["sign-flip"], ["engine", "serial"], ["hospital/heart-complete"],
     ],
 )  # fmt: skip
 def test_everything_listed_can_be_shown(fedsim, words: list[str]):
@@ -106,9 +106,9 @@ def test_a_task_card_has_rows_and_rates(fedsim):
         (["run", "hospital-heart", "--set", "privacy.epsilon=-1"], "expected a number > 0, got -1"),
         (["run", "hospital-heart", "--seeds", "0"], "seeds: expected a number >= 1, got 0"),
         (["run", "hospital-heart", "--set", "strategy.beta=1"], "fedavg has no such hyperparameter"),
-        (["list", "things"], "expected one of scenarios, tasks, strategies, engines"),
+        (["list", "things"], "expected one of scenarios, tasks, strategies, attacks, engines"),
         (["show", "nothing"], "expected a scenario, task, strategy, engine or run directory"),
-        (["show", "a", "b", "c"], "show: expected [scenario|task|strategy|engine|run] NAME"),
+        (["show", "a", "b", "c"], "show: expected [scenario|task|strategy|attack|engine|run] NAME"),
         (["report", "nowhere"], "nowhere: expected a run directory, there is none"),
         (["report"], "no finished run under runs/"),
         (["resume", "nowhere"], "nowhere: expected an interrupted run"),

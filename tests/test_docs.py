@@ -12,7 +12,10 @@ from fedsim import cli
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-SMALL = ["--set", "training.rounds=1", "--set", "privacy.noise_multiplier=4", "--seeds", "1"]
+SMALL = {
+    "run": ["--set", "training.rounds=1", "--set", "privacy.noise_multiplier=4", "--seeds", "1"],
+    "compare": ["--set", "training.rounds=1", "--set", "privacy.noise_multiplier=4", "--seeds", "1"],
+}
 
 
 def blocks(kind: str) -> list[str]:
@@ -38,6 +41,9 @@ def test_all_commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: p
         if name.endswith(".toml"):
             (tmp_path / name).write_text(text, encoding="utf-8")
     (tmp_path / "patients.csv").write_text(patients(), encoding="utf-8")
+    for text in blocks("python"):
+        if name := re.match(r"# (\w+\.py)\n", text):
+            (tmp_path / name[1]).write_text(text, encoding="utf-8")
     ran = 0
     for command in commands():
         program, *words = shlex.split(command)
@@ -45,7 +51,7 @@ def test_all_commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: p
         if program == "make":
             assert re.search(rf"^{words[0]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), command
             continue
-        monkeypatch.setattr(sys, "argv", ["fedsim", *words, *(SMALL if words[0] == "run" else [])])
+        monkeypatch.setattr(sys, "argv", ["fedsim", *words, *SMALL.get(words[0], [])])
         with pytest.raises(SystemExit) as stop:
             cli.main()
         assert not stop.value.code, f"{command}\n{capsys.readouterr().err}"

@@ -93,7 +93,10 @@ def test_overrides_reach_every_level():
         (GOOD.replace("delta = 1e-4", ""), "privacy: expected delta beside unit = 'record'"),
         ("", "title: expected a value, it is required"),
         ("x = " + "[" * 10_000, "expected TOML"),
-        (GOOD + "[strategy]\nclass = 'os:system'", "strategy.class: fedavg has no such hyperparameter"),
+        (
+            GOOD + "[strategy]\nclass = 'os:system'",
+            "expected flwr.serverapp.strategy:CLASS and no name beside it, got .os:system.",
+        ),
     ],
 )
 def test_a_bad_file_is_explained(tmp_path: Path, text: str, message: str):

@@ -35,7 +35,7 @@ class InHalves(Protocol):
         """Return what a train message asks of this site."""
         ...
 
-    def answer(self, message: Message, work: Work, done: Done) -> Message:
+    def answer(self, message: Message, context: Context, work: Work, done: Done) -> Message:
         """Return the reply that sends the trained model back."""
         ...
 
@@ -62,8 +62,8 @@ def execute(app: ClientApp, cohort_size: int | str = "auto") -> Execute:
         except Exception:  # a site fails in training: one by one, the others go on
             return one_by_one(messages, contexts)
         return [
-            app.answer(message, found, next(done)) if isinstance(found, Work) else found
-            for message, found in zip(messages, prepared, strict=True)
+            app.answer(message, context, found, next(done)) if isinstance(found, Work) else found
+            for message, context, found in zip(messages, contexts, prepared, strict=True)
         ]
 
     return execute_round

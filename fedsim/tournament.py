@@ -1,0 +1,218 @@
+"""A tournament: a grid of scenarios, strategies, attacks and privacy levels, all over the same seeds.
+
+What has run is not run again: each training is kept under a key of all that decides what it gives, which are the
+resolved scenario, the seed, the source of the strategy and of fedsim, and the versions of the libraries.
+"""
+
+import itertools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from fedsim import catalog, results
+from fedsim.arms import Job, check_strategy, run_job
+from fedsim.choice import strategy_of
+from fedsim.federation import federate
+from fedsim.loading import settled
+from fedsim.misbehaviour import attack_of, attackers_of
+from fedsim.mistakes import Mistake, RunFailed
+from fedsim.scenario import Scenario, read, value_of, with_strategy
+from fedsim.training import best_device, check_expected_batches, new_model
+
+NONE, OWN = "none", "own"
+_SHARE = "0.2"  # of the sites attack, if nothing else is said
+_NO_MATTER = {"name", "title", "about", "seed", "seeds", "arms"}
+_VERSIONS = ("torch", "flwr", "opacus", "dp-accounting", "numpy")
+
+
+@dataclass(frozen=True)
+class Axes:
+    """What is crossed.
+
+    Attributes:
+        scenarios: Names or paths.
+        strategies: ``name``, ``name:key=value``, a file or ``package.module:Class``, each with ``:key=value`` or not.
+        attacks: Names, or ``none``, each with ``:key=value`` or not; or ``own``, the scenario's own.
+        epsilons: Numbers as text, or ``none``.
+        varied: ``key=value,value,...``: any values of the scenario.
+        changes: ``key=value`` for all.
+        seeds: How many.
+    """
+
+    scenarios: Sequence[str]
+    strategies: Sequence[str]
+    attacks: Sequence[str] = (OWN,)
+    epsilons: Sequence[str] = (NONE,)
+    varied: Sequence[str] = ()
+    changes: Sequence[str] = ()
+    seeds: int = 5
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One field of the grid: where it is, {axis: value}, and the scenario that is run there."""
+
+    place: Mapping[str, str]
+    scenario: Scenario
+
+    @property
+    def private(self) -> bool:
+        """Whether it is trained under privacy."""
+        return self.place["epsilon"] != NONE
+
+
+@dataclass(frozen=True)
+class Played:
+    """What came of a tournament.
+
+    Attributes:
+        scores: A row for each cell, seed and site: the axes, ``seed``, ``site`` and the metrics on test rows.
+        curves: A row for each cell, seed and round: the axes, ``seed``, ``round`` and the metrics on validation rows.
+        costs: A row for each cell: the axes, and ``megabytes`` that are sent in one training.
+        refused: A row for each cell that can't be run or whose model was lost: the axes, and ``reason``.
+    """
+
+    scores: pd.DataFrame
+    curves: pd.DataFrame
+    costs: pd.DataFrame
+    refused: pd.DataFrame
+
+
+def cells(axes: Axes) -> list[Cell]:
+    """Return the grid, in the order in which it is run.
+
+    Raises:
+        Mistake: A name or value is wrong.
+    """
+    varied = [_values(text) for text in axes.varied]
+    found = []
+    fields = itertools.product(axes.scenarios, axes.attacks, axes.epsilons, itertools.product(*varied), axes.strategies)
+    for name, attack, epsilon, settings, strategy in fields:
+        overrides = [
+            *_named("strategy", strategy),
+            *([] if attack == OWN else _named("attack", attack)),
+            *axes.changes,
+            *_privacy(epsilon),
+            *(f"{key}={value}" for key, value in settings),
+            f"seeds={axes.seeds}",
+            'arms=["federated"]',
+        ]
+        scenario = settled(read(name, overrides))
+        attacked = f"{scenario.attack.name} (own)" if attack == OWN and scenario.attack.name != NONE else attack
+        attacked = NONE if attacked == OWN else attacked
+        place = {"scenario": name, "attack": attacked, "epsilon": epsilon, **dict(settings), "strategy": strategy}
+        found.append(Cell(place, scenario))
+    return found
+
+
+def _named(section: str, text: str) -> list[str]:
+    """Return overrides for ``krum:f=2``: the name and its parameters."""
+    parts = text.split(":")
+    name = ":".join(part for part in parts if "=" not in part)
+    parameters = [f"{section}.{part}" for part in parts if "=" in part]
+    if section == "strategy":
+        return [with_strategy(name), *parameters]
+    share = "" if name == NONE else f", share = {_SHARE}"
+    return [f"attack={{ name = {json.dumps(name)}{share} }}", *parameters]
+
+
+def _privacy(epsilon: str) -> list[str]:
+    return ["privacy.unit=none"] if epsilon == NONE else ["privacy.unit=record", f"privacy.epsilon={epsilon}"]
+
+
+def _values(text: str) -> list[tuple[str, str]]:
+    key, values = value_of(text.replace("=", '="', 1) + '"')
+    return [(key, value) for value in str(values).split(",")]
+
+
+def play(grid: Sequence[Cell], folder: Path, progress: Callable[[str, int, int], None] | None = None) -> Played:
+    """Run every cell for its seeds, except what is in the folder already.
+
+    Args:
+        grid: The cells.
+        folder: Where trainings are kept.
+        progress: Called with (what is trained, trainings done, trainings in all).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    total, done = sum(cell.scenario.seeds for cell in grid), 0
+    scores, curves, costs, refused = [], [], [], []
+    for cell in grid:
+        try:
+            megabytes = _check(cell)
+            for seed in cell.scenario.all_seeds:
+                if progress:
+                    progress(", ".join(value for value in cell.place.values() if value != NONE), done, total)
+                kept = _training(cell, seed, folder)
+                done += 1
+                scores += [{**cell.place, "seed": seed, **row} for row in kept["scores"]]
+                curves += [{**cell.place, "seed": seed, **row} for row in kept["curve"]]
+            costs.append({**cell.place, "megabytes": megabytes})
+        except (Mistake, RunFailed) as error:
+            refused.append({**cell.place, "reason": " ".join(str(error).split())})
+            total -= cell.scenario.seeds
+    return Played(*(pd.DataFrame(rows) for rows in (scores, curves, costs, refused)))
+
+
+def _check(cell: Cell) -> float:
+    """Find out what can't be done; return the megabytes that are sent in one training."""
+    scenario = cell.scenario
+    federation = federate(scenario, scenario.seed, best_device(scenario.device))
+    check_expected_batches(scenario, federation)
+    sites, model = len(federation.sites), new_model(scenario, federation.sites[0], scenario.seed, "cpu")
+    check_strategy(scenario, sites, model)
+    attack_of(scenario)
+    attackers_of(scenario, scenario.seed, federation.names)
+    asked = min(scenario.training.sites_per_round or sites, sites)
+    vectors = 2 + len(getattr(strategy_of(scenario, sites), "tells", ()))
+    parameters = sum(value.numel() for value in model.parameters())
+    return scenario.training.rounds * asked * vectors * 4 * parameters / 1e6
+
+
+def _training(cell: Cell, seed: int, folder: Path) -> dict[str, Any]:
+    """Return one training's scores and curve: from the folder, or by running it."""
+    path = folder / f"{_key(cell, seed)}.json"
+    if path.exists():
+        return json.loads(path.read_text("utf-8"))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the number of threads changes the order of sums, so the last bits
+    try:
+        trained = run_job(cell.scenario, Job("federated", cell.private, seed), lambda: None)
+    finally:
+        torch.set_num_threads(threads)
+    kept = {"scores": _records(trained.scores), "curve": _records(trained.curve), "notes": trained.notes}
+    results.write_json(path, kept)
+    return kept
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    return [{str(key): value for key, value in row.items()} for row in rows]
+
+
+def _key(cell: Cell, seed: int) -> str:
+    """Return a name for all that decides what a training gives."""
+    decides = {
+        "scenario": cell.scenario.model_dump_json(exclude=_NO_MATTER),
+        "private": cell.private,
+        "seed": seed,
+        "strategy": catalog.source_hash(cell.scenario.strategy.name),
+        "code": _code(),
+        "device": best_device(cell.scenario.device),
+    }
+    return results.sha256(json.dumps(decides, sort_keys=True).encode())[:32]
+
+
+@cache
+def _code() -> str:
+    """Return a hash of fedsim's and the clients' source, their data, and the versions of the libraries."""
+    parts = [f"{name} {version(name)}".encode() for name in _VERSIONS]
+    for folder in catalog.source_folders():
+        parts += [path.read_bytes() for path in sorted(folder.rglob("*")) if path.suffix in (".py", ".csv", ".gz")]
+    return results.sha256(b"\0".join(parts))

@@ -1,0 +1,124 @@
+"""What a tournament leaves: a table for people, CSV, JSON, pictures and a page; each file whole or not at all."""
+
+import base64
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+from fedsim.results import write_bytes
+from fedsim.tournament import Played
+from fedsim.tournament_charts import pictures
+
+_PAGE = jinja2.Environment(
+    loader=jinja2.PackageLoader("fedsim"),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def write(folder: Path, played: Played, ranked: pd.DataFrame, axes: Sequence[str], metric: str, seeds: int) -> None:
+    """Write ``ranks.csv``, ``scores.csv``, ``curves.csv``, ``tournament.json``, the PNG and ``tournament.html``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, table in (("ranks", ranked), ("scores", played.scores), ("curves", played.curves)):
+        write_bytes(folder / f"{name}.csv", table.to_csv(index=False).encode())
+    document = as_document(ranked, played, metric)
+    write_bytes(folder / "tournament.json", (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
+    drawn = pictures(ranked, axes, metric)
+    for name, picture in drawn.items():
+        write_bytes(folder / f"{name.replace('.', '-')}.png", picture)
+    shown = _shown(ranked, axes)
+    heads, rows = _cells(ranked, shown, metric)
+    page = _PAGE.get_template("tournament.html.j2").render(
+        lines=list(lines(played, ranked, axes, seeds)),
+        metric=metric,
+        pictures={name: base64.b64encode(picture).decode() for name, picture in drawn.items()},
+        heads=heads,
+        texts=len(shown),
+        rows=list(zip(_starts(ranked, shown), rows, strict=True)),
+    )
+    write_bytes(folder / "tournament.html", page.encode())
+
+
+def as_document(ranked: pd.DataFrame, played: Played, metric: str) -> dict[str, Any]:
+    """Return the document that ``--json`` prints."""
+    rows = [json.loads(table.to_json(orient="records")) for table in (ranked, played.refused)]
+    return {"metric": metric, "ranks": rows[0], "refused": rows[1]}
+
+
+def table(ranked: pd.DataFrame, axes: Sequence[str], metric: str) -> Table:
+    """Return the ranks for a terminal: a section for each field of the grid."""
+    shown = _shown(ranked, axes)
+    heads, rows = _cells(ranked, shown, metric)
+    found = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for number, name in enumerate(heads):
+        found.add_column(escape(name), justify="left" if number < len(shown) else "right", no_wrap=number >= len(shown))
+    for number, (first, row) in enumerate(zip(_starts(ranked, shown), rows, strict=True)):
+        if first and number:
+            found.add_section()
+        found.add_row(*map(escape, row))
+    return found
+
+
+def lines(played: Played, ranked: pd.DataFrame, axes: Sequence[str], seeds: int) -> Iterator[str]:
+    """Yield what else is to be known: what the figures are, what was alike for all, and what could not be run."""
+    alike = [f"{name} {ranked[name].iloc[0]}" for name in axes if name != "strategy" and ranked[name].nunique() == 1]
+    if alike:
+        yield f"All: {', '.join(alike)}."
+    yield (
+        f"Test figures, means over {seeds} seeds. Strategies of one group can't be told apart from its best: the 95 % "
+        "interval of their paired difference holds 0. The intervals are not adjusted for how many there are."
+        if seeds > 1
+        else "Test figures of one seed: no interval, so nothing can be told apart."
+    )
+    yield "Epsilon is that of one training; choosing a strategy by these figures is not charged."
+    for row in played.refused.to_dict("records"):
+        place = ", ".join(str(row[name]) for name in axes if row[name] != "none")
+        yield f"No figures: {place}: {row['reason']}"
+
+
+def _shown(ranked: pd.DataFrame, axes: Sequence[str]) -> list[str]:
+    """Return the axes that are columns of the table: those with several values, the strategy last."""
+    return [*(name for name in axes if name != "strategy" and ranked[name].nunique() > 1), "strategy"]
+
+
+def _starts(ranked: pd.DataFrame, shown: Sequence[str]) -> list[bool]:
+    """Return for each row whether a field of the grid starts with it."""
+    fields = (
+        ranked[list(shown[:-1])].astype(str).agg(" ".join, axis=1) if len(shown) > 1 else pd.Series("", ranked.index)
+    )
+    return (fields != fields.shift()).tolist()
+
+
+def _cells(ranked: pd.DataFrame, shown: Sequence[str], metric: str) -> tuple[list[str], list[list[str]]]:
+    rounds = "rounds" in ranked
+    heads = [*shown, "group", metric, "vs. best", "worst site", "spread", "MB", *(["rounds"] if rounds else [])]
+    rows = []
+    for row in ranked.to_dict("records"):
+        cells = [str(row[name]) for name in shown]
+        cells += [
+            str(row["group"]),
+            _margin(row["mean"], row["high"]),
+            _margin(row["difference"], row["difference_high"], "+"),
+        ]
+        cells += [_figure(row["worst"]), _figure(row["spread"]), f"{row['megabytes']:.3g}"]
+        if rounds:
+            cells.append("–" if pd.isna(row["rounds"]) else f"{row['rounds']:g}")
+        rows.append(cells)
+    return heads, rows
+
+
+def _figure(value: float, sign: str = "") -> str:
+    return "–" if pd.isna(value) else f"{value:{sign}.3f}"
+
+
+def _margin(value: float, high: float, sign: str = "") -> str:
+    return _figure(value, sign) + ("" if pd.isna(high) else f" ± {high - value:.3f}")

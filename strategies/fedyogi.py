@@ -1,0 +1,34 @@
+"""FedYogi: the mean change of the sites' models as a gradient for Yogi on the server.
+
+Reddi, Charles, Zaheer, Garrett, Rush, Konečný, Kumar, McMahan, "Adaptive Federated Optimization", ICLR 2021,
+https://arxiv.org/abs/2003.00295, Algorithm 2 (FedYogi): the second moment starts at tau^2.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedsim.strategy import State, check, mean_delta, zeros
+
+
+@dataclass(frozen=True)
+class FedYogi:
+    """Server learning rate ``eta`` > 0, decay of the moments in [0, 1), degree of adaptivity ``tau`` > 0."""
+
+    eta: float = 0.1
+    beta_1: float = 0.9
+    beta_2: float = 0.99
+    tau: float = 1e-3
+
+    def __post_init__(self) -> None:
+        check(self, eta="(0, inf)", beta_1="[0, 1)", beta_2="[0, 1)", tau="(0, inf)")
+
+    def aggregate(self, center: Tensor, updates: Tensor, weights: Tensor, state: State) -> tuple[Tensor, State]:
+        """Return ``center + eta m / (sqrt(v) + tau)``; v moves towards delta^2 by at most (1 - beta_2) delta^2."""
+        delta = mean_delta(center, updates, weights)  # (params,)
+        square = delta**2
+        m = self.beta_1 * zeros(state, "m", center) + (1 - self.beta_1) * delta
+        v = state.get("v", torch.full_like(center, self.tau**2))
+        v = v - (1 - self.beta_2) * square * (v - square).sign()
+        return center + self.eta * m / (v.sqrt() + self.tau), {"m": m, "v": v}

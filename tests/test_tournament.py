@@ -1,0 +1,266 @@
+"""Tournaments: the grid, what is kept, ranks and groups, and the tutorial from an empty file to a table."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fedsim import cli, ranking, tournament
+from fedsim.conformance import examine
+from fedsim.evaluation import POOLED
+from fedsim.mistakes import Mistake
+from fedsim.scenario import Split, read
+from fedsim.tournament import Axes, Played, cells, play
+
+QUICK = ["training.rounds=2", "privacy.epsilon=1"]
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def fedsim(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["fedsim", *words])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return int(stop.value.code or 0), *capsys.readouterr()
+
+    return call
+
+
+def test_everything_is_crossed_with_everything():
+    grid = cells(
+        Axes(
+            ["hospital-heart"],
+            ["fedavg", "krum:f=0"],
+            ["none", "alie:z=1"],
+            ["none", "2"],
+            ["attack.share=0.5,1"],
+            QUICK,
+            3,
+        )
+    )
+    assert len(grid) == 2 * 2 * 2 * 2
+    one = next(c for c in grid if [*c.place.values()] == ["hospital-heart", "alie:z=1", "2", "0.5", "krum:f=0"])
+    scenario = one.scenario
+    assert (scenario.strategy.name, scenario.strategy.model_extra) == ("krum", {"f": 0})
+    assert (scenario.attack.name, scenario.attack.model_extra, scenario.attack.share) == ("alie", {"z": 1}, 0.5)
+    assert (scenario.privacy.epsilon, scenario.training.rounds, scenario.seeds, one.private) == (2, 2, 3, True)
+    assert all(c.private == (c.place["epsilon"] != "none") for c in grid)
+
+
+def test_the_scenarios_own_attack_stays_unless_another_is_named():
+    assert cells(Axes(["attacked"], ["fedavg"]))[0].scenario.attack.name == "sign-flip"
+    assert cells(Axes(["attacked"], ["fedavg"], ["none"]))[0].scenario.attack.name == "none"
+    assert cells(Axes(["attacked"], ["fedavg"], ["ipm"]))[0].scenario.attack.share == 0.2
+
+
+def test_what_has_run_is_not_run_again_and_what_changed_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    ran = []
+    whole = tournament.run_job
+    monkeypatch.setattr(
+        tournament, "run_job", lambda scenario, job, tell: ran.append(job.seed) or whole(scenario, job, tell)
+    )
+    axes = Axes(["hospital-heart"], ["fedavg"], changes=QUICK, seeds=2)
+    first = play(cells(axes), tmp_path)
+    again = play(cells(axes), tmp_path)
+    assert ran == [0, 1]
+    pd.testing.assert_frame_equal(first.scores, again.scores)
+    play(cells(Axes(["hospital-heart"], ["fedavg"], changes=QUICK, seeds=3)), tmp_path)
+    assert ran == [0, 1, 2]
+    play(cells(Axes(["hospital-heart"], ["fedavg"], changes=[*QUICK, "training.optimizer.lr=0.4"], seeds=1)), tmp_path)
+    assert ran == [0, 1, 2, 0]
+    monkeypatch.setattr(tournament, "_code", lambda: "another version")
+    play(cells(axes), tmp_path)
+    assert ran == [0, 1, 2, 0, 0, 1]
+
+
+def test_a_changed_file_is_another_strategy(tmp_path: Path):
+    """It is imported and trained anew, in the same process too."""
+    path, found = tmp_path / "mine.py", []
+    for factor in (0.0, 1.0, 0.0):
+        path.write_text(
+            "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Mine:\n"
+            "    def aggregate(self, center, updates, weights, state):\n"
+            f"        return center + {factor} * (updates.mean(0) - center), state\n"
+        )
+        played = play(cells(Axes(["hospital-heart"], [str(path)], changes=QUICK, seeds=1)), tmp_path / "cache")
+        found.append(played.scores[played.scores["site"] == POOLED]["log_loss"].iloc[0])
+    assert found[0] == found[2] == pytest.approx(np.log(2))
+    assert found[1] < 0.65
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_a_cached_training_is_that_of_a_run(tmp_path: Path):
+    """The same figures as fedsim run gives for the arm."""
+    import fedsim
+
+    played = play(cells(Axes(["hospital-heart"], ["scaffold"], changes=QUICK, seeds=2)), tmp_path / "cache")
+    own = played.scores[played.scores["site"] == POOLED]["auc"].mean()
+    run = fedsim.run(
+        "hospital-heart",
+        *QUICK,
+        "privacy.unit=none",
+        'arms=["federated"]',
+        seeds=2,
+        out=tmp_path / "run",
+        strategy="scaffold",
+    )
+    assert run[run["metric"] == "auc"]["mean"].iloc[0] == pytest.approx(own)
+
+
+def test_what_can_not_be_run_is_listed_and_the_rest_goes_on(tmp_path: Path):
+    played = play(
+        cells(Axes(["hospital-heart"], ["krum", "qfedavg", "fedavg"], ["none"], ["1"], changes=QUICK, seeds=1)),
+        tmp_path,
+    )
+    assert set(played.scores["strategy"]) == {"fedavg"}
+    reasons = dict(zip(played.refused["strategy"], played.refused["reason"], strict=True))
+    assert "n >= 2 f + 3 = 5" in reasons["krum"]
+    assert "without losses under privacy" in reasons["qfedavg"]
+
+
+def made_up(figures: dict[str, list[float]]) -> Played:
+    """Return a tournament of one field: {strategy: pooled test value of each seed}; sites are a tenth up and down."""
+    scores, curves = [], []
+    for strategy, values in figures.items():
+        for seed, value in enumerate(values):
+            for site, shift in ((POOLED, 0.0), ("a", 0.1), ("b", -0.1)):
+                scores.append({"scenario": "s", "strategy": strategy, "seed": seed, "site": site, "auc": value + shift})
+            for number in (1, 2, 3, 4):
+                curve = {
+                    "scenario": "s",
+                    "strategy": strategy,
+                    "seed": seed,
+                    "round": number,
+                    "auc": value * number / 4,
+                }
+                curves.append(curve)
+    costs = pd.DataFrame([{"scenario": "s", "strategy": name, "megabytes": 1.5} for name in figures])
+    return Played(pd.DataFrame(scores), pd.DataFrame(curves), costs, pd.DataFrame())
+
+
+def test_ranks_groups_and_fairness_are_what_they_say():
+    noise = np.array([0.0, 0.01, -0.01, 0.005])
+    played = made_up({
+        "worst": list(0.5 + noise),
+        "best": list(0.8 + noise),
+        "close": list(0.799 + noise[::-1]),
+        "second": list(0.7 + noise),
+    })  # fmt: skip
+    table = ranking.rank(played, "auc", Split().overlap, target=0.55).set_index("strategy")
+    assert list(table.index) == ["best", "close", "second", "worst"]
+    assert dict(table["group"]) == {"best": 1, "close": 1, "second": 2, "worst": 3}
+    assert table["verdict"]["close"] == "not distinguishable"
+    assert table["verdict"]["second"] == "lower"
+    assert table["difference"]["second"] == pytest.approx(-0.1)
+    assert table["difference_low"]["second"] == pytest.approx(-0.1)
+    assert table["worst"]["best"] == pytest.approx(np.mean(0.7 + noise))
+    assert table["spread"]["best"] == pytest.approx(0.1)
+    assert table["rounds"]["best"] == 3  # 0.8 * 3 / 4 = 0.6
+    assert np.isnan(table["rounds"]["worst"])
+    assert set(table["megabytes"]) == {1.5}
+    assert (table["reached"]["best"], table["reached"]["worst"]) == (1.0, 0.0)
+
+
+def test_bytes_are_models_there_and_back_and_what_the_server_tells():
+    grid = cells(Axes(["hospital-heart"], ["fedavg", "scaffold"], changes=QUICK))
+    costs = [tournament._check(cell) for cell in grid]
+    assert costs == [2 * 4 * 2 * 4 * 31 / 1e6, 2 * 4 * 3 * 4 * 31 / 1e6]
+
+
+def test_a_metric_that_is_not_there_is_named():
+    with pytest.raises(Mistake, match="--metric: expected one of auc, accuracy, got 'f1'"):
+        ranking.metric_of(read("hospital-heart"), "f1")
+
+
+def test_the_command_prints_ranks_and_leaves_files(fedsim, tmp_path: Path):
+    words = ["compare", "hospital-heart", "--strategy", "fedavg,median,krum", "--attack", "none,sign-flip:factor=3"]
+    words += ["--seeds", "2", "--set", "training.rounds=2", "--out", "here", "--target", "0.6"]
+    code, out, err = fedsim(*words)
+    assert (code, err) == (0, "")
+    assert re.search(r"sign-flip:factor=3 +median +\d", out)
+    assert "No figures: hospital-heart, krum: strategy krum: Krum: expected n >= 2 f + 3 = 5 updates" in out
+    names = {path.name for path in (tmp_path / "here").iterdir()}
+    assert names == {
+        "ranks.csv", "scores.csv", "curves.csv", "tournament.json", "tournament.html", "attack.png",
+    }  # fmt: skip
+    assert (tmp_path / "here" / "attack.png").read_bytes().startswith(b"\x89PNG")
+    page = (tmp_path / "here" / "tournament.html").read_text()
+    assert page.count("data:image/png;base64,") == 1
+    assert not re.search(r"https?://", page)
+    assert len(pd.read_csv(tmp_path / "here" / "ranks.csv")) == 4
+    code, out, _ = fedsim(*words, "--json")
+    document = json.loads(out)
+    assert document == {"out": "here", **json.loads((tmp_path / "here" / "tournament.json").read_text())}
+    assert len(document["ranks"]) == 4
+    assert len(document["refused"]) == 2
+
+
+def test_nothing_at_all_that_can_be_run_is_a_mistake(fedsim):
+    code, out, err = fedsim("compare", "hospital-heart", "--strategy", "krum", "--seeds", "1")
+    assert (code, out) == (2, "")
+    assert "expected n >= 2 f + 3" in err
+
+
+def test_the_tutorial_goes_from_an_empty_file_to_a_table_in_two_commands(fedsim, tmp_path: Path):
+    """The file and the two commands are those of docs/strategies.md."""
+    text = (ROOT / "docs" / "strategies.md").read_text("utf-8")
+    code = re.search(r"```python\n(# my_strategy.py\n.*?)```", text, re.DOTALL)[1]  # type: ignore[index]
+    assert len([line for line in code.splitlines() if line.strip()]) <= 25
+    (tmp_path / "my_strategy.py").write_text(code)
+    check, compare = re.search(r"```sh\nfedsim (check .*)\nfedsim (compare .*)\n```", text).groups()  # type: ignore[union-attr]
+    code, out, err = fedsim(*check.split())
+    assert (code, err) == (0, "")
+    assert "keeps all of what every strategy must keep" in out
+    code, out, err = fedsim(*compare.split(), "--set", "training.rounds=3")
+    assert (code, err) == (0, "")
+    assert re.search(r"sign-flip \(own\) +my_strategy.py:factor=0.5 +1 ", out)
+    assert re.search(r"sign-flip \(own\) +fedavg +\d ", out)
+
+
+def test_check_says_what_a_strategy_breaks(fedsim, tmp_path: Path):
+    (tmp_path / "rash.py").write_text(
+        "import torch\nclass Rash:\n    def aggregate(self, center, updates, weights, state):\n"
+        "        updates[0] = 0\n        return updates[-1] + torch.rand(()), {}\n"
+    )
+    code, out, _ = fedsim("check", "rash.py", "--json")
+    found = json.loads(out)
+    broken = {one["name"] for one in found["checks"] if one["required"] and not one["holds"]}
+    assert (code, found["passes"]) == (1, False)
+    assert broken == {
+        "It is a frozen dataclass", "What comes in is left as it was", "The same updates give the same model twice",
+        "The order of the sites does not matter", "Its state survives save and load",
+    }  # fmt: skip
+    code, out, _ = fedsim("check", "rash.py")
+    assert (code, "breaks 5 of what every strategy must keep" in out) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("body", "broken"),
+    [
+        ("return center.double(), state", "The new model has the old one's shape and type, and finite numbers"),
+        ("return center[:3], state", "The new model has the old one's shape and type, and finite numbers"),
+        (
+            "return updates.nan_to_num(1e9).mean(0), state",
+            "A NaN in one update is kept out or can be seen; the server stops",
+        ),
+        ("raise ValueError('too few')", "One update is enough, or a ValueError says how many are needed"),
+        ("return updates[0], {**state, 'n': state.get('n', center * 0) + 1}", "The order of the sites does not matter"),
+        ("return center / 0 * 0, state", "The new model has the old one's shape and type, and finite numbers"),
+    ],
+)
+def test_every_guard_of_the_contract_can_fail(body: str, broken: str):
+    space: dict = {}
+    exec(
+        "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Odd:\n"
+        f"    def aggregate(self, center, updates, weights, state):\n        {body}\n",
+        space,
+    )
+    found = [one.name for one in examine(space["Odd"]()) if one.required and not one.holds]
+    assert any(name.startswith(broken) for name in found), found
