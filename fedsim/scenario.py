@@ -291,8 +291,9 @@ class Scenario(_Section):
     def values(self) -> dict[str, Any]:
         """Return what the scenario says, defaults included, for TOML."""
         values = self.model_dump(exclude_none=True)
-        if self.data == Data():
-            del values["data"]
+        for section, empty in (("data", Data()), ("faults", Faults())):
+            if getattr(self, section) == empty:
+                del values[section]
         return values
 
     @cached_property
