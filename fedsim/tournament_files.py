@@ -60,7 +60,8 @@ def table(ranked: pd.DataFrame, axes: Sequence[str], metric: str) -> Table:
     heads, rows = _cells(ranked, shown, metric)
     found = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for number, name in enumerate(heads):
-        found.add_column(escape(name), justify="left" if number < len(shown) else "right", no_wrap=number >= len(shown))
+        text = number < len(shown)
+        found.add_column(escape(name), justify="left" if text else "right", no_wrap=not text, overflow="fold")
     for number, (first, row) in enumerate(zip(_starts(ranked, shown), rows, strict=True)):
         if first and number:
             found.add_section()
@@ -100,7 +101,7 @@ def _starts(ranked: pd.DataFrame, shown: Sequence[str]) -> list[bool]:
 
 def _cells(ranked: pd.DataFrame, shown: Sequence[str], metric: str) -> tuple[list[str], list[list[str]]]:
     rounds = "rounds" in ranked
-    heads = [*shown, "group", metric, "vs. best", "worst site", "spread", "MB", *(["rounds"] if rounds else [])]
+    heads = [*shown, "group", metric, "vs. best", "worst", "spread", "MB", *(["rounds"] if rounds else [])]
     rows = []
     for row in ranked.to_dict("records"):
         cells = [str(row[name]) for name in shown]
