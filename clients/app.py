@@ -5,10 +5,12 @@ training is to be private. Which site this is, the node config says: ``partition
 noisy model, what was done to make it, and a public weight; nothing else.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+import pandas as pd
 import torch
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
@@ -123,6 +125,30 @@ class SiteApp(ClientApp):
         keep(context, kept)
         return Message(content, reply_to=message)
 
+    def measure(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
+        """Return each site's measures of the model that came, on its validation rows; sites share forward passes.
+
+        Raises:
+            PermissionError: Training is private here, and these figures would leave without noise.
+        """
+        config = contexts[0].run_config
+        if "noise-multiplier" in config:
+            raise PermissionError("metrics of a site would be a release without noise")
+        setting = _setting(str(config["scenario"]), int(config["seed"]))
+        sites = [setting.federation.sites[int(context.node_config["partition-id"])] for context in contexts]
+        starts = [_start(message, setting) for message in messages]
+        models = {id(start): parts_of(setting.model, start) for start in starts}
+        of_sites = {site.name: models[id(start)] for site, start in zip(sites, starts, strict=True)}
+        task, together = task_of(setting.scenario), Federation(tuple(sites))
+        table = measure(setting.model, of_sites, together, "validation", task.kind, True, task.range)
+        names = [metric.name for metric in MEASURES[task.kind]]
+        replies = []
+        for site, message, found in zip(sites, messages, table[names].to_dict("records"), strict=False):
+            figures = {str(name): float(value) for name, value in found.items() if pd.notna(value)}
+            metrics = MetricRecord({WEIGHT: max(1, len(site.validation)), **figures})
+            replies.append(Message(RecordDict({METRICS: metrics}), reply_to=message))
+        return replies
+
     def _work(
         self,
         message: Message,
@@ -136,10 +162,9 @@ class SiteApp(ClientApp):
         """Return a site's task; one beside the other has batches and noise of its own."""
         seed, arm = int(context.run_config["seed"]), str(context.run_config["arm"])
         number = int(message.content[CONFIG][ROUND])  # type: ignore[arg-type]
-        told = message.content.array_records.get(TOLD)
-        known = kept_in(context) | (
-            {name: one.to(setting.device) for name, one in to_state(told).items()} if told else {}
-        )
+        told = message.content.get(TOLD)
+        state = to_state(told) if isinstance(told, ArrayRecord) else {}
+        known = kept_in(context) | {name: one.to(setting.device) for name, one in state.items()}
         start, memory = rule.begin(_start(message, setting), known, setting.parts)
         todo = plan(setting.scenario, expected_batch(setting.scenario, site.name), noise)
         if site.number in setting.slow:
@@ -164,23 +189,8 @@ def train(message: Message, context: Context) -> Message:
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
-    """Measure the model that came on this site's validation rows.
-
-    Raises:
-        PermissionError: Training is private here, and these figures would leave without noise.
-    """
-    config = context.run_config
-    if "noise-multiplier" in config:
-        raise PermissionError("metrics of a site would be a release without noise")
-    setting = _setting(str(config["scenario"]), int(config["seed"]))
-    site = setting.federation.sites[int(context.node_config["partition-id"])]
-    parameters = parts_of(setting.model, _start(message, setting))
-    task, alone = task_of(setting.scenario), Federation((site,))
-    table = measure(setting.model, {site.name: parameters}, alone, "validation", task.kind, False, task.range)
-    found = {metric.name: table[metric.name][0] for metric in MEASURES[task.kind]}
-    figures = {name: float(value) for name, value in found.items() if value is not None}
-    metrics = MetricRecord({WEIGHT: max(1, len(site.validation)), **figures})
-    return Message(RecordDict({METRICS: metrics}), reply_to=message)
+    """Measure the model that came on this site's validation rows."""
+    return app.measure([message], [context])[0]
 
 
 def _mean_loss(work: Work) -> float:

@@ -185,8 +185,8 @@ def keep(context: Context, kept: Mapping[str, Tensor]) -> None:
 
 def kept_in(context: Context) -> dict[str, Tensor]:
     """Return what the site's local rule kept in its last round."""
-    records = context.state.array_records.items()
-    return {name.removeprefix(_KEPT): flatten(record) for name, record in records if name.startswith(_KEPT)}
+    kept = [(name, record) for name, record in context.state.items() if name.startswith(_KEPT)]
+    return {name.removeprefix(_KEPT): flatten(record) for name, record in kept if isinstance(record, ArrayRecord)}
 
 
 @lru_cache(maxsize=256)

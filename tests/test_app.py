@@ -11,14 +11,15 @@ from flwr.serverapp.strategy import FedAvg as FlowerFedAvg
 
 import clients.app
 from clients.app import app
-from fedsim import federation
+from fedsim import catalog, federation
 from fedsim.adapter import Adapter
 from fedsim.engines.serial import execute
+from fedsim.evaluation import evaluate
 from fedsim.federation import Examples, Federation
-from fedsim.grid import InProcessGrid
-from fedsim.records import ARRAYS, CONFIG, MECHANISM, METRICS, WEIGHT
+from fedsim.grid import InProcessGrid, node_of
+from fedsim.records import ARRAYS, CONFIG, MECHANISM, METRICS, WEIGHT, Flat, Layout
 from fedsim.scenario import Privacy, Scenario
-from fedsim.training import new_model
+from fedsim.training import new_model, parts_of
 from strategies.fedavg import FedAvg
 
 
@@ -122,6 +123,27 @@ def test_a_site_that_is_not_private_measures_on_its_validation_rows(scenario):
         metrics = reply.content.metric_records[METRICS]
         assert set(metrics) == {WEIGHT, "auc", "accuracy", "log_loss"}
         assert metrics["log_loss"] == pytest.approx(np.log(2))  # the model starts at even odds
+
+
+@pytest.mark.parametrize("engine", ["cohort", "serial"])
+def test_sites_are_measured_together_as_one_by_one(scenario, engine: str):
+    """Two models, each at some of the sites."""
+    chosen = scenario().model_copy(update={"privacy": Privacy()})
+    sites = federation.federate(chosen, 0)
+    config = {"scenario": chosen.model_dump_json(), "seed": 0, "arm": "federated"}
+    grid = InProcessGrid(catalog.load("engines", engine).execute(app), 4, config)
+    model = new_model(chosen, sites.sites[0], 0, "cpu")
+    size = sum(value.numel() for value in model.parameters())
+    sent = [torch.linspace(-1, 1 + site % 2, size) for site in range(4)]
+    messages = [
+        Message(RecordDict({ARRAYS: Flat(vector, Layout.of(model))}), node_of(site), MessageType.EVALUATE)
+        for site, vector in enumerate(sent)
+    ]
+    for site, (vector, reply) in enumerate(zip(sent, grid.send_and_receive(messages), strict=True)):
+        one = sites.sites[site]
+        table = evaluate(model, {one.name: parts_of(model, vector)}, Federation((one,)), "validation", sites=False)
+        expected = {name: table[name][0] for name in ("auc", "accuracy", "log_loss")}
+        assert dict(reply.content[METRICS]) == pytest.approx({WEIGHT: len(one.validation), **expected})
 
 
 def test_a_plain_reply_says_nothing_of_a_mechanism(scenario):

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 from weakref import WeakKeyDictionary
 
 import torch
@@ -21,6 +21,7 @@ from fedsim.layers import NoRule
 from fedsim.mistakes import Mistake
 from fedsim.training import Done, Work
 
+T = TypeVar("T")
 _MEMORY = 2**28  # bytes that one stack may take, roughly
 _PRODUCTS = 2**23  # multiplications in a step that are worth a stack and a thread of their own
 _costs: WeakKeyDictionary[nn.Module, Cost | NoRule] = WeakKeyDictionary()
@@ -29,7 +30,7 @@ _log = logging.getLogger("fedsim")
 
 @runtime_checkable
 class InHalves(Protocol):
-    """A ClientApp whose training can be taken in two halves."""
+    """A ClientApp whose training can be taken in two halves, and that can measure for many sites at once."""
 
     def prepare(self, message: Message, context: Context) -> Work:
         """Return what a train message asks of this site."""
@@ -39,9 +40,13 @@ class InHalves(Protocol):
         """Return the reply that sends the trained model back."""
         ...
 
+    def measure(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
+        """Return the replies to evaluate messages."""
+        ...
+
 
 def execute(app: ClientApp, cohort_size: int | str = "auto") -> Execute:
-    """Return what executes a round's train messages together, and other messages one by one.
+    """Return what executes a round's train messages together, its evaluate messages too, and others one by one.
 
     A ClientApp that is not ``InHalves`` is run one site after another.
     """
@@ -51,22 +56,40 @@ def execute(app: ClientApp, cohort_size: int | str = "auto") -> Execute:
         return one_by_one
 
     def execute_round(messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
-        if any(message.metadata.message_type != MessageType.TRAIN for message in messages):
-            return one_by_one(messages, contexts)
-        pairs = zip(messages, contexts, strict=True)
-        prepared = [serial.guarded(partial(app.prepare, m, c), m, c) for m, c in pairs]
-        try:
-            done = iter(train_all([found for found in prepared if isinstance(found, Work)], cohort_size))
-        except Mistake:
-            raise
-        except Exception:  # a site fails in training: one by one, the others go on
-            return one_by_one(messages, contexts)
-        return [
-            app.answer(message, context, found, next(done)) if isinstance(found, Work) else found
-            for message, context, found in zip(messages, contexts, prepared, strict=True)
-        ]
+        kinds, replies = {message.metadata.message_type for message in messages}, None
+        if kinds == {MessageType.TRAIN}:
+            replies = _train(app, messages, contexts, cohort_size)
+        elif kinds == {MessageType.EVALUATE}:
+            replies = _if_no_site_fails(lambda: app.measure(messages, contexts))
+        return one_by_one(messages, contexts) if replies is None else replies
 
     return execute_round
+
+
+def _train(
+    app: InHalves, messages: Sequence[Message], contexts: Sequence[Context], cohort_size: int | str
+) -> list[Message] | None:
+    pairs = list(zip(messages, contexts, strict=True))
+    prepared = [serial.guarded(partial(app.prepare, m, c), m, c) for m, c in pairs]
+    works = [found for found in prepared if isinstance(found, Work)]
+    trained = _if_no_site_fails(lambda: train_all(works, cohort_size))
+    if trained is None:
+        return None
+    done = iter(trained)
+    return [
+        app.answer(message, context, found, next(done)) if isinstance(found, Work) else found
+        for (message, context), found in zip(pairs, prepared, strict=True)
+    ]
+
+
+def _if_no_site_fails(do: Callable[[], list[T]]) -> list[T] | None:
+    """Return what comes of doing something for all sites, or None if one fails: one by one, the others go on."""
+    try:
+        return do()
+    except Mistake:
+        raise
+    except Exception:
+        return None
 
 
 def train_all(works: Sequence[Work], cohort_size: int | str = "auto") -> list[Done]:
