@@ -1,17 +1,19 @@
-"""Hospitals: which patients have heart disease?"""
+"""Hospitals: which patients have heart disease, and which have pneumonia?"""
 
-from importlib.resources import files
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
-from torch import nn
 
+from clients.files import read_table
+from clients.images import downloaded, read_medmnist, scaled
+from clients.models import convolutional, linear
+from fedsim.mistakes import Mistake
 from fedsim.tables import Column, Levels, Number, encode
 from fedsim.task import Rows, Task
 
-SOURCE = (
-    "UCI Heart Disease (Janosi, Steinbrunn, Pfisterer, Detrano 1988), four hospitals, CC BY 4.0; "
-    "see clients/data/README.md"
-)
+SOURCE = "UCI Heart Disease (Janosi, Steinbrunn, Pfisterer, Detrano 1988), four hospitals; see clients/data/README.md"
+LICENCE = "CC BY 4.0"
 OUTCOME = "coronary artery disease: a vessel narrowed by more than half"
 
 # Ranges and levels are those of the measurement, not of these rows; `missing` says a hospital may not have taken it.
@@ -36,8 +38,7 @@ HEART_COMPLETE = tuple(column for column in HEART if column.name not in MOSTLY_A
 
 def read_heart() -> pd.DataFrame:
     """Return the 920 patients of the four hospitals as published: site, 13 features, grade, target."""
-    with (files("clients") / "data" / "heart_disease_4_hospitals.csv").open("rb") as file:
-        return pd.read_csv(file)
+    return read_table("heart_disease_4_hospitals.csv")
 
 
 def load_heart() -> Rows:
@@ -55,31 +56,58 @@ def _rows(frame: pd.DataFrame, columns: tuple[Column, ...]) -> Rows:
         inputs=encode(frame, columns),
         target=frame["target"].to_numpy(dtype="float32"),
         site=frame["site"].to_numpy(dtype=str),
+        groups={
+            "sex": np.where(frame["sex"] == 1, "male", "female"),
+            "age": np.where(frame["age"] < 55, "under 55", "55 and over"),
+        },
     )
 
 
-def logistic(inputs: int) -> nn.Module:
-    """Return logistic regression, which starts at zero: every patient at even odds."""
-    model = nn.Linear(inputs, 1)
-    nn.init.zeros_(model.weight)
-    nn.init.zeros_(model.bias)
-    return model
+def load_xray(path: Path | None) -> Rows:
+    """Return all chest X-rays of a file, in its order: training, validation, test; they have no natural sites.
+
+    Time is that order, so that the test rows are the file's last ones: a child may have several images, and the
+    published split keeps them together.
+    """
+    images, labels = read_medmnist(path or downloaded("pneumoniamnist"))
+    if not np.isin(labels, (0, 1)).all():
+        raise Mistake(f"{path}: expected labels of 0 and 1, got {np.unique(labels)[:10].tolist()}")
+    return Rows(
+        inputs=scaled(images),
+        target=labels.astype("float32"),
+        site=np.full(len(labels), "hospital"),
+        time=np.arange(len(labels), dtype=float),
+    )
 
 
 heart = Task(
     title="Heart disease from 13 clinical measurements, four hospitals",
     outcome=OUTCOME,
     source=SOURCE,
+    licence=LICENCE,
     columns=HEART,
     load=load_heart,
-    model=logistic,
+    model=linear,
 )
 
 heart_complete = Task(
     title="Heart disease, complete records only (9 measurements), four hospitals",
     outcome=OUTCOME,
     source=SOURCE,
+    licence=LICENCE,
     columns=HEART_COMPLETE,
     load=load_heart_complete,
-    model=logistic,
+    model=linear,
+)
+
+xray = Task(
+    title="Pneumonia in chest X-rays of 28 x 28, from a file in the format of MedMNIST",
+    outcome="pneumonia",
+    source="PneumoniaMNIST (Yang et al. 2023; Kermany et al. 2018), not part of fedsim: give data.path",
+    licence="CC BY 4.0",
+    columns=(),
+    load=load_xray,
+    model=lambda channels, height, width: convolutional(1),
+    by_time=True,
+    needs_path=True,
 )

@@ -5,9 +5,9 @@ rate with the same optimizer and, under privacy, spend the same epsilon per reco
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -35,7 +35,7 @@ from fedsim.privacy.accounting import Segment, noise_multiplier
 from fedsim.privacy.ledger import Ledger, Mechanism
 from fedsim.records import Flat, Layout, flatten, kept_in
 from fedsim.rounds import Budget, run_rounds
-from fedsim.sampling import most_rounds, sites_of_round
+from fedsim.sampling import joined, most_rounds, share_of_sites, sites_of_round
 from fedsim.scenario import Arm, Privacy, Scenario
 from fedsim.strategy import reports_of
 from fedsim.training import (
@@ -101,7 +101,7 @@ def jobs(scenario: Scenario) -> list[Job]:
 def noise_for(scenario: Scenario, seed: int, arm: Arm) -> float:
     """Return an arm's noise multiplier: the scenario's, or the least that keeps every site within its epsilon."""
     privacy = scenario.privacy
-    share = _share(scenario, seed) if arm == "centralized" else 1.0
+    share = share_of_sites(scenario, _names(scenario, seed)) if arm == "centralized" else 1.0
     rounds = scenario.training.rounds if arm == "centralized" else _most_rounds(scenario, seed)
     steps = rounds * scenario.training.local_steps * (passes_of(scenario) if arm == "federated" else 1)
     rate = scenario.training.sampling_rate * share
@@ -118,17 +118,12 @@ def passes_of(scenario: Scenario) -> int:
     return 1 + hasattr(strategy_of(scenario), "second_rule")
 
 
-def _sites(scenario: Scenario, seed: int) -> int:
-    return len(federate(scenario, seed, best_device(scenario.device)).sites)
+def _names(scenario: Scenario, seed: int) -> Sequence[str]:
+    return federate(scenario, seed, best_device(scenario.device)).names
 
 
 def _most_rounds(scenario: Scenario, seed: int) -> int:
-    return most_rounds(scenario, seed, _sites(scenario, seed))
-
-
-def _share(scenario: Scenario, seed: int) -> float:
-    """Return the share of the sites that take part in a round."""
-    return len(sites_of_round(scenario, seed, sites := _sites(scenario, seed), 1)) / sites
+    return most_rounds(scenario, seed, _names(scenario, seed))
 
 
 def check_strategy(scenario: Scenario, sites: int, model: nn.Module) -> None:
@@ -144,10 +139,17 @@ def check_strategy(scenario: Scenario, sites: int, model: nn.Module) -> None:
             f"strategy.name: expected one that does without losses under privacy, got {scenario.strategy.name}: "
             "they are computed from rows without noise"
         )
+    ours = hasattr(strategy, "aggregate")
+    choices = {
+        "training.sites_per_round": scenario.training.sites_per_round,
+        "faults.joins_late": scenario.faults.joins_late,
+    }
+    for key in [key for key, value in choices.items() if value and not ours]:
+        raise Mistake(f"{key}: expected none beside {scenario.strategy.name}, which chooses among all sites itself")
     start = parameters_to_vector(model.parameters()).detach()
     try:
         rule_of(strategy).begin(start, {}, layers_of(model))
-        if hasattr(strategy, "aggregate"):
+        if ours:
             asked = min(scenario.training.sites_per_round or sites, sites)
             few = start[:8]  # what it can't do depends on how many updates there are, not on their length
             reports = {name: torch.ones(asked) for name in reports_of(strategy)}
@@ -179,7 +181,7 @@ class _Progress:
 
     def sites_of(self, number: int) -> list[int]:
         """Return the numbers of a round's sites."""
-        return sites_of_round(self.scenario, self.job.seed, len(self.federation.sites), number)
+        return sites_of_round(self.scenario, self.job.seed, self.federation.names, number)
 
     def budget(self, planned: Mapping[int, tuple[str, Plan]], rounds: int) -> Budget | None:
         """Open the ledger of a private training, given {node: (site, plan)} and the most rounds a site is in."""
@@ -317,35 +319,46 @@ def _federated(progress: _Progress) -> Models:
 
 
 def _centralized(progress: _Progress) -> Models:
-    """Train on all sites' rows; where a round has some of the sites only, a row joins a step that much less often."""
-    scenario, share = progress.scenario, _share(progress.scenario, progress.job.seed)
-    expected = share * sum(expected_batch(scenario, name) for name in progress.federation.names)
-    todo = plan(scenario, expected, progress.noise)
-    pooled = replace(todo, sampling_rate=share * todo.sampling_rate)
-    site = progress.federation.pooled()
-    return _train_alone(progress, {GLOBAL: (lambda: site, pooled)}, lambda number: [GLOBAL])
+    """Train on the rows of all sites that have joined.
+
+    Where a round has some of the sites only, drawn at random, a row joins a step that much less often.
+    """
+    scenario, federation, names = progress.scenario, progress.federation, progress.federation.names
+    share, pooled = share_of_sites(scenario, names), cache(federation.pooled)
+
+    def rows(number: int) -> Site:
+        return pooled(tuple(joined(scenario, names, number)))
+
+    def todo(number: int) -> Plan:
+        expected = sum(expected_batch(scenario, names[site]) for site in joined(scenario, names, number))
+        alone = plan(scenario, share * expected, progress.noise)
+        return replace(alone, sampling_rate=share * alone.sampling_rate)
+
+    return _train_alone(progress, {GLOBAL: (rows, todo)}, lambda number: [GLOBAL])
 
 
 def _local(progress: _Progress) -> Models:
     """Train a model for each site, in the rounds in which it would take part."""
     scenario, federation = progress.scenario, progress.federation
-    sites = {}
-    for number, name in enumerate(federation.names):
+
+    def alone(site: int, name: str) -> tuple[Callable[[int], Site], Callable[[int], Plan]]:
         todo = plan(scenario, expected_batch(scenario, name), progress.noise)
-        sites[name] = partial(federation.sites.__getitem__, number), todo
+        return lambda number: federation.sites[site], lambda number: todo
+
+    sites = {name: alone(site, name) for site, name in enumerate(federation.names)}
     return _train_alone(progress, sites, lambda number: [federation.names[site] for site in progress.sites_of(number)])
 
 
 def _train_alone(
     progress: _Progress,
-    sites: Mapping[str, tuple[Callable[[], Site], Plan]],
+    sites: Mapping[str, tuple[Callable[[int], Site], Callable[[int], Plan]]],
     keys_of: Callable[[int], list[str]],
 ) -> Models:
     """Train a model for each of some sites, on its own rows.
 
     Args:
         progress: The job.
-        sites: {name of the model: (its rows, what is done to them in a round)}.
+        sites: {name of the model: (from the number of a round to its rows, and to what is done to them)}.
         keys_of: From the number of a round to the models that are trained in it.
     """
     scenario, job = progress.scenario, progress.job
@@ -353,7 +366,7 @@ def _train_alone(
     vectors = dict.fromkeys(sites, progress.start)
     charged = {key: "pooled" if key == GLOBAL else key for key in sites}
     number_of = {key: number for number, key in enumerate(sites)}
-    numbered = {number_of[key]: (charged[key], todo) for key, (_, todo) in sites.items()}
+    numbered = {number_of[key]: (charged[key], todo(1)) for key, (_, todo) in sites.items()}
     most = scenario.training.rounds if GLOBAL in sites else _most_rounds(scenario, job.seed)
     budget, done = progress.budget(numbered, most), 0
     for number in range(1, scenario.training.rounds + 1):
@@ -362,9 +375,9 @@ def _train_alone(
             break
         works = []
         for key in keys:
-            rows, todo = sites[key]
-            streams = Streams.of(scenario, job.seed, job.arm, rows().name, number)
-            works.append(Work(progress.model, vectors[key], rows().train, todo, streams, progress.losses))
+            site, todo = sites[key][0](number), sites[key][1](number)
+            streams = Streams.of(scenario, job.seed, job.arm, site.name, number)
+            works.append(Work(progress.model, vectors[key], site.train, todo, streams, progress.losses))
         for key, trained in zip(keys, train_all(works, scenario.cohort_size), strict=True):
             vectors[key] = trained.parameters
             if budget and trained.mechanism:

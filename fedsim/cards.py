@@ -10,7 +10,7 @@ import tomli_w
 from fedsim import catalog
 from fedsim.choice import hyperparameters
 from fedsim.contents import Contents, contents_of
-from fedsim.loading import named, task_of
+from fedsim.loading import named, settled, task_of
 from fedsim.mistakes import Mistake
 from fedsim.scenario import Scenario, parse, read
 from fedsim.tables import Column, Number
@@ -48,8 +48,8 @@ def card(what: str) -> Card:
 
 
 def _scenario_card(scenario: Scenario) -> Card:
-    task, values = task_of(scenario), scenario.values()
-    contents = contents_of(scenario)
+    fixed, values = settled(scenario), scenario.values()
+    task, contents = task_of(fixed), contents_of(fixed)
     text = f"{tomli_w.dumps(values)}\n# sites of {scenario.task or 'the table'}: {task.title}\n{_sites(contents)}"
     values |= {"sites": _site_values(contents)}
     return Card(text, values, f"{scenario.title}\n{_partition(scenario)}", contents)

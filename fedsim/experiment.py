@@ -75,11 +75,11 @@ def execute(scenario: Scenario, out: str | Path | None = None, progress: Progres
     Raises:
         Mistake: The directory is taken, or what the scenario asks for can't be done here.
     """
-    scenario = loading.settled(scenario)
     try:
-        _check(scenario)
+        scenario = loading.settled(scenario)
     except MissingRanges as missing:
         raise Mistake(f"{missing}\n{_leave_template(missing)}") from None
+    _check(scenario)
     folder = _new_folder(scenario.name, out)
     with _lock(folder):
         results.write_scenario(folder, scenario)

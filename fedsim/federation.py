@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedsim.faults import check_sites, mislabel
 from fedsim.loading import POOLED, check_examples, rows_of, task_of
 from fedsim.mistakes import Mistake
 from fedsim.partition import Sites, divide, skewed
@@ -54,9 +55,10 @@ class Federation:
         """The sites' names, sorted."""
         return self.sites.names if isinstance(self.sites, _MadeSites) else [site.name for site in self.sites]
 
-    def pooled(self) -> Site:
-        """Return the imaginary institution that holds everybody's rows: the centralized arm."""
-        parts = {part: [getattr(site, part) for site in self.sites] for part in ("train", "validation", "test")}
+    def pooled(self, numbers: Sequence[int]) -> Site:
+        """Return the imaginary institution that holds the rows of some sites, by number: the centralized arm."""
+        sites = [self.sites[number] for number in numbers]
+        parts = {part: [getattr(site, part) for site in sites] for part in ("train", "validation", "test")}
         return Site(number=0, name="pooled", **{part: _concatenate(examples) for part, examples in parts.items()})
 
 
@@ -90,9 +92,9 @@ def federate(scenario: Scenario, seed: int, device: str = "cpu") -> Federation:
     """Load the scenario's task and split it into sites; repeated calls return the same object.
 
     Raises:
-        Mistake: The partition is not for this task, or a site has no row to train on.
+        Mistake: The partition is not for this task, a site has no row to train on, or a fault is at no site.
     """
-    shape = scenario.model_dump_json(include=_ROWS | {"split"})
+    shape = scenario.model_dump_json(include=_ROWS | {"split", "faults"})
     return _federate(shape, seed, device)
 
 
@@ -105,16 +107,18 @@ def _federate(shape: str, seed: int, device: str) -> Federation:
         expected = "another than 'made' with a task that has" if task.make is None else "'made' with a task without"
         raise Mistake(f"partition.by: expected {expected} rows of its own, got {partition.by!r}")
     if task.make is not None:
-        return Federation(_MadeSites(partition.sites or 1, partial(_made, scenario, task, task.make, split)))
-    rows = rows_of(scenario)
-    members = enumerate(sites_of(scenario).items())
+        made = Federation(_MadeSites(partition.sites or 1, partial(_made, scenario, task, task.make, split)))
+        check_sites(scenario.faults, made.names)
+        return made
+    rows, found = rows_of(scenario), sites_of(scenario)
+    check_sites(scenario.faults, list(found))
     return Federation(tuple(
         split(number, name, _Own(
             skewed(rows.inputs[own], partition, number),
             rows.target[own],
             None if rows.time is None else rows.time[own],
         ))
-        for number, (name, own) in members
+        for number, (name, own) in enumerate(found.items())
     ))  # fmt: skip
 
 
@@ -163,7 +167,10 @@ def _split(scenario: Scenario, task: Task, seed: int, device: str, number: int, 
             f"site {name}: expected at least one row to train on under every seed, got {len(own.target)} rows in all; "
             "leave the site out, or join it with others (partition.sites)"
         )
-    examples = {part: _examples(own.inputs[chosen], own.target[chosen], device) for part, chosen in parts.items()}
+    targets = {part: own.target[chosen] for part, chosen in parts.items()}
+    if share := scenario.faults.wrong_labels.get(name):
+        targets["train"] = mislabel(targets["train"], task.kind, share, seed, name)
+    examples = {part: _examples(own.inputs[chosen], targets[part], device) for part, chosen in parts.items()}
     return Site(number=number, name=name, **examples)
 
 

@@ -46,9 +46,14 @@ def intake_of(scenario: Scenario) -> Intake | None:
 def settled(scenario: Scenario) -> Scenario:
     """Return the scenario as it must be written down to mean the same later and elsewhere.
 
+    What is kept in memory is found by what the scenario says, so that only a settled one, which holds the file's
+    digest and ranges, is sure to be about the file as it is now.
+
     Raises:
-        Mistake: Its file is not there.
+        Mistake: Its file is not there, or can't be made into a task; the message names the file of ranges.
     """
+    if scenario.task is None:
+        prepare(scenario.data)
     return scenario.model_copy(update={"data": settled_data(scenario.data)}) if scenario.data.path else scenario
 
 

@@ -206,17 +206,6 @@ class Attack(_Section):
         return self
 
 
-class Faults(_Section):
-    """Sites that fail without meaning to."""
-
-    drop_out: Annotated[FiniteFloat, Field(ge=0, lt=1)] = 0.0
-    crash: Annotated[FiniteFloat, Field(ge=0, lt=1)] = 0.0
-    crash_round: Annotated[int, Field(ge=1)] = 1
-    straggler: Annotated[FiniteFloat, Field(ge=0, le=1)] = 0.0
-    straggler_steps: Annotated[int, Field(ge=1)] = 1
-    spoiled: Annotated[FiniteFloat, Field(ge=0, lt=1)] = 0.0
-
-
 class Privacy(_Section):
     """What is promised to whom. ``record``: one row of one site, added or removed, by DP-SGD at the site."""
 
@@ -233,6 +222,23 @@ class Privacy(_Section):
             missing = " and ".join(name for name in ("epsilon", "delta") if getattr(self, name) is None)
             raise ValueError(f"expected {missing} beside unit = {self.unit!r}")
         return self
+
+
+class Faults(_Section):
+    """What goes wrong at sites without their meaning to.
+
+    ``wrong_labels`` is {site: the share of its labels that are wrong}, ``joins_late`` {site: its first round}. The
+    others are shares of sites, but ``drop_out``, the probability that an answer is lost.
+    """
+
+    wrong_labels: dict[str, Annotated[FiniteFloat, Field(gt=0, le=1)]] = {}
+    joins_late: dict[str, Annotated[int, Field(ge=2)]] = {}
+    drop_out: Annotated[FiniteFloat, Field(ge=0, lt=1)] = 0.0
+    crash: Annotated[FiniteFloat, Field(ge=0, lt=1)] = 0.0
+    crash_round: Annotated[int, Field(ge=1)] = 1
+    straggler: Annotated[FiniteFloat, Field(ge=0, le=1)] = 0.0
+    straggler_steps: Annotated[int, Field(ge=1)] = 1
+    spoiled: Annotated[FiniteFloat, Field(ge=0, lt=1)] = 0.0
 
 
 class Scenario(_Section):
@@ -254,8 +260,17 @@ class Scenario(_Section):
     training: Training = Training()
     strategy: Strategy = Strategy()
     attack: Attack = Attack()
-    faults: Faults = Faults()
     privacy: Privacy = Privacy()
+    faults: Faults = Faults()
+
+    @model_validator(mode="after")
+    def _who_joins_takes_part(self) -> "Scenario":
+        late, rounds = self.faults.joins_late, self.training.rounds
+        if late and self.training.sites_per_round is not None:
+            raise ValueError("faults.joins_late: expected no training.sites_per_round beside it")
+        if max(late.values(), default=0) > rounds:
+            raise ValueError(f"faults.joins_late: expected rounds up to {rounds}, the last, got {max(late.values())}")
+        return self
 
     @model_validator(mode="after")
     def _has_something_to_learn(self) -> "Scenario":

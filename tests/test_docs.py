@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from clients.hospital import read_heart
 from fedsim import cli
 
 ROOT = Path(__file__).parents[1]
@@ -25,13 +26,21 @@ def commands() -> list[str]:
     return [line.partition(" #")[0].strip() for text in blocks("sh") for line in text.splitlines() if line.strip()]
 
 
+def patients() -> str:
+    """Return a table as docs/your-data.md has it: the real patients, under other names."""
+    frame = read_heart()[["site", "age", "sex", "cp", "chol", "target"]]
+    frame["sex"] = frame["sex"].map({0: "female", 1: "male"})
+    return frame.set_axis(["hospital", "age", "sex", "stage", "cholesterol", "outcome"], axis=1).to_csv(index=False)
+
+
 def test_all_commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """In order, in one folder; runs are made small."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "my-hospitals.toml").write_text(blocks("toml")[0], encoding="utf-8")
-    for text in blocks("python"):
-        if name := re.match(r"# (\w+\.py)\n", text):
-            (tmp_path / name[1]).write_text(text, encoding="utf-8")
+    for text in (*blocks("toml"), *blocks("python")):
+        name = text.partition("\n")[0].removeprefix("# ")
+        if name.endswith((".toml", ".py")):
+            (tmp_path / name).write_text(text, encoding="utf-8")
+    (tmp_path / "patients.csv").write_text(patients(), encoding="utf-8")
     ran = 0
     for command in commands():
         program, *words = shlex.split(command)

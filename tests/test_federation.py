@@ -49,7 +49,7 @@ def test_a_split_depends_on_seed_and_site():
 
 def test_the_pooled_site_holds_everybodys_rows(scenario):
     whole = federate(scenario(), 0)
-    pooled = whole.pooled()
+    pooled = whole.pooled(range(len(whole.sites)))
     for part in ("train", "validation", "test"):
         assert len(getattr(pooled, part)) == sum(len(getattr(site, part)) for site in whole.sites)
 

@@ -14,7 +14,15 @@ from fedsim.mistakes import Mistake
 from fedsim.scenario import Scenario, parse
 
 TASKS = [name for name in catalog.titles("tasks") if name.startswith("synthetic/")]
-COUNTS = {"tabular": 6_274, "images": 62_006, "images-large": 1_626_442, "sequences": 4_098}
+COUNTS = {
+    "skewed": 2_634,
+    "noisy": 6_274,
+    "odd": 6_274,
+    "tabular": 6_274,
+    "images": 62_006,
+    "images-large": 1_626_442,
+    "sequences": 4_098,
+}
 
 
 def made(task: str = "synthetic/tabular", sites: int = 6, **training) -> Scenario:
@@ -33,7 +41,11 @@ def test_a_made_up_site_is_the_same_each_time_and_unlike_the_others(name: str):
     np.testing.assert_array_equal(inputs, again)
     assert not np.array_equal(inputs, other)
     model = task.model(*inputs.shape[1:])
-    assert model(torch.from_numpy(inputs[:3])).shape == (3, target.max() + 1)
+    rows, outputs = model(torch.from_numpy(inputs[:3])).shape
+    assert (rows, outputs) == (
+        3,
+        10 if name == "synthetic/skewed" else target.max() + 1,
+    )  # a skewed site has two of ten
     assert sum(value.numel() for value in model.parameters()) == COUNTS[name.partition("/")[2]]
 
 

@@ -111,7 +111,7 @@ def prepare(data: Data) -> Prepared:
     declared = None if data.ranges == FITTED else declared_for(path, data.ranges)
     if declared:
         asked = [*features, *([name] if needs_entry(used, name, data.kind) else [])]
-        check_no_more(path, [*features, name], declared)
+        check_no_more(path, [str(column) for column in used.frame], declared)
         check_all_there(path, asked, lambda column: cleaning.kind_of(used, column), declared)
     target = target_of(used, name, data.kind, declared)
     values, columns, notes = _features(used, features, declared)

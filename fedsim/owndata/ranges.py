@@ -183,7 +183,7 @@ def check_no_more(path: Path, names: Sequence[str], declared: Declared) -> None:
     for name in declared.entries:
         if name not in names:
             hint = catalog.nearest(name, names)
-            raise Mistake(f"{declared.place}: {name}: there is no such column to learn from in {path.name}{hint}")
+            raise Mistake(f"{declared.place}: {name}: there is no such column in {path.name}{hint}")
 
 
 def _key(name: str) -> str:

@@ -103,13 +103,13 @@ def test_missing_ranges_leave_a_template_and_never_write_over_one(folder: Path, 
     words = ("run", "--data", "ill.csv", "--target", "ill", "--site", "clinic", *SMALL)
     code, _, err = fedsim(*words)
     assert code == 2
-    assert f"{side} was written: fill it in and run again" in err
+    assert f"{side.name} was written: fill it in and run again" in err
     template = side.read_text()
     assert 'age = "?"' in template
     side.write_text(template + "# my notes\n")
     code, _, err = fedsim(*words)
     assert code == 2
-    assert f"fill in {side}, which is there" in err
+    assert f"fill in {side.name}, which is there" in err
     assert side.read_text().endswith("# my notes\n")
     side.write_text(RANGES)
     assert fedsim(*words)[0] == 0
@@ -171,7 +171,10 @@ def test_from_python(folder: Path):
     [
         (("--data", "ill.csv"), "task: expected a task, or data.path and data.target in its place"),
         ((), "run: expected a scenario"),
-        (("--data", "none.csv", "--target", "ill", "--site", "clinic"), "expected a file, there is none at none.csv"),
+        (
+            ("--data", "none.csv", "--target", "ill", "--site", "clinic"),
+            "none.csv: expected a CSV or Parquet file, got No such file",
+        ),
         (("hospital-heart", "--data", "ill.csv"), "data.path: task hospital/heart has data of its own"),
         (("hospital-heart", "--target", "ill"), "data.target: expected none beside a task"),
     ],

@@ -1,0 +1,152 @@
+"""Banks: which loans go bad, which cards go unpaid, and how much will a stock's price swing?
+
+Ranges are round numbers from what a bank knows without looking at its customers: the lender's own limits and rates, the
+scale of a code, powers of ten for amounts. Amounts of money enter as powers of ten, for they span many.
+"""
+
+import numpy as np
+import pandas as pd
+
+from clients import prices
+from clients.files import read_table
+from clients.models import Recurrent, linear
+from fedsim.tables import Column, Levels, Number, encode
+from fedsim.task import Rows, Task
+
+LENDING: tuple[Column, ...] = (
+    Number("funded_amnt", 1_000, 40_000, "dollars; the lender's limits"),
+    Levels("term", (0, 1), "36 or 60 months"),
+    Number("int_rate", 5, 31, "% a year; the lender's rates"),
+    Number("sub_grade", 1, 35, "the lender's grade, A1 to G5"),
+    Levels("verification_status", (0, 1, 2), "income: not verified, verified, its source verified"),
+    Number("log_annual_inc", 3, 6, "power of ten, dollars a year"),
+    Number("emp_length", 0, 10, "years in employment; 10 is the most the form takes", missing=True),
+    Number("delinq_2yrs", 0, 10, "payments more than 30 days late in 2 years"),
+    Number("inq_last_6mths", 0, 6, "credit inquiries in 6 months"),
+    Number("revol_util", 0, 100, "% of revolving credit in use"),
+    Number("acc_now_delinq", 0, 2, "accounts now behind"),
+    Number("open_il_6m", 0, 20, "instalment accounts now active"),
+    Number("open_il_12m", 0, 10, "instalment accounts opened in 12 months"),
+    Number("open_il_24m", 0, 10, "instalment accounts opened in 24 months"),
+    Number("log_total_bal_il", 0, 6, "power of ten, dollars owed on instalments and one"),
+    Number("all_util", 0, 150, "% of all credit limits in use"),
+    Number("inq_fi", 0, 10, "personal finance inquiries"),
+    Number("inq_last_12m", 0, 20, "credit inquiries in 12 months"),
+    Number("log_delinq_amnt", 0, 5, "power of ten, dollars behind and one"),
+    Number("num_il_tl", 0, 50, "instalment accounts ever"),
+    Number("log_total_il_high_credit_limit", 0, 6, "power of ten, dollars of instalment limits and one"),
+)
+
+MONTHS = ("Sep", "Aug", "Jul", "Jun", "May", "Apr")  # of 2005, the last first, as in the file
+CREDIT: tuple[Column, ...] = (
+    Number("log_limit", 4, 6, "power of ten, NT dollars of credit; the bank's limits"),
+    Levels("education", (1, 2, 3), "graduate school, university, high school", missing=True),
+    *(
+        column
+        for month in MONTHS
+        for column in (
+            Levels(f"status_{month}", (-2, -1, 0, 1, 2, 3), "not used, paid in full, revolving, months late up to 3"),
+            Number(f"used_{month}", -0.5, 1.5, "bill as a share of the limit"),
+            Number(f"log_bill_{month}", 0, 6, "power of ten, NT dollars billed and one"),
+            Number(f"log_paid_{month}", 0, 6, "power of ten, NT dollars paid and one"),
+        )
+    ),
+)
+# 0.1 % to 60 % a day.
+VOLATILITY = Number("volatility", -7.0, -0.5, "log of a share")
+
+
+def load_lending() -> Rows:
+    """Return all 9 857 loans; a site is the customer's state."""
+    frame = read_table("lending_club_by_state.csv.gz", keep_default_na=False, na_values=[""])
+    amounts = ("annual_inc", "total_bal_il", "delinq_amnt", "total_il_high_credit_limit")
+    derived = frame.assign(**{f"log_{name}": _power_of_ten(frame[name]) for name in amounts})
+    return Rows(
+        inputs=encode(derived, LENDING),
+        target=frame["target"].to_numpy("float32"),
+        site=frame["site"].to_numpy(str),
+    )
+
+
+def load_credit() -> Rows:
+    """Return all 30 000 cards, of one bank; sex, marriage and age don't enter the model."""
+    frame = read_table("credit_card_default_taiwan.csv.gz")
+    derived = {
+        "log_limit": np.log10(frame["LIMIT_BAL"]),
+        "education": frame["EDUCATION"].where(frame["EDUCATION"].isin([1, 2, 3])),  # 0, 4, 5, 6: other or unknown
+    }
+    for number, month in enumerate(MONTHS, start=1):
+        bill, paid = frame[f"BILL_AMT{number}"], frame[f"PAY_AMT{number}"]
+        derived[f"status_{month}"] = frame[f"PAY_{number if number > 1 else 0}"].clip(upper=3)
+        derived[f"used_{month}"] = bill / frame["LIMIT_BAL"]
+        derived[f"log_bill_{month}"] = _power_of_ten(bill.clip(lower=0))  # below 0: the customer has paid ahead
+        derived[f"log_paid_{month}"] = _power_of_ten(paid)
+    return Rows(
+        inputs=encode(pd.DataFrame(derived), CREDIT),
+        target=frame["target"].to_numpy("float32"),
+        site=np.full(len(frame), "bank"),
+        groups={
+            "sex": np.where(frame["SEX"] == 1, "female", "male"),
+            "age": _age_group(frame["AGE"]),
+        },
+    )
+
+
+def _power_of_ten(amount: pd.Series) -> pd.Series:
+    """Return the logarithm of an amount >= 0 and one, so that nothing stays 0."""
+    return np.log10(amount + 1)
+
+
+def _age_group(years: pd.Series) -> np.ndarray:
+    return np.select([years < 30, years < 45], ["under 30", "30 to 44"], "45 and over")
+
+
+def load_volatility() -> Rows:
+    """Return every window of 20 trading days of five stocks; a site is a stock.
+
+    Time is the day a window ends, counted from the first day of the year 1.
+    """
+    table, parts = read_table("stocks_5_tickers_daily.csv.gz", parse_dates=["Date"]), []
+    for ticker, days in table.sort_values("Date").groupby("Ticker"):
+        described = prices.describe(days.reset_index(drop=True))
+        inputs, ends = prices.windows(described)
+        target = VOLATILITY.scaled(described["volatility"].iloc[ends]).to_numpy("float32")
+        time = np.array([day.toordinal() for day in days["Date"].iloc[ends]], float)
+        parts.append((inputs, target, np.full(len(ends), ticker), time))
+    inputs, target, site, time = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return Rows(inputs=inputs, target=target, site=site.astype(str), time=time)
+
+
+lending = Task(
+    title="Which loans go bad: 21 facts about 9 857 personal loans, 50 states",
+    outcome="the loan is charged off, late or in default",
+    source="LendingClub, first quarter of 2016, as in R's modeldata; see clients/data/README.md",
+    licence="MIT (modeldata)",
+    columns=LENDING,
+    load=load_lending,
+    model=linear,
+)
+
+credit = Task(
+    title="Which cards go unpaid: six months of 30 000 credit cards in Taiwan",
+    outcome="the card's next bill is not paid",
+    source="UCI Default of Credit Card Clients (Yeh, Lien 2009); see clients/data/README.md",
+    licence="CC BY 4.0",
+    columns=CREDIT,
+    load=load_credit,
+    model=linear,
+)
+
+volatility = Task(
+    title="How much five stocks will swing in the next five days, from 20 days of prices",
+    outcome="volatility of the next 5 trading days: log of the root of the mean squared log return",
+    source="Quandl WIKI, daily prices 2000 to 2013; see clients/data/README.md",
+    licence="public domain",
+    columns=prices.DAYS,
+    load=load_volatility,
+    model=lambda time, inputs: Recurrent(inputs, units=16),
+    kind="number",
+    range=VOLATILITY,
+    by_time=True,
+    horizon=14.0,  # days: five trading days, with a week's holidays between
+)

@@ -1,0 +1,36 @@
+"""The models of the tasks. Each treats a row alone and is made of layers the cohort engine can stack."""
+
+from torch import Tensor, nn
+
+
+def linear(inputs: int, outputs: int = 1) -> nn.Module:
+    """Return a linear model, which starts at zero: even odds, or the middle of the outcome's public range."""
+    model = nn.Linear(inputs, outputs)
+    nn.init.zeros_(model.weight)
+    nn.init.zeros_(model.bias)
+    return model
+
+
+class Recurrent(nn.Module):
+    """A GRU and a linear readout of its last state: (rows, time, inputs) to (rows, 1)."""
+
+    def __init__(self, inputs: int, units: int) -> None:
+        super().__init__()
+        self.recurrent = nn.GRU(inputs, units, batch_first=True)
+        self.readout = linear(units)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the outputs (rows, 1) for inputs (rows, time, inputs)."""
+        return self.readout(self.recurrent(inputs)[0][:, -1])
+
+
+def convolutional(outputs: int) -> nn.Module:
+    """Return a network of five convolution and two fully connected layers for grey images, (rows, 1, 28, 28)."""
+    return nn.Sequential(
+        *(nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.ReLU()),  # 14 x 14
+        *(nn.Conv2d(8, 16, 3, padding=1), nn.ReLU()),
+        *(nn.Conv2d(16, 16, 3, stride=2, padding=1), nn.ReLU()),  # 7 x 7
+        *(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU()),
+        *(nn.Conv2d(32, 32, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten()),  # 4 x 4
+        *(nn.Linear(512, 64), nn.ReLU(), nn.Linear(64, outputs)),
+    )

