@@ -139,10 +139,17 @@ def check_strategy(scenario: Scenario, sites: int, model: nn.Module) -> None:
             f"strategy.name: expected one that does without losses under privacy, got {scenario.strategy.name}: "
             "they are computed from rows without noise"
         )
+    ours = hasattr(strategy, "aggregate")
+    choices = {
+        "training.sites_per_round": scenario.training.sites_per_round,
+        "faults.joins_late": scenario.faults.joins_late,
+    }
+    for key in [key for key, value in choices.items() if value and not ours]:
+        raise Mistake(f"{key}: expected none beside {scenario.strategy.name}, which chooses among all sites itself")
     start = parameters_to_vector(model.parameters()).detach()
     try:
         rule_of(strategy).begin(start, {}, layers_of(model))
-        if hasattr(strategy, "aggregate"):
+        if ours:
             asked = min(scenario.training.sites_per_round or sites, sites)
             few = start[:8]  # what it can't do depends on how many updates there are, not on their length
             reports = {name: torch.ones(asked) for name in reports_of(strategy)}

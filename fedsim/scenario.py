@@ -206,19 +206,6 @@ class Attack(_Section):
         return self
 
 
-class Faults(_Section):
-    """Sites that fail without meaning to; ``wrong_labels`` and ``joins_late`` name sites, with a share and a round."""
-
-    wrong_labels: dict[str, Annotated[FiniteFloat, Field(gt=0, le=1)]] = {}
-    joins_late: dict[str, Annotated[int, Field(ge=2)]] = {}
-    drop_out: Annotated[FiniteFloat, Field(ge=0, lt=1)] = 0.0
-    crash: Annotated[FiniteFloat, Field(ge=0, lt=1)] = 0.0
-    crash_round: Annotated[int, Field(ge=1)] = 1
-    straggler: Annotated[FiniteFloat, Field(ge=0, le=1)] = 0.0
-    straggler_steps: Annotated[int, Field(ge=1)] = 1
-    spoiled: Annotated[FiniteFloat, Field(ge=0, lt=1)] = 0.0
-
-
 class Privacy(_Section):
     """What is promised to whom. ``record``: one row of one site, added or removed, by DP-SGD at the site."""
 
@@ -235,6 +222,23 @@ class Privacy(_Section):
             missing = " and ".join(name for name in ("epsilon", "delta") if getattr(self, name) is None)
             raise ValueError(f"expected {missing} beside unit = {self.unit!r}")
         return self
+
+
+class Faults(_Section):
+    """What goes wrong at sites without their meaning to.
+
+    ``wrong_labels`` is {site: the share of its labels that are wrong}, ``joins_late`` {site: its first round}. The
+    others are shares of sites, but ``drop_out``, the probability that an answer is lost.
+    """
+
+    wrong_labels: dict[str, Annotated[FiniteFloat, Field(gt=0, le=1)]] = {}
+    joins_late: dict[str, Annotated[int, Field(ge=2)]] = {}
+    drop_out: Annotated[FiniteFloat, Field(ge=0, lt=1)] = 0.0
+    crash: Annotated[FiniteFloat, Field(ge=0, lt=1)] = 0.0
+    crash_round: Annotated[int, Field(ge=1)] = 1
+    straggler: Annotated[FiniteFloat, Field(ge=0, le=1)] = 0.0
+    straggler_steps: Annotated[int, Field(ge=1)] = 1
+    spoiled: Annotated[FiniteFloat, Field(ge=0, lt=1)] = 0.0
 
 
 class Scenario(_Section):

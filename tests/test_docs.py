@@ -36,14 +36,11 @@ def patients() -> str:
 def test_all_commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """In order, in one folder; runs are made small."""
     monkeypatch.chdir(tmp_path)
-    for text in blocks("toml"):
+    for text in (*blocks("toml"), *blocks("python")):
         name = text.partition("\n")[0].removeprefix("# ")
-        if name.endswith(".toml"):
+        if name.endswith((".toml", ".py")):
             (tmp_path / name).write_text(text, encoding="utf-8")
     (tmp_path / "patients.csv").write_text(patients(), encoding="utf-8")
-    for text in blocks("python"):
-        if name := re.match(r"# (\w+\.py)\n", text):
-            (tmp_path / name[1]).write_text(text, encoding="utf-8")
     ran = 0
     for command in commands():
         program, *words = shlex.split(command)

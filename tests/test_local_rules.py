@@ -224,6 +224,14 @@ def test_a_site_does_not_send_its_loss_under_privacy(scenario, name: str):
         (["strategy.name=fedrep", "strategy.head_steps=2"], "head_steps: expected fewer than the 2 local steps, got 2"),
         (["strategy.name=scaffold", "training.optimizer.momentum=0.5"], "expected sgd without momentum"),
         (["strategy.name=qfedavg"], "expected one that does without losses under privacy, got qfedavg"),
+        (
+            ['strategy.name="flwr.serverapp.strategy:FedAvg"', "training.sites_per_round=2"],
+            "training.sites_per_round: exp",
+        ),
+        (
+            ['strategy.name="flwr.serverapp.strategy:FedAvg"', "faults.joins_late={utah=2}"],
+            "faults.joins_late: expected",
+        ),
         (["strategy.name=krum"], r"expected n >= 2 f \+ 3 = 5 updates for f = 1 malicious ones, got n = 4"),
     ],
 )

@@ -9,9 +9,7 @@ from fedsim.federation import federate
 from fedsim.scenario import Scenario, read
 
 SCENARIOS = list(catalog.titles("scenarios"))
-STORIES = [
-    name for name in SCENARIOS if not str(read(name).task).startswith("synthetic/")
-]  # the others are for researchers
+STORIES = [name for name in SCENARIOS if not name.startswith("synthetic-")]  # made-up sites are for strategies
 WIDTH = 120
 
 
@@ -40,7 +38,7 @@ def test_a_scenario_says_in_three_lines_what_to_look_for(name: str):
     assert len(scenario.title) <= 60
     assert read(name).task is not None
     assert scenario.task is not None
-    assert scenario.task.startswith("synthetic/" if name not in STORIES else name.partition("-")[0])
+    assert scenario.task.startswith(name.partition("-")[0])
 
 
 @pytest.mark.parametrize("name", SCENARIOS)

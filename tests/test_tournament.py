@@ -55,9 +55,9 @@ def test_everything_is_crossed_with_everything():
 
 
 def test_the_scenarios_own_attack_stays_unless_another_is_named():
-    assert cells(Axes(["attacked"], ["fedavg"]))[0].scenario.attack.name == "sign-flip"
-    assert cells(Axes(["attacked"], ["fedavg"], ["none"]))[0].scenario.attack.name == "none"
-    assert cells(Axes(["attacked"], ["fedavg"], ["ipm"]))[0].scenario.attack.share == 0.2
+    assert cells(Axes(["synthetic-attacked"], ["fedavg"]))[0].scenario.attack.name == "sign-flip"
+    assert cells(Axes(["synthetic-attacked"], ["fedavg"], ["none"]))[0].scenario.attack.name == "none"
+    assert cells(Axes(["synthetic-attacked"], ["fedavg"], ["ipm"]))[0].scenario.attack.share == 0.2
 
 
 def test_what_has_run_is_not_run_again_and_what_changed_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
