@@ -1,4 +1,4 @@
-"""The command line: ``fedsim run``, ``resume``, ``list``, ``show`` and ``report``.
+"""The command line: ``fedsim run``, ``resume``, ``list``, ``show``, ``report``, ``privacy`` and ``audit``.
 
 Only what a command needs is imported, inside it: ``fedsim --help`` and ``fedsim list`` must not wait for torch.
 """
@@ -150,6 +150,26 @@ def report(run_dir: RunDirectory = None, as_json: JsonFlag = False) -> None:
         _print_json({"run_dir": str(finished.path), "report": str(path)})
     else:
         _console().print(f"report: {path}", markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def privacy(
+    q: Annotated[float, typer.Option("--q", help="The probability that a row joins a step, in (0, 1].")],
+    steps: Annotated[int, typer.Option(help="How many steps, over all rounds.")],
+    delta: Annotated[float, typer.Option(help="The probability with which the bound may fail.")],
+    sigma: Annotated[float | None, typer.Option(help="The noise multiplier: asks for epsilon.")] = None,
+    epsilon: Annotated[float | None, typer.Option(help="The epsilon to keep: asks for the least noise.")] = None,
+    neighbours: Annotated[str, typer.Option(help="add-or-remove-one or replace-one.")] = "add-or-remove-one",
+    as_json: JsonFlag = False,
+) -> None:
+    """Compute epsilon for a noise, or the noise for an epsilon, of DP-SGD with Poisson sampling."""
+    from fedsim.privacy.calculator import answer
+
+    found = answer(q, steps, delta, sigma, epsilon, neighbours)  # pyright: ignore[reportArgumentType]  it checks that
+    if as_json:
+        _print_json(found.values)
+    else:
+        _console().print(found.text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _print_run(finished: "Run", as_json: bool) -> None:
