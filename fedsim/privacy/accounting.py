@@ -12,7 +12,7 @@ dp-accounting reads the noise relative to twice the clipping norm.
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
@@ -121,6 +121,16 @@ def epsilon(segments: Iterable[Segment], delta: float, neighbours: Neighbours = 
     return _epsilon(merged, delta, neighbours)
 
 
+def profile(segments: Iterable[Segment], epsilons: Sequence[float]) -> list[float]:
+    """Return an upper bound on delta for each epsilon, add or remove one: the whole trade-off, not one point of it."""
+    released = tuple(segments)
+    if all(segment.sampling_rate == 1 for segment in released):
+        mu = _shift(released, "add-or-remove-one")
+        return [math.exp(_gaussian_log_delta(mu, epsilon)) for epsilon in epsilons]
+    accountant = _composed(PLDAccountant(_RELATION["add-or-remove-one"]), released)
+    return [float(delta) for delta in accountant.get_delta(epsilons)]  # type: ignore[union-attr]
+
+
 @lru_cache(maxsize=4096)
 def _epsilon(segments: tuple[Segment, ...], delta: float, neighbours: Neighbours) -> float:
     if not segments:
@@ -146,10 +156,16 @@ def _is_hopeless(segments: tuple[Segment, ...], delta: float) -> bool:
 
 
 def _bound(accountant: dp_accounting.PrivacyAccountant, segments: tuple[Segment, ...], delta: float) -> float:
+    return float(_composed(accountant, segments).get_epsilon(delta))
+
+
+def _composed(
+    accountant: dp_accounting.PrivacyAccountant, segments: tuple[Segment, ...]
+) -> dp_accounting.PrivacyAccountant:
     for segment in segments:
         noise = dp_accounting.GaussianDpEvent(segment.noise_multiplier)
         accountant.compose(dp_accounting.PoissonSampledDpEvent(segment.sampling_rate, noise), segment.steps)
-    return float(accountant.get_epsilon(delta))
+    return accountant
 
 
 @lru_cache(maxsize=256)
@@ -217,9 +233,7 @@ def _shift(segments: tuple[Segment, ...], neighbours: Neighbours) -> float:
 
 def _gaussian_epsilon(mu: float, delta: float) -> float:
     def log_delta(eps: float) -> float:
-        """Return log(Phi(mu/2 - eps/mu) - e^eps Phi(-mu/2 - eps/mu))."""
-        first, second = log_ndtr(mu / 2 - eps / mu), eps + log_ndtr(-mu / 2 - eps / mu)
-        return first + math.log1p(-math.exp(second - first)) if second < first else -math.inf
+        return _gaussian_log_delta(mu, eps)
 
     if log_delta(0.0) <= math.log(delta):
         return 0.0
@@ -227,3 +241,9 @@ def _gaussian_epsilon(mu: float, delta: float) -> float:
     while log_delta(high) > math.log(delta):
         high *= 2
     return root_scalar(lambda eps: log_delta(eps) - math.log(delta), bracket=(0.0, high), xtol=1e-12).root
+
+
+def _gaussian_log_delta(mu: float, eps: float) -> float:
+    """Return log(Phi(mu/2 - eps/mu) - e^eps Phi(-mu/2 - eps/mu))."""
+    first, second = log_ndtr(mu / 2 - eps / mu), eps + log_ndtr(-mu / 2 - eps / mu)
+    return first + math.log1p(-math.exp(second - first)) if second < first else -math.inf

@@ -19,6 +19,7 @@ from fedsim.privacy.accounting import (
     epsilon,
     guarantee,
     noise_multiplier,
+    profile,
 )
 
 # q, sigma, steps, delta, epsilon by PLD; add or remove one. From the literature's standard settings.
@@ -149,6 +150,13 @@ def test_what_promises_nothing_is_infinite_and_found_out_quickly():
     assert epsilon((Segment(0.5, 1.0, 10_000_000),), 1e-5) == math.inf
     assert epsilon((Segment(0.5, 0.3, 10_000),), 1e-5, "replace-one") == math.inf
     assert time.perf_counter() - start < 5
+
+
+@pytest.mark.parametrize("segment", [Segment(1.0, 2.0, 5), Segment(0.1, 1.0, 50)], ids=["closed form", "PLD"])
+def test_the_profile_agrees_with_epsilon(segment: Segment):
+    """The delta of an epsilon is the one whose epsilon it is."""
+    deltas = [1e-6, 1e-3, 0.1]
+    assert profile([segment], [epsilon([segment], delta) for delta in deltas]) == pytest.approx(deltas, rel=0.01)
 
 
 def test_a_guarantee_says_all_that_belongs_to_it():
