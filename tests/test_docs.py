@@ -11,7 +11,8 @@ from fedsim import cli
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-SMALL = ["--set", "training.rounds=1", "--set", "privacy.noise_multiplier=4", "--seeds", "1"]
+QUICK = ["--set", "training.rounds=1", "--set", "privacy.noise_multiplier=4"]
+SMALL = {"run": [*QUICK, "--seeds", "1"], "audit": [*QUICK, "--trials", "40", "--shadows", "4"]}
 
 
 def blocks(kind: str) -> list[str]:
@@ -33,7 +34,7 @@ def test_all_commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: p
         if program == "make":
             assert re.search(rf"^{words[0]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), command
             continue
-        monkeypatch.setattr(sys, "argv", ["fedsim", *words, *(SMALL if words[0] == "run" else [])])
+        monkeypatch.setattr(sys, "argv", ["fedsim", *words, *SMALL.get(words[0], [])])
         with pytest.raises(SystemExit) as stop:
             cli.main()
         assert not stop.value.code, f"{command}\n{capsys.readouterr().err}"

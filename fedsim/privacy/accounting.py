@@ -127,7 +127,8 @@ def profile(segments: Iterable[Segment], epsilons: Sequence[float]) -> list[floa
     if all(segment.sampling_rate == 1 for segment in released):
         mu = _shift(released, "add-or-remove-one")
         return [math.exp(_gaussian_log_delta(mu, epsilon)) for epsilon in epsilons]
-    accountant = _composed(PLDAccountant(_RELATION["add-or-remove-one"]), released)
+    coarse = PLDAccountant(_RELATION["add-or-remove-one"], value_discretization_interval=1e-3)
+    accountant = _composed(coarse, released)
     return [float(delta) for delta in accountant.get_delta(epsilons)]  # type: ignore[union-attr]
 
 
