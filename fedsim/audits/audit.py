@@ -115,11 +115,13 @@ def claim_of(scenario: Scenario) -> Claim | None:
 
 
 def claim_in(run: Run) -> Claim | None:
-    """Return what a run's ledger claims for the site that spent the most in a federated training, if one was private.
+    """Return what a run's ledger claims for the site that spent the most; None if nothing was released under privacy.
 
-    Rounds of one site that were not alike can't be audited as one training; the site's first mechanism stands for all.
+    Of a federated training, if there was one. Rounds of one site that were not alike can't be audited as one training;
+    the site's first mechanism stands for all.
     """
-    own = [one for one in run.ledger["trainings"] if one["arm"] == "federated" and one["entries"]]
+    released = [one for one in run.ledger["trainings"] if one["entries"]]
+    own = [one for one in released if one["arm"] == "federated"] or released
     if not own:
         return None
     training = max(own, key=lambda one: max(one["epsilon"].values()))

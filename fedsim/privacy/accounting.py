@@ -122,7 +122,7 @@ def epsilon(segments: Iterable[Segment], delta: float, neighbours: Neighbours = 
 
 
 def profile(segments: Iterable[Segment], epsilons: Sequence[float]) -> list[float]:
-    """Return an upper bound on delta for each epsilon, add or remove one: the whole trade-off, not one point of it."""
+    """Return an upper bound on delta for each epsilon, ascending: the whole trade-off of add or remove one."""
     released = tuple(segments)
     if all(segment.sampling_rate == 1 for segment in released):
         mu = _shift(released, "add-or-remove-one")
@@ -191,6 +191,8 @@ def noise_multiplier(
 
     least = math.log(SMALLEST_NOISE if sampling_rate < 1 else 1e-4)
     low = high = max(least, math.log(_guess(target, sampling_rate, steps, delta, neighbours)))
+    while math.isinf(excess(low)):  # a root is only found between numbers
+        low = high = low + 0.1
     while low > least and excess(low) <= 0:
         low = max(least, low - 0.1)
     if excess(low) <= 0:

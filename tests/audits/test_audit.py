@@ -49,7 +49,7 @@ def weakened(monkeypatch: pytest.MonkeyPatch):
     return lambda: monkeypatch.setattr(cohort, "Normals", Quiet)
 
 
-@pytest.mark.parametrize("wanted", [2.0, 8.0])
+@pytest.mark.parametrize("wanted", [2.0, pytest.param(8.0, marks=pytest.mark.slow)])
 def test_an_audit_stays_below_a_true_claim_and_refutes_a_false_one(scenario, weakened, wanted: float):
     chosen = scenario(f"privacy.epsilon={wanted}", "training.rounds=5", "privacy.delta=1e-5")
     claim = claim_of(chosen)
