@@ -1,7 +1,8 @@
 # make demo    install into .venv, run the four hospitals, write the report
 # make test    the tests          make check   lint, types, import rules
+# make audit   what takes minutes: mutants of the privacy code, attacks on trained models, 200 settings of the accountant
 # make bench   timings, e.g. WORKLOADS=tabular ROUNDS=5 DEVICE=cuda; make clean   forget the virtual environment
-.PHONY: demo test check bench clean
+.PHONY: demo test audit check bench clean
 PYTHON ?= python3
 WORKLOADS ?= tabular,small,cifar,sequence
 ROUNDS ?= 5
@@ -12,7 +13,10 @@ demo: .venv/installed
 	$(BIN)/fedsim run hospital-heart
 
 test: .venv/installed
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 -m "not slow"
+
+audit: .venv/installed
+	$(BIN)/pytest -n 2 -m slow tests
 
 check: .venv/installed
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""The command line: ``fedsim run``, ``resume``, ``compare``, ``list``, ``show``, ``check`` and ``report``.
+"""The command line: ``fedsim run``, ``resume``, ``compare``, ``audit``, ``list``, ``show``, ``check`` and so on.
 
 Only what a command needs is imported, inside it: ``fedsim --help`` and ``fedsim list`` must not wait for torch.
 """
@@ -268,6 +268,61 @@ def report(run_dir: RunDirectory = None, as_json: JsonFlag = False) -> None:
         _print_json({"run_dir": str(finished.path), "report": str(path)})
     else:
         _console().print(f"report: {path}", markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def privacy(
+    q: Annotated[float, typer.Option("--q", help="The probability that a row joins a step, in (0, 1].")],
+    steps: Annotated[int, typer.Option(help="How many steps, over all rounds.")],
+    delta: Annotated[float, typer.Option(help="The probability with which the bound may fail.")],
+    sigma: Annotated[float | None, typer.Option(help="The noise multiplier: asks for epsilon.")] = None,
+    epsilon: Annotated[float | None, typer.Option(help="The epsilon to keep: asks for the least noise.")] = None,
+    neighbours: Annotated[str, typer.Option(help="add-or-remove-one or replace-one.")] = "add-or-remove-one",
+    as_json: JsonFlag = False,
+) -> None:
+    """Compute epsilon for a noise, or the noise for an epsilon, of DP-SGD with Poisson sampling."""
+    from fedsim.privacy.calculator import answer
+
+    found = answer(q, steps, delta, sigma, epsilon, neighbours)  # pyright: ignore[reportArgumentType]  it checks that
+    if as_json:
+        _print_json(found.values)
+    else:
+        _console().print(found.text, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def audit(
+    what: Annotated[str, typer.Argument(help="A run directory, a scenario's name or a .toml file.")],
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value of a scenario.")
+    ] = None,
+    trials: Annotated[int, typer.Option(min=20, help="Trainings with a canary, and as many without.")] = 2000,
+    shadows: Annotated[int, typer.Option(min=4, help="Shadow models, an even number.")] = 64,
+    out: Annotated[Path | None, typer.Option(help="Where to write [the run directory, or runs/audit-NAME].")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Attack what a run or scenario trains; fails if an attack proves more than is claimed."""
+    from fedsim.audits import audit as audits
+    from fedsim.results import load
+    from fedsim.scenario import read
+
+    if (Path(what) / "scenario.toml").is_file():
+        if changes:
+            raise Mistake("audit: expected --set with a scenario only, a run is what it is")
+        finished = load(what)
+        scenario, claim, folder = finished.scenario, audits.claim_in(finished), Path(what)
+    else:
+        scenario = read(what, changes or [])
+        claim, folder = audits.claim_of(scenario), Path("runs") / f"audit-{scenario.name}"
+    found = audits.audit(scenario, claim, audits.Effort(trials=trials, shadows=shadows + shadows % 2))
+    written = audits.write(found, scenario, out or folder)
+    if as_json:
+        _print_json({**found.values, "files": [str(path) for path in written]})
+    else:
+        for line in [*audits.lines(found), *(f"written: {path}" for path in written)]:
+            _console().print(line, markup=False, highlight=False, soft_wrap=True)
+    if found.broken:
+        raise RunFailed(f"audit: epsilon is at least {found.bound:.3g}, claimed was {found.claim.epsilon:.3g}")  # type: ignore[union-attr]
 
 
 def _print_run(finished: "Run", as_json: bool) -> None:

@@ -343,3 +343,12 @@ def test_noise_in_the_stack_has_the_claimed_size():
     assert abs(found.var() - 1) <= 5 * np.sqrt(2 / 1e6)
     assert all(stats.kstest(row, "norm").pvalue > 1e-6 for row in found)
     assert np.abs(np.corrcoef(found) - np.eye(5)).max() < 0.02
+
+
+@pytest.mark.parametrize("model", ["mlp", "conv"])
+def test_steps_in_which_every_batch_is_empty_are_noisy_and_accounted(model: str):
+    """M9, in the stack; with and without padding."""
+    stack = works(model, noise=Noise(0.5, 1.0), rate=1e-9, steps=5)
+    found = torch.stack([work.start for work in stack])
+    assert {did.steps for did in train_together(stack, found) if did} == {5}
+    assert all((trained != work.start).all() for trained, work in zip(found, stack, strict=True))

@@ -12,9 +12,11 @@ from fedsim import cli
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+QUICK = ["--set", "training.rounds=1", "--set", "privacy.noise_multiplier=4"]
 SMALL = {
-    "run": ["--set", "training.rounds=1", "--set", "privacy.noise_multiplier=4", "--seeds", "1"],
-    "compare": ["--set", "training.rounds=1", "--set", "privacy.noise_multiplier=4", "--seeds", "1"],
+    "run": [*QUICK, "--seeds", "1"],
+    "compare": [*QUICK, "--seeds", "1"],
+    "audit": [*QUICK, "--trials", "40", "--shadows", "4"],
 }
 
 

@@ -1,32 +1,42 @@
 """From mechanisms to epsilon and back: privacy loss distributions, and the closed form where nothing is sampled.
 
-Every number that leaves this module is an upper bound on epsilon. PLD is dp-accounting's Connect-the-Dots
-discretisation with pessimistic rounding (Doroshenko, Ghazi, Kamath, Kumar, Manurangsi 2022,
-https://arxiv.org/abs/2207.04380), interval 1e-4. At a sampling rate of 1 the composed Gaussian mechanism has a closed
-form (Balle and Wang 2018, https://arxiv.org/abs/1805.06530, Theorem 8), which is exact.
+Every number that leaves this module is an upper bound on epsilon; where several are valid, the least of them. PLD is
+dp-accounting's Connect-the-Dots discretisation with pessimistic rounding (Doroshenko, Ghazi, Kamath, Kumar, Manurangsi
+2022, https://arxiv.org/abs/2207.04380), interval 1e-4. Its rounding adds up over steps, so it is helped where that
+shows: by an interval of 1e-5 for a small epsilon, by Renyi accounting (Mironov, Talwar, Zhang 2019,
+https://arxiv.org/abs/1908.10530) for very many steps. At a sampling rate of 1 the composed Gaussian mechanism has a
+closed form (Balle and Wang 2018, https://arxiv.org/abs/1805.06530, Theorem 8), which is exact. Never used are the
+central-limit approximation (GDP), which lies below proven lower bounds, and Renyi accounting of replaced rows, where
+dp-accounting reads the noise relative to twice the clipping norm.
 """
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
-from typing import Literal
+from numbers import Integral, Real
+from typing import Any, Literal, get_args
 
 import dp_accounting
 from dp_accounting.pld import PLDAccountant
+from dp_accounting.rdp import RdpAccountant
 from scipy.optimize import root_scalar
 from scipy.special import log_ndtr
 
 from fedsim.mistakes import Mistake
 
 Neighbours = Literal["add-or-remove-one", "replace-one"]
-ACCOUNTANT = f"PLD (dp-accounting {version('dp-accounting')}, interval 1e-4); closed form at sampling rate 1"
+ACCOUNTANT = f"PLD and RDP, the lesser (dp-accounting {version('dp-accounting')}); closed form at sampling rate 1"
 SMALLEST_NOISE = 0.3  # below it a sampled Gaussian takes PLD minutes and promises next to nothing
 SMALLEST_DELTA = 1e-12  # below it the discretisation's own error decides
+MOST_STEPS = 10_000_000  # of sampled mechanisms: what PLD composes in seconds
+HOPELESS = 2000.0  # an epsilon above it is called infinite: PLD would take minutes and gigabytes to find it
 _LARGEST_NOISE = 1e6
+_SMALL, _MANY = 0.1, 20_000  # the epsilon below which, and the steps from which on, PLD at 1e-4 is helped
 _SENSITIVITY = {"add-or-remove-one": 1, "replace-one": 2}  # of a clipped sum, in units of the clipping norm
+_ORDERS = (*range(2, 65), 128, 256, 512, 1024)  # of Renyi divergences; fractional ones are slow and often fail
 _RELATION = {
     "add-or-remove-one": dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE,
     "replace-one": dp_accounting.NeighboringRelation.REPLACE_ONE,
@@ -51,31 +61,75 @@ class Segment:
     steps: int
 
     def __post_init__(self) -> None:
-        if not 0 < self.sampling_rate <= 1:
+        if not (_is_number(self.sampling_rate) and 0 < self.sampling_rate <= 1):
             raise Mistake(f"sampling_rate: expected a number in (0, 1], got {self.sampling_rate}")
-        if not (0 < self.noise_multiplier < math.inf):
+        if not (_is_number(self.noise_multiplier) and 0 < self.noise_multiplier < math.inf):
             raise Mistake(f"noise_multiplier: expected a finite number > 0, got {self.noise_multiplier}")
         if self.sampling_rate < 1 and self.noise_multiplier < SMALLEST_NOISE:
             raise Mistake(f"noise_multiplier: expected at least {SMALLEST_NOISE} with sampling, "
                           f"got {self.noise_multiplier}")  # fmt: skip
-        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
+        if isinstance(self.steps, bool) or not isinstance(self.steps, Integral) or self.steps < 1:
             raise Mistake(f"steps: expected a whole number >= 1, got {self.steps}")
 
 
+@dataclass(frozen=True)
+class Guarantee:
+    """A complete statement of what was or will be spent; an epsilon without the rest means nothing.
+
+    Attributes:
+        epsilon: An upper bound.
+        delta: The probability with which the bound may fail.
+        neighbours: Between which data sets it holds.
+        accountant: How it was computed.
+    """
+
+    epsilon: float
+    delta: float
+    neighbours: Neighbours
+    accountant: str = ACCOUNTANT
+
+
+def guarantee(segments: Iterable[Segment], delta: float, neighbours: Neighbours = "add-or-remove-one") -> Guarantee:
+    """Return what segments guarantee together; see ``epsilon``."""
+    return Guarantee(epsilon(segments, delta, neighbours), delta, neighbours)
+
+
 def epsilon(segments: Iterable[Segment], delta: float, neighbours: Neighbours = "add-or-remove-one") -> float:
-    """Return an upper bound on the epsilon of all segments composed; 0 if there are none.
+    """Return an upper bound on the epsilon of all segments composed; 0 if there are none, infinity above ``HOPELESS``.
+
+    Rounds, restarts and sites compose alike. For a person with one record at each of several sites, pass what all of
+    these sites released.
 
     Args:
         segments: What was released. Their order doesn't matter.
         delta: From 1e-12 to below 1.
         neighbours: The relation. ``replace-one`` is the costlier one: two rows differ.
+
+    Raises:
+        Mistake: A value is out of its range, or there are more than ``MOST_STEPS`` sampled steps.
     """
     _check_delta(delta)
+    if neighbours not in get_args(Neighbours):
+        raise Mistake(f"neighbours: expected {' or '.join(get_args(Neighbours))}, got {neighbours!r}")
     steps: Counter[tuple[float, float]] = Counter()
     for segment in segments:
         steps[segment.sampling_rate, segment.noise_multiplier] += segment.steps
     merged = tuple(Segment(rate, noise, count) for (rate, noise), count in sorted(steps.items()))
+    sampled = sum(segment.steps for segment in merged if segment.sampling_rate < 1)
+    if sampled > MOST_STEPS:
+        raise Mistake(f"steps: expected at most {MOST_STEPS} with sampling, got {sampled}")
     return _epsilon(merged, delta, neighbours)
+
+
+def profile(segments: Iterable[Segment], epsilons: Sequence[float]) -> list[float]:
+    """Return an upper bound on delta for each epsilon, ascending: the whole trade-off of add or remove one."""
+    released = tuple(segments)
+    if all(segment.sampling_rate == 1 for segment in released):
+        mu = _shift(released, "add-or-remove-one")
+        return [math.exp(_gaussian_log_delta(mu, epsilon)) for epsilon in epsilons]
+    coarse = PLDAccountant(_RELATION["add-or-remove-one"], value_discretization_interval=1e-3)
+    accountant = _composed(coarse, released)
+    return [float(delta) for delta in accountant.get_delta(epsilons)]  # type: ignore[union-attr]
 
 
 @lru_cache(maxsize=4096)
@@ -84,13 +138,35 @@ def _epsilon(segments: tuple[Segment, ...], delta: float, neighbours: Neighbours
         return 0.0
     if all(segment.sampling_rate == 1 for segment in segments):
         return _gaussian_epsilon(_shift(segments, neighbours), delta)
-    accountant = PLDAccountant(_RELATION[neighbours])
+    if _is_hopeless(segments, delta):
+        return math.inf
+    relation = _RELATION[neighbours]
+    bounds = [_bound(PLDAccountant(relation), segments, delta)]
+    if bounds[0] < _SMALL:
+        bounds.append(_bound(PLDAccountant(relation, value_discretization_interval=1e-5), segments, delta))
+    if neighbours == "add-or-remove-one" and sum(segment.steps for segment in segments) >= _MANY:
+        bounds.append(_bound(RdpAccountant(_ORDERS), segments, delta))
+    return min(bounds)
+
+
+def _is_hopeless(segments: tuple[Segment, ...], delta: float) -> bool:
+    """Whether epsilon is beyond all use, found out where PLD might not come to an end."""
+    if sum(segment.steps for segment in segments) < 1000 and min(s.noise_multiplier for s in segments) > 0.5:
+        return False
+    return _bound(RdpAccountant(_ORDERS), segments, delta) > HOPELESS
+
+
+def _bound(accountant: dp_accounting.PrivacyAccountant, segments: tuple[Segment, ...], delta: float) -> float:
+    return float(_composed(accountant, segments).get_epsilon(delta))
+
+
+def _composed(
+    accountant: dp_accounting.PrivacyAccountant, segments: tuple[Segment, ...]
+) -> dp_accounting.PrivacyAccountant:
     for segment in segments:
-        step = dp_accounting.PoissonSampledDpEvent(
-            segment.sampling_rate, dp_accounting.GaussianDpEvent(segment.noise_multiplier)
-        )
-        accountant.compose(step, segment.steps)
-    return float(accountant.get_epsilon(delta))
+        noise = dp_accounting.GaussianDpEvent(segment.noise_multiplier)
+        accountant.compose(dp_accounting.PoissonSampledDpEvent(segment.sampling_rate, noise), segment.steps)
+    return accountant
 
 
 @lru_cache(maxsize=256)
@@ -104,14 +180,19 @@ def noise_multiplier(
     Raises:
         Mistake: The target is not a finite number > 0, or no noise up to 1e6 reaches it.
     """
-    if not 0 < target < math.inf:
+    if not (_is_number(target) and 0 < target < math.inf):
         raise Mistake(f"epsilon: expected a finite number > 0, got {target}")
+
+    Segment(sampling_rate, 1.0, steps)  # raises a Mistake before the first guess divides by any of them
+    _check_delta(delta)
 
     def excess(log_noise: float) -> float:
         return epsilon((Segment(sampling_rate, math.exp(log_noise), steps),), delta, neighbours) - target
 
     least = math.log(SMALLEST_NOISE if sampling_rate < 1 else 1e-4)
     low = high = max(least, math.log(_guess(target, sampling_rate, steps, delta, neighbours)))
+    while math.isinf(excess(low)):  # a root is only found between numbers
+        low = high = low + 0.1
     while low > least and excess(low) <= 0:
         low = max(least, low - 0.1)
     if excess(low) <= 0:
@@ -139,8 +220,12 @@ def _round_up(value: float) -> float:
     return round(math.ceil(value / unit) * unit, 10)
 
 
+def _is_number(value: Any) -> bool:  # noqa: ANN401  what a caller may pass in spite of the types
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def _check_delta(delta: float) -> None:
-    if not SMALLEST_DELTA <= delta < 1:
+    if not _is_number(delta) or not SMALLEST_DELTA <= delta < 1:
         raise Mistake(f"delta: expected a number from {SMALLEST_DELTA:g} to below 1, got {delta}")
 
 
@@ -151,9 +236,7 @@ def _shift(segments: tuple[Segment, ...], neighbours: Neighbours) -> float:
 
 def _gaussian_epsilon(mu: float, delta: float) -> float:
     def log_delta(eps: float) -> float:
-        """Return log(Phi(mu/2 - eps/mu) - e^eps Phi(-mu/2 - eps/mu))."""
-        first, second = log_ndtr(mu / 2 - eps / mu), eps + log_ndtr(-mu / 2 - eps / mu)
-        return first + math.log1p(-math.exp(second - first)) if second < first else -math.inf
+        return _gaussian_log_delta(mu, eps)
 
     if log_delta(0.0) <= math.log(delta):
         return 0.0
@@ -161,3 +244,9 @@ def _gaussian_epsilon(mu: float, delta: float) -> float:
     while log_delta(high) > math.log(delta):
         high *= 2
     return root_scalar(lambda eps: log_delta(eps) - math.log(delta), bracket=(0.0, high), xtol=1e-12).root
+
+
+def _gaussian_log_delta(mu: float, eps: float) -> float:
+    """Return log(Phi(mu/2 - eps/mu) - e^eps Phi(-mu/2 - eps/mu))."""
+    first, second = log_ndtr(mu / 2 - eps / mu), eps + log_ndtr(-mu / 2 - eps / mu)
+    return first + math.log1p(-math.exp(second - first)) if second < first else -math.inf

@@ -1,0 +1,1 @@
+"""Audits: attacks run on purpose, and what they prove about epsilon."""

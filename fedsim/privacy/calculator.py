@@ -1,0 +1,59 @@
+"""What ``fedsim privacy`` answers: epsilon for a noise, or the noise for an epsilon."""
+
+import math
+import textwrap
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fedsim.mistakes import Mistake
+from fedsim.privacy.accounting import HOPELESS, Guarantee, Neighbours, Segment, guarantee, noise_multiplier
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A mechanism and what it guarantees, and the epsilon that was aimed at, if one was."""
+
+    mechanism: Segment
+    guarantee: Guarantee
+    target: float | None
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The answer as one flat JSON object."""
+        aimed = {} if self.target is None else {"target_epsilon": self.target}
+        return {**asdict(self.guarantee), **asdict(self.mechanism), **aimed}
+
+    @property
+    def text(self) -> str:
+        """The answer in lines of at most 80 columns."""
+        did, promised = self.mechanism, self.guarantee
+        return (
+            f"epsilon           {promised.epsilon:.6g}  (an upper bound)\n"
+            f"delta             {promised.delta:g}\n"
+            f"neighbours        {promised.neighbours}\n"
+            f"noise multiplier  {did.noise_multiplier:g}\n"
+            f"sampling rate     {did.sampling_rate:g}  (Poisson)\n"
+            f"steps             {did.steps}\n"
+            + textwrap.fill(f"accountant        {promised.accountant}", 80, subsequent_indent=18 * " ")
+        )
+
+
+def answer(
+    sampling_rate: float, steps: int, delta: float, sigma: float | None, target: float | None, neighbours: Neighbours
+) -> Answer:
+    """Answer for a noise multiplier ``sigma``, or for a ``target`` epsilon the least noise that keeps it.
+
+    Raises:
+        Mistake: A value is out of its range, or not exactly one of ``sigma`` and ``target`` is given.
+    """
+    if sigma is not None and target is None:
+        noise = sigma
+    elif target is not None and sigma is None:
+        noise = noise_multiplier(target, sampling_rate, steps, delta, neighbours)
+    else:
+        raise Mistake(f"privacy: expected --sigma or --epsilon, got {'neither' if sigma is None else 'both'}")
+    mechanism = Segment(sampling_rate, noise, steps)
+    promised = guarantee([mechanism], delta, neighbours)
+    if math.isinf(promised.epsilon):
+        raise Mistake(f"privacy: expected a mechanism that promises something, got an epsilon above {HOPELESS:g}")
+    return Answer(mechanism, promised, target)

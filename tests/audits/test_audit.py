@@ -1,0 +1,212 @@
+"""Battery D on the real training code: audits prove no more than is true, and notice noise that is missing."""
+
+import dataclasses
+import json
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fedsim import cli
+from fedsim.audits import audit as audits
+from fedsim.audits import canaries, inversion, membership
+from fedsim.audits.audit import Effort, audit, claim_in, claim_of, lines
+from fedsim.audits.membership import lira, rmia
+from fedsim.engines.cohort import train_all
+from fedsim.experiment import execute
+from fedsim.losses import binary, classes
+from fedsim.privacy.accounting import epsilon
+from fedsim.scenario import Optimizer
+from fedsim.training import Noise, Plan
+from tests.conftest import examples, vector
+
+NOISE = ("--set", "privacy.noise_multiplier=2")
+SMALL = Effort(trials=300, canaries=300, shadows=8)
+
+
+def net(*layers: nn.Module) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for layer in layers:
+            if hasattr(layer, "reset_parameters"):
+                layer.reset_parameters()  # type: ignore[operator]
+    return nn.Sequential(*layers)
+
+
+@pytest.fixture
+def weakened(monkeypatch: pytest.MonkeyPatch):
+    """Let every training draw a quarter of the noise it reports."""
+    from fedsim import cohort
+
+    class Quiet(cohort.Normals):
+        def fill(self, out: torch.Tensor) -> None:
+            super().fill(out)
+            out /= 4
+
+    return lambda: monkeypatch.setattr(cohort, "Normals", Quiet)
+
+
+@pytest.mark.parametrize("wanted", [2.0, pytest.param(8.0, marks=pytest.mark.slow)])
+def test_an_audit_stays_below_a_true_claim_and_refutes_a_false_one(scenario, weakened, wanted: float):
+    chosen = scenario(f"privacy.epsilon={wanted}", "training.rounds=5", "privacy.delta=1e-5")
+    claim = claim_of(chosen)
+    assert claim is not None
+    assert wanted - 0.02 <= claim.epsilon <= wanted
+    effort = Effort(trials=1500, canaries=1000, shadows=4)
+    honest = audit(chosen, claim, effort)
+    assert 0 < honest.bound <= claim.epsilon
+    assert honest.paired is not None
+    assert honest.paired.noise_bound > 0.25 * wanted  # type: ignore[operator]
+    assert 0.6 * wanted <= honest.paired.estimate <= 1.1 * wanted
+    assert "the claim stands" in lines(honest)[-1]
+    weakened()
+    broken = audit(chosen, claim, effort)
+    assert broken.paired is not None
+    assert broken.paired.noise_bound > claim.epsilon  # type: ignore[operator]
+    assert wanted > 2 or broken.paired.bound > claim.epsilon
+    assert broken.broken
+    assert lines(broken)[-1] == "THE CLAIM IS REFUTED"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wanted", [1.0, 2.0, 4.0, 8.0])
+def test_twenty_audits_of_a_true_claim(scenario, wanted: float):
+    """D1 on the real path: each bound is wrong with a chance of at most 1 %; none of 20 is."""
+    chosen = scenario(f"privacy.epsilon={wanted}", "training.rounds=5", "privacy.delta=1e-5")
+    claim = claim_of(chosen)
+    assert claim is not None
+    todo = audits._plans(chosen, claim)["private"]
+    bounds = [canaries.one_run(todo, claim.delta, 1000, seed, train_all).bound for seed in range(20)]
+    assert max(bounds) <= claim.epsilon
+    quiet = replace(todo, noise=Noise(todo.noise.clip, todo.noise.multiplier / 10))  # type: ignore[union-attr]
+    assert canaries.one_run(quiet, claim.delta, 1000, 0, train_all).bound > claim.epsilon * (wanted < 8)
+
+
+@pytest.mark.slow
+def test_many_trials_of_one_step_come_close_to_the_claim():
+    """D3: 2 x 20 000 single steps without sampling; the Gaussian estimate is within 10 % of the truth."""
+    todo = Plan(1, 1.0, 8.0, Optimizer(lr=1.0), Noise(1.0, 1.081))
+    model = nn.Linear(4, 1)
+    found = canaries.paired(model, vector(model), binary, examples(4), todo, 1e-5, 20_000, 0, train_all)
+    assert found.estimate == pytest.approx(4.0, rel=0.1)
+    assert 2.0 < found.bound <= 4.0
+
+
+def test_canaries_of_other_models_are_loud_enough():
+    """A network, several classes: the canary's gradient is well above the clip."""
+    model = net(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
+    rows = dataclasses.replace(examples(9, 6), target=torch.arange(9) % 3)
+    _, gradient = canaries._loud_record(model, vector(model), classes, rows, 4.0, 0)
+    assert gradient.norm() >= 2.0
+
+
+def test_membership_attacks_find_what_a_model_knows_by_heart():
+    """D5: a network that overfits noise is found out by all three attacks; with much noise by none."""
+    rows = examples(120, 20)
+    model = net(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 1))
+    plain = Plan(150, 1.0, 60.0, Optimizer(lr=1.0), None)
+    private = replace(plain, noise=Noise(1.0, 30.0))
+    for todo, low, high in ((plain, 0.8, 1.0), (private, 0.45, 0.55)):
+        found = membership.attack(model, vector(model), binary, rows, todo, 32, 0, train_all)
+        assert all(low <= one.auc <= high for one in found.values()), found
+        assert found["lira"].auc >= found["loss"].auc - 0.05
+    assert found["loss"].tpr < 0.05
+
+
+def test_lira_and_rmia_do_not_look_at_the_targets_own_membership():
+    random = np.random.default_rng(0)
+    confidences, members = random.normal(size=(6, 50)), random.random((6, 50)) < 0.5
+    for attack in (lira, rmia):
+        scores = attack(confidences, members)
+        flipped = members.copy()
+        flipped[2] = ~flipped[2]
+        np.testing.assert_array_equal(attack(confidences, flipped)[2], scores[2])
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_a_record_is_rebuilt_from_one_update_unless_there_is_noise(private: bool):
+    """D6: analytically, for a network; exact without noise, useless with it."""
+    model = net(nn.Linear(10, 16), nn.ReLU(), nn.Linear(16, 1))
+    noise = Noise(1.0, 1.0) if private else None
+    found = inversion.invert(model, vector(model), binary, examples(20, 10), noise, 0, train_all)
+    assert found.method == "analytic"
+    assert found.found == (0.0 if private else pytest.approx(1.0, abs=0.05))
+    assert (found.error > 0.5) if private else (found.error < 1e-3)
+
+
+def test_a_record_is_rebuilt_by_matching_gradients_where_no_layer_gives_it_away():
+    model = net(nn.Linear(6, 12, bias=False), nn.Sigmoid(), nn.Linear(12, 1))
+    found = inversion.invert(model, vector(model), binary, examples(3, 6), None, 0, train_all)
+    assert found.method == "gradient matching"
+    assert found.error < 0.1
+
+
+def test_a_scenario_without_privacy_has_no_claim_but_is_attacked(scenario):
+    found = audit(scenario("privacy.unit=none"), claim_of(scenario("privacy.unit=none")), SMALL)
+    assert found.claim is None
+    assert found.values["claimed"] is found.values["lower_bound"] is None  # D8: never a number
+    assert not found.broken
+    assert lines(found)[-1] == "there is no claim to hold this against"
+
+
+def test_the_claim_of_a_run_is_that_of_its_ledger(scenario, tmp_path):
+    run = execute(scenario("arms=['federated']"), tmp_path / "run", None)
+    claim = claim_in(run)
+    assert claim is not None
+    assert claim.mechanism.steps == 4
+    assert claim.epsilon == max(run.ledger["trainings"][-1]["epsilon"].values())
+    assert claim.epsilon == pytest.approx(epsilon([claim.mechanism.segment()], claim.delta, claim.neighbours))
+
+
+def command(monkeypatch, capsys, *words: str) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["fedsim", "audit", *words])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    printed = capsys.readouterr()
+    return int(stop.value.code or 0), printed.out, printed.err
+
+
+def test_the_command_writes_figures_and_a_picture(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    words = ("hospital-heart", "--trials", "100", "--shadows", "4", "--set", "training.rounds=2", *NOISE)
+    code, out, _ = command(monkeypatch, capsys, *words)
+    assert code == 0
+    assert max(len(line) for line in out.splitlines()) <= 80
+    written = json.loads((tmp_path / "runs/audit-hospital-heart/audit.json").read_text())
+    assert set(written["membership"]) == {"plain", "private"}
+    assert written["inversion"]["plain"]["error"] < 1e-3 < written["inversion"]["private"]["error"]
+    assert (tmp_path / "runs/audit-hospital-heart/audit.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_refuted_claim_fails_loudly(monkeypatch, capsys, tmp_path, weakened):
+    """Without noise worth the name, the command ends with 1 and says why; the figures are written all the same."""
+    monkeypatch.chdir(tmp_path)
+    weakened()
+    claimed = audits.claim_of
+    monkeypatch.setattr(audits, "claim_of", lambda scenario: dataclasses.replace(claimed(scenario), epsilon=0.5))  # type: ignore[type-var]
+    code, out, err = command(monkeypatch, capsys, "hospital-heart", "--trials", "300", "--shadows", "4", *NOISE)
+    assert code == 1
+    assert "THE CLAIM IS REFUTED" in out
+    assert "audit: epsilon is at least" in err
+    assert json.loads((tmp_path / "runs/audit-hospital-heart/audit.json").read_text())["broken"] is True
+
+
+def test_a_run_can_not_be_changed(monkeypatch, capsys, scenario, tmp_path):
+    execute(scenario("arms=['federated']"), tmp_path / "run", None)
+    code, _, err = command(monkeypatch, capsys, str(tmp_path / "run"), "--set", "privacy.epsilon=9")
+    assert code == 2
+    assert "expected --set with a scenario only" in err
+
+
+def test_an_audit_is_the_same_every_time(scenario):
+    claim = claim_of(scenario())
+    assert audit(scenario(), claim, SMALL).values == audit(scenario(), claim, SMALL).values
+
+
+def test_a_claim_needs_a_private_plan():
+    plain = Plan(1, 1.0, 8.0, Optimizer(), None)
+    with pytest.raises(ValueError, match="expected a private plan"):
+        canaries.one_run(plain, 1e-5, 10, 0, train_all)
