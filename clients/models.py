@@ -2,13 +2,12 @@
 
 from torch import Tensor, nn
 
+from fedsim.owndata.models import model_of
 
-def linear(inputs: int, outputs: int = 1) -> nn.Module:
-    """Return a linear model, which starts at zero: even odds, or the middle of the outcome's public range."""
-    model = nn.Linear(inputs, outputs)
-    nn.init.zeros_(model.weight)
-    nn.init.zeros_(model.bias)
-    return model
+
+def linear(inputs: int) -> nn.Module:
+    """Return logistic or linear regression, the same as for a table of one's own."""
+    return model_of("linear", 1)(inputs)
 
 
 class Recurrent(nn.Module):

@@ -113,13 +113,13 @@ def noise_for(scenario: Scenario, seed: int, arm: Arm) -> float:
     return noise_multiplier(privacy.epsilon, rate, steps, privacy.delta, privacy.neighbours)
 
 
+def _names(scenario: Scenario, seed: int) -> Sequence[str]:
+    return federate(scenario, seed, best_device(scenario.device)).names
+
+
 def passes_of(scenario: Scenario) -> int:
     """Return how often a site trains in a round: twice where the strategy has a second rule."""
     return 1 + hasattr(strategy_of(scenario), "second_rule")
-
-
-def _names(scenario: Scenario, seed: int) -> Sequence[str]:
-    return federate(scenario, seed, best_device(scenario.device)).names
 
 
 def _most_rounds(scenario: Scenario, seed: int) -> int:

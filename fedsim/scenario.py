@@ -206,6 +206,19 @@ class Attack(_Section):
         return self
 
 
+class Faults(_Section):
+    """Sites that fail without meaning to; ``wrong_labels`` and ``joins_late`` name sites, with a share and a round."""
+
+    wrong_labels: dict[str, Annotated[FiniteFloat, Field(gt=0, le=1)]] = {}
+    joins_late: dict[str, Annotated[int, Field(ge=2)]] = {}
+    drop_out: Annotated[FiniteFloat, Field(ge=0, lt=1)] = 0.0
+    crash: Annotated[FiniteFloat, Field(ge=0, lt=1)] = 0.0
+    crash_round: Annotated[int, Field(ge=1)] = 1
+    straggler: Annotated[FiniteFloat, Field(ge=0, le=1)] = 0.0
+    straggler_steps: Annotated[int, Field(ge=1)] = 1
+    spoiled: Annotated[FiniteFloat, Field(ge=0, lt=1)] = 0.0
+
+
 class Privacy(_Section):
     """What is promised to whom. ``record``: one row of one site, added or removed, by DP-SGD at the site."""
 
@@ -222,23 +235,6 @@ class Privacy(_Section):
             missing = " and ".join(name for name in ("epsilon", "delta") if getattr(self, name) is None)
             raise ValueError(f"expected {missing} beside unit = {self.unit!r}")
         return self
-
-
-class Faults(_Section):
-    """What goes wrong at sites without their meaning to.
-
-    ``wrong_labels`` is {site: the share of its labels that are wrong}, ``joins_late`` {site: its first round}. The
-    others are shares of sites, but ``drop_out``, the probability that an answer is lost.
-    """
-
-    wrong_labels: dict[str, Annotated[FiniteFloat, Field(gt=0, le=1)]] = {}
-    joins_late: dict[str, Annotated[int, Field(ge=2)]] = {}
-    drop_out: Annotated[FiniteFloat, Field(ge=0, lt=1)] = 0.0
-    crash: Annotated[FiniteFloat, Field(ge=0, lt=1)] = 0.0
-    crash_round: Annotated[int, Field(ge=1)] = 1
-    straggler: Annotated[FiniteFloat, Field(ge=0, le=1)] = 0.0
-    straggler_steps: Annotated[int, Field(ge=1)] = 1
-    spoiled: Annotated[FiniteFloat, Field(ge=0, lt=1)] = 0.0
 
 
 class Scenario(_Section):
@@ -260,8 +256,8 @@ class Scenario(_Section):
     training: Training = Training()
     strategy: Strategy = Strategy()
     attack: Attack = Attack()
-    privacy: Privacy = Privacy()
     faults: Faults = Faults()
+    privacy: Privacy = Privacy()
 
     @model_validator(mode="after")
     def _who_joins_takes_part(self) -> "Scenario":
@@ -295,8 +291,9 @@ class Scenario(_Section):
     def values(self) -> dict[str, Any]:
         """Return what the scenario says, defaults included, for TOML."""
         values = self.model_dump(exclude_none=True)
-        if self.data == Data():
-            del values["data"]
+        for section, empty in (("data", Data()), ("faults", Faults())):
+            if getattr(self, section) == empty:
+                del values[section]
         return values
 
     @cached_property

@@ -48,8 +48,8 @@ _NOT_COVERED = (
     "The figures in this report: validation and test metrics, row counts and numbers of positives are computed from "
     "records without noise.",
     "Choices made by looking at results: tuning of hyperparameters, choosing among seeds, arms or strategies.",
-    "Splitting rows into training, validation and test rows: the split is drawn per class, so one record more can "
-    "move others.",
+    "Splitting rows into training, validation and test rows: the split looks at the classes or the times of a site's "
+    "rows, so one record more can move others. So does a partition that deals rows out to sites.",
     "Repetition: the epsilon holds for one training of one arm under one seed, as it would be deployed. The report "
     "repeats the training for each seed and arm, with and without privacy, on the same records; whoever gets several "
     "of these models, or one of an arm without privacy, learns more.",

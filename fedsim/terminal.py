@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fedsim.results import Run
 
 _DASH = "–"
+_MOST_SITES = 40  # that are listed one by one
 _CHANGES = ("difference", "difference_low", "difference_high", "gain", "gain_low", "gain_high")
 
 
@@ -73,7 +74,12 @@ def sites_table(finished: "Run") -> Table:
     for private, arm in columns:
         table.add_column(f"{arm}\n{'private' if private else 'plain'}", justify="right")
     means = inside.set_index(["site", "private", "arm"])["mean"]
+    shown = _largest(finished)
+    if len(shown) < inside["site"].nunique():
+        table.title = f"{table.title}, the {len(shown)} with the most test rows of {inside['site'].nunique()}"
     for site in dict.fromkeys(inside["site"]):
+        if site not in shown:
+            continue
         table.add_row(escape(site), *(_figure(means[site, private, arm]) for private, arm in columns))
     return table
 
@@ -93,6 +99,13 @@ def checks_table(strategy: str, found: "Sequence[Finding]") -> Table:
         mark = "yes" if one.holds else "[bold red]NO[/bold red]" if one.required else "no"
         table.add_row(mark, escape(one.name), escape(one.detail))
     return table
+
+
+def _largest(finished: "Run") -> set[str]:
+    """Return the sites that are listed one by one: all, or those with the most test rows."""
+    inside = finished.sites[finished.sites["site"] != finished.POOLED]
+    rows = inside.groupby("site")["rows"].mean().sort_values(ascending=False, kind="stable")
+    return set(rows.index[:_MOST_SITES])
 
 
 def _table(title: str) -> Table:

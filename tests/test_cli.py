@@ -187,3 +187,11 @@ def test_show_draws_the_sites(fedsim, tmp_path: Path):
     refused = fedsim("show", "synthetic/tabular", "--out", "none.png")
     assert refused.code == 2
     assert "--out: expected a scenario or task whose sites have rows to draw, got synthetic/tabular" in refused.err
+
+
+def test_many_sites_are_not_all_listed(fedsim):
+    words = ("hospital-heart", *SMALL, "--set", "privacy.unit=none", "--set", "training.expected_batch=8")
+    ran = fedsim("run", *words, "--set", 'partition={by="iid",sites=50}')
+    assert ran.code == 0
+    assert "AUC inside each site, the 40 with the most test rows of 50" in " ".join(ran.out.split())
+    assert len(re.findall(r"^ site-\d\d ", ran.out, re.MULTILINE)) == 40

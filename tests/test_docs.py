@@ -36,11 +36,14 @@ def patients() -> str:
 def test_all_commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """In order, in one folder; runs are made small."""
     monkeypatch.chdir(tmp_path)
-    for text in (*blocks("toml"), *blocks("python")):
+    for text in blocks("toml"):
         name = text.partition("\n")[0].removeprefix("# ")
-        if name.endswith((".toml", ".py")):
+        if name.endswith(".toml"):
             (tmp_path / name).write_text(text, encoding="utf-8")
     (tmp_path / "patients.csv").write_text(patients(), encoding="utf-8")
+    for text in blocks("python"):
+        if name := re.match(r"# (\w+\.py)\n", text):
+            (tmp_path / name[1]).write_text(text, encoding="utf-8")
     ran = 0
     for command in commands():
         program, *words = shlex.split(command)

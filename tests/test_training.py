@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from fedsim import catalog
+from fedsim import training
 from fedsim.federation import Examples, federate
 from fedsim.mistakes import Mistake
 from fedsim.scenario import Optimizer
@@ -82,7 +82,7 @@ def test_initial_weights_depend_on_the_seed_alone(scenario, monkeypatch):
     class Random:
         model = staticmethod(lambda inputs: nn.Linear(inputs, 1))
 
-    monkeypatch.setattr(catalog, "load", lambda kind, name: Random)
+    monkeypatch.setattr(training, "task_of", lambda scenario: Random)
     chosen = scenario()
     site = _a_site()
     torch.rand(5)
@@ -104,7 +104,7 @@ def test_batchnorm_is_refused_with_a_replacement(scenario, monkeypatch):
             )
         )
 
-    monkeypatch.setattr(catalog, "load", lambda kind, name: Mixing)
+    monkeypatch.setattr(training, "task_of", lambda scenario: Mixing)
     with pytest.raises(Mistake, match=r"treat each row alone.*got BatchNorm1d .1.; use GroupNorm or LayerNorm"):
         new_model(scenario(), _a_site(), 0, "cpu")
 

@@ -71,6 +71,12 @@ def test_one_command_makes_a_report(folder: Path, fedsim, target: str):
     assert document["data"]["rows_in"] == document["data"]["rows_used"] == 120
     page = (Path(document["run_dir"]) / "report.html").read_text()
     assert f"Rows of {target}.csv" in page
+    said = {
+        "ill": "The AUC says how often",
+        "stage": "Always naming the most common class",
+        "days": "R² is the share of",
+    }
+    assert said[target] in page
     assert str(folder) not in page  # a report is handed on: no path of this machine
     for metric in document["arms"]:
         assert metric["mean"] is not None
@@ -78,6 +84,19 @@ def test_one_command_makes_a_report(folder: Path, fedsim, target: str):
     assert not finished.ledger["ranges_fitted"]
     assert "Preprocessing" not in dict(statement(finished))
     assert fedsim("show", document["run_dir"])[0] == 0
+
+
+def test_a_column_of_times_splits_by_time_and_the_report_says_what_the_intervals_are(folder: Path, fedsim):
+    words = ("--data", "days.csv", "--target", "days", "--site", "clinic", "--set", "data.time=age")
+    code, _, _ = fedsim("run", *words, "--set", "training.rounds=2", "--seeds", "2", "--out", "run")
+    assert code == 0
+    finished = load("run")
+    assert finished.overlap == 0.0 < finished.scenario.split.overlap
+    rows = finished.sites[finished.sites["site"] == "north"]
+    assert rows.groupby("arm")["mean"].nunique().eq(1).all()  # the same test rows under both seeds
+    page = Path("run/report.html").read_text()
+    assert "Each site's latest rows are its test rows, under every seed" in page.replace("&#39;", "'")
+    assert "at each site, by time: the latest rows are for testing" in page
 
 
 def test_fitted_ranges_are_not_covered_and_every_page_says_so(folder: Path, fedsim):

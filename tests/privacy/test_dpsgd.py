@@ -224,7 +224,17 @@ def test_arms_share_batches():
     assert one.batches.draw(8).tolist() == other.batches.draw(8).tolist()
 
 
-@pytest.mark.parametrize("change", ["privacy.epsilon=1", "training.optimizer.lr=0.1", "strategy.x=1", "privacy.clip=2"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "privacy.epsilon=1",
+        "training.optimizer.lr=0.1",
+        "strategy.x=1",
+        "privacy.clip=2",
+        "faults.joins_late.cleveland=2",
+        "faults.wrong_labels.cleveland=1.0",
+    ],
+)
 def test_two_runs_of_one_seed_that_differ_share_no_noise(change: str):
     """M11: otherwise the difference of two published models is free of noise."""
     one, other = streams(0, "federated", "a", 1), streams(0, "federated", "a", 1, change)
