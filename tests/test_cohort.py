@@ -142,10 +142,16 @@ def rows_gradients(start: nn.Module, rows: Examples) -> torch.Tensor:
     return torch.stack(found) if found else torch.zeros(0, len(vector(start)))
 
 
-@pytest.mark.parametrize("model", [*MODELS, "a layer used twice", "a row seen in pieces"])
+def normed_twice() -> nn.Module:
+    shared = nn.LayerNorm(16)
+    return nn.Sequential(shared, nn.Linear(16, 16), shared, nn.Linear(16, 1))
+
+
+@pytest.mark.parametrize("model", [*MODELS, "a layer used twice", "a norm used twice", "a row seen in pieces"])
 def test_clipped_sums_are_those_of_each_rows_own_gradient(model: str, monkeypatch):
     """Oracle without Opacus: one noiseless step. A layer that meets a row twice is clipped by the whole gradient."""
     monkeypatch.setitem(MODELS, "a layer used twice", twice)
+    monkeypatch.setitem(MODELS, "a norm used twice", normed_twice)
     monkeypatch.setitem(MODELS, "a row seen in pieces", lambda: Visits(2))
     clip, lr = 0.4, 0.5
     stack = [

@@ -45,7 +45,7 @@ MUTANTS = (
            ACCOUNT),
     Mutant(_ACCOUNTING, "delta, neighbours) - target", "delta, neighbours) - 1.1 * target",
            "M2: noise for a larger epsilon than asked", ACCOUNT),
-    Mutant(_ACCOUNTING, "accountant.get_epsilon(delta)", "accountant.get_epsilon(10 * delta)", "M2: a larger delta",
+    Mutant(_ACCOUNTING, "segments).get_epsilon(delta)", "segments).get_epsilon(10 * delta)", "M2: a larger delta",
            ACCOUNT),
     Mutant(_ACCOUNTING, "PoissonSampledDpEvent(segment.sampling_rate, noise)",
            "PoissonSampledDpEvent(segment.sampling_rate / 2, noise)", "M2: half the sampling rate", ACCOUNT),
