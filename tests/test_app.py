@@ -8,6 +8,7 @@ import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp.strategy import FedAvg as FlowerFedAvg
+from torch import nn
 
 import clients.app
 from clients.app import app
@@ -17,6 +18,7 @@ from fedsim.engines.serial import execute
 from fedsim.evaluation import evaluate
 from fedsim.federation import Examples, Federation
 from fedsim.grid import InProcessGrid, node_of
+from fedsim.mistakes import Mistake
 from fedsim.records import ARRAYS, CONFIG, MECHANISM, METRICS, WEIGHT, Flat, Layout
 from fedsim.scenario import Privacy, Scenario
 from fedsim.training import new_model, parts_of
@@ -160,6 +162,25 @@ def test_flowers_own_fedavg_trains_the_hospitals(scenario):
     )
     assert result.evaluate_metrics_clientapp[5]["auc"] > 0.75
     assert CONFIG not in result.arrays
+
+
+class Centering(nn.Module):
+    """Takes the mean of the batch off every row's output."""
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(inputs, 1)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        outputs = self.layer(inputs)
+        return outputs - outputs.sum() / max(1, len(outputs))
+
+
+def test_under_privacy_a_model_that_mixes_rows_is_not_trained(scenario, monkeypatch):
+    """M10: clipping a row's gradient bounds nothing if the row moves the others' too."""
+    monkeypatch.setattr(clients.app, "new_model", lambda scenario, site, *_: Centering(site.train.inputs.shape[1]))
+    with pytest.raises(Mistake, match="depends on that row alone, got one that mixes rows"):
+        ask(scenario(), private=True)
 
 
 def test_a_site_does_not_train_without_noise_what_promises_privacy(scenario):

@@ -143,7 +143,7 @@ MUTANTS = (
     # what leaves a site
     Mutant("clients/app.py", "if setting.scenario.private and noise is None:", "if False:",
            "a server that leaves the noise out gets an exact model", APP),
-    Mutant("clients/app.py", 'if "noise-multiplier" in config:\n        raise', "if False:\n        raise",
+    Mutant("clients/app.py", 'if "noise-multiplier" in config:\n            raise', "if False:\n            raise",
            "M6: metrics leave without noise", APP),
     Mutant("clients/app.py", "_weight(work.plan.expected_batch).copy()", "_weight(len(work.examples)).copy()",
            "M6: the number of rows leaves", APP),
