@@ -68,7 +68,7 @@ def _task_card(name: str, task: Task) -> Card:
     except Mistake as mistake:  # a task that needs a file of the scenario has a card without it
         if not task.needs_path:
             raise
-        problem = f"\n{mistake}"
+        problem = f"sites: in the file\n{mistake}"
     missing = contents.missing if contents else {}
     columns = [
         {"name": c.name, "range": _range(c), "may be missing": c.missing, "missing": missing.get(c.name)}
@@ -79,7 +79,7 @@ def _task_card(name: str, task: Task) -> Card:
     facts |= {"range": _range(task.range)} if task.range else {}
     facts |= {"split": "by time: the latest rows of each site are its test rows"} if task.by_time else {}
     lines = [f"{key + ':':<9}{value}" for key, value in facts.items()]
-    text = [name, *lines, "", *_column_lines(columns), *_group_lines(contents), _sites(contents) + problem]
+    text = [name, *lines, "", *_column_lines(columns), *_group_lines(contents), problem or _sites(contents)]
     groups = contents.groups if contents else {}
     values = {"name": name, **facts, "columns": columns, "groups": groups, "sites": _site_values(contents)}
     return Card("\n".join(text), values, f"{name}: {task.title}", contents)
