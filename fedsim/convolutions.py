@@ -157,9 +157,7 @@ class _Largest(torch.autograd.Function):
         inputs, largest = ctx.saved_tensors
         (high, wide), across = ctx.size, inputs.shape[3]
         first, left = (torch.full(largest.shape, n, dtype=torch.uint8, device=inputs.device) for n in (0, 1))
-        for place, values in enumerate(
-            _in_windows(inputs, ctx.size)
-        ):  # the first place that is the largest gets it all
+        for place, values in enumerate(_in_windows(inputs, ctx.size)):  # of equals, the first gets it all
             here = (values == largest).view(torch.uint8) & left
             first += place * here
             left -= here
