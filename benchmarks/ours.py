@@ -13,7 +13,8 @@ from workloads import WORKLOADS, Workload, age, read_arguments, result_line
 
 from fedsim import federation
 from fedsim.arms import Job, run_job
-from fedsim.scenario import Scenario, parse
+from fedsim.scenario import Scenario
+from fedsim.scenario_files import parse
 
 TASKS = {"tabular": "tabular", "small": "images", "cifar": "images-large", "sequence": "sequences"}
 

@@ -34,7 +34,7 @@ def run(sites: int) -> dict[str, float]:
     import torch
 
     from fedsim import arms, federation
-    from fedsim.scenario import parse
+    from fedsim.scenario_files import parse
 
     federation._KEPT = 0  # no site's rows are kept: with 1000 sites all would be at hand from the second round on
     torch.set_num_threads(1)

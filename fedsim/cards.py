@@ -12,7 +12,8 @@ from fedsim.choice import hyperparameters
 from fedsim.contents import Contents, contents_of
 from fedsim.loading import named, settled, task_of
 from fedsim.mistakes import Mistake
-from fedsim.scenario import Scenario, parse, read
+from fedsim.scenario import Scenario
+from fedsim.scenario_files import parse, read
 from fedsim.tables import Column, Number
 from fedsim.task import Task
 

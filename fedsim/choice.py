@@ -8,7 +8,8 @@ from typing import Any
 from fedsim import catalog
 from fedsim.local_rule import LocalRule, Plain
 from fedsim.mistakes import Mistake
-from fedsim.scenario import Scenario, value_of
+from fedsim.scenario import Scenario
+from fedsim.scenario_files import value_of
 from fedsim.strategy import FACTS, reports_of
 
 

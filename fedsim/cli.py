@@ -84,7 +84,7 @@ def run(
     as_json: JsonFlag = False,
 ) -> None:
     """Run a scenario, or your own table: federated against centralized against local-only."""
-    from fedsim.scenario import read, read_own, with_strategy
+    from fedsim.scenario_files import read, read_own, with_strategy
 
     options = {"data.path": data, "data.target": target, "data.site": site, "data.ranges": ranges}
     options |= {"seed": seed, "seeds": seeds}
@@ -304,7 +304,7 @@ def audit(
     """Attack what a run or scenario trains; fails if an attack proves more than is claimed."""
     from fedsim.audits import audit as audits
     from fedsim.results import load
-    from fedsim.scenario import read
+    from fedsim.scenario_files import read
 
     if (Path(what) / "scenario.toml").is_file():
         if changes:

@@ -25,7 +25,8 @@ from fedsim.misbehaviour import attack_of, attackers_of
 from fedsim.mistakes import Interrupted, Mistake
 from fedsim.owndata.ranges import MissingRanges
 from fedsim.privacy.accounting import ACCOUNTANT
-from fedsim.scenario import Scenario, read, read_own, with_strategy
+from fedsim.scenario import Scenario
+from fedsim.scenario_files import read, read_own, with_strategy
 from fedsim.training import best_device, check_expected_batches, check_rows_are_alone, new_model
 
 Progress = Callable[[str, int, int], None]

@@ -31,7 +31,8 @@ from fedsim.evaluation import POOLED
 from fedsim.losses import Kind
 from fedsim.metrics import METRICS, Metric
 from fedsim.mistakes import Mistake
-from fedsim.scenario import Scenario, read
+from fedsim.scenario import Scenario
+from fedsim.scenario_files import read
 
 Tensors = dict[str, Tensor]
 _TIMES = {"started", "seconds", "seconds_per_training"}

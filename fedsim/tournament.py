@@ -23,7 +23,8 @@ from fedsim.federation import federate
 from fedsim.loading import settled
 from fedsim.misbehaviour import attack_of, attackers_of
 from fedsim.mistakes import Mistake, RunFailed
-from fedsim.scenario import Scenario, read, value_of, with_strategy
+from fedsim.scenario import Scenario
+from fedsim.scenario_files import read, value_of, with_strategy
 from fedsim.training import best_device, check_expected_batches, new_model
 
 NONE, OWN = "none", "own"

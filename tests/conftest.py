@@ -18,7 +18,8 @@ from fedsim import randomness
 from fedsim.federation import Examples
 from fedsim.losses import RowLosses, binary
 from fedsim.randomness import Words
-from fedsim.scenario import Scenario, read
+from fedsim.scenario import Scenario
+from fedsim.scenario_files import read
 from fedsim.training import Plan, Streams, Work
 
 torch.set_num_threads(1)

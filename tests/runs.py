@@ -10,7 +10,7 @@ import pandas as pd
 
 from fedsim.evaluation import POOLED
 from fedsim.results import Run
-from fedsim.scenario import parse
+from fedsim.scenario_files import parse
 
 Effects = Mapping[tuple[str, bool], Sequence[float]]
 

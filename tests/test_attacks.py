@@ -13,7 +13,7 @@ from fedsim.federation import Examples
 from fedsim.misbehaviour import attack_of, attackers_of
 from fedsim.mistakes import Mistake
 from fedsim.randomness import stream
-from fedsim.scenario import read
+from fedsim.scenario_files import read
 
 NAMES = list(catalog.titles("attacks"))
 SITES = [f"site{number}" for number in range(20)]

@@ -14,7 +14,7 @@ from fedsim.contents import Contents, contents_of
 from fedsim.mistakes import Mistake
 from fedsim.partition import QUANTILES
 from fedsim.pictures import draw
-from fedsim.scenario import parse
+from fedsim.scenario_files import parse
 from fedsim.tables import Levels, Number, encode
 from fedsim.task import Rows, Task
 

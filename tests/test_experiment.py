@@ -25,7 +25,7 @@ def products(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Scenario, Path]:
-    from fedsim.scenario import read
+    from fedsim.scenario_files import read
 
     scenario = read("hospital-heart", ["training.rounds=2", "seeds=2", "privacy.noise_multiplier=3.0"])
     return scenario, execute(scenario, tmp_path_factory.mktemp("runs") / "first").path

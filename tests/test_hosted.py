@@ -16,7 +16,7 @@ from fedsim.arms import GLOBAL, Job, run_job
 from fedsim.choice import strategy_of
 from fedsim.hosted import Hosted
 from fedsim.mistakes import Mistake
-from fedsim.scenario import read, with_strategy
+from fedsim.scenario_files import read, with_strategy
 from strategies.fedavg import FedAvg
 from strategies.median import Median
 from tests.flower import arrays, good, grid_of

@@ -12,7 +12,8 @@ from fedsim.federation import federate
 from fedsim.losses import Kind
 from fedsim.mistakes import Mistake
 from fedsim.partition import DIVISIONS, Sites, divide, labels_of, natural, skewed
-from fedsim.scenario import PARAMETERS, Partition, parse
+from fedsim.scenario import PARAMETERS, Partition
+from fedsim.scenario_files import parse
 from fedsim.task import Rows
 
 VALUES: dict[str, st.SearchStrategy[Any]] = {

@@ -11,7 +11,8 @@ from clients.files import read_table
 from fedsim import catalog
 from fedsim.arms import Job, run_job
 from fedsim.federation import split_by_time
-from fedsim.scenario import Scenario, read
+from fedsim.scenario import Scenario
+from fedsim.scenario_files import read
 
 XRAYS = Path(__file__).parents[2] / "shared" / "testdata" / "pneumoniamnist.npz"
 PUBLISHED_SPLIT = [f"split.validation={524 / 5856}", f"split.test={624 / 5856}"]

@@ -13,7 +13,7 @@ from fedsim.mistakes import Mistake
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from fedsim.scenario import read
+    from fedsim.scenario_files import read
 
     folder = tmp_path_factory.mktemp("runs") / "small"
     execute(read("hospital-heart", ["training.rounds=1", "seeds=1", "privacy.unit=none"]), folder)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from fedsim import catalog
 from fedsim.mistakes import Mistake
-from fedsim.scenario import parse, read
+from fedsim.scenario_files import parse, read
 
 GOOD = """\
 title = "t"

@@ -6,7 +6,8 @@ from fedsim import catalog
 from fedsim.arms import jobs, run_job
 from fedsim.evaluation import POOLED
 from fedsim.federation import federate
-from fedsim.scenario import Scenario, read
+from fedsim.scenario import Scenario
+from fedsim.scenario_files import read
 
 SCENARIOS = list(catalog.titles("scenarios"))
 STORIES = [name for name in SCENARIOS if not name.startswith("synthetic-")]  # made-up sites are for strategies

@@ -11,7 +11,8 @@ from fedsim import catalog, federation
 from fedsim.arms import GLOBAL, Job, run_job
 from fedsim.federation import federate
 from fedsim.mistakes import Mistake
-from fedsim.scenario import Scenario, parse
+from fedsim.scenario import Scenario
+from fedsim.scenario_files import parse
 
 TASKS = [name for name in catalog.titles("tasks") if name.startswith("synthetic/")]
 MODELS = {  # parameters and outputs

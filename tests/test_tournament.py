@@ -13,7 +13,8 @@ from fedsim import cli, ranking, tournament
 from fedsim.conformance import examine
 from fedsim.evaluation import POOLED
 from fedsim.mistakes import Mistake
-from fedsim.scenario import Split, read
+from fedsim.scenario import Split
+from fedsim.scenario_files import read
 from fedsim.tournament import Axes, Played, cells, play
 
 QUICK = ["training.rounds=2", "privacy.epsilon=1"]

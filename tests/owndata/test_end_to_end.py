@@ -10,7 +10,7 @@ import pytest
 from fedsim import cli, federation, load, loading, run
 from fedsim.experiment import execute, resume
 from fedsim.mistakes import Mistake
-from fedsim.scenario import OWN_TRAINING, read, read_own
+from fedsim.scenario_files import OWN_TRAINING, read, read_own
 from fedsim.statement import statement
 
 SMALL = ["--set", "training.rounds=2", "--seeds", "2"]
