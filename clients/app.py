@@ -17,6 +17,7 @@ from flwr.clientapp import ClientApp
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from fedsim import catalog
 from fedsim.choice import asked_of, rule_of, strategy_of
 from fedsim.evaluation import evaluate as measure
 from fedsim.federation import Federation, Site, federate
@@ -91,7 +92,7 @@ class SiteApp(ClientApp):
             PermissionError: The scenario promises privacy and the server asks for none.
         """
         config = context.run_config
-        setting = _setting(str(config["scenario"]), int(config["seed"]))
+        setting = _setting_of(context)
         noise = float(config["noise-multiplier"]) if "noise-multiplier" in config else None
         if setting.scenario.private and noise is None:
             raise PermissionError("the scenario promises privacy, and no noise was asked for")
@@ -102,7 +103,7 @@ class SiteApp(ClientApp):
 
     def answer(self, message: Message, context: Context, work: Work, done: Done) -> Message:
         """Return the reply that sends the trained model back, and keep what the local rule keeps."""
-        setting = _setting(str(context.run_config["scenario"]), int(context.run_config["seed"]))
+        setting = _setting_of(context)
         sent, kept = work.rule.finish(done.parameters, work.memory, work.plan.steps)
         content = RecordDict()
         content[ARRAYS] = Flat(sent, Layout.of(work.model))
@@ -134,7 +135,7 @@ class SiteApp(ClientApp):
         config = contexts[0].run_config
         if "noise-multiplier" in config:
             raise PermissionError("metrics of a site would be a release without noise")
-        setting = _setting(str(config["scenario"]), int(config["seed"]))
+        setting = _setting_of(contexts[0])
         sites = [setting.federation.sites[int(context.node_config["partition-id"])] for context in contexts]
         starts = [_start(message, setting) for message in messages]
         models = {id(start): parts_of(setting.model, start) for start in starts}
@@ -202,9 +203,21 @@ def _mean_loss(work: Work) -> float:
         return float(work.losses(outputs, work.examples.target).mean())
 
 
+def _setting_of(context: Context) -> _Setting:
+    config = context.run_config
+    return _setting(str(config["scenario"]), int(config["seed"]), str(config.get("strategy-code", "")))
+
+
 @lru_cache(maxsize=4)
-def _setting(text: str, seed: int) -> _Setting:
+def _setting(text: str, seed: int, code: str) -> _Setting:
+    """Return what all sites have in common; with other code of the strategy it is something else.
+
+    Raises:
+        PermissionError: The site's copy of the strategy is not the server's: their releases might share noise.
+    """
     scenario = Scenario.model_validate_json(text)
+    if code and code != (own := catalog.code_hash(scenario.strategy.name)):
+        raise PermissionError(f"expected the server's strategy {scenario.strategy.name}, SHA-256 {code}, got {own}")
     device = best_device(scenario.device)
     federation = federate(scenario, seed, device)
     model = new_model(scenario, federation.sites[0], seed, device)

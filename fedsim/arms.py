@@ -277,7 +277,12 @@ def _federated(progress: _Progress) -> Models:
     if not job.private:  # a site that is told of privacy does not answer without noise
         scenario = scenario.model_copy(update={"privacy": Privacy()})
     strategy = strategy_of(scenario, len(names))
-    run_config: dict[str, Any] = {"scenario": scenario.model_dump_json(), "seed": job.seed, "arm": job.arm}
+    run_config: dict[str, Any] = {
+        "scenario": scenario.model_dump_json(),
+        "seed": job.seed,
+        "arm": job.arm,
+        "strategy-code": catalog.code_hash(scenario.strategy.name),
+    }
     if progress.noise is not None:
         run_config["noise-multiplier"] = progress.noise
     execute = catalog.load("engines", scenario.engine).execute(catalog.client_app(), scenario.cohort_size)

@@ -62,6 +62,11 @@ def source_hash(strategy: str) -> str:
     return hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest()
 
 
+def code_hash(strategy: str) -> str:
+    """Return the SHA-256 of the file of a strategy that is named as code; nothing for one that comes with fedsim."""
+    return source_hash(strategy) if is_code(strategy) else ""
+
+
 def source_folders() -> list[Path]:
     """Return the folders of the code that trains: fedsim's own and the clients'."""
     return [Path(__file__).parent, _folder("tasks")]

@@ -168,8 +168,7 @@ _Finished = tuple[Job, results.Tensors, dict[str, Any]]
 def _train_all(folder: Path, scenario: Scenario, progress: Progress | None) -> list[_Finished]:
     todo = jobs(scenario)
     same = results.sha256(scenario.model_dump_json(exclude={"seed", "seeds", "arms"}).encode())
-    if catalog.is_code(scenario.strategy.name):  # a file that was changed is another strategy
-        same += catalog.source_hash(scenario.strategy.name)
+    same += catalog.code_hash(scenario.strategy.name)  # a file that was changed is another strategy
     total = len(todo) * scenario.training.rounds
     finished = []
     for index, job in enumerate(todo):

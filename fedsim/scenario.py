@@ -297,11 +297,17 @@ class Scenario(_Section):
 
     @cached_property
     def release(self) -> str:
-        """A name for all that shapes what leaves a site; two scenarios that differ in it share no noise."""
+        """A name for all that shapes what leaves a site; two scenarios that differ in it share no noise.
+
+        A strategy that is named as code is in it with its source, so that two versions of one file are two releases.
+
+        Raises:
+            Mistake: The strategy's code is not there, or was not named on the command line.
+        """
         shapes = self.model_dump_json(
             include={"task", "data", "partition", "split", "training", "strategy", "attack", "faults", "privacy"}
         )
-        return hashlib.blake2b(shapes.encode(), digest_size=16).hexdigest()
+        return hashlib.blake2b((shapes + catalog.code_hash(self.strategy.name)).encode(), digest_size=16).hexdigest()
 
     @property
     def private(self) -> bool:

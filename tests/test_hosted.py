@@ -1,6 +1,7 @@
 """Strategies of Flower's and of somebody else in our round loop, and ours in a ServerApp of Flower's."""
 
 import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,18 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, RecordDict
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp import strategy as flower
 
+from clients.app import app
 from fedsim import catalog
 from fedsim.adapter import Adapter
 from fedsim.arms import GLOBAL, Job, run_job
 from fedsim.choice import strategy_of
+from fedsim.engines.serial import execute
+from fedsim.federation import federate
+from fedsim.grid import InProcessGrid
 from fedsim.hosted import Hosted
 from fedsim.mistakes import Mistake
 from fedsim.scenario_files import read, with_strategy
+from fedsim.training import new_model
 from strategies.fedavg import FedAvg
 from strategies.median import Median
 from tests.flower import arrays, good, grid_of
@@ -96,6 +102,50 @@ def test_a_file_of_ones_own_is_a_strategy(scenario, tmp_path: Path):
     one = weights(scenario, with_strategy(str(path)), "training.rounds=1")
     torch.testing.assert_close(one, weights(scenario, "training.rounds=1") / 2)
     assert catalog.source_hash(str(path)) != catalog.source_hash("fedavg")
+
+
+MINE = """
+class Mine:
+    def local_rule(self):
+        return Rule()
+
+    def aggregate(self, center, updates, weights, state):
+        return center + weights @ (updates - center), state
+
+
+class Rule(Plain):
+    def correct(self, gradient, parameters, memory, step):
+        return FACTOR * gradient
+"""
+
+
+def test_a_file_that_was_changed_is_another_strategy_at_the_sites_too(scenario, tmp_path: Path):
+    """In one process: its client half is not kept, and under privacy its noise is another."""
+    path = tmp_path / "mine.py"
+
+    def found(factor: str, private: bool) -> torch.Tensor:
+        path.write_text(f"from fedsim.local_rule import Plain\n{MINE}".replace("FACTOR", factor))
+        one_step = ["training.rounds=1", "training.local_steps=1"]
+        return weights(scenario, with_strategy(str(path)), *one_step, private=private)
+
+    torch.testing.assert_close(found("3", private=False), 3 * found("1", private=False))
+    assert torch.equal(found("1", private=True), found("1", private=True))
+    assert not torch.allclose(found("1", private=True), found("1.0", private=True), rtol=0.1)
+
+
+def test_a_site_with_another_copy_of_a_strategys_file_does_not_train(scenario, tmp_path: Path):
+    """Its noise would have another name than the server's, or one that another release has."""
+    path = tmp_path / "mine.py"
+    path.write_text(f"from fedsim.local_rule import Plain\n{MINE}".replace("FACTOR", "1"))
+    chosen = scenario(with_strategy(str(path)), "privacy.unit=none")
+    config = {"scenario": chosen.model_dump_json(), "seed": 0, "arm": "federated", "strategy-code": "0" * 64}
+    model = new_model(chosen, federate(chosen, 0).sites[0], 0, "cpu")
+    grid = InProcessGrid(execute(app), 4, config)
+    replies = grid.send_and_receive(
+        Adapter(FedAvg()).configure_train(1, ArrayRecord(model.state_dict()), ConfigRecord(), grid)
+    )
+    expected = r"PermissionError: expected the server's strategy .*mine.py, SHA-256 0{64}, got [0-9a-f]{64} "
+    assert all(re.match(expected, reply.error.reason) for reply in replies)
 
 
 @pytest.mark.parametrize(

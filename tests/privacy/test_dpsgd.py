@@ -12,6 +12,7 @@ from fedsim.federation import Examples
 from fedsim.mistakes import Mistake
 from fedsim.randomness import Words
 from fedsim.scenario import Optimizer
+from fedsim.scenario_files import with_strategy
 from fedsim.training import Noise, Plan, Streams, poisson_batches, train
 from tests.conftest import Silent, examples, streams, vector, work
 
@@ -245,6 +246,18 @@ def test_two_runs_of_one_seed_that_differ_share_no_noise(change: str):
 def test_the_title_and_the_engine_do_not_change_the_noise():
     one, other = streams(0, "federated", "a", 1), streams(0, "federated", "a", 1, "title=Mine", "engine=cohort")
     assert one.noise.draw(8).tolist() == other.noise.draw(8).tolist()
+
+
+def test_two_versions_of_a_strategys_file_share_no_noise(tmp_path):
+    """M11: one name, one seed, and what comes in the second round is known of both."""
+    path, found = tmp_path / "mine.py", []
+    for comment in ("first", "second", "first"):
+        path.write_text(f"class Mine:\n    def aggregate(self, *rest): ...  # {comment}\n")
+        found.append(streams(0, "federated", "a", 1, with_strategy(str(path))))
+    first, second, again = ([one.noise.draw(8).tolist(), one.batches.draw(8).tolist()] for one in found)
+    assert first == again
+    assert first[0] != second[0]
+    assert first[1] == second[1]
 
 
 class Visits(nn.Module):

@@ -85,6 +85,8 @@ MUTANTS = (
     Mutant(_TRAINING, _NOISE, _NOISE.replace(" site,", ""), "M11: every site has the same noise", SITE),
     Mutant(_TRAINING, _NOISE, _NOISE.replace(" scenario.release,", ""), "M11: two scenarios share noise", SITE),
     Mutant(_TRAINING, _NOISE, _NOISE.replace(" arm,", ""), "M11: two arms share noise", SITE),
+    Mutant("fedsim/scenario.py", "(shapes + catalog.code_hash(self.strategy.name)).encode()", "shapes.encode()",
+           "M11: two versions of a strategy's file share noise", SITE),
     Mutant(_RANDOMNESS, "math.floor(rate * 2**32)", "math.floor(min(1.0, 1.05 * rate) * 2**32)",
            "M1: rows join more often than is accounted for", RANDOM),
     Mutant(_RANDOMNESS, ".mul_(-2).sqrt_()", ".mul_(-1.96).sqrt_()", "M16: noise 1 % too small", RANDOM),
