@@ -210,6 +210,7 @@ class Privacy(_Section):
     clip: Positive = 1.0
     noise_multiplier: Annotated[Positive, Field(le=1e6)] | None = None
     neighbours: Literal["add-or-remove-one", "replace-one"] = "add-or-remove-one"
+    rng: Literal["reproducible", "secure"] = "reproducible"
 
     @model_validator(mode="after")
     def _says_how_much(self) -> "Privacy":
@@ -299,7 +300,8 @@ class Scenario(_Section):
     def release(self) -> str:
         """A name for all that shapes what leaves a site; two scenarios that differ in it share no noise."""
         shapes = self.model_dump_json(
-            include={"task", "data", "partition", "split", "training", "strategy", "attack", "faults", "privacy"}
+            include={"task", "data", "partition", "split", "training", "strategy", "attack", "faults", "privacy"},
+            exclude={"privacy": {"rng"}},  # secure streams have no names
         )
         return hashlib.blake2b(shapes.encode(), digest_size=16).hexdigest()
 
