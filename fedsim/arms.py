@@ -32,7 +32,7 @@ from fedsim.metrics import METRICS
 from fedsim.misbehaviour import attack_of, misbehaving, triggered
 from fedsim.mistakes import Mistake
 from fedsim.privacy.accounting import Segment, noise_multiplier
-from fedsim.privacy.ledger import Ledger, Mechanism
+from fedsim.privacy.ledger import Ledger, Mechanism, Random
 from fedsim.records import Flat, Layout, flatten, kept_in
 from fedsim.rounds import Budget, run_rounds
 from fedsim.sampling import joined, most_rounds, share_of_sites, sites_of_round
@@ -168,6 +168,8 @@ class _Progress:
     observe: Callable[[], None]
 
     def __post_init__(self) -> None:
+        if not self.job.private:  # a site that is told of privacy does not answer without noise
+            self.scenario = self.scenario.model_copy(update={"privacy": Privacy()})
         self.device = best_device(self.scenario.device)
         self.federation = federate(self.scenario, self.job.seed, self.device)
         check_expected_batches(self.scenario, self.federation)
@@ -193,7 +195,10 @@ class _Progress:
         return Budget(
             self.ledger,
             privacy.epsilon,
-            {node: (name, mechanism(todo, self.noise, privacy.clip)) for node, (name, todo) in planned.items()},
+            {
+                node: (name, mechanism(todo, self.noise, privacy.clip, privacy.rng))
+                for node, (name, todo) in planned.items()
+            },
             rounds,
         )
 
@@ -249,8 +254,8 @@ class _Progress:
             self.notes.append(f"stopped after {rounds} of {wanted} rounds: the next would exceed epsilon {limit:g}")
 
 
-def _planned_mechanism(todo: Plan, noise: float, clip: float) -> Mechanism:
-    return Mechanism(todo.sampling_rate, noise, clip, todo.expected_batch, todo.steps)
+def _planned_mechanism(todo: Plan, noise: float, clip: float, rng: Random) -> Mechanism:
+    return Mechanism(todo.sampling_rate, noise, clip, todo.expected_batch, todo.steps, rng)
 
 
 def run_job(scenario: Scenario, job: Job, observe: Callable[[], None]) -> Trained:
@@ -274,8 +279,6 @@ def run_job(scenario: Scenario, job: Job, observe: Callable[[], None]) -> Traine
 
 def _federated(progress: _Progress) -> Models:
     scenario, job, names = progress.scenario, progress.job, progress.federation.names
-    if not job.private:  # a site that is told of privacy does not answer without noise
-        scenario = scenario.model_copy(update={"privacy": Privacy()})
     strategy = strategy_of(scenario, len(names))
     run_config: dict[str, Any] = {
         "scenario": scenario.model_dump_json(),

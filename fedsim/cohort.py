@@ -25,7 +25,7 @@ from fedsim.losses import RowLosses
 from fedsim.privacy.ledger import Mechanism
 from fedsim.randomness import Normals, choose
 from fedsim.stacked import StackedModel
-from fedsim.training import Noise, Plan, Work, new_optimizer, parts_of, some_rows
+from fedsim.training import Noise, Work, new_optimizer, parts_of, some_rows
 
 _WORDS = 2**22  # random words that decide about batches, drawn at once
 _TRIED = 4  # rows on which a model is tried
@@ -93,7 +93,7 @@ def train_together(works: Sequence[Work], stack: Tensor) -> list[Mechanism | Non
             own = {name: views[place] for name, views in memory.items()}
             parameter.grad = rule.correct(gradient, parameter.detach(), own, step)
         optimizer.step()
-    return [_mechanism(work.plan, draws) for work in works]
+    return [_mechanism(work, draws) for work in works]
 
 
 def _sum_gradients(model: StackedModel, batch: Batch, losses: RowLosses, noise: Noise | None) -> None:
@@ -114,10 +114,12 @@ def _sum_gradients(model: StackedModel, batch: Batch, losses: RowLosses, noise: 
     return model.sum_gradients(factor * batch.share)
 
 
-def _mechanism(did: Plan, draws: int) -> Mechanism | None:
-    if did.noise is None:
+def _mechanism(work: Work, draws: int) -> Mechanism | None:
+    did, noise = work.plan, work.plan.noise
+    if noise is None:
         return None
-    return Mechanism(did.sampling_rate, did.noise.multiplier, did.noise.clip, did.expected_batch, draws)
+    rng = work.streams.kind
+    return Mechanism(did.sampling_rate, noise.multiplier, noise.clip, did.expected_batch, draws, rng)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from fedsim.owndata.ranges import MissingRanges
 from fedsim.privacy.accounting import ACCOUNTANT
 from fedsim.scenario import Scenario
 from fedsim.scenario_files import read, read_own, with_strategy
+from fedsim.statement import random_of
 from fedsim.training import best_device, check_expected_batches, check_rows_are_alone, new_model
 
 Progress = Callable[[str, int, int], None]
@@ -150,6 +151,7 @@ def _complete(folder: Path, scenario: Scenario, progress: Progress | None) -> re
             "git": _git_revision(),
             "device": best_device(scenario.device),
             "threads": 1,
+            "rng": _random(finished),
             "seeds": scenario.all_seeds,
             "started": started.isoformat(timespec="seconds"),
             "seconds": round(time.perf_counter() - clock, 3),
@@ -163,6 +165,7 @@ def _complete(folder: Path, scenario: Scenario, progress: Progress | None) -> re
 
 
 _Finished = tuple[Job, results.Tensors, dict[str, Any]]
+_ANEW = "begun anew after an interruption: what had been released until then has other noise, and is not counted"
 
 
 def _train_all(folder: Path, scenario: Scenario, progress: Progress | None) -> list[_Finished]:
@@ -183,12 +186,29 @@ def _train_all(folder: Path, scenario: Scenario, progress: Progress | None) -> l
         if kept and kept[1]["scenario"] != same:
             raise Mistake(f"{folder}: scenario.toml is not the one that this run was begun with")
         if kept is None:
+            anew = job.private and scenario.privacy.rng == "secure" and _was_begun(folder / "checkpoints", job)
             clock = time.perf_counter()
             trained = run_job(scenario, job, observe)
+            trained.notes.extend([_ANEW] if anew else [])
             kept = _tensors(trained), _values(trained, time.perf_counter() - clock) | {"scenario": same}
             results.write_checkpoint(folder / "checkpoints", job.key, *kept)
         finished.append((job, *kept))
     return finished
+
+
+def _was_begun(folder: Path, job: Job) -> bool:
+    """Return whether a secure training was begun before, which can't be repeated, and remember that it is now."""
+    folder.mkdir(exist_ok=True)
+    mark = folder / f"{job.key}.begun"
+    found = mark.exists()
+    mark.touch()
+    return found
+
+
+def _random(finished: list[_Finished]) -> str | None:
+    """Return the kind of the private trainings' randomness, as it was reported with what they released."""
+    ledgers = [values["ledger"] for _, _, values in finished if values["ledger"]]
+    return random_of(ledgers) if ledgers else None
 
 
 def _tensors(trained: Trained) -> results.Tensors:

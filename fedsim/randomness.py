@@ -6,10 +6,12 @@ name gives the same stream in every process and on every engine, and nothing tou
 ``stream`` gives numpy's generator. What is drawn for every site in every step, its batches and its noise, comes as
 ``Words``: AES in counter mode, which is fast, starts in microseconds and can't be continued by who has seen a part of
 it (torch's CPU generator keeps 32 bits of its seed, and 624 outputs of its Mersenne twister give away the rest).
+Words may also be secret: then their key is not a name's but the operating system's, and nothing can be repeated.
 """
 
 import hashlib
 import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -52,10 +54,15 @@ def global_seed(seed: int) -> Iterator[None]:
 
 
 class Words:
-    """A stream of random 32-bit words: AES-128 in counter mode."""
+    """A stream of random 32-bit words: AES-128 in counter mode.
 
-    def __init__(self, key: bytes) -> None:
-        self.key = key
+    Attributes:
+        key: 16 bytes.
+        secret: Whether the key follows from no name, so that nobody can know it.
+    """
+
+    def __init__(self, key: bytes, secret: bool = False) -> None:
+        self.key, self.secret = key, secret
         self._encryptor: CipherContext | None = None
 
     @classmethod
@@ -63,9 +70,14 @@ class Words:
         """Return the stream of one purpose at one place."""
         return cls(_digest(seed, purpose, place, 16))
 
+    @classmethod
+    def unknown(cls) -> "Words":
+        """Return a stream whose key the operating system draws; it is written nowhere and gone with the stream."""
+        return cls(os.urandom(16), secret=True)
+
     def again(self) -> "Words":
         """Return this stream from its start."""
-        return Words(self.key)
+        return Words(self.key, self.secret)
 
     def draw(self, count: int) -> np.ndarray:
         """Return the next words, uint32 (count,)."""
@@ -94,13 +106,14 @@ class Normals:
 
     On the CPU by the method of Box and Muller (1958, https://doi.org/10.1214/aoms/1177706645) from 31 bits for the
     radius and 32 for the angle, so that no number is farther from 0 than 6.66. On CUDA by the device's Philox
-    generators, one for each stream, with 63 bits of its key.
+    generators, one for each stream, with 63 bits of its key; secret streams, which Philox would give away, are drawn on
+    the CPU there, too.
     """
 
     def __init__(self, streams: Sequence[Words], device: torch.device) -> None:
         self._streams = streams
         self._generators: list[torch.Generator] = []
-        if device.type == "cuda":
+        if device.type == "cuda" and not any(one.secret for one in streams):
             self._generators = [
                 torch.Generator(device).manual_seed(int.from_bytes(one.key[:8], "big") >> 1) for one in streams
             ]
@@ -109,16 +122,23 @@ class Normals:
         """Draw the next numbers of every stream into ``out``, float32 (streams, numbers)."""
         for row, generator in zip(out, self._generators, strict=False):
             row.normal_(generator=generator)
-        if not self._generators:
-            width = out.shape[1] + out.shape[1] % 2
-            zeros, block = bytes(4 * width), min(len(out), max(1, _AT_ONCE // (width + 1)))
-            words = np.empty(block * width + _SPARE, np.int32)
-            places, bits = words.data.cast("B"), torch.from_numpy(words[:-_SPARE]).view(block, width)
-            for start in range(0, len(out), block):
-                streams = self._streams[start : start + block]
-                for number, one in enumerate(streams):
-                    one.draw_into(places[4 * width * number :], zeros)
-                _box_muller(bits[: len(streams)], out[start : start + block])
+        if not self._generators and out.is_cuda:
+            drawn = torch.empty(out.shape)
+            self._fill_from_words(drawn)
+            out.copy_(drawn)
+        elif not self._generators:
+            self._fill_from_words(out)
+
+    def _fill_from_words(self, out: Tensor) -> None:
+        width = out.shape[1] + out.shape[1] % 2
+        zeros, block = bytes(4 * width), min(len(out), max(1, _AT_ONCE // (width + 1)))
+        words = np.empty(block * width + _SPARE, np.int32)
+        places, bits = words.data.cast("B"), torch.from_numpy(words[:-_SPARE]).view(block, width)
+        for start in range(0, len(out), block):
+            streams = self._streams[start : start + block]
+            for number, one in enumerate(streams):
+                one.draw_into(places[4 * width * number :], zeros)
+            _box_muller(bits[: len(streams)], out[start : start + block])
 
 
 def _box_muller(bits: Tensor, out: Tensor) -> None:

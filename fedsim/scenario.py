@@ -210,6 +210,7 @@ class Privacy(_Section):
     clip: Positive = 1.0
     noise_multiplier: Annotated[Positive, Field(le=1e6)] | None = None
     neighbours: Literal["add-or-remove-one", "replace-one"] = "add-or-remove-one"
+    rng: Literal["reproducible", "secure"] = "reproducible"
 
     @model_validator(mode="after")
     def _says_how_much(self) -> "Privacy":
@@ -305,7 +306,8 @@ class Scenario(_Section):
             Mistake: The strategy's code is not there, or was not named on the command line.
         """
         shapes = self.model_dump_json(
-            include={"task", "data", "partition", "split", "training", "strategy", "attack", "faults", "privacy"}
+            include={"task", "data", "partition", "split", "training", "strategy", "attack", "faults", "privacy"},
+            exclude={"privacy": {"rng"}},  # secure streams have no names
         )
         return hashlib.blake2b((shapes + catalog.code_hash(self.strategy.name)).encode(), digest_size=16).hexdigest()
 

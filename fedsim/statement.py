@@ -65,12 +65,16 @@ _FITTED = (
     "greatest value of every column, which are single records. Declare public ranges and run again for a guarantee "
     "that covers the whole way from record to model."
 )
-_PRESUMED = (
-    ("Random numbers", "Noise and batches come from a reproducible generator that the seed determines, so that the "
-     "run can be repeated. Against somebody who knows the seed there is no guarantee, and this report prints it: what "
-     "is stated holds for a deployment with secret seeds, not for the very models of this run."),
-    ("Arithmetic", "Continuous Gaussian noise in float32, not hardened against attacks on floating-point arithmetic."),
-)  # fmt: skip
+_RANDOM = {
+    "reproducible": "Reproducible: noise and batches come from a generator that the seed determines, so that the run "
+    "can be repeated. Against somebody who knows the seed there is no guarantee, and this report prints it: what is "
+    "stated holds for a deployment with secret seeds, not for the very models of this run.",
+    "secure": "Secure: noise and batches come from AES in counter mode, under a key of 128 bits that the operating "
+    "system drew for each of a site's rounds and that was written nowhere. What is stated holds for the very models of "
+    "this run. It can't be repeated: another run with the same seed has the same splits and initial weights, and other "
+    "noise and batches.",
+}
+_ARITHMETIC = "Continuous Gaussian noise in float32, not hardened against attacks on floating-point arithmetic."
 
 
 def statement(run: Run) -> Pairs:
@@ -89,7 +93,8 @@ def statement(run: Run) -> Pairs:
         ("Released", _RELEASED[arm]),
         ("Trust model", _TRUST[arm]),
         *(("Not covered", gap) for gap in _NOT_COVERED),
-        *_PRESUMED,
+        ("Random numbers", _RANDOM[random_of(own)]),
+        ("Arithmetic", _ARITHMETIC),
         *(("Other arms", f"{other}: {_in_one_line(_trainings(run, other))}") for other in others),
     ]
 
@@ -98,6 +103,12 @@ def promised_arm(run: Run) -> str:
     """Return the arm whose privacy is stated in full: the federated one, if it was trained privately."""
     trained = [training["arm"] for training in _trainings(run)]
     return "federated" if "federated" in trained or not trained else trained[0]
+
+
+def random_of(trainings: Iterable[Training]) -> str:
+    """Return the kind of some trainings' randomness; ``secure`` only if it was so in every step of each."""
+    entries = (entry for training in trainings for entry in training["entries"])
+    return "secure" if {entry["mechanism"].get("rng") for entry in entries} == {"secure"} else "reproducible"
 
 
 def epsilons(by_site: Mapping[str, float]) -> str:
@@ -200,7 +211,7 @@ def _in_one_line(own: list[Training]) -> str:
     return (
         f"epsilon {_epsilon_by_site(own)}; sampling rate {_each(own, 'sampling_rate')}; "
         f"sigma {_each(own, 'noise_multiplier')}; clip {_each(own, 'clip')}; "
-        f"denominator {_each(own, 'expected_batch')}; {_steps(own)}."
+        f"denominator {_each(own, 'expected_batch')}; {_steps(own)}; {random_of(own)} random numbers."
     )
 
 

@@ -20,7 +20,7 @@ from fedsim.loading import task_of
 from fedsim.local_rule import LocalRule, Part, Parts, Plain
 from fedsim.losses import LOSSES, RowLosses
 from fedsim.mistakes import Mistake
-from fedsim.privacy.ledger import Mechanism
+from fedsim.privacy.ledger import Mechanism, Random
 from fedsim.randomness import Words, choose, global_seed, torch_seed
 from fedsim.scenario import Optimizer, Scenario
 from fedsim.strategy import State
@@ -55,16 +55,26 @@ class Streams:
 
     @classmethod
     def of(cls, scenario: Scenario, seed: int, arm: str, site: str, round_number: int) -> Streams:
-        """Return the streams by name.
+        """Return the streams by name, or new ones that nobody can know if ``privacy.rng`` is ``secure``.
 
-        Arms and variants of a scenario share batches, for a fair comparison. No two releases share noise: its name
-        holds all that shapes the release, or two runs that differ in epsilon alone could be subtracted.
+        By name: arms and variants of a scenario share batches, for a fair comparison. No two releases share noise: its
+        name holds all that shapes the release, or two runs that differ in epsilon alone could be subtracted.
+
+        Secure: the noise, who is in a batch (which amplification by sampling presumes secret), and what layers draw,
+        since one row more moves the others' places in a batch.
         """
+        if scenario.privacy.rng == "secure":
+            return cls(Words.unknown(), Words.unknown(), int(Words.unknown().draw(1)[0]))
         return cls(
             batches=Words.of(seed, "batches", site, round_number),
             noise=Words.of(seed, "noise", scenario.release, arm, site, round_number),
             layers=torch_seed(seed, "layers", site, round_number),
         )
+
+    @property
+    def kind(self) -> Random:
+        """What the randomness of a release is: secure only if both its noise and its batches are."""
+        return "secure" if self.noise.secret and self.batches.secret else "reproducible"
 
 
 @dataclass(frozen=True)
@@ -276,7 +286,7 @@ def _train_privately(work: Work, noise: Noise, model: nn.Module) -> Mechanism:
                 private.original_optimizer.step()
     finally:
         wrapped.to_standard_module()
-    return private.mechanism(work.plan.sampling_rate)
+    return private.mechanism(work.plan.sampling_rate, work.streams.kind)
 
 
 def _with_opacus_layers(module: nn.Module) -> nn.Module:

@@ -63,7 +63,7 @@ def test_under_privacy_a_reply_holds_the_listed_fields_and_nothing_else(scenario
         assert fields(reply.content) == {
             ARRAYS: ["bias", "weight"],
             METRICS: [WEIGHT],
-            MECHANISM: ["clip", "expected_batch", "noise_multiplier", "sampling_rate", "steps"],
+            MECHANISM: ["clip", "expected_batch", "noise_multiplier", "rng", "sampling_rate", "steps"],
         }
 
 

@@ -3,9 +3,12 @@
 from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal, get_args
 
+from fedsim.mistakes import Mistake
 from fedsim.privacy.accounting import Neighbours, Segment, epsilon
+
+Random = Literal["reproducible", "secure"]
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,7 @@ class Mechanism:
         clip: The largest Euclidean norm one row's gradient has in that sum.
         expected_batch: The public number every noisy sum was divided by.
         steps: How many noisy sums were computed.
+        rng: Where noise and batches came from: keys that follow from the seed, or the operating system's.
 
     Raises:
         Mistake: A value is out of its range.
@@ -28,9 +32,12 @@ class Mechanism:
     clip: float
     expected_batch: float
     steps: int
+    rng: Random = "reproducible"
 
     def __post_init__(self) -> None:
         self.segment()
+        if self.rng not in get_args(Random):
+            raise Mistake(f"rng: expected {' or '.join(get_args(Random))}, got {self.rng!r}")
 
     def segment(self) -> Segment:
         """Return what the accountant needs to know.

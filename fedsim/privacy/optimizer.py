@@ -8,7 +8,7 @@ import torch
 from opacus.optimizers import DPOptimizer
 
 from fedsim.mistakes import Mistake
-from fedsim.privacy.ledger import Mechanism
+from fedsim.privacy.ledger import Mechanism, Random
 from fedsim.randomness import Normals, Words
 
 
@@ -63,7 +63,7 @@ class SiteOptimizer(DPOptimizer):
             parameter.grad = total.view_as(parameter) + std * part.view_as(parameter)
         self._draws += 1
 
-    def mechanism(self, sampling_rate: float) -> Mechanism:
+    def mechanism(self, sampling_rate: float, rng: Random) -> Mechanism:
         """Return what was done so far, read off what was used."""
         return Mechanism(
             sampling_rate=sampling_rate,
@@ -71,4 +71,5 @@ class SiteOptimizer(DPOptimizer):
             clip=float(self.max_grad_norm),
             expected_batch=float(self.expected_batch_size),  # pyright: ignore[reportArgumentType]
             steps=self._draws,
+            rng=rng,
         )

@@ -2,8 +2,8 @@
 
 The M numbers are those of well-known mistakes: M1 batches that are not Poisson, M2 quantities mixed up, M3 public
 values that follow from private counts, M4 weights, M5 drop-outs, M6 fields without noise, M7 composition, M8 records
-that are not finite, M9 empty batches, M10 rows that touch, M11 noise used twice, M14 neighbours, M16 the scale of
-noise, M23 clipping by something else than a row's norm, M24 parameters left out.
+that are not finite, M9 empty batches, M10 rows that touch, M11 noise used twice, M12 noise that can be known, M14
+neighbours, M16 the scale of noise, M23 clipping by something else than a row's norm, M24 parameters left out.
 """
 
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ ACCOUNT = "tests/privacy/test_accounting.py tests/privacy/test_ledger.py"
 SITE = "tests/privacy/test_dpsgd.py"
 STACK = "tests/test_cohort.py"
 RANDOM = "tests/test_randomness.py tests/privacy/test_dpsgd.py"
+SECRET = "tests/privacy/test_secure_rng.py"
 ROUNDS = "tests/test_rounds.py"
 ADAPTER = "tests/test_adapter.py tests/test_arms.py"
 APP = "tests/test_app.py"
@@ -94,6 +95,28 @@ MUTANTS = (
            "M11: every number is used twice", RANDOM),
     Mutant(_RANDOMNESS, "digest_size=size).digest()", "digest_size=4).digest() * (size // 4)",
            "M11: keys of 32 bits", RANDOM),
+    # secure randomness
+    Mutant(_RANDOMNESS, "cls(os.urandom(16), secret=True)", "cls(bytes(16), secret=True)",
+           "M12: a secret that everybody knows", SECRET),
+    Mutant(_TRAINING, "cls(Words.unknown(), Words.unknown(),",
+           'cls(Words.unknown(), Words(Words.of(seed, "noise", arm, site, round_number).key, secret=True),',
+           "M12: secure noise that follows from the seed", SECRET),
+    Mutant(_TRAINING, "cls(Words.unknown(), Words.unknown(),",
+           'cls(Words(Words.of(seed, "batches", site, round_number).key, secret=True), Words.unknown(),',
+           "M12: secure batches that follow from the seed", SECRET),
+    Mutant(_TRAINING, "int(Words.unknown().draw(1)[0]))", 'torch_seed(seed, "layers", site, round_number))',
+           "M12: dropout that follows from the seed", SECRET),
+    Mutant(_TRAINING, 'if scenario.privacy.rng == "secure":', 'if scenario.privacy.rng == "secure" and arm != "local":',
+           "M12: an arm that stays reproducible", SECRET),
+    Mutant(_TRAINING, "self.noise.secret and self.batches.secret", "self.noise.secret or self.batches.secret",
+           "M12: half a secret passes for one", SECRET),
+    Mutant(_TRAINING, "work.plan.sampling_rate, work.streams.kind)", 'work.plan.sampling_rate, "secure")',
+           "M12: what ran is called secure whatever it was", SECRET),
+    Mutant(_COHORT, "rng = work.streams.kind", 'rng = "secure"', "M12: the same, in the stack", SECRET),
+    Mutant(_RANDOMNESS, "if device.type == \"cuda\" and not any(one.secret for one in streams):",
+           "if device.type == \"cuda\":", "M12: secret noise from 63 bits of a key, by no cipher", SECRET),
+    Mutant("fedsim/statement.py", '== {"secure"} else', '& {"secure"} else',
+           "M12: one secure step speaks for all", SECRET),
     # the cohort engine
     Mutant(_COHORT, "todo.noise.multiplier * todo.noise.clip * shares", "todo.noise.multiplier * shares",
            "M16: sigma read as a standard deviation", STACK),
