@@ -1,11 +1,13 @@
 """The Flower ClientApp of a site: the same in the simulator and on a real SuperNode.
 
-The server says what to do in the run config: ``scenario`` (JSON), ``seed``, ``arm``, and ``noise-multiplier`` if the
-training is to be private. Which site this is, the node config says: ``partition-id``. Under privacy a reply holds the
-noisy model, what was done to make it, and a public weight; nothing else.
+The server says what to do in the run config: ``scenario`` (JSON), ``seed``, ``arm``, ``noise-multiplier`` if the
+training is to be private, and ``secure-aggregation`` if models are to be masked. Which site this is, the node config
+says: ``partition-id``. Under privacy a reply holds the noisy model, what was done to make it, and a public weight;
+nothing else. Under secure aggregation it holds a masked vector in place of model and weight.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -25,7 +27,7 @@ from fedsim.loading import task_of
 from fedsim.local_rule import LocalRule, Parts
 from fedsim.losses import RowLosses
 from fedsim.metrics import METRICS as MEASURES
-from fedsim.misbehaviour import attack_of, attackers_of, slow_of
+from fedsim.misbehaviour import attack_of, attackers_of, slow_of, spoiled_of
 from fedsim.randomness import stream
 from fedsim.records import (
     ARRAYS,
@@ -45,6 +47,7 @@ from fedsim.records import (
     to_state,
 )
 from fedsim.scenario import Scenario
+from fedsim.secure.site import advertise, check_ready, mask, share, unmask
 from fedsim.training import (
     Done,
     Streams,
@@ -79,6 +82,7 @@ class _Setting:
     attack: Any
     attackers: frozenset[int]
     slow: frozenset[int]
+    spoiled: frozenset[int]
     classes: int
 
 
@@ -98,6 +102,9 @@ class SiteApp(ClientApp):
             raise PermissionError("the scenario promises privacy, and no noise was asked for")
         if noise is not None and "loss" in setting.reports:
             raise PermissionError("the strategy asks for losses, and they would leave without noise")
+        if setting.scenario.secure_aggregation.on:
+            _check_masked(config)
+            check_ready(message, context)
         number = int(context.node_config["partition-id"])
         return self._work(message, context, setting, setting.federation.sites[number], setting.rule, noise)
 
@@ -105,9 +112,11 @@ class SiteApp(ClientApp):
         """Return the reply that sends the trained model back, and keep what the local rule keeps."""
         setting = _setting_of(context)
         sent, kept = work.rule.finish(done.parameters, work.memory, work.plan.steps)
-        content = RecordDict()
-        content[ARRAYS] = Flat(sent, Layout.of(work.model))
-        content[METRICS] = metrics = _weight(work.plan.expected_batch).copy()
+        if setting.scenario.secure_aggregation.on:
+            content, metrics = _masked(message, context, setting, work, sent), MetricRecord()
+        else:
+            content = RecordDict({ARRAYS: Flat(sent, Layout.of(work.model))})
+            content[METRICS] = metrics = _weight(work.plan.expected_batch).copy()
         if "steps" in setting.reports:
             metrics[REPORTED["steps"]] = work.plan.steps
         if "loss" in setting.reports:
@@ -136,6 +145,8 @@ class SiteApp(ClientApp):
         if "noise-multiplier" in config:
             raise PermissionError("metrics of a site would be a release without noise")
         setting = _setting_of(contexts[0])
+        if setting.scenario.secure_aggregation.on:
+            raise PermissionError("metrics of a site would be seen beside the sum")
         sites = [setting.federation.sites[int(context.node_config["partition-id"])] for context in contexts]
         starts = [_start(message, setting) for message in messages]
         models = {id(start): parts_of(setting.model, start) for start in starts}
@@ -194,6 +205,41 @@ def evaluate(message: Message, context: Context) -> Message:
     return app.measure([message], [context])[0]
 
 
+@app.query("keys")
+def advertise_keys(message: Message, context: Context) -> Message:
+    """Answer with this site's public keys for a round."""
+    scenario = _setting_of(context).scenario
+    if not scenario.secure_aggregation.on:
+        raise PermissionError("the scenario has no secure aggregation")
+    return advertise(message, context, scenario.secure_aggregation)
+
+
+@app.query("shares")
+def share_secrets(message: Message, context: Context) -> Message:
+    """Answer with shares of this site's secrets for the others."""
+    return share(message, context)
+
+
+@app.query("unmask")
+def unmask_sum(message: Message, context: Context) -> Message:
+    """Answer with this site's shares of what is still on the sum."""
+    return unmask(message, context)
+
+
+def _check_masked(config: Mapping[str, Any]) -> None:
+    if "secure-aggregation" not in config:
+        raise PermissionError("the scenario promises secure aggregation, and no masks were asked for")
+
+
+def _masked(message: Message, context: Context, setting: _Setting, work: Work, sent: Tensor) -> RecordDict:
+    """Return what training changed, weighted, under masks."""
+    site = int(context.node_config["partition-id"])
+    change = sent.double() - _start(message, setting).double()  # (params,)
+    if site in setting.spoiled:
+        change = change * math.nan
+    return mask(message, context, setting.scenario.secure_aggregation, change.cpu().numpy(), work.plan.expected_batch)
+
+
 def _mean_loss(work: Work) -> float:
     """Return the mean loss of the model that came on the site's training rows; 0 if it has none."""
     if not len(work.examples):
@@ -240,6 +286,7 @@ def _setting(text: str, seed: int, code: str) -> _Setting:
         attack=attack_of(scenario),
         attackers=attackers_of(scenario, seed, federation.names),
         slow=slow_of(scenario, seed, len(sites)),
+        spoiled=spoiled_of(scenario, seed, len(sites)),
         classes=max(2, outputs.shape[1]),
     )
 

@@ -6,6 +6,7 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
+from torch import Tensor
 
 from fedsim.mistakes import Mistake
 from fedsim.records import (
@@ -49,14 +50,14 @@ class Adapter(FlowerStrategy):
         self.fixed_denominator = fixed_denominator
         self.schedule = schedule
         self.state: State = {}
-        self._sent = ArrayRecord()
+        self.sent = ArrayRecord()
         self._asked: Sequence[int] = []
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Send the global model to the round's sites; all messages hold one RecordDict, as in Flower's strategies."""
-        self._sent = arrays
+        self.sent = arrays
         self._asked = self.schedule(server_round) if self.schedule else sorted(grid.get_node_ids())
         content = RecordDict({ARRAYS: arrays, CONFIG: ConfigRecord({**config, ROUND: server_round})})
         told = {name: self.state[name] for name in getattr(self.math, "tells", ()) if name in self.state}
@@ -72,11 +73,16 @@ class Adapter(FlowerStrategy):
         if not usable:
             return None, None
         updates = stacked([flatten(reply.content[ARRAYS]) for reply in usable])  # type: ignore[arg-type]  (sites, params)
-        sent = flatten(self._sent)
         reports = {name: self._reported(name, usable) for name in reports_of(self.math)}
-        more = (reports,) if reports else ()
+        return self.aggregate(server_round, updates, self._shares(usable), reports), None
+
+    def aggregate(
+        self, server_round: int, updates: Tensor, shares: Tensor, reports: Mapping[str, Tensor] | None = None
+    ) -> ArrayRecord:
+        """Return the new model from updates (sites, params), each one's share of the round and what each reported."""
+        sent, more = flatten(self.sent), ((reports,) if reports else ())
         try:
-            center, self.state = self.math.aggregate(sent, updates, self._shares(usable), self.state, *more)
+            center, self.state = self.math.aggregate(sent, updates, shares, self.state, *more)
         except ValueError as error:  # a condition on the data that the strategy checks
             raise Mistake(f"strategy {type(self.math).__name__}, round {server_round}: {error}") from error
         if not isinstance(center, torch.Tensor) or center.shape != sent.shape or not center.isfinite().all():
@@ -84,7 +90,7 @@ class Adapter(FlowerStrategy):
             raise Mistake(
                 f"strategy {type(self.math).__name__}: expected a finite vector {tuple(sent.shape)}, got {got}"
             )
-        return unflatten(center, like=self._sent), None
+        return unflatten(center, like=self.sent)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -108,7 +114,7 @@ class Adapter(FlowerStrategy):
                 f"got none from node {missing[0]}"
             )
         values = [float(reply.content[METRICS][REPORTED[name]]) for reply in replies]  # type: ignore[arg-type]
-        return torch.tensor(values, device=flatten(self._sent).device)
+        return torch.tensor(values, device=flatten(self.sent).device)
 
     def _shares(self, replies: list[Message]) -> torch.Tensor:
         """Return each reply's share of the round, (sites,)."""
@@ -118,4 +124,4 @@ class Adapter(FlowerStrategy):
         else:
             received = [self.weights[reply.metadata.src_node_id] for reply in replies]
             total = sum(self.weights[node] for node in self._asked) if self.fixed_denominator else sum(received)
-        return torch.tensor([weight / total for weight in received], device=flatten(self._sent).device)
+        return torch.tensor([weight / total for weight in received], device=flatten(self.sent).device)

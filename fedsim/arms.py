@@ -37,6 +37,8 @@ from fedsim.records import Flat, Layout, flatten, kept_in
 from fedsim.rounds import Budget, run_rounds
 from fedsim.sampling import joined, most_rounds, share_of_sites, sites_of_round
 from fedsim.scenario import Arm, Privacy, Scenario
+from fedsim.secure.checks import check_secure
+from fedsim.secure.server import SecureAdapter
 from fedsim.strategy import reports_of
 from fedsim.training import (
     Plan,
@@ -147,6 +149,8 @@ def check_strategy(scenario: Scenario, sites: int, model: nn.Module) -> None:
     for key in [key for key, value in choices.items() if value and not ours]:
         raise Mistake(f"{key}: expected none beside {scenario.strategy.name}, which chooses among all sites itself")
     start = parameters_to_vector(model.parameters()).detach()
+    if scenario.secure_aggregation.on:
+        check_secure(scenario, strategy, sites, len(start))
     try:
         rule_of(strategy).begin(start, {}, layers_of(model))
         if ours:
@@ -288,6 +292,8 @@ def _federated(progress: _Progress) -> Models:
     }
     if progress.noise is not None:
         run_config["noise-multiplier"] = progress.noise
+    if scenario.secure_aggregation.on:
+        run_config["secure-aggregation"] = True
     execute = catalog.load("engines", scenario.engine).execute(catalog.client_app(), scenario.cohort_size)
     plans = {
         node_of(number): (name, plan(scenario, expected_batch(scenario, name), progress.noise))
@@ -305,6 +311,8 @@ def _federated(progress: _Progress) -> Models:
             fixed_denominator=job.private,
             schedule=lambda number: [node_of(site) for site in progress.sites_of(number)],
         )
+        if scenario.secure_aggregation.on:
+            hosted = SecureAdapter(hosted, scenario.secure_aggregation)
 
     def models(arrays: ArrayRecord) -> Models:
         center = flatten(arrays).to(progress.device)
@@ -320,6 +328,7 @@ def _federated(progress: _Progress) -> Models:
     )
     for number, rejected in finished.rejected.items():
         progress.notes += [f"round {number}: {plans[one.node][0]} was left out: {one.reason}" for one in rejected]
+    progress.notes += [f"round {number} was refused: {why}" for number, why in finished.refused.items()]
     progress.end(finished.rounds)
     found = models(finished.arrays)
     progress.note_backdoor(scenario, found)

@@ -19,7 +19,7 @@ from fedsim.grid import FIRST_NODE, Execute
 from fedsim.loading import task_of
 from fedsim.mistakes import Mistake
 from fedsim.randomness import stream
-from fedsim.records import ARRAYS, CONFIG, ROUND, flatten, unflatten
+from fedsim.records import ARRAYS, CONFIG, ROUND, STAGES, flatten, unflatten
 from fedsim.scenario import Scenario
 
 _GONE = 0  # flwr.common.constant.ErrorCode.UNKNOWN
@@ -63,6 +63,11 @@ def slow_of(scenario: Scenario, seed: int, sites: int) -> frozenset[int]:
     return _some(seed, "stragglers", sites, scenario.faults.straggler)
 
 
+def spoiled_of(scenario: Scenario, seed: int, sites: int) -> frozenset[int]:
+    """Return the numbers of the sites whose models are NaN."""
+    return _some(seed, "spoiled", sites, scenario.faults.spoiled)
+
+
 @lru_cache(maxsize=64)
 def _some(seed: int, purpose: str, sites: int, share: float) -> frozenset[int]:
     """Return the numbers of a share of the sites; a larger share holds those of a smaller one."""
@@ -75,32 +80,35 @@ def misbehaving(execute: Execute, scenario: Scenario, seed: int, names: Sequence
     forge = getattr(attack, "forge", None) if attackers else None
     if forge is None and faults == type(faults)():
         return execute
-    broken = {
-        "crash": _some(seed, "crash", len(names), faults.crash),
-        "spoiled": _some(seed, "spoiled", len(names), faults.spoiled),
-    }
+    crashed, spoiled = _some(seed, "crash", len(names), faults.crash), spoiled_of(scenario, seed, len(names))
+    gone_from = STAGES.index(next(stage for stage in STAGES if stage.endswith(scenario.secure_aggregation.drop_out_at)))
 
     def execute_round(messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
         replies = execute(messages, contexts)
-        if not messages or messages[0].metadata.message_type != MessageType.TRAIN:
+        if not messages or messages[0].metadata.message_type not in STAGES:
             return replies
         number = int(messages[0].content[CONFIG][ROUND])  # type: ignore[arg-type]
-        if forge:
+        stage = STAGES.index(messages[0].metadata.message_type)
+        if forge and stage == STAGES.index(MessageType.TRAIN):
             _forge(forge, messages, replies, attackers, lambda: stream(seed, "attack", number))
         for place, message in enumerate(messages):
             site = message.metadata.dst_node_id - FIRST_NODE
             reason = ""
-            if site in broken["crash"] and number >= faults.crash_round:
+            if site in crashed and number >= faults.crash_round:
                 reason = "crashed"
-            elif faults.drop_out and stream(seed, "drop-out", number, site).random() < faults.drop_out:
+            elif faults.drop_out and stage >= gone_from and _drops_out(seed, number, site, faults.drop_out):
                 reason = "dropped out"
             if reason:
                 replies[place] = Message(Error(code=_GONE, reason=reason), reply_to=message)
-            elif site in broken["spoiled"] and replies[place].has_content():
+            elif site in spoiled and replies[place].has_content() and not scenario.secure_aggregation.on:
                 _replace(replies[place], torch.full_like(_model_in(replies[place]), math.nan))
         return replies
 
     return execute_round
+
+
+def _drops_out(seed: int, number: int, site: int, probability: float) -> bool:
+    return stream(seed, "drop-out", number, site).random() < probability
 
 
 def _forge(

@@ -21,6 +21,8 @@ from fedsim.privacy.ledger import Mechanism
 ARRAYS, CONFIG, METRICS, MECHANISM, TOLD = "arrays", "config", "metrics", "mechanism", "told"
 _KEPT = "kept-"  # what a local rule keeps is in the site's state under names that start so
 WEIGHT, ROUND = "num-examples", "server-round"  # Flower's own words, so that its strategies understand our replies
+STAGES = ("query.keys", "query.shares", "train", "query.unmask")
+"""The message types of a round of secure aggregation, in their order."""
 REPORTED = {"loss": "train_loss", "steps": "local-steps"}  # metrics a site adds when the strategy asks for them
 
 

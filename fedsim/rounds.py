@@ -4,6 +4,7 @@ import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
@@ -11,6 +12,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fedsim.mistakes import RunFailed
 from fedsim.privacy.ledger import Ledger, Mechanism
+from fedsim.privacy.secure_aggregation import Refused
 from fedsim.records import MECHANISM, to_mechanism
 from fedsim.screening import Rejected, screen
 
@@ -59,12 +61,31 @@ class Budget:
         self.ledger.charge(site, round_number, did)
 
 
+@runtime_checkable
+class Screens(Protocol):
+    """A strategy that screens replies itself and keeps those that it set aside in the round, also in other steps."""
+
+    set_aside: list[Rejected]
+
+    def screen(self, replies: Iterable[Message], asked: Iterable[int]) -> list[Message]:
+        """Return the usable replies to train messages."""
+        ...
+
+
 @dataclass(frozen=True)
 class Finished:
-    """What came out of the rounds: the global model, {round: replies set aside}, and how many rounds were run."""
+    """What came out of the rounds.
+
+    Attributes:
+        arrays: The global model.
+        rejected: {round: replies set aside}.
+        refused: {round: why it was refused}; the model stayed as it was.
+        rounds: How many rounds were run.
+    """
 
     arrays: ArrayRecord
     rejected: Mapping[int, list[Rejected]]
+    refused: Mapping[int, str]
     rounds: int
 
 
@@ -87,7 +108,7 @@ def run_rounds(
         observe: Called after each round with its number and the new global model.
 
     Raises:
-        RunFailed: Not one usable model came back in a round; the message has the sites' reasons.
+        RunFailed: Not one usable model came back in a round, or every round was refused; the message has the reasons.
     """
     with _old_objects_left_alone():
         return _run_rounds(strategy, grid, initial, rounds, budget, observe)
@@ -111,26 +132,53 @@ def _run_rounds(
     budget: Budget | None,
     observe: Callable[[int, ArrayRecord], None],
 ) -> Finished:
-    arrays, rejected, done = initial, {}, 0
+    arrays, done = initial, 0
+    rejected: dict[int, list[Rejected]] = {}
+    refused: dict[int, str] = {}
     for number in range(1, rounds + 1):
-        messages = list(strategy.configure_train(number, arrays, ConfigRecord(), grid))
-        asked = [message.metadata.dst_node_id for message in messages]
-        if budget and not budget.allows(asked):
-            break
-        replies = list(grid.send_and_receive(messages))
-        if budget:
-            for reply in replies:
-                budget.charge(number, reply)
-        usable, rejected[number] = screen(replies, arrays, asked)
-        if not usable:
-            raise RunFailed(f"round {number}: no site sent a usable model\n{_reasons(rejected[number])}")
-        aggregated, _ = strategy.aggregate_train(number, usable)
-        arrays = arrays if aggregated is None else aggregated
+        try:
+            new, rejected[number] = _round(strategy, grid, number, arrays, budget)
+            if new is None:
+                break
+            arrays = new
+        except Refused as error:
+            refused[number] = str(error)
+            rejected[number] = strategy.set_aside if isinstance(strategy, Screens) else []
         evaluations = grid.send_and_receive(strategy.configure_evaluate(number, arrays, ConfigRecord(), grid))
         strategy.aggregate_evaluate(number, evaluations)
         observe(number, arrays)
         done = number
-    return Finished(arrays, rejected, done)
+    if refused and len(refused) == done:
+        last = max(refused)
+        raise RunFailed(f"every round was refused; round {last}: {refused[last]}\n{_reasons(rejected[last])}")
+    return Finished(arrays, rejected, refused, done)
+
+
+def _round(
+    strategy: Strategy, grid: Grid, number: int, arrays: ArrayRecord, budget: Budget | None
+) -> tuple[ArrayRecord | None, list[Rejected]]:
+    """Return the new model, or None if the budget does not allow a round, and the replies set aside.
+
+    Raises:
+        RunFailed: Not one usable model came back.
+        Refused: The strategy does not go on with this round.
+    """
+    messages = list(strategy.configure_train(number, arrays, ConfigRecord(), grid))
+    asked = [message.metadata.dst_node_id for message in messages]
+    if budget and not budget.allows(asked):
+        return None, []
+    replies = list(grid.send_and_receive(messages))
+    if budget:
+        for reply in replies:
+            budget.charge(number, reply)
+    if isinstance(strategy, Screens):
+        usable, rejected = strategy.screen(replies, asked), strategy.set_aside
+    else:
+        usable, rejected = screen(replies, arrays, asked)
+        if not usable:
+            raise RunFailed(f"round {number}: no site sent a usable model\n{_reasons(rejected)}")
+    aggregated, _ = strategy.aggregate_train(number, usable)
+    return (arrays if aggregated is None else aggregated), rejected
 
 
 def _reasons(rejected: Iterable[Rejected]) -> str:

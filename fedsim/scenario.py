@@ -1,6 +1,7 @@
 """Scenarios: TOML files that say what is run. A file from a stranger is only data."""
 
 import hashlib
+import math
 import re
 from collections.abc import Mapping
 from functools import cached_property
@@ -15,6 +16,7 @@ from pydantic import (
     Field,
     FiniteFloat,
     Tag,
+    field_validator,
     model_validator,
 )
 
@@ -220,6 +222,25 @@ class Privacy(_Section):
         return self
 
 
+class SecureAggregation(_Section):
+    """Whether the server learns the sum of the updates alone.
+
+    ``threshold`` is the share of a round's sites that must answer to the end, above a half; ``bits`` the place after
+    the point to which updates are rounded, ``range`` the largest change of one parameter in a round, ``drop_out_at``
+    the step from which on a site that drops out (``faults.drop_out``) is gone for the rest of the round.
+    """
+
+    on: bool = False
+    threshold: Annotated[FiniteFloat, Field(gt=0.5, le=1)] = 2 / 3
+    bits: Annotated[int, Field(ge=8, le=48)] = 32
+    range: Annotated[Positive, Field(le=1e6)] = 1000.0
+    drop_out_at: Literal["keys", "shares", "train", "unmask"] = "train"
+
+    def threshold_of(self, sites: int) -> int:
+        """Return how many of some sites must answer."""
+        return max(sites // 2 + 1, math.ceil(self.threshold * sites - 1e-9))
+
+
 class Faults(_Section):
     """What goes wrong at sites without their meaning to.
 
@@ -257,7 +278,17 @@ class Scenario(_Section):
     strategy: Strategy = Strategy()
     attack: Attack = Attack()
     faults: Faults = Faults()
+    secure_aggregation: SecureAggregation = SecureAggregation()
     privacy: Privacy = Privacy()
+
+    @field_validator("secure_aggregation", mode="before")
+    @classmethod
+    def _a_section_switches_it_on(cls, value: Any) -> Any:  # noqa: ANN401  what the file says, not yet checked
+        if isinstance(value, bool):
+            return {"on": value}
+        if not isinstance(value, dict | SecureAggregation):
+            raise ValueError(f"expected true, false or a section, got {value!r}")
+        return {"on": True, **value} if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _who_joins_takes_part(self) -> "Scenario":
@@ -291,7 +322,8 @@ class Scenario(_Section):
     def values(self) -> dict[str, Any]:
         """Return what the scenario says, defaults included, for TOML."""
         values = self.model_dump(exclude_none=True)
-        for section, empty in (("data", Data()), ("faults", Faults())):
+        defaults = (("data", Data()), ("faults", Faults()), ("secure_aggregation", SecureAggregation()))
+        for section, empty in defaults:
             if getattr(self, section) == empty:
                 del values[section]
         return values
@@ -305,10 +337,10 @@ class Scenario(_Section):
         Raises:
             Mistake: The strategy's code is not there, or was not named on the command line.
         """
-        shapes = self.model_dump_json(
-            include={"task", "data", "partition", "split", "training", "strategy", "attack", "faults", "privacy"},
-            exclude={"privacy": {"rng"}},  # secure streams have no names
-        )
+        sections = {"task", "data", "partition", "split", "training", "strategy", "attack", "faults", "privacy"}
+        if self.secure_aggregation.on:
+            sections.add("secure_aggregation")
+        shapes = self.model_dump_json(include=sections, exclude={"privacy": {"rng"}})  # secure streams have no names
         return hashlib.blake2b((shapes + catalog.code_hash(self.strategy.name)).encode(), digest_size=16).hexdigest()
 
     @property

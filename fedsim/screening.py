@@ -4,7 +4,7 @@ Flower's FedAvg would take a NaN, broadcast a wrong shape, count a reply twice o
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -32,19 +32,28 @@ def screen(replies: Iterable[Message], sent: ArrayRecord, asked: Iterable[int]) 
     Returns:
         The usable replies, sorted by node, so that sums don't depend on who came first; and the rejected ones.
     """
+    replies = list(replies)
+    faults = _flat_faults(replies, sent)
+    return sort_out(replies, asked, lambda reply: _fault(reply, sent, faults))
+
+
+def sort_out(
+    replies: Iterable[Message], asked: Iterable[int], fault: Callable[[Message], str]
+) -> tuple[list[Message], list[Rejected]]:
+    """Split replies to any messages; ``fault`` returns what is wrong with one that is no error, or nothing."""
     usable: dict[int, Message] = {}
     rejected = []
     waiting = set(asked)
-    replies = sorted(replies, key=lambda reply: reply.metadata.src_node_id)
-    faults = _flat_faults(replies, sent)
-    for reply in replies:
+    for reply in sorted(replies, key=lambda reply: reply.metadata.src_node_id):
         node = reply.metadata.src_node_id
         if node in usable:
             reason = "replied twice"
         elif node not in waiting:
             reason = "was not asked"
+        elif reply.has_error():
+            reason = f"failed: {reply.error.reason}"
         else:
-            reason = _fault(reply, sent, faults)
+            reason = fault(reply)
         if reason:
             rejected.append(Rejected(node, reason))
         else:
@@ -75,8 +84,6 @@ def _not_finite(values: torch.Tensor) -> str:
 
 def _fault(reply: Message, sent: ArrayRecord, faults: dict[int, str]) -> str:
     """Return what is wrong with a reply, or nothing."""
-    if reply.has_error():
-        return f"failed: {reply.error.reason}"
     for kind, expected in ((ArrayRecord, ARRAYS), (MetricRecord, METRICS)):
         names = [name for name, record in reply.content.items() if isinstance(record, kind)]
         if names != [expected]:

@@ -18,11 +18,19 @@ WEAK = 10.0  # Ponomareva et al., "How to DP-fy ML", JAIR 77, 2023: tier 3, "wea
 FEW_NAMES = 5  # that a sentence can hold
 _NOT_PRIVATE = (
     ("Guarantee", "This run gives no privacy guarantee: nothing was clipped and no noise was added."),
-    ("Released", "After each round every site sends its exact model and its public weight. Models like these can give "
-     "away records they were trained on; keeping the records at home does not prevent that."),
+    ("Released", "After each round every site's exact model and its public weight, or the sum of them. Models like "
+     "these can give away records they were trained on; keeping the records at home does not prevent that."),
     ("To get one", 'Set privacy.unit = "record" and a budget in the scenario, and run it again.'),
 )  # fmt: skip
 _UNITS = {"record": "One record: one row of one site. Not a person with several rows, and not a whole site."}
+_SECURE = (
+    "In a federated training the server learns the sum of the sites' weighted changes in a round and the list of sites "
+    "that answered, and no site's change: each is masked with keys that the sites agree on and that are new in every "
+    "round (Bonawitz et al. 2017, without signatures). {threshold:.0%} of a round's sites, rounded up, must answer to "
+    "the end; of fewer, nothing is revealed. This presumes a server and sites that keep to the protocol, and fewer "
+    "than that many sites that pool what they know with the server. It hides no sum: where all other sites collude, "
+    "the last one's change is what remains. The keys come from the operating system, not from the seed."
+)
 _NEIGHBOURS = {
     "add-or-remove-one": "Two data sets of a site are neighbours if one of them has one record more and they are "
     "otherwise equal (add or remove one).",
@@ -33,6 +41,9 @@ _RELEASED = {
     "federated": "After each round every site sends its model as its noisy steps left it, its public weight (the "
     "denominator above) and the public settings of its mechanism. No row count, no metric, no gradient. A site that "
     "fails sends the kind of its error, and is charged as if it had answered.",
+    "masked": "After each round every site sends, under masks, the change that its noisy steps made to its model, and "
+    "the public settings of its mechanism; the server learns the sum. No row count, no metric, no gradient. A site "
+    "that fails sends the kind of its error, and is charged as if it had answered.",
     "centralized": "The model as the noisy steps on the pooled records left it, after each round.",
     "local": "Nothing leaves a site unless it hands its model on; the claim is for its model after every round.",
 }
@@ -80,7 +91,7 @@ _ARITHMETIC = "Continuous Gaussian noise in float32, not hardened against attack
 def statement(run: Run) -> Pairs:
     """Return the privacy statement as (term, definition) pairs, from what ran; a term may come several times."""
     if not run.ledger["trainings"]:
-        return list(_NOT_PRIVATE)
+        return [*_NOT_PRIVATE, *_secure(run)]
     if not _trainings(run):
         return [("Guarantee", "Nothing was released: the first private round would already have exceeded the budget.")]
     arm = promised_arm(run)
@@ -90,13 +101,19 @@ def statement(run: Run) -> Pairs:
         *_claim(run, arm, own),
         *_mechanism(own),
         *((("Preprocessing", _FITTED),) if run.ledger["ranges_fitted"] else ()),
-        ("Released", _RELEASED[arm]),
+        ("Released", _RELEASED["masked" if run.scenario.secure_aggregation.on and arm == "federated" else arm]),
         ("Trust model", _TRUST[arm]),
+        *_secure(run),
         *(("Not covered", gap) for gap in _NOT_COVERED),
         ("Random numbers", _RANDOM[random_of(own)]),
         ("Arithmetic", _ARITHMETIC),
         *(("Other arms", f"{other}: {_in_one_line(_trainings(run, other))}") for other in others),
     ]
+
+
+def _secure(run: Run) -> Pairs:
+    settings = run.scenario.secure_aggregation
+    return [("Secure aggregation", _SECURE.format(threshold=settings.threshold))] if settings.on else []
 
 
 def promised_arm(run: Run) -> str:

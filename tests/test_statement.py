@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from fedsim.results import Run
+from fedsim.scenario import SecureAggregation
 from fedsim.statement import statement
 from tests.runs import FEWER_ARMS, make_run, nothing_released, spending, training
 
@@ -159,3 +160,14 @@ def test_without_privacy_there_is_no_guarantee_and_no_number(tmp_path: Path) -> 
     run = make_run(tmp_path, private=False)
     assert "no privacy guarantee" in terms(run)["Guarantee"]
     assert not re.search(r"epsilon|sigma|delta", str(statement(run)), re.IGNORECASE)
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_secure_aggregation_is_stated_where_it_was_on(tmp_path: Path, private: bool) -> None:
+    run = make_run(tmp_path, private=private)
+    assert "Secure aggregation" not in terms(run)
+    settings = SecureAggregation(on=True, threshold=0.75)
+    on = replace(run, scenario=run.scenario.model_copy(update={"secure_aggregation": settings}))
+    assert "75% of a round's sites" in terms(on)["Secure aggregation"]
+    assert "a server and sites that keep to the protocol" in terms(on)["Secure aggregation"]
+    assert ("under masks" in terms(on)["Released"]) == private

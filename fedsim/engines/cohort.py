@@ -77,8 +77,8 @@ def _train(
         return None
     done = iter(trained)
     return [
-        app.answer(message, context, found, next(done)) if isinstance(found, Work) else found
-        for (message, context), found in zip(pairs, prepared, strict=True)
+        serial.guarded(partial(app.answer, m, c, found, next(done)), m, c) if isinstance(found, Work) else found
+        for (m, c), found in zip(pairs, prepared, strict=True)
     ]
 
 

@@ -40,7 +40,7 @@ def train_all(works: Sequence[Work], cohort_size: int | str = "auto") -> list[Do
 
 def guarded(do: Callable[[], T], message: Message, context: Context) -> T | Message:
     """Do something for a site; if that raises, return an error reply to its message."""
-    private = "noise-multiplier" in context.run_config
+    private = "noise-multiplier" in context.run_config or "secure-aggregation" in context.run_config
     try:
         return do()
     except Mistake:

@@ -1,29 +1,57 @@
 """Updates as integers modulo 2^64, so that their sum is exact in any order and can be masked."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
-BITS = 32  # after the point: steps of 2.3e-10
+_MODULUS = 2.0**64
 
 
-def encode(update: np.ndarray, weight: float, sites: int) -> np.ndarray:
-    """Return weight x update, and the weight itself, as uint64 (params + 1,), rounded to a multiple of 2^-32.
+class OutOfRange(Exception):
+    """A vector is not sent, since it can't be written down; its values are not said."""
 
-    Args:
-        update: (params,), finite.
-        weight: The site's share in the mean, > 0. It stays inside the mask.
-        sites: How many are summed at most; so many times any value must fit.
 
-    Raises:
-        ValueError: A value is not finite, or too large: the sum could wrap around.
+@dataclass(frozen=True)
+class FixedPoint:
+    """How numbers are written down.
+
+    Attributes:
+        bits: After the point: numbers are rounded to a multiple of ``2^-bits``.
+        range: The largest absolute value of one number of an update.
     """
-    values = np.append(np.asarray(update, np.float64) * weight, weight) * 2.0**BITS
-    limit = 2.0**62 / sites
-    if not (weight > 0 and np.isfinite(values).all() and np.abs(values).max() <= limit):
-        raise ValueError(f"expected finite values of at most {limit / 2**BITS:g} after weighing, and a weight > 0")
-    return np.rint(values).astype(np.int64).view(np.uint64)
 
+    bits: int = 32
+    range: float = 1000.0
 
-def decode(total: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return the weighted mean, float64 (params,), and the sum of weights, from a sum of encoded updates."""
-    sums = total.view(np.int64) / 2.0**BITS
-    return sums[:-1] / sums[-1], float(sums[-1])
+    @property
+    def resolution(self) -> float:
+        """The distance of two neighbouring numbers."""
+        return 2.0**-self.bits
+
+    def fits(self, weight: float) -> bool:
+        """Whether a sum of updates with so much weight in all can't wrap around, with a bit to spare."""
+        return max(self.range, 1.0) * weight / self.resolution <= _MODULUS / 4
+
+    def encode(self, update: np.ndarray, weight: float = 1.0) -> np.ndarray:
+        """Return weight x update, and the weight itself, as uint64 (params + 1,), rounded to the resolution.
+
+        Args:
+            update: (params,).
+            weight: The site's share in the mean, > 0. It stays inside the mask.
+
+        Raises:
+            OutOfRange: A value is not finite or beyond the range. It is not cut off: a mean of values that were is
+                another one.
+            ValueError: The weight is not > 0, or too large.
+        """
+        if not (weight > 0 and self.fits(weight)):
+            raise ValueError(f"expected a weight > 0 that fits into 64 bits, got {weight}")
+        values = np.asarray(update, np.float64)
+        if not (np.abs(values) <= self.range).all():  # false of NaN, too
+            raise OutOfRange(f"expected finite values of at most {self.range:g}")
+        return np.rint(np.append(values * weight, weight) / self.resolution).astype(np.int64).view(np.uint64)
+
+    def decode(self, total: np.ndarray) -> tuple[np.ndarray, float]:
+        """Return the weighted sum of updates, float64 (params,), and the sum of weights, from a sum of vectors."""
+        sums = total.view(np.int64) * self.resolution
+        return sums[:-1], float(sums[-1])

@@ -13,12 +13,13 @@ them for its own reads everything, since nothing is signed. A site may send any 
 sum itself gives away is not hidden: where all other sites collude, it is the vector. That is what noise is for; the two
 go together.
 
-One ``Party`` and one round: keys are fresh, and masks are never used twice.
+One ``Party`` and one round: keys are fresh, and masks are never used twice. They must be: to take the masks of a site
+that dropped out off the sum, its key is put together, and with it all masks that the key ever made.
 """
 
 import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -29,7 +30,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from fedsim.privacy.shamir import combine, split
 
-_SHARE = 66  # bytes
+SHARE = 66  # bytes of a share
+SEALED = 2 * SHARE + 16  # bytes of two, encrypted
 
 
 class Refused(Exception):
@@ -42,7 +44,7 @@ class Terms:
 
     Attributes:
         round: Its number; it goes into every key.
-        sites: How many sites are asked; they are numbered from 1.
+        sites: How many sites are asked; each has a number >= 1 of its own.
         threshold: How many must answer. More than half, so that a server can't have both kinds of shares of a site
             from two halves of the sites.
     """
@@ -74,23 +76,56 @@ class Unmasking:
     keys: Mapping[int, bytes]
 
 
+@dataclass(frozen=True)
+class Secrets:
+    """What a site keeps to itself from one step of a round to the next.
+
+    Attributes:
+        channel: Its private key for what is sent to it, 32 bytes.
+        mask: Its private key for masks, 32 bytes.
+        own_mask: The key of its own mask, 32 bytes.
+        done: How many steps it has taken.
+        keys: All sites' public keys.
+        shares: {site: shares of its own mask and of its key, which this site holds}.
+    """
+
+    channel: bytes
+    mask: bytes
+    own_mask: bytes
+    done: int = 0
+    keys: Mapping[int, Keys] = field(default_factory=dict)
+    shares: Mapping[int, tuple[bytes, bytes]] = field(default_factory=dict)
+
+
 class Party:
     """One site in one round. Its four methods are called in their order, each once.
 
     Args:
-        number: The site's, from 1 on.
+        number: The site's, >= 1.
         terms: The round's.
         entropy: Returns so many random bytes; the operating system's unless a test needs them again.
+        kept: What it had after an earlier step; without it, a site's secrets are drawn.
     """
 
-    def __init__(self, number: int, terms: Terms, entropy: Callable[[int], bytes] = os.urandom) -> None:
+    def __init__(
+        self,
+        number: int,
+        terms: Terms,
+        entropy: Callable[[int], bytes] = os.urandom,
+        kept: Secrets | None = None,
+    ) -> None:
+        kept = kept or Secrets(entropy(32), entropy(32), entropy(32))
         self.number, self.terms, self._entropy = number, terms, entropy
-        self._channel = X25519PrivateKey.from_private_bytes(entropy(32))
-        self._mask = X25519PrivateKey.from_private_bytes(entropy(32))
-        self._own_mask = entropy(32)
-        self._keys: dict[int, Keys] = {}
-        self._shares: dict[int, tuple[bytes, bytes]] = {}
-        self._done = 0
+        self._channel = X25519PrivateKey.from_private_bytes(kept.channel)
+        self._mask = X25519PrivateKey.from_private_bytes(kept.mask)
+        self._own_mask = kept.own_mask
+        self._keys, self._shares, self._done = dict(kept.keys), dict(kept.shares), kept.done
+
+    @property
+    def secrets(self) -> Secrets:
+        """What the next step needs. It is nobody else's business."""
+        private = self._channel.private_bytes_raw(), self._mask.private_bytes_raw()
+        return Secrets(*private, self._own_mask, self._done, self._keys, self._shares)
 
     def advertise(self) -> Keys:
         """Return the public keys."""
@@ -108,8 +143,8 @@ class Party:
         """
         self._step(1)
         public = [key for pair in keys.values() for key in (pair.channel, pair.mask)]
-        if self.number not in keys or len(set(public)) < len(public):
-            raise Refused("expected distinct keys, the own ones among them")
+        if self.number not in keys or len(set(public)) < len(public) or len(keys) > self.terms.sites:
+            raise Refused("expected distinct keys of the sites that were asked, the own ones among them")
         self._enough(keys)
         self._keys = dict(keys)
         holders, threshold = sorted(keys), self.terms.threshold
@@ -139,7 +174,7 @@ class Party:
                 opened = self._cipher(other, other, self.number).decrypt(bytes(12), sent, None)
             except Exception as error:
                 raise Refused(f"shares of site {other} that can't be read") from error
-            self._shares[other] = opened[:_SHARE], opened[_SHARE:]
+            self._shares[other] = opened[:SHARE], opened[SHARE:]
         masked = values + _stream(self._own_mask, len(values))
         for other in shares:
             masked += _pairwise(self._mask, self._keys[other].mask, self.terms, self.number, other, len(values))
@@ -188,19 +223,31 @@ def unmasked_sum(
         unmaskings: What the sites sent then, from at least ``threshold`` of them.
 
     Raises:
-        Refused: Too few sites sent their shares.
+        Refused: Too few sites sent their shares, or not those of one secret.
     """
     if len(unmaskings) < terms.threshold:
         raise Refused(f"expected shares of at least {terms.threshold} sites, got {len(unmaskings)}")
-    total = np.asarray(np.sum([*masked.values()], axis=0, dtype=np.uint64))
+    total = np.zeros_like(next(iter(masked.values())))
+    for vector in masked.values():
+        total = total + vector
     first = next(iter(unmaskings.values()))
     for site in first.own_masks:
-        total = total - _stream(combine({other: one.own_masks[site] for other, one in unmaskings.items()}), len(total))
+        total = total - _stream(_together(site, {o: one.own_masks[site] for o, one in unmaskings.items()}), len(total))
     for site in first.keys:
-        private = X25519PrivateKey.from_private_bytes(combine({o: one.keys[site] for o, one in unmaskings.items()}))
+        key = _together(site, {other: one.keys[site] for other, one in unmaskings.items()})
+        private = X25519PrivateKey.from_private_bytes(key)
+        if private.public_key().public_bytes_raw() != keys[site].mask:
+            raise Refused(f"expected shares of site {site}'s key, got others")
         for other in masked:  # what they added for a site that did not answer
             total = total + _pairwise(private, keys[other].mask, terms, site, other, len(total))
     return total
+
+
+def _together(site: int, shares: Mapping[int, bytes]) -> bytes:
+    try:
+        return combine(shares)
+    except ValueError as error:
+        raise Refused(f"shares of site {site}'s secrets: {error}") from error
 
 
 def _pairwise(own: X25519PrivateKey, public: bytes, terms: Terms, site: int, other: int, size: int) -> np.ndarray:

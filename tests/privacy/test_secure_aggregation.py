@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fedsim.privacy import secure_aggregation, shamir
-from fedsim.privacy.fixed_point import decode, encode
 from fedsim.privacy.secure_aggregation import Party, Refused, Terms, unmasked_sum
 
 SITES = range(1, 6)
@@ -175,25 +174,36 @@ def test_one_share_less_is_as_likely_for_any_secret():
     assert len(found) == 50
 
 
-def test_weighted_means_come_out_of_masked_sums():
-    """Weights stay inside the mask: neither the server nor a site sees another's."""
-    one = Round()
-    updates = {site: np.random.default_rng(site).normal(size=39) for site in SITES}
-    weights = {site: 10.0 * site for site in SITES}
-    one.values = {site: encode(updates[site], weights[site], 5) for site in SITES}
-    mean, weight = decode(one.run({2: (5,)}))
-    assert weight == pytest.approx(100)
-    expected = sum(weights[site] * updates[site] for site in range(1, 5)) / 100
-    np.testing.assert_allclose(mean, expected, atol=1e-9)
+def test_a_party_goes_on_from_what_it_kept():
+    """On a real node each step may be a process of its own."""
+    one, random = Round(), {site: np.random.default_rng(site) for site in SITES}
+    kept = {site: Party(site, one.terms, random[site].bytes).secrets for site in SITES}
+
+    def again(site: int) -> Party:
+        return Party(site, one.terms, random[site].bytes, kept[site])
+
+    def step(site: int, do):
+        party = again(site)
+        found = do(party)
+        kept[site] = party.secrets
+        return found
+
+    keys = {site: step(site, lambda party: party.advertise()) for site in SITES}
+    sent = {site: step(site, lambda party: party.share(keys)) for site in SITES}
+    masked = {
+        site: step(site, lambda p, site=site: p.mask(one.values[site], {o: sent[o][site] for o in SITES if o != site}))
+        for site in (1, 2, 4)
+    }
+    told = {site: step(site, lambda party: party.unmask([1, 2, 4])) for site in (1, 2, 4)}
+    expected = np.sum([one.values[site] for site in masked], axis=0, dtype=np.uint64)
+    np.testing.assert_array_equal(unmasked_sum(one.terms, keys, masked, told), expected)
+    with pytest.raises(Refused, match="each is taken once"):
+        again(1).unmask([1, 2, 4])
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e12, -1e12])
-def test_values_that_would_wrap_around_are_refused(bad: float):
-    with pytest.raises(ValueError, match="expected finite values of at most"):
-        encode(np.array([0.0, bad]), 1.0, 5)
-
-
-@pytest.mark.parametrize("weight", [0.0, -1.0, np.nan])
-def test_a_weight_must_be_positive(weight: float):
-    with pytest.raises(ValueError, match="a weight > 0"):
-        encode(np.zeros(3), weight, 5)
+def test_more_keys_than_sites_that_were_asked_are_refused():
+    """The threshold is above half of those that hold shares only if no more than were asked hold some."""
+    one = Round(terms=Terms(1, 4, 3))
+    keys = {site: one.parties[site].advertise() for site in SITES}
+    with pytest.raises(Refused, match="of the sites that were asked"):
+        one.parties[1].share(keys)

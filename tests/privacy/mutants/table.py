@@ -28,12 +28,16 @@ SECRET = "tests/privacy/test_secure_rng.py"
 ROUNDS = "tests/test_rounds.py"
 ADAPTER = "tests/test_adapter.py tests/test_arms.py"
 APP = "tests/test_app.py"
+SECURE = "tests/privacy/test_secure_aggregation.py tests/privacy/test_fixed_point.py tests/secure"
 _ACCOUNTING, _LEDGER, _OPTIMIZER, _TRAINING, _COHORT, _LAYERS, _CONVOLUTIONS, _RANDOMNESS = (
     f"fedsim/{name}.py"
     for name in (
         *("privacy/accounting", "privacy/ledger", "privacy/optimizer", "training"),
         *("cohort", "layers", "convolutions", "randomness"),
     )
+)
+_PROTOCOL, _SITE_SIDE, _SERVER_SIDE = (
+    f"fedsim/{name}.py" for name in ("privacy/secure_aggregation", "secure/site", "secure/server")
 )
 _DRAW = "chosen = choose(work.streams.batches.draw(len(rows)), work.plan.sampling_rate)"
 _NOISE = 'Words.of(seed, "noise", scenario.release, arm, site, round_number)'
@@ -152,7 +156,7 @@ MUTANTS = (
     Mutant("fedsim/rounds.py", "<= self.epsilon", "<= 1.2 * self.epsilon",
            "M7: the budget is exceeded by a fifth", ROUNDS),
     Mutant("fedsim/rounds.py", "if budget and not budget.allows(asked):",
-           "if budget and done and not budget.allows(asked):", "M7: the first round is free", ROUNDS),
+           "if budget and number > 1 and not budget.allows(asked):", "M7: the first round is free", ROUNDS),
     Mutant("fedsim/rounds.py", "        self.ledger.charge(site, round_number, did)",
            "        if reply.has_content():\n            self.ledger.charge(site, round_number, did)",
            "M5: a site that fails is not charged", ROUNDS),
@@ -177,4 +181,40 @@ MUTANTS = (
            "M10: a model that mixes rows is trained under privacy", f"{APP} tests/test_training.py"),
     Mutant("fedsim/engines/serial.py", 'private = "noise-multiplier" in context.run_config', "private = False",
            "M6: the text of an error leaves", APP),
+    # secure aggregation
+    Mutant(_PROTOCOL, "masked = values + _stream(self._own_mask, len(values))", "masked = values + np.uint64(0)",
+           "no mask of its own: a site that is said to be gone is laid open", SECURE),
+    Mutant(_PROTOCOL, "            masked += _pairwise(", "            masked += 0 * _pairwise(",
+           "no masks in pairs: who takes the own mask off sees the vector", SECURE),
+    Mutant(_PROTOCOL, '_derive(secret, f"mask {terms.round} {low} {high}")', '_derive(secret, f"mask {low} {high}")',
+           "masks that do not depend on the round", SECURE),
+    Mutant(_PROTOCOL, "        self._step(3)\n", "", "masks are taken off twice, for two lists of survivors", SECURE),
+    Mutant(_PROTOCOL, "        self._step(2)\n", "", "a vector is masked twice", SECURE),
+    Mutant(_PROTOCOL, "if len(set(sites)) < self.terms.threshold:", "if not sites:", "sites go on below the threshold",
+           SECURE),
+    Mutant(_PROTOCOL, "self.sites / 2 < self.threshold", "self.sites / 2 <= self.threshold",
+           "half of the sites is a threshold: a server gets both kinds of shares", SECURE),
+    Mutant(_PROTOCOL, "or len(keys) > self.terms.sites:", "or False:", "a server invents sites", SECURE),
+    Mutant("fedsim/privacy/shamir.py", "for _ in range(threshold - 1)]", "for _ in range(threshold - 2)]",
+           "one share fewer gives the secret back", SECURE),
+    Mutant("fedsim/privacy/fixed_point.py", "if not (np.abs(values) <= self.range).all():", "if False:",
+           "a value that is not finite, or wraps around, is sent", SECURE),
+    Mutant(_SITE_SIDE, 'if isinstance(own, ConfigRecord) and number <= int(own["round"]):', "if False:",
+           "the same round twice, with other survivors", SECURE),
+    Mutant(_SITE_SIDE, ".secrets.done != _TRAINS:", ".secrets.done < _TRAINS:", "a site trains twice",
+           SECURE),
+    Mutant(_SITE_SIDE, '        context.state[_OWN] = ConfigRecord({"round": party.terms.round})\n', "",
+           "secrets outlive their round", SECURE),
+    Mutant(_SERVER_SIDE, '        self._enough(len(masked), "sent a vector")\n', "",
+           "shares are asked for although too few sent a vector", SECURE),
+    Mutant(_SERVER_SIDE, "if weights and self.inner.fixed_denominator else weight", "if False else weight",
+           "M5: the fewer answer, the more each record counts", SECURE),
+    Mutant("clients/app.py", 'if "secure-aggregation" not in config:', "if False:",
+           "a server that leaves the masks out is told the text of errors", SECURE),
+    Mutant("clients/app.py", "        if setting.scenario.secure_aggregation.on:\n            raise PermissionError",
+           "        if False:\n            raise PermissionError", "M6: a site's metrics leave beside the sum", SECURE),
+    Mutant("fedsim/engines/serial.py", ' or "secure-aggregation" in context.run_config', "",
+           "M6: the text of an error leaves beside the sum", SECURE),
+    Mutant("fedsim/scenario.py", '            sections.add("secure_aggregation")\n', "            pass\n",
+           "M11: a run with masks shares noise with one without", SECURE),
 )  # fmt: skip

@@ -1,0 +1,47 @@
+"""What secure aggregation can't do, found out before anything is run."""
+
+from typing import Any
+
+from fedsim.choice import asked_of
+from fedsim.misbehaviour import attack_of
+from fedsim.mistakes import Mistake
+from fedsim.scenario import Scenario
+from fedsim.secure.site import grid_of
+
+MOST_WORDS = 1e11  # of masks in one round, in all: about ten minutes
+
+
+def check_secure(scenario: Scenario, strategy: Any, sites: int, params: int) -> None:  # noqa: ANN401
+    """Make sure that a scenario's rounds can be aggregated securely.
+
+    Args:
+        scenario: The scenario.
+        strategy: Its strategy, ours or Flower's.
+        sites: How many there are.
+        params: How many parameters the model has.
+
+    Raises:
+        Mistake: The strategy or the attack needs single updates, a round has too few sites or too many for this model,
+            or the sum could wrap around.
+    """
+    if not getattr(strategy, "mean_only", False) or asked_of(strategy):
+        raise Mistake(f"strategy.name: expected one that uses the mean of the updates alone beside secure_aggregation, "
+                      f"got {scenario.strategy.name}: the server never sees an update of one site")  # fmt: skip
+    if hasattr(attack_of(scenario), "forge"):
+        raise Mistake(f"attack.name: expected one that poisons rows beside secure_aggregation, "
+                      f"got {scenario.attack.name}: it changes models on their way, where they are masked")  # fmt: skip
+    least = min(scenario.training.sites_per_round or sites, sites - len(scenario.faults.joins_late))
+    if least < 3:
+        raise Mistake(f"secure_aggregation: expected at least 3 sites in every round, got {least}: of two, each could "
+                      "subtract its own update from the sum")  # fmt: skip
+    most = min(scenario.training.sites_per_round or sites, sites)
+    if most**2 * params > MOST_WORDS or most > 500:
+        raise Mistake(f"secure_aggregation: expected a round of at most 500 sites and sites^2 x parameters of at most "
+                      f"{MOST_WORDS:g}, since every two sites share a mask; got {most} sites and {params} parameters; "
+                      "training.sites_per_round lowers it")  # fmt: skip
+    declared = scenario.training.expected_batch
+    weight = sum(declared.values()) if isinstance(declared, dict) else declared * most
+    if not grid_of(scenario.secure_aggregation).fits(weight):
+        raise Mistake(f"secure_aggregation.range: expected one that leaves room for a sum with the weight {weight:g} "
+                      f"and {scenario.secure_aggregation.bits} bits after the point in 64 bits, got "
+                      f"{scenario.secure_aggregation.range:g}")  # fmt: skip

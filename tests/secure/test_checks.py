@@ -1,0 +1,111 @@
+import pytest
+import torch
+
+from fedsim import catalog
+from fedsim.choice import strategy_of
+from fedsim.mistakes import Mistake
+from fedsim.scenario import SecureAggregation
+from fedsim.scenario_files import read
+from fedsim.secure.checks import check_secure
+
+ON = "secure_aggregation=true"
+MEAN_ONLY = [name for name in catalog.titles("strategies") if getattr(catalog.load("strategies", name), "mean_only", 0)]
+
+
+def check(*overrides: str, sites: int = 4, params: int = 31) -> None:
+    scenario = read("hospital-heart", [ON, *overrides])
+    check_secure(scenario, strategy_of(scenario, sites), sites, params)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("strategy.name=krum", "strategy.name: expected one that uses the mean of the updates alone .* got krum"),
+        ("strategy.name=scaffold", "the mean of the updates alone"),
+        ("strategy={class='flwr.serverapp.strategy:FedAvg'}", "the mean of the updates alone"),
+        ("attack={name='sign-flip', share=0.25}", "attack.name: expected one that poisons rows .* got sign-flip"),
+        ("training.sites_per_round=2", "at least 3 sites in every round, got 2"),
+        ("faults.joins_late={cleveland=2, hungarian=2}", "at least 3 sites in every round, got 2"),
+        (
+            "secure_aggregation={range=1e6, bits=48}",
+            "secure_aggregation.range: expected one that leaves room for a sum",
+        ),
+    ],
+)
+def test_what_can_not_be_aggregated_securely_is_a_mistake(override: str, message: str):
+    with pytest.raises(Mistake, match=message):
+        check(override)
+
+
+@pytest.mark.parametrize(("sites", "params"), [(501, 10), (400, 1_000_000)])
+def test_a_size_that_would_take_hours_is_a_mistake(sites: int, params: int):
+    with pytest.raises(Mistake, match=f"got {sites} sites and {params} parameters"):
+        check(sites=sites, params=params)
+
+
+@pytest.mark.parametrize(
+    "override", ["training.sites_per_round=3", "attack={name='label-flip', share=0.25}", "strategy.name=fedadam"]
+)
+def test_what_can_be_is_none(override: str):
+    check(override)
+    check(override, sites=400, params=100_000)
+
+
+@pytest.mark.parametrize("name", MEAN_ONLY)
+def test_a_strategy_that_says_so_uses_the_mean_alone(name: str):
+    """Over three rounds, with weights that sum to less than 1, too."""
+    random = torch.Generator().manual_seed(1)
+    strategy = catalog.load("strategies", name)()
+    all_state: dict = {}
+    mean_state: dict = {}
+    for share in (1.0, 0.6, 1.0):
+        center, updates = torch.randn(7, generator=random), torch.randn(5, 7, generator=random)
+        weights = torch.rand(5, generator=random)
+        weights *= share / weights.sum()
+        mean = (weights @ updates / weights.sum())[None]
+        of_all, all_state = strategy.aggregate(center, updates, weights, all_state)
+        of_mean, mean_state = strategy.aggregate(center, mean, weights.sum()[None], mean_state)
+        torch.testing.assert_close(of_all, of_mean, rtol=1e-4, atol=1e-5)
+
+
+def test_the_server_optimizers_say_so():
+    assert {"fedavg", "fedavgm", "fedadam", "fedyogi", "fedadagrad"} <= set(MEAN_ONLY)
+
+
+@pytest.mark.parametrize(
+    ("sites", "share", "threshold"), [(3, 2 / 3, 2), (4, 2 / 3, 3), (4, 0.5000001, 3), (10, 1.0, 10), (100, 0.51, 51)]
+)
+def test_the_threshold_is_a_share_rounded_up_and_above_half(sites: int, share: float, threshold: int):
+    assert SecureAggregation(threshold=share).threshold_of(sites) == threshold
+
+
+@pytest.mark.parametrize(
+    ("text", "on"), [("true", True), ("false", False), ("{}", True), ("{bits=20}", True), ("{on=false}", False)]
+)
+def test_a_section_or_true_switches_it_on(text: str, on: bool):
+    assert read("hospital-heart", [f"secure_aggregation={text}"]).secure_aggregation.on == on
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("secure_aggregation.threshold=0.5", "secure_aggregation.threshold: expected a number > 0.5, got 0.5"),
+        ("secure_aggregation.bits=60", "secure_aggregation.bits: expected a number <= 48, got 60"),
+        ("secure_aggregation.range=0", "secure_aggregation.range: expected a number > 0, got 0"),
+        ("secure_aggregation.bit=8", "secure_aggregation.bit: unknown key; did you mean 'bits'"),
+        ("secure_aggregation=3", "secure_aggregation: expected true, false or a section, got 3"),
+        (
+            "secure_aggregation.drop_out_at=late",
+            "secure_aggregation.drop_out_at: expected 'keys', 'shares', 'train' or",
+        ),
+    ],
+)
+def test_a_bad_value_is_named(override: str, message: str):
+    with pytest.raises(Mistake, match=message):
+        read("hospital-heart", [override])
+
+
+def test_noise_is_not_shared_with_a_run_without_it():
+    names = {read("hospital-heart", given).release for given in ([], [ON], ["secure_aggregation.bits=20"])}
+    assert len(names) == 3
+    assert read("hospital-heart", ["secure_aggregation=false"]).release in names
