@@ -21,7 +21,7 @@ from fedsim.privacy.ledger import Mechanism
 ARRAYS, CONFIG, METRICS, MECHANISM, TOLD = "arrays", "config", "metrics", "mechanism", "told"
 _KEPT = "kept-"  # what a local rule keeps is in the site's state under names that start so
 WEIGHT, ROUND = "num-examples", "server-round"  # Flower's own words, so that its strategies understand our replies
-REPORTED = {"loss": "train_loss", "steps": "local-steps"}  # metrics a site adds when the strategy asks for them
+REPORTED = {"loss": "train_loss", "cluster": "cluster", "steps": "local-steps"}  # metrics a strategy may ask for
 
 
 @dataclass(frozen=True)
