@@ -14,9 +14,10 @@ from fedsim.cohort import check_rules, same_steps
 from fedsim.engines import cohort, serial
 from fedsim.federation import Examples, federate
 from fedsim.losses import LOSSES, binary
+from fedsim.randomness import global_seed
 from fedsim.representation import ComparedLosses, Revealing, with_term
 from fedsim.scenario import Optimizer
-from fedsim.training import Noise, Plan, layers_of, new_model, parts_of, some_rows
+from fedsim.training import Noise, Plan, Work, layers_of, new_model, parts_of, some_rows
 from strategies.moon import Contrastive
 from tests.conftest import Silent, examples, streams, vector, work
 from tests.test_local_rules import BATCH, LR, ROUNDS, SETTING, STEPS, WEIGHTS, same, trained
@@ -90,14 +91,14 @@ def test_serial_and_cohort_agree(scenario, monkeypatch, private: bool):
     np.testing.assert_allclose(other[GLOBAL], one[GLOBAL], rtol=1e-4, atol=1e-5)
 
 
-def moon_work(rows: Examples, noise: Noise | None, rate: float = 1.0):
-    """Return one step from a model with a site's previous model far away."""
-    torch.manual_seed(0)
-    model = two_layers(4)
-    plain = work(model, rows, Plan(1, rate, 10.0, Optimizer(lr=1.0), noise), streams(0, "a", "s", 1))
+def moon_work(rows: Examples, noise: Noise | None) -> Work:
+    """Return one step with all rows and no noise, at a site whose previous model is another."""
+    with global_seed(0):
+        model = two_layers(4)
+    plain = work(model, rows, Plan(1, 1.0, 10.0, Optimizer(lr=1.0), noise), streams(0, "a", "s", 1))
     plain = dataclasses.replace(plain, streams=dataclasses.replace(plain.streams, noise=Silent()))
-    rule = Contrastive(mu=50.0, tau=0.1)
-    start, memory = rule.begin(plain.start, {"previous": -plain.start}, layers_of(model))
+    rule = Contrastive(mu=50.0, tau=1.0)  # not saturated: the term outweighs the loss
+    start, memory = rule.begin(plain.start, {"previous": plain.start.flip(0)}, layers_of(model))
     return with_term(dataclasses.replace(plain, rule=rule, start=start, memory=memory), Revealing(model, rows.inputs))
 
 
