@@ -22,9 +22,9 @@ from torch.func import functional_call
 from fedsim import catalog
 from fedsim.choice import asked_of, rule_of, strategy_of
 from fedsim.evaluation import evaluate as measure
-from fedsim.federation import Federation, Site, federate
+from fedsim.federation import Federation, federate
 from fedsim.loading import task_of
-from fedsim.local_rule import LocalRule, Parts
+from fedsim.local_rule import CHOSEN, Choosing, Comparing, LocalRule, Parts
 from fedsim.losses import RowLosses
 from fedsim.metrics import METRICS as MEASURES
 from fedsim.misbehaviour import attack_of, attackers_of, slow_of, spoiled_of
@@ -46,8 +46,10 @@ from fedsim.records import (
     kept_in,
     to_state,
 )
+from fedsim.representation import Revealing, with_term
 from fedsim.scenario import Scenario
 from fedsim.secure.site import advertise, check_ready, mask, share, unmask
+from fedsim.strategy import WITHOUT_NOISE, State
 from fedsim.training import (
     Done,
     Streams,
@@ -72,6 +74,7 @@ class _Setting:
     scenario: Scenario
     federation: Federation
     model: nn.Module
+    revealing: Revealing | None
     layout: Layout
     parts: Parts
     losses: RowLosses
@@ -100,38 +103,45 @@ class SiteApp(ClientApp):
         noise = float(config["noise-multiplier"]) if "noise-multiplier" in config else None
         if setting.scenario.private and noise is None:
             raise PermissionError("the scenario promises privacy, and no noise was asked for")
-        if noise is not None and "loss" in setting.reports:
-            raise PermissionError("the strategy asks for losses, and they would leave without noise")
+        for name in setting.reports:
+            if noise is not None and name in WITHOUT_NOISE:
+                raise PermissionError(f"the strategy asks for {WITHOUT_NOISE[name]}, which would leave without noise")
         if setting.scenario.secure_aggregation.on:
             _check_masked(config)
             check_ready(message, context)
-        number = int(context.node_config["partition-id"])
-        return self._work(message, context, setting, setting.federation.sites[number], setting.rule, noise)
+        return self._work(message, context, setting, setting.rule, noise)
 
-    def answer(self, message: Message, context: Context, work: Work, done: Done) -> Message:
-        """Return the reply that sends the trained model back, and keep what the local rule keeps."""
+    def beside(self, message: Message, context: Context, work: Work, done: Done) -> Work | None:
+        """Return the second training of this site, where the strategy has one, given the first."""
         setting = _setting_of(context)
-        sent, kept = work.rule.finish(done.parameters, work.memory, work.plan.steps)
+        if setting.second_rule is None:
+            return None
+        noise = work.plan.noise.multiplier if work.plan.noise else None
+        path = {f"path-{step}": point for step, point in enumerate((work.start, *done.path))} if work.follow else {}
+        return self._work(message, context, setting, setting.second_rule, noise, path)
+
+    def answer(self, message: Message, context: Context, *trained: tuple[Work, Done]) -> Message:
+        """Return the reply that sends the first trained model back, and keep what the local rules keep."""
+        setting = _setting_of(context)
+        work, done = trained[0]
+        finished = [work.rule.finish(done.parameters, work.memory, work.plan.steps) for work, done in trained]
+        kept = {name: value for _, own in finished for name, value in own.items()}
+        sent = finished[0][0]
         if setting.scenario.secure_aggregation.on:
             content, metrics = _masked(message, context, setting, work, sent), MetricRecord()
         else:
-            content = RecordDict({ARRAYS: Flat(sent, Layout.of(work.model))})
+            content = RecordDict({ARRAYS: Flat(sent, setting.layout)})
             content[METRICS] = metrics = _weight(work.plan.expected_batch).copy()
         if "steps" in setting.reports:
             metrics[REPORTED["steps"]] = work.plan.steps
         if "loss" in setting.reports:
-            metrics[REPORTED["loss"]] = _mean_loss(work)
-        mechanism = done.mechanism
-        if setting.second_rule:
-            site = setting.federation.sites[int(context.node_config["partition-id"])]
-            noise = work.plan.noise.multiplier if work.plan.noise else None
-            beside = self._work(message, context, setting, site, setting.second_rule, noise, beside=True)
-            own = train_site(beside)
-            kept |= beside.rule.finish(own.parameters, beside.memory, beside.plan.steps)[1]
-            if mechanism and own.mechanism:
-                mechanism = replace(mechanism, steps=mechanism.steps + own.mechanism.steps)
-        if mechanism:
-            content[MECHANISM] = from_mechanism(mechanism)
+            metrics[REPORTED["loss"]] = _mean_loss(work, work.start)
+        if work.chosen is not None:
+            metrics[REPORTED["cluster"]] = work.chosen
+            kept[CHOSEN] = torch.tensor([float(work.chosen)])
+        if done.mechanism:
+            steps = sum(own.mechanism.steps for _, own in trained if own.mechanism)
+            content[MECHANISM] = from_mechanism(replace(done.mechanism, steps=steps))
         keep(context, kept)
         return Message(content, reply_to=message)
 
@@ -166,27 +176,35 @@ class SiteApp(ClientApp):
         message: Message,
         context: Context,
         setting: _Setting,
-        site: Site,
         rule: LocalRule,
         noise: float | None,
-        beside: bool = False,
+        path: State | None = None,
     ) -> Work:
-        """Return a site's task; one beside the other has batches and noise of its own."""
+        """Return a site's task; one beside the first, given its path, has batches and noise of its own."""
+        site = setting.federation.sites[int(context.node_config["partition-id"])]
         seed, arm = int(context.run_config["seed"]), str(context.run_config["arm"])
         number = int(message.content[CONFIG][ROUND])  # type: ignore[arg-type]
         told = message.content.get(TOLD)
         state = to_state(told) if isinstance(told, ArrayRecord) else {}
-        known = kept_in(context) | {name: one.to(setting.device) for name, one in state.items()}
-        start, memory = rule.begin(_start(message, setting), known, setting.parts)
+        known = kept_in(context) | {name: one.to(setting.device) for name, one in state.items()} | (path or {})
         todo = plan(setting.scenario, expected_batch(setting.scenario, site.name), noise)
         if site.number in setting.slow:
             todo = replace(todo, steps=min(todo.steps, setting.scenario.faults.straggler_steps))
         rows = site.train
         if site.number in setting.attackers and hasattr(setting.attack, "poison"):
             rows = setting.attack.poison(rows, setting.classes, stream(seed, "poison", site.name))
-        name = f"{site.name}, beside" if beside else site.name
+        name = site.name if path is None else f"{site.name}, beside"
         streams = Streams.of(setting.scenario, seed, arm, name, number)
-        return Work(setting.model, start, rows, todo, streams, setting.losses, rule, memory)
+        came = _start(message, setting)
+        work = Work(setting.model, came, rows, todo, streams, setting.losses, rule)
+        if isinstance(rule, Choosing):
+            losses = [_mean_loss(work, model) for model in rule.candidates(known)]
+            work = replace(work, chosen=losses.index(min(losses)))
+            known[CHOSEN] = torch.tensor([float(losses.index(min(losses)))])
+        start, memory = rule.begin(came, known, setting.parts)
+        follow = path is None and getattr(setting.second_rule, "follows", False)
+        work = replace(work, start=start, memory=memory, follow=follow)
+        return with_term(work, setting.revealing) if setting.revealing else work
 
 
 app = SiteApp()
@@ -196,7 +214,10 @@ app = SiteApp()
 def train(message: Message, context: Context) -> Message:
     """Train the model that came and send it back."""
     work = app.prepare(message, context)
-    return app.answer(message, context, work, train_site(work))
+    trained = [(work, train_site(work))]
+    if beside := app.beside(message, context, *trained[0]):
+        trained.append((beside, train_site(beside)))
+    return app.answer(message, context, *trained)
 
 
 @app.evaluate()
@@ -240,12 +261,12 @@ def _masked(message: Message, context: Context, setting: _Setting, work: Work, s
     return mask(message, context, setting.scenario.secure_aggregation, change.cpu().numpy(), work.plan.expected_batch)
 
 
-def _mean_loss(work: Work) -> float:
-    """Return the mean loss of the model that came on the site's training rows; 0 if it has none."""
+def _mean_loss(work: Work, model: Tensor) -> float:
+    """Return the mean loss of a model (params,) on the site's training rows; 0 if it has none."""
     if not len(work.examples):
         return 0.0
     with torch.no_grad():
-        outputs = functional_call(work.model, parts_of(work.model, work.start), (work.examples.inputs,))
+        outputs = functional_call(work.model.eval(), parts_of(work.model, model), (work.examples.inputs,))
         return float(work.losses(outputs, work.examples.target).mean())
 
 
@@ -270,17 +291,19 @@ def _setting(text: str, seed: int, code: str) -> _Setting:
     if scenario.private:
         check_rows_are_alone(model, federation.sites[0].train)
     strategy, sites = strategy_of(scenario, len(federation.sites)), federation.sites
+    rule, rows = rule_of(strategy), some_rows(sites[0].train)
     with torch.no_grad():
-        outputs = model(some_rows(sites[0].train))  # (4, outputs)
+        outputs = model(rows)  # (4, outputs)
     return _Setting(
         scenario=scenario,
         federation=federation,
         model=model,
+        revealing=Revealing(model, rows) if isinstance(rule, Comparing) else None,
         layout=Layout.of(model),
         parts=layers_of(model),
         losses=losses_of(scenario),
         device=device,
-        rule=rule_of(strategy),
+        rule=rule,
         second_rule=strategy.second_rule() if hasattr(strategy, "second_rule") else None,
         reports=asked_of(strategy),
         attack=attack_of(scenario),

@@ -51,6 +51,12 @@ def odd_rows(site: int) -> tuple[np.ndarray, np.ndarray]:
     return rows, 1 - target if site == 0 else target
 
 
+def rows_of_two_kinds(site: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the noisy rows; at every other site the classes have each other's names."""
+    rows, target = noisy_rows(site)
+    return rows, 1 - target if site % 2 else target
+
+
 @cache
 def _centers(classes: int) -> np.ndarray:
     return stream(0, "centers", classes).standard_normal((classes, 30), np.float32)
@@ -133,6 +139,16 @@ odd = Task(
     columns=(),
     model=mlp,
     make=odd_rows,
+    kind="classes",
+)
+
+two_kinds = Task(
+    title="Two classes of 30 numbers that overlap, which half of the sites name the other way round, made-up sites",
+    outcome="the class",
+    source=SOURCE,
+    columns=(),
+    model=mlp,
+    make=rows_of_two_kinds,
     kind="classes",
 )
 

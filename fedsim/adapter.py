@@ -34,6 +34,7 @@ class Adapter(FlowerStrategy):
         fixed_denominator: Divide by the weight of all asked sites, also when some did not answer. Required under
             privacy: who answered must not change what one record can do. Needs ``weights``.
         schedule: From the number of a round, from 1 on, to the nodes that are asked in it, ascending; without it all.
+        state: The strategy's first state, of one that has a ``first_state``.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Adapter(FlowerStrategy):
         weights: Mapping[int, float] | None = None,
         fixed_denominator: bool = False,
         schedule: Callable[[int], Sequence[int]] | None = None,
+        state: State | None = None,
     ) -> None:
         if fixed_denominator and weights is None:
             raise ValueError("expected public weights beside fixed_denominator, got none")
@@ -49,7 +51,7 @@ class Adapter(FlowerStrategy):
         self.weights = weights
         self.fixed_denominator = fixed_denominator
         self.schedule = schedule
-        self.state: State = {}
+        self.state: State = state or {}
         self.sent = ArrayRecord()
         self._asked: Sequence[int] = []
 
@@ -60,8 +62,7 @@ class Adapter(FlowerStrategy):
         self.sent = arrays
         self._asked = self.schedule(server_round) if self.schedule else sorted(grid.get_node_ids())
         content = RecordDict({ARRAYS: arrays, CONFIG: ConfigRecord({**config, ROUND: server_round})})
-        told = {name: self.state[name] for name in getattr(self.math, "tells", ()) if name in self.state}
-        if told:
+        if told := self.told():
             content[TOLD] = from_state(told)
         return [Message(content, dst_node_id=node, message_type=MessageType.TRAIN) for node in self._asked]
 
@@ -91,6 +92,10 @@ class Adapter(FlowerStrategy):
                 f"strategy {type(self.math).__name__}: expected a finite vector {tuple(sent.shape)}, got {got}"
             )
         return unflatten(center, like=self.sent)
+
+    def told(self) -> State:
+        """Return what the sites are told beside the model."""
+        return {name: self.state[name] for name in getattr(self.math, "tells", ()) if name in self.state}
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

@@ -7,7 +7,7 @@ rate with the same optimizer and, under privacy, spend the same epsilon per reco
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -26,6 +26,7 @@ from fedsim.evaluation import evaluate, predict, said
 from fedsim.federation import Examples, Site, federate
 from fedsim.grid import FIRST_NODE, InProcessGrid, node_of
 from fedsim.hosted import Hosted
+from fedsim.initial_models import initial_models
 from fedsim.loading import task_of
 from fedsim.local_rule import Personal
 from fedsim.metrics import METRICS
@@ -39,7 +40,7 @@ from fedsim.sampling import joined, most_rounds, share_of_sites, sites_of_round
 from fedsim.scenario import Arm, Privacy, Scenario
 from fedsim.secure.checks import check_secure
 from fedsim.secure.server import SecureAdapter
-from fedsim.strategy import reports_of
+from fedsim.strategy import WITHOUT_NOISE, State, reports_of
 from fedsim.training import (
     Plan,
     Streams,
@@ -132,15 +133,16 @@ def check_strategy(scenario: Scenario, sites: int, model: nn.Module) -> None:
     """Find out before anything is run what the strategy can't do here.
 
     Raises:
-        Mistake: It wants losses under privacy, can't divide the model, or can't aggregate as many updates as are asked
-            for.
+        Mistake: It wants losses or a choice by losses under privacy, can't use the model, or can't aggregate as many
+            updates as are asked for.
     """
     strategy = strategy_of(scenario, sites)
-    if scenario.private and "loss" in asked_of(strategy):
-        raise Mistake(
-            f"strategy.name: expected one that does without losses under privacy, got {scenario.strategy.name}: "
-            "they are computed from rows without noise"
-        )
+    for name in asked_of(strategy):
+        if scenario.private and name in WITHOUT_NOISE:
+            raise Mistake(
+                f"strategy.name: expected one that does without {WITHOUT_NOISE[name]} under privacy, got "
+                f"{scenario.strategy.name}: losses are computed from rows without noise"
+            )
     ours = hasattr(strategy, "aggregate")
     choices = {
         "training.sites_per_round": scenario.training.sites_per_round,
@@ -222,14 +224,16 @@ class _Progress:
             self.curve.append({"round": number, **pooled[[metric.name for metric in METRICS[self.task.kind]]]})
         self.observe()
 
-    def personal(self, strategy: Any, center: Tensor, grid: InProcessGrid) -> Models:  # noqa: ANN401
-        """Return {site: its own model} of the sites that a strategy left with one."""
+    def personal(self, strategy: Any, told: State, center: Tensor, grid: InProcessGrid) -> Models:  # noqa: ANN401
+        """Return {site: its own model} of the sites that a strategy left with one, given what its server would tell."""
         rule = getattr(strategy, "second_rule", strategy.local_rule)() if hasattr(strategy, "local_rule") else None
         if not isinstance(rule, Personal):
             return {}
         kept = {node - FIRST_NODE: kept_in(context) for node, context in grid.contexts.items()}
         return {
-            self.federation.names[site]: self.parts(rule.personal(center, own)) for site, own in kept.items() if own
+            self.federation.names[site]: self.parts(rule.personal(center, own | told))
+            for site, own in kept.items()
+            if own
         }
 
     def note_backdoor(self, scenario: Scenario, models: Models) -> None:
@@ -305,18 +309,21 @@ def _federated(progress: _Progress) -> Models:
     if isinstance(strategy, FlowerStrategy | OlderStrategy):
         hosted = Hosted(strategy, job.seed, len(names))
     else:
+        draw = partial(initial_models, progress.model, job.seed)
         hosted = Adapter(
             strategy,
             weights={node: todo.expected_batch for node, (_, todo) in plans.items()},
             fixed_denominator=job.private,
             schedule=lambda number: [node_of(site) for site in progress.sites_of(number)],
+            state=strategy.first_state(draw) if hasattr(strategy, "first_state") else {},
         )
         if scenario.secure_aggregation.on:
             hosted = SecureAdapter(hosted, scenario.secure_aggregation)
 
     def models(arrays: ArrayRecord) -> Models:
         center = flatten(arrays).to(progress.device)
-        return {GLOBAL: progress.parts(center), **progress.personal(strategy, center, grid)}
+        told = hosted.told() if isinstance(hosted, Adapter) else {}
+        return {GLOBAL: progress.parts(center), **progress.personal(strategy, told, center, grid)}
 
     finished = run_rounds(
         strategy=hosted,

@@ -28,6 +28,7 @@ def strategy_of(scenario: Scenario, sites: int | None = None) -> Any:  # noqa: A
     facts = {
         "local_steps": training.local_steps,
         "lr": training.optimizer.lr,
+        "weight_decay": training.optimizer.weight_decay,
         "participation": min(1.0, asked / (sites or asked)),
     }
     kind = catalog.load("strategies", scenario.strategy.name)

@@ -25,7 +25,7 @@ from fedsim.losses import RowLosses
 from fedsim.privacy.ledger import Mechanism
 from fedsim.randomness import Normals, choose
 from fedsim.stacked import StackedModel
-from fedsim.training import Noise, Work, new_optimizer, parts_of, some_rows
+from fedsim.training import Done, Noise, Work, new_optimizer, parts_of, some_rows
 
 _WORDS = 2**22  # random words that decide about batches, drawn at once
 _TRIED = 4  # rows on which a model is tried
@@ -34,9 +34,9 @@ _ready = threading.local()  # each thread's stacked models: a model's layers rem
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's rows of all sites: inputs (rows, ...), target (rows,), and what each row counts in its site's step.
+    """One step's rows of all sites: inputs (rows, ...), target (rows, ...), and each row's share in its site's step.
 
-    That is 1 over the site's expected batch; rows that only fill up are zeros and count nothing.
+    That is what the row counts, 1 over the site's expected batch; rows that only fill up are zeros and count nothing.
     """
 
     inputs: Tensor
@@ -56,19 +56,16 @@ class Cost:
 
 def same_steps(work: Work) -> tuple[object, ...]:
     """Return what works must have in common to be stacked; denominators may differ."""
-    todo = work.plan
-    return id(work.model), todo.steps, todo.sampling_rate, todo.optimizer, todo.noise, work.losses, work.rule
+    todo, how = work.plan, (work.losses, work.rule, work.follow)
+    return id(work.model), todo.steps, todo.sampling_rate, todo.optimizer, todo.noise, *how
 
 
-def train_together(works: Sequence[Work], stack: Tensor) -> list[Mechanism | None]:
+def train_together(works: Sequence[Work], stack: Tensor) -> list[Done]:
     """Do works as ``training.train`` would one by one.
 
     Args:
         works: Of one model, with plans that agree in ``same_steps``.
-        stack: The sites' parameters, float32 (sites, params), which are trained in place.
-
-    Returns:
-        What was done to each site's rows, or None where that was not private.
+        stack: The sites' parameters, float32 (sites, params), which are trained in place: what is done are its rows.
 
     Raises:
         NoRule: The model can't be stacked.
@@ -78,7 +75,7 @@ def train_together(works: Sequence[Work], stack: Tensor) -> list[Mechanism | Non
     model.bind(stack)
     shares = 1 / stack.new_tensor([work.plan.expected_batch for work in works])  # (sites,)
     normals, drawn = Normals([work.streams.noise for work in works], stack.device), torch.empty_like(stack)
-    optimizer, draws = new_optimizer(todo.optimizer, model.parameters), 0
+    optimizer, draws, path = new_optimizer(todo.optimizer, model.parameters), 0, []
     rule = works[0].rule
     memory = {name: model.views(torch.stack([work.memory[name] for work in works])) for name in works[0].memory}
     for step, batch in enumerate(poisson_batches(works, shares, padded=stack.is_cuda or not model.convolves)):
@@ -93,7 +90,10 @@ def train_together(works: Sequence[Work], stack: Tensor) -> list[Mechanism | Non
             own = {name: views[place] for name, views in memory.items()}
             parameter.grad = rule.correct(gradient, parameter.detach(), own, step)
         optimizer.step()
-    return [_mechanism(work, draws) for work in works]
+        if works[0].follow:
+            path.append(stack.clone())
+    paths = zip(*path, strict=True) if path else [()] * len(works)
+    return [Done(row, _mechanism(work, draws), tuple(own)) for work, row, own in zip(works, stack, paths, strict=True)]
 
 
 def _sum_gradients(model: StackedModel, batch: Batch, losses: RowLosses, noise: Noise | None) -> None:
@@ -136,7 +136,7 @@ class Pool:
         rows, sizes = [work.examples for work in works], torch.tensor([len(work.examples) for work in works])
         return cls(
             torch.cat([*(own.inputs for own in rows), rows[0].inputs.new_zeros(1, *rows[0].inputs.shape[1:])]),
-            torch.cat([*(own.target for own in rows), rows[0].target.new_zeros(1)]),
+            torch.cat([*(own.target for own in rows), rows[0].target.new_zeros(1, *rows[0].target.shape[1:])]),
             torch.cat([shares.repeat_interleave(sizes.to(shares.device)), shares.new_zeros(1)]),
         )
 
@@ -206,7 +206,7 @@ def check_rules(model: nn.Module, losses: RowLosses, examples: Examples) -> Cost
     Raises:
         NoRule: It can't be stacked, or gives something else.
     """
-    inputs, target = some_rows(examples), examples.target[:1].repeat(_TRIED)
+    inputs, target = some_rows(examples), examples.target[:1].expand(_TRIED, *examples.target.shape[1:])
     try:
         stacked = stacked_model(model, inputs.device)
         tried = [_try(stacked, model, losses, inputs, target, padded) for padded in (True, False)]

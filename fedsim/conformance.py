@@ -39,12 +39,13 @@ class Finding:
 
 @dataclass(frozen=True)
 class Round:
-    """What comes in: center (params,), updates (sites, params), weights (sites,), losses and steps (sites,)."""
+    """What comes in: center (params,), updates (sites, params), weights, losses, clusters and steps (sites,)."""
 
     center: Tensor
     updates: Tensor
     weights: Tensor
     loss: Tensor
+    cluster: Tensor
     steps: Tensor
 
     @classmethod
@@ -58,12 +59,13 @@ class Round:
             updates=center + 2.0 + 0.3 * torch.randn(sites, _PARAMS, generator=random),
             weights=weights / weights.sum(),
             loss=torch.rand(sites, generator=random) + 0.5,
+            cluster=torch.arange(sites) % 2.0,
             steps=torch.full((sites,), 2.0),
         )
 
     def of(self, sites: Tensor | slice) -> "Round":
         """Return what some of the sites sent, in another order or not."""
-        names = ("updates", "weights", "loss", "steps")
+        names = ("updates", "weights", "loss", "cluster", "steps")
         return dataclasses.replace(self, **{name: getattr(self, name)[sites] for name in names})
 
     def with_(self, **changes: Tensor) -> "Round":

@@ -24,6 +24,7 @@ WEIGHT, ROUND = "num-examples", "server-round"  # Flower's own words, so that it
 STAGES = ("query.keys", "query.shares", "train", "query.unmask")
 """The message types of a round of secure aggregation, in their order."""
 REPORTED = {"loss": "train_loss", "steps": "local-steps"}  # metrics a site adds when the strategy asks for them
+REPORTED = {"loss": "train_loss", "cluster": "cluster", "steps": "local-steps"}  # metrics a strategy may ask for
 
 
 @dataclass(frozen=True)

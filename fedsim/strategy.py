@@ -15,7 +15,8 @@ class Strategy(Protocol):
 
     A field named like a public fact of the scenario (``FACTS``) takes its value from there unless it is given. A
     strategy that needs numbers of the sites beside their models names them in ``reports`` (see ``REPORTS``) and takes
-    them as a fifth argument, ``{name: (sites,)}``.
+    them as a fifth argument, ``{name: (sites,)}``. One that starts from several models has a method ``first_state``,
+    which gets the function that draws them: from how many to a list of (params,).
     """
 
     def aggregate(self, center: Tensor, updates: Tensor, weights: Tensor, state: State) -> tuple[Tensor, State]:
@@ -26,7 +27,7 @@ class Strategy(Protocol):
             updates: The models that came back, (sites, params), sorted by site number. Not to be changed in place.
             weights: Each site's share, (sites,), > 0. They sum to 1 when every asked site answered; under privacy the
                 denominator is public, so they sum to less when one did not.
-            state: What the strategy returned last round; empty in the first.
+            state: What the strategy returned last round; in the first what ``first_state`` gave, or nothing.
 
         Raises:
             ValueError: These updates can't be aggregated, such as too few for a bound; the message has the numbers.
@@ -34,12 +35,15 @@ class Strategy(Protocol):
         ...
 
 
-FACTS = ("local_steps", "lr", "participation")
-"""Fields that are filled in: steps of a site in a round, its learning rate, the share of sites asked in a round."""
+FACTS = ("local_steps", "lr", "weight_decay", "participation")
+"""Fields that are filled in: a site's steps in a round, learning rate and weight decay, the share of sites asked."""
 
-REPORTS = ("loss", "steps")
-"""What sites can report: the mean loss on their training rows of the model they were sent (never under privacy: it is
-computed from rows without noise), and how many steps they took."""
+REPORTS = ("loss", "cluster", "steps")
+"""What sites can report: the mean loss on their training rows of the model they were sent, which of several models had
+the least, and how many steps they took."""
+
+WITHOUT_NOISE = {"loss": "losses", "cluster": "a choice by losses"}
+"""Of these what is computed from rows without noise, and so never sent under privacy; in words."""
 
 
 def reports_of(strategy: Any) -> tuple[str, ...]:  # noqa: ANN401  a strategy or its class

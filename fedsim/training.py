@@ -90,6 +90,8 @@ class Work:
         losses: What is minimized.
         rule: The client half of the strategy; here it corrects gradients.
         memory: What the rule needs for that, each (params,).
+        follow: Whether to say where every step led.
+        chosen: Which of several models it starts from, where the site had the choice.
     """
 
     model: nn.Module
@@ -100,6 +102,8 @@ class Work:
     losses: RowLosses
     rule: LocalRule = field(default_factory=Plain)
     memory: State = field(default_factory=dict)
+    follow: bool = False
+    chosen: int | None = None
 
     def again(self) -> Work:
         """Return this work with its streams at their start."""
@@ -109,10 +113,17 @@ class Work:
 
 @dataclass(frozen=True)
 class Done:
-    """What came of a work: parameters (params,), and what was done to the rows, or None if that was not private."""
+    """What came of a work.
+
+    Attributes:
+        parameters: Where it led, (params,).
+        mechanism: What was done to the rows, or None if that was not private.
+        path: Where each of its steps led, (params,) each, of a work to follow.
+    """
 
     parameters: Tensor
     mechanism: Mechanism | None
+    path: tuple[Tensor, ...] = ()
 
 
 def expected_batch(scenario: Scenario, site: str) -> float:
@@ -228,14 +239,14 @@ def train(work: Work) -> Done:
     """Do a work: train a copy of its model."""
     model = copy.deepcopy(work.model).train()
     vector_to_parameters(work.start.clone(), model.parameters())  # they become views of it
-    mechanism = None
+    mechanism, path = None, []
     with global_seed(work.streams.layers):  # dropout draws from the global generator
         if work.plan.noise is None:
-            _train_plainly(work, model)
+            _train_plainly(work, model, path)
         else:
             model = _with_opacus_layers(model)
-            mechanism = _train_privately(work, work.plan.noise, model)
-    return Done(parameters_to_vector(_in_order_of(work.model, model)).detach(), mechanism)
+            mechanism = _train_privately(work, work.plan.noise, model, path)
+    return Done(parameters_to_vector(_in_order_of(work.model, model)).detach(), mechanism, tuple(path))
 
 
 def new_optimizer(chosen: Optimizer, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
@@ -245,7 +256,7 @@ def new_optimizer(chosen: Optimizer, parameters: Iterable[Tensor]) -> torch.opti
     return torch.optim.SGD(parameters, lr=chosen.lr, momentum=chosen.momentum, weight_decay=chosen.weight_decay)
 
 
-def _train_plainly(work: Work, model: nn.Module) -> None:
+def _train_plainly(work: Work, model: nn.Module, path: list[Tensor]) -> None:
     optimizer = new_optimizer(work.plan.optimizer, model.parameters())
     parameters = [*model.parameters()]
     for step, batch in enumerate(poisson_batches(work)):
@@ -253,6 +264,8 @@ def _train_plainly(work: Work, model: nn.Module) -> None:
         (work.losses(model(batch.inputs), batch.target).sum() / work.plan.expected_batch).backward()
         _correct(work, parameters, step)
         optimizer.step()
+        if work.follow:
+            path.append(parameters_to_vector(parameters).detach())
 
 
 def _correct(work: Work, parameters: Sequence[nn.Parameter], step: int) -> None:
@@ -265,7 +278,7 @@ def _correct(work: Work, parameters: Sequence[nn.Parameter], step: int) -> None:
             parameter.grad = work.rule.correct(gradient, parameter.detach(), own, step)
 
 
-def _train_privately(work: Work, noise: Noise, model: nn.Module) -> Mechanism:
+def _train_privately(work: Work, noise: Noise, model: nn.Module, path: list[Tensor]) -> Mechanism:
     from opacus import GradSampleModule  # takes two seconds: only private runs wait for it
 
     from fedsim.privacy.optimizer import SiteOptimizer
@@ -284,6 +297,8 @@ def _train_privately(work: Work, noise: Noise, model: nn.Module) -> Mechanism:
             if private.pre_step():  # clips, adds noise, divides
                 _correct(work, parameters, step)
                 private.original_optimizer.step()
+            if work.follow:
+                path.append(parameters_to_vector(parameters).detach())
     finally:
         wrapped.to_standard_module()
     return private.mechanism(work.plan.sampling_rate, work.streams.kind)

@@ -128,7 +128,7 @@ def test_a_stack_is_what_its_sites_are_alone(model: str, optimizer: str, noise: 
     alone, stack = works(model, optimizer, noise), works(model, optimizer, noise)
     expected = [train(work) for work in alone]
     found = torch.stack([work.start for work in stack])
-    assert train_together(stack, found) == [done.mechanism for done in expected]
+    assert [one.mechanism for one in train_together(stack, found)] == [done.mechanism for done in expected]
     for one, other in zip(expected, found, strict=True):
         torch.testing.assert_close(other, one.parameters, rtol=0, atol=1e-5)
 
@@ -356,5 +356,5 @@ def test_steps_in_which_every_batch_is_empty_are_noisy_and_accounted(model: str)
     """M9, in the stack; with and without padding."""
     stack = works(model, noise=Noise(0.5, 1.0), rate=1e-9, steps=5)
     found = torch.stack([work.start for work in stack])
-    assert {did.steps for did in train_together(stack, found) if did} == {5}
+    assert {done.mechanism.steps for done in train_together(stack, found) if done.mechanism} == {5}
     assert all((trained != work.start).all() for trained, work in zip(found, stack, strict=True))

@@ -179,8 +179,13 @@ def test_ditto_is_algorithm_1(scenario, hospitals):
         same(found[one.site.name], own)
 
 
-@pytest.mark.parametrize("private", [False, True])
-@pytest.mark.parametrize("name", [name for name in WITH_CLIENT_HALF if name != "fedbn"])
+LINEAR = [name for name in WITH_CLIENT_HALF if name not in ("fedbn", "moon")]
+PRIVATE = [name for name in LINEAR if name != "ifca"]
+
+
+@pytest.mark.parametrize(
+    ("name", "private"), [*((name, False) for name in LINEAR), *((name, True) for name in PRIVATE)]
+)
 def test_serial_and_cohort_agree(scenario, name: str, private: bool):
     rate = ["training.sampling_rate=0.5"]
     one = trained(scenario, *chosen(name), *rate, private=private)
@@ -197,20 +202,58 @@ def test_a_correction_comes_after_clipping_and_noise(scenario):
     assert np.linalg.norm(near) < 0.8 * np.linalg.norm(free)
 
 
-def test_ditto_pays_for_its_second_training(scenario):
+TWICE = [name for name in WITH_CLIENT_HALF if hasattr(catalog.load("strategies", name), "second_rule")]
+
+
+@pytest.mark.parametrize("engine", ["serial", "cohort"])
+@pytest.mark.parametrize("name", TWICE)
+def test_a_second_training_is_paid_for(scenario, name: str, engine: str):
     """Twice the steps: more noise, the same epsilon, and the ledger counts both."""
-    plain, ditto = scenario(), scenario("strategy.name=ditto")
-    assert (passes_of(plain), passes_of(ditto)) == (1, 2)
-    assert noise_for(ditto, 0, "federated") > noise_for(plain, 0, "federated")
-    assert noise_for(ditto, 0, "local") == noise_for(plain, 0, "local")
-    found = run_job(ditto, Job("federated", True, 0), lambda: None)
-    assert {entry.mechanism.steps for entry in found.ledger.entries} == {2 * ditto.training.local_steps}
+    plain, twice = scenario(), scenario(f"strategy.name={name}", f"engine={engine}")
+    assert (passes_of(plain), passes_of(twice)) == (1, 2)
+    assert noise_for(twice, 0, "federated") > noise_for(plain, 0, "federated")
+    assert noise_for(twice, 0, "local") == noise_for(plain, 0, "local")
+    found = run_job(twice, Job("federated", True, 0), lambda: None)
+    assert {entry.mechanism.steps for entry in found.ledger.entries} == {2 * twice.training.local_steps}
     assert found.notes == []
-    assert found.ledger.epsilon("cleveland") <= ditto.privacy.epsilon
+    assert found.ledger.epsilon("cleveland") <= twice.privacy.epsilon
 
 
-@pytest.mark.parametrize("name", ["qfedavg", "afl"])
-def test_a_site_does_not_send_its_loss_under_privacy(scenario, name: str):
+def test_second_trainings_are_stacked_like_the_first(scenario, monkeypatch):
+    sizes, whole = [], cohort.train_together
+    monkeypatch.setattr(cohort, "train_together", lambda works, stack: sizes.append(len(works)) or whole(works, stack))
+    monkeypatch.setattr(clients.app, "train_site", None)  # nothing is trained one by one
+    trained(scenario, "strategy.name=ditto", private=True, engine="cohort")
+    assert sizes == [4, 4] * ROUNDS
+
+
+@pytest.mark.parametrize("engine", ["serial", "cohort"])
+@pytest.mark.parametrize("half", ["beside", "answer"])
+def test_a_site_that_fails_in_its_second_half_does_not_stop_the_others(scenario, monkeypatch, half: str, engine: str):
+    """Nor does it count twice: the others' models are what they are without that site."""
+    honest = getattr(clients.app.SiteApp, half)
+
+    def failing(self, message, context, *rest):
+        if context.node_config["partition-id"] == 2:
+            raise RuntimeError("power cut")
+        return honest(self, message, context, *rest)
+
+    monkeypatch.setattr(clients.app.SiteApp, half, failing)
+    setting = ["strategy.name=ditto", f"engine={engine}", "training.rounds=2"]
+    found = run_job(scenario(*setting), Job("federated", False, 0), lambda: None)
+    assert [note.partition(" was")[0] for note in found.notes] == ["round 1: switzerland", "round 2: switzerland"]
+    assert "power cut" in found.notes[0]
+    assert set(found.models) == {GLOBAL, *BATCH} - {"switzerland"}
+    monkeypatch.undo()
+    alone = run_job(scenario(*setting, "engine=serial", "training.rounds=1"), Job("federated", False, 0), lambda: None)
+    monkeypatch.setattr(clients.app.SiteApp, half, failing)
+    once = run_job(scenario(*setting, "training.rounds=1"), Job("federated", False, 0), lambda: None)
+    for name in ("cleveland", "hungarian", "va_long_beach"):
+        torch.testing.assert_close(once.models[name]["weight"], alone.models[name]["weight"], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["qfedavg", "afl", "ifca"])
+def test_a_site_does_not_send_what_losses_tell_under_privacy(scenario, name: str):
     """Nor is it asked by a server that checks nothing."""
     with pytest.raises(RunFailed, match="PermissionError"):
         run_job(scenario(f"strategy.name={name}"), Job("federated", True, 0), lambda: None)
@@ -224,6 +267,9 @@ def test_a_site_does_not_send_its_loss_under_privacy(scenario, name: str):
         (["strategy.name=fedrep", "strategy.head_steps=2"], "head_steps: expected fewer than the 2 local steps, got 2"),
         (["strategy.name=scaffold", "training.optimizer.momentum=0.5"], "expected sgd without momentum"),
         (["strategy.name=qfedavg"], "expected one that does without losses under privacy, got qfedavg"),
+        (["strategy.name=ifca"], "expected one that does without a choice by losses under privacy, got ifca"),
+        (["strategy.name=moon"], "MOON: expected a model with a layer before its last, .* got weight, bias"),
+        (["strategy.name=apfl", "training.optimizer.momentum=0.5"], "expected sgd without momentum"),
         (
             ['strategy.name="flwr.serverapp.strategy:FedAvg"', "training.sites_per_round=2"],
             "training.sites_per_round: exp",
@@ -256,7 +302,9 @@ def test_every_rule_keeps_its_contract(name: str):
         kept: list[dict[str, torch.Tensor]] = [{} for _ in centers]
         for _ in range(2):
             before = [tensor.clone() for tensor in (centers, ends, gradients)]
-            begun = [rule.begin(center, own, parts) for center, own in zip(centers, kept, strict=True)]
+            path = {f"path-{step}": point for step, point in enumerate((*gradients[:2], centers[0]))}
+            told = path if getattr(rule, "follows", False) else {}
+            begun = [rule.begin(center, own | told, parts) for center, own in zip(centers, kept, strict=True)]
             memory = {key: torch.stack([own[key] for _, own in begun]) for key in begun[0][1]}  # (sites, params)
             for step in range(2):
                 together = rule.correct(gradients, ends, memory, step)

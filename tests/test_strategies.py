@@ -17,6 +17,7 @@ from fedsim.choice import make
 from fedsim.conformance import Bench, Round, examine
 from fedsim.grid import InProcessGrid, node_of
 from strategies.afl import AFL, onto_simplex
+from strategies.apfl import APFL
 from strategies.bulyan import Bulyan
 from strategies.centered_clipping import CenteredClipping
 from strategies.fedadagrad import FedAdagrad
@@ -26,8 +27,10 @@ from strategies.fedavgm import FedAvgM
 from strategies.fedexp import FedExP
 from strategies.fedyogi import FedYogi
 from strategies.geometric_median import GeometricMedian
+from strategies.ifca import IFCA
 from strategies.krum import Krum, scores, squared_distances
 from strategies.median import Median
+from strategies.moon import Moon
 from strategies.multi_krum import MultiKrum
 from strategies.norm_bound import NormBound
 from strategies.qfedavg import QFedAvg
@@ -40,6 +43,7 @@ ROBUST = {EQUAL, STILL, SHIFT, SCALE}
 # name: (what it keeps, how many liars of 11 it withstands)
 KINDS = {
     "afl": (AVERAGE, 0),
+    "apfl": (AVERAGE | {HALF}, 0),
     "bulyan": (ROBUST, 3),
     "centered_clipping": ({STILL, SHIFT, WEIGHTS, HALF}, 4),
     "ditto": (AVERAGE | {HALF}, 0),
@@ -57,8 +61,10 @@ KINDS = {
     "fedyogi": ({STILL, SHIFT}, 0),
     "finetuning": (AVERAGE | {HALF}, 0),
     "geometric_median": (AVERAGE, 4),
+    "ifca": (AVERAGE, 0),
     "krum": (ROBUST, 5),
     "median": (ROBUST, 5),
+    "moon": (AVERAGE | {HALF}, 0),
     "multi_krum": (ROBUST, 1),
     "norm_bound": ({STILL, SHIFT, WEIGHTS, HALF}, 4),
     "qfedavg": ({STILL, SHIFT, WEIGHTS}, 0),
@@ -98,6 +104,7 @@ def test_whatever_comes_in_the_model_is_finite_or_the_numbers_are_named(name, si
     center, weights = torch.randn(params, generator=random), torch.rand(sites, generator=random) + 0.01
     updates = center + size * torch.randn(sites, params, generator=random)
     reports = {key: torch.rand(sites, generator=random) + 0.1 for key in ("loss", "steps")}
+    reports["cluster"] = torch.randint(3, (sites,), generator=random).float()  # one more than there are
     kind = catalog.load("strategies", name)
     more = ({key: reports[key] for key in kind.reports},) if hasattr(kind, "reports") else ()
     try:
@@ -126,6 +133,10 @@ def test_whatever_comes_in_the_model_is_finite_or_the_numbers_are_named(name, si
         (NormBound, {"bound": -2}, "bound: expected a number"),
         (QFedAvg, {"q": -0.1}, "q: expected a number"),
         (AFL, {"gamma": 0}, "gamma: expected a number"),
+        (APFL, {"alpha": 0}, r"alpha: expected a number in \(0, 1\], got 0"),
+        (IFCA, {"k": 1.5}, r"k: expected a whole number in \[1, inf\), got 1.5"),
+        (Moon, {"tau": 0.0}, r"tau: expected a number in \(0, inf\), got 0.0"),
+        (Moon, {"mu": -1}, r"mu: expected a number in \[0, inf\), got -1"),
     ],
 )
 def test_hyperparameters_are_checked(kind, wrong, message):

@@ -36,8 +36,12 @@ class InHalves(Protocol):
         """Return what a train message asks of this site."""
         ...
 
-    def answer(self, message: Message, context: Context, work: Work, done: Done) -> Message:
-        """Return the reply that sends the trained model back."""
+    def beside(self, message: Message, context: Context, work: Work, done: Done) -> Work | None:
+        """Return the second training that a site is to do once the first is done; None if there is none."""
+        ...
+
+    def answer(self, message: Message, context: Context, *trained: tuple[Work, Done]) -> Message:
+        """Return the reply that sends the trained model back, given one or two trainings."""
         ...
 
     def measure(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
@@ -71,15 +75,30 @@ def _train(
 ) -> list[Message] | None:
     pairs = list(zip(messages, contexts, strict=True))
     prepared = [serial.guarded(partial(app.prepare, m, c), m, c) for m, c in pairs]
-    works = [found for found in prepared if isinstance(found, Work)]
-    trained = _if_no_site_fails(lambda: train_all(works, cohort_size))
+    asked = [(*pair, work) for pair, work in zip(pairs, prepared, strict=True) if isinstance(work, Work)]
+    trained = _if_no_site_fails(lambda: _trainings(app, asked, cohort_size))
     if trained is None:
         return None
-    done = iter(trained)
+    trainings = iter(trained)
     return [
-        serial.guarded(partial(app.answer, m, c, found, next(done)), m, c) if isinstance(found, Work) else found
+        serial.guarded(partial(app.answer, m, c, *next(trainings)), m, c) if isinstance(found, Work) else found
         for (m, c), found in zip(pairs, prepared, strict=True)
     ]
+
+
+def _trainings(
+    app: InHalves, asked: Sequence[tuple[Message, Context, Work]], cohort_size: int | str
+) -> list[list[tuple[Work, Done]]]:
+    """Train sites; then, together again, those that are to train a second time."""
+    done = train_all([work for _, _, work in asked], cohort_size)
+    trained = [[(work, own)] for (_, _, work), own in zip(asked, done, strict=True)]
+    beside = [app.beside(message, context, *own[0]) for (message, context, _), own in zip(asked, trained, strict=True)]
+    works = [work for work in beside if work is not None]
+    seconds = iter(zip(works, train_all(works, cohort_size), strict=True))
+    for own, work in zip(trained, beside, strict=True):
+        if work is not None:
+            own.append(next(seconds))
+    return trained
 
 
 def _if_no_site_fails(do: Callable[[], list[T]]) -> list[T] | None:
@@ -132,7 +151,7 @@ def _starts(works: list[Work]) -> Tensor:
 def _train_stack(works: list[Work], stack: Tensor) -> list[Done]:
     """Train one stack in place; in halves if memory runs out; one by one if a rule does not hold after all."""
     try:
-        did = train_together(works, stack)
+        return train_together(works, stack)
     except torch.OutOfMemoryError:
         if len(works) == 1:
             raise
@@ -146,7 +165,6 @@ def _train_stack(works: list[Work], stack: Tensor) -> list[Done]:
     except (RuntimeError, NotImplementedError, NoRule) as error:
         _tell(str(error).partition("\n")[0])
         return serial.train_all([work.again() for work in works])
-    return [Done(row, mechanism) for row, mechanism in zip(stack, did, strict=True)]
 
 
 def _in_threads(tasks: Sequence[Callable[[], list[Done]]], device: torch.device) -> Iterator[list[Done]]:
