@@ -33,6 +33,7 @@ from fedsim.metrics import METRICS, Metric
 from fedsim.mistakes import Mistake
 from fedsim.scenario import Scenario
 from fedsim.scenario_files import read
+from fedsim.untrusted import LARGEST, parse_json
 
 Tensors = dict[str, Tensor]
 _TIMES = {"started", "seconds", "seconds_per_training"}
@@ -109,8 +110,16 @@ def write_json(path: Path, value: Any) -> None:  # noqa: ANN401  anything JSON c
 
 
 def write_scenario(folder: Path, scenario: Scenario) -> None:
-    """Write the resolved scenario."""
-    write_bytes(folder / "scenario.toml", tomli_w.dumps(scenario.values(), indent=2).encode())
+    """Write the resolved scenario.
+
+    Raises:
+        Mistake: It is too large to be read again.
+    """
+    content = tomli_w.dumps(scenario.values(), indent=2).encode()
+    if len(content) > LARGEST:
+        raise Mistake(f"scenario.toml: expected at most {LARGEST:,} bytes, got {len(content):,}; leave columns or "
+                      "numbers for single sites out")  # fmt: skip
+    write_bytes(folder / "scenario.toml", content)
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
@@ -156,6 +165,8 @@ def load(path: str | Path) -> Run:
         raise Mistake(f"{folder / 'manifest.json'}: expected the files with their SHA-256, got {manifest['files']}")
     contents = {}
     for name, digest in manifest.get("files", {}).items():
+        if Path(name).name != name:
+            raise Mistake(f"{folder / 'manifest.json'}: expected names of files, got {name!r}")
         contents[name] = _read(folder / name)
         if sha256(contents[name]) != digest:
             raise Mistake(f"{folder / name}: expected SHA-256 {digest[:12]}..., the file has changed since it was made")
@@ -168,11 +179,18 @@ def load(path: str | Path) -> Run:
     return Run(
         path=folder,
         scenario=read(str(folder / "scenario.toml")),
-        sites=pd.read_parquet(io.BytesIO(contents["sites.parquet"])),
-        rounds=pd.read_parquet(io.BytesIO(contents["rounds.parquet"])),
-        ledger=json.loads(contents["ledger.json"]),
+        sites=_table(contents["sites.parquet"], folder / "sites.parquet"),
+        rounds=_table(contents["rounds.parquet"], folder / "rounds.parquet"),
+        ledger=parse_json(contents["ledger.json"], str(folder / "ledger.json")),
         manifest=manifest,
     )
+
+
+def _table(content: bytes, path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(io.BytesIO(content))
+    except (ValueError, OSError) as error:  # pyarrow's own errors are either
+        raise Mistake(f"{path}: expected a Parquet file, got {str(error).partition(chr(10))[0]}") from None
 
 
 def newest() -> Path:
@@ -209,7 +227,7 @@ def read_checkpoint(folder: Path, key: str) -> tuple[Tensors, dict[str, Any]] | 
         body = str(outer["body"])
         if (outer["tensors"], outer["values"]) != (sha256(content), sha256(body.encode())):
             raise ValueError("its SHA-256 differs")
-        return load_tensors(content), json.loads(body)
+        return load_tensors(content), parse_json(body, "its values")
     except (KeyError, TypeError, ValueError, SafetensorError) as error:
         raise Mistake(
             f"{folder / key}: expected the checkpoint that was written, got another ({error}); "
@@ -225,11 +243,4 @@ def _read(path: Path) -> bytes:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    content = _read(path)
-    try:
-        value = json.loads(content)
-    except ValueError as error:
-        raise Mistake(f"{path}: expected JSON, got {error}") from None
-    if not isinstance(value, dict):
-        raise Mistake(f"{path}: expected a JSON object, got {type(value).__name__}")
-    return value
+    return parse_json(_read(path), str(path))

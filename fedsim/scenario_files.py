@@ -5,6 +5,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,10 @@ from pydantic import ValidationError
 from fedsim import catalog
 from fedsim.mistakes import Mistake
 from fedsim.scenario import Scenario
+from fedsim.untrusted import read_toml
+
+_SHOWN = 80  # characters of a bad value
+_TOLD = 50  # mistakes; a file of nonsense has a hundred thousand
 
 
 @dataclass(frozen=True)
@@ -40,10 +45,7 @@ def read(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Scenario:
     name_or_path = str(name_or_path)
     path = _find(name_or_path)
     try:
-        text = path.read_text("utf-8-sig")
-        values = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Mistake(f"{path}: expected TOML, got {error}") from None
+        text, values = read_toml(path)
     except OSError as error:
         raise Mistake(f"{path}: {error.strerror}") from None
     data = values.get("data")
@@ -118,8 +120,10 @@ def parse(values: Mapping[str, Any], source: _Source | None = None) -> Scenario:
     try:
         return Scenario.model_validate(values)
     except ValidationError as error:
-        lines = dict.fromkeys(_explain(detail, source) for detail in error.errors())
-        raise Mistake("\n".join(lines)) from None
+        found = error.errors()
+        lines = [*dict.fromkeys(_explain(detail, source) for detail in found[:_TOLD])]
+        more = [f"and {len(found) - _TOLD} more mistakes"] if len(found) > _TOLD else []
+        raise Mistake("\n".join([*lines, *more])) from None
 
 
 def _find(name_or_path: str) -> Path:
@@ -147,7 +151,7 @@ def value_of(setting: str) -> tuple[str, Any]:
     key, text = _split_override(setting)
     try:
         return key, tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return key, text
 
 
@@ -187,7 +191,12 @@ def _explain(detail: Any, source: _Source) -> str:  # noqa: ANN401  pydantic's E
     if kind == "missing":
         return f"{key}: expected {expected} ({source.place})"
     hint = catalog.nearest(str(got), re.findall(r"'([^']*)'", expected)) if kind == "literal_error" else ""
-    return f"{key}: expected {expected}, got {got!r}{hint if 'did you mean' in hint else ''} ({place})"
+    return f"{key}: expected {expected}, got {_short(got)}{hint if 'did you mean' in hint else ''} ({place})"
+
+
+def _short(value: Any) -> str:  # noqa: ANN401  anything TOML can hold
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text)} characters)"
 
 
 def _fields_of(sections: list[str]) -> list[str]:
@@ -199,6 +208,14 @@ def _fields_of(sections: list[str]) -> list[str]:
 
 def _line_of(text: str, key: str) -> int | None:
     """Return the line where ``key``, or the innermost section above it that is written down, stands."""
+    found = _lines_of(text)
+    while key and key not in found:
+        key = key.rpartition(".")[0]
+    return found.get(key)
+
+
+@lru_cache(maxsize=1)
+def _lines_of(text: str) -> Mapping[str, int]:
     table, found = "", {}
     for number, line in enumerate(text.splitlines(), start=1):
         if header := re.match(r"\s*\[([\w.-]+)\]", line):
@@ -206,6 +223,4 @@ def _line_of(text: str, key: str) -> int | None:
             found.setdefault(table, number)
         elif pair := re.match(r"\s*([\w.-]+)\s*=", line):
             found.setdefault(f"{table}.{pair[1]}".lstrip("."), number)
-    while key and key not in found:
-        key = key.rpartition(".")[0]
-    return found.get(key)
+    return found

@@ -6,7 +6,6 @@ An entry says what a column may hold, from what is known without these rows: ``a
 
 import json
 import math
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import pandas as pd
 from fedsim import catalog
 from fedsim.mistakes import Mistake
 from fedsim.tables import Column, Levels, Number
+from fedsim.untrusted import read_toml
 
 LEAVE_OUT, OPEN, FITTED = "leave out", "?", "from-data"
 _LEVELS = 1000  # the most that a column may have
@@ -67,12 +67,10 @@ def declared_for(path: Path, ranges: str | Mapping[str, Any] | None) -> Declared
         return Declared({}, side_file(path).name)
     file = side_file(path) if ranges is None else Path(ranges)
     try:
-        return Declared(tomllib.loads(file.read_text("utf-8-sig")), file.name)
+        return Declared(read_toml(file, file.name)[1], file.name)
     except OSError as error:
         raise Mistake(f"data.ranges: expected a table, 'from-data' or a TOML file, got {str(file)!r}: "
                       f"{error.strerror}") from None  # fmt: skip
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise Mistake(f"{file.name}: expected TOML, got {error}") from None
 
 
 def column_of(name: str, entry: Any, place: str) -> Column | None:  # noqa: ANN401  anything TOML can hold

@@ -1,0 +1,57 @@
+"""Reading TOML and JSON that a stranger may have written: it ends in a second, in values or in a Mistake."""
+
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from fedsim.mistakes import Mistake
+
+LARGEST = 2**18  # bytes of a TOML file, which the parser takes most of a second for
+MOST_DOTS = 10  # in a line, but for those of numbers: the parser's time rises with the square of a key's depth
+_NUMBER = re.compile(r"(?<![\w.])\d+\.\d+(?![\w.])")
+
+
+def read_toml(path: Path, name: str | None = None) -> tuple[str, dict[str, Any]]:
+    """Return a file's text and what it holds.
+
+    Args:
+        path: The file.
+        name: What to call it in messages.
+
+    Raises:
+        OSError: It can't be read.
+        Mistake: It is not TOML, too large, or nested too deeply.
+    """
+    name = name or str(path)
+    with path.open("rb") as file:
+        content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise Mistake(f"{name}: expected at most {LARGEST:,} bytes of TOML, got more")
+    try:
+        text = content.decode("utf-8-sig")
+        for number, line in enumerate(text.split("\n"), start=1):
+            dots = _NUMBER.sub("", line).count(".")
+            if dots > MOST_DOTS:
+                raise Mistake(f"{name}:{number}: expected at most {MOST_DOTS} dots in a line, got {dots}")
+        return text, tomllib.loads(text)
+    except Mistake:
+        raise
+    except (ValueError, RecursionError) as error:  # a ValueError is also a number of too many digits
+        raise Mistake(f"{name}: expected TOML, got {error}") from None
+
+
+def parse_json(content: bytes | str, name: str) -> dict[str, Any]:
+    """Return the JSON object that some bytes hold.
+
+    Raises:
+        Mistake: They hold something else, or nest too deeply.
+    """
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise Mistake(f"{name}: expected JSON, got {error}") from None
+    if not isinstance(value, dict):
+        raise Mistake(f"{name}: expected a JSON object, got {type(value).__name__}")
+    return value
