@@ -39,13 +39,14 @@ class Finding:
 
 @dataclass(frozen=True)
 class Round:
-    """What comes in: center (params,), updates (sites, params), weights (sites,), losses and steps (sites,)."""
+    """What comes in: center (params,), updates (sites, params); weights, losses, steps and staleness, each (sites,)."""
 
     center: Tensor
     updates: Tensor
     weights: Tensor
     loss: Tensor
     steps: Tensor
+    staleness: Tensor
 
     @classmethod
     def made(cls, sites: int) -> "Round":
@@ -59,11 +60,12 @@ class Round:
             weights=weights / weights.sum(),
             loss=torch.rand(sites, generator=random) + 0.5,
             steps=torch.full((sites,), 2.0),
+            staleness=torch.arange(sites) % 3.0,
         )
 
     def of(self, sites: Tensor | slice) -> "Round":
         """Return what some of the sites sent, in another order or not."""
-        names = ("updates", "weights", "loss", "steps")
+        names = ("updates", "weights", "loss", "steps", "staleness")
         return dataclasses.replace(self, **{name: getattr(self, name)[sites] for name in names})
 
     def with_(self, **changes: Tensor) -> "Round":

@@ -75,6 +75,7 @@ def run_rounds(
     rounds: int,
     budget: Budget | None,
     observe: Callable[[int, ArrayRecord], None],
+    patient: bool = False,
 ) -> Finished:
     """Run rounds until they are over or the next one would exceed the budget; then nothing is sent any more.
 
@@ -85,12 +86,14 @@ def run_rounds(
         rounds: The most rounds to run.
         budget: What may be spent, under privacy.
         observe: Called after each round with its number and the new global model.
+        patient: Whether a round without a usable model leaves the model as it is, unless all rounds do: a few sites
+            that are not in step may well all fail.
 
     Raises:
         RunFailed: Not one usable model came back in a round; the message has the sites' reasons.
     """
     with _old_objects_left_alone():
-        return _run_rounds(strategy, grid, initial, rounds, budget, observe)
+        return _run_rounds(strategy, grid, initial, rounds, budget, observe, patient)
 
 
 @contextmanager
@@ -110,8 +113,9 @@ def _run_rounds(
     rounds: int,
     budget: Budget | None,
     observe: Callable[[int, ArrayRecord], None],
+    patient: bool,
 ) -> Finished:
-    arrays, rejected, done = initial, {}, 0
+    arrays, rejected, done, answered = initial, {}, 0, False
     for number in range(1, rounds + 1):
         messages = list(strategy.configure_train(number, arrays, ConfigRecord(), grid))
         asked = [message.metadata.dst_node_id for message in messages]
@@ -122,7 +126,8 @@ def _run_rounds(
             for reply in replies:
                 budget.charge(number, reply)
         usable, rejected[number] = screen(replies, arrays, asked)
-        if not usable:
+        answered = answered or bool(usable)
+        if not usable and not (patient and (answered or number < rounds)):
             raise RunFailed(f"round {number}: no site sent a usable model\n{_reasons(rejected[number])}")
         aggregated, _ = strategy.aggregate_train(number, usable)
         arrays = arrays if aggregated is None else aggregated

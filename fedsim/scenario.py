@@ -151,6 +151,7 @@ class Training(_Section):
     ] = 64.0
     optimizer: Optimizer = Optimizer()
     sites_per_round: Annotated[int, Field(ge=1)] | None = None
+    duration_spread: Annotated[FiniteFloat, Field(ge=0, le=10)] = 0.0
 
 
 def _known_strategy(name: str) -> str:
@@ -305,7 +306,8 @@ class Scenario(_Section):
             Mistake: The strategy's code is not there, or was not named on the command line.
         """
         shapes = self.model_dump_json(
-            include={"task", "data", "partition", "split", "training", "strategy", "attack", "faults", "privacy"}
+            include={"task", "data", "partition", "split", "training", "strategy", "attack", "faults", "privacy"},
+            exclude=None if self.training.duration_spread else {"training": {"duration_spread"}},  # 0 shapes nothing
         )
         return hashlib.blake2b((shapes + catalog.code_hash(self.strategy.name)).encode(), digest_size=16).hexdigest()
 

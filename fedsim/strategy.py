@@ -2,7 +2,7 @@
 
 import math
 import re
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -34,12 +34,33 @@ class Strategy(Protocol):
         ...
 
 
+@runtime_checkable
+class Buffered(Protocol):
+    """A strategy whose sites are not in step: a round is over when ``k`` answers have come.
+
+    Attributes:
+        k: How many answers make a round, >= 1.
+        concurrency: How many sites are at work at once; 0 for all there are.
+    """
+
+    @property
+    def k(self) -> int:
+        """See above."""
+        ...
+
+    @property
+    def concurrency(self) -> int:
+        """See above."""
+        ...
+
+
 FACTS = ("local_steps", "lr", "participation")
 """Fields that are filled in: steps of a site in a round, its learning rate, the share of sites asked in a round."""
 
-REPORTS = ("loss", "steps")
-"""What sites can report: the mean loss on their training rows of the model they were sent (never under privacy: it is
-computed from rows without noise), and how many steps they took."""
+REPORTS = ("loss", "steps", "staleness")
+"""What a strategy can be told of each update: the mean loss on the site's training rows of the model it was sent (never
+under privacy: it is computed from rows without noise); how many steps it took; and how many rounds ago that model was
+the newest, which is 0 unless the strategy is ``Buffered``."""
 
 
 def reports_of(strategy: Any) -> tuple[str, ...]:  # noqa: ANN401  a strategy or its class
