@@ -8,6 +8,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 from torch import Tensor
 
+from fedsim.arrivals import Arrivals
 from fedsim.mistakes import Mistake
 from fedsim.records import (
     ARRAYS,
@@ -22,7 +23,7 @@ from fedsim.records import (
     stacked,
     unflatten,
 )
-from fedsim.strategy import State, Strategy, reports_of
+from fedsim.strategy import Buffered, State, Strategy, reports_of
 
 
 class Adapter(FlowerStrategy):
@@ -35,6 +36,12 @@ class Adapter(FlowerStrategy):
             privacy: who answered must not change what one record can do. Needs ``weights``.
         schedule: From the number of a round, from 1 on, to the nodes that are asked in it, ascending; without it all.
         state: The strategy's first state, of one that has a ``first_state``.
+        arrivals: In place of the schedule for a strategy that is ``Buffered``, when sites answer; site k is the node
+            with the k-th smallest number. A site is sent the model it began with when its answer is due: what it
+            trains is the same as if it had been sent it then.
+
+    Raises:
+        ValueError: A fixed denominator without weights, or a ``Buffered`` strategy without arrivals.
     """
 
     def __init__(
@@ -44,27 +51,45 @@ class Adapter(FlowerStrategy):
         fixed_denominator: bool = False,
         schedule: Callable[[int], Sequence[int]] | None = None,
         state: State | None = None,
+        arrivals: Arrivals | None = None,
     ) -> None:
         if fixed_denominator and weights is None:
             raise ValueError("expected public weights beside fixed_denominator, got none")
+        if isinstance(math, Buffered) and arrivals is None:
+            raise ValueError(f"strategy {type(math).__name__}: expected arrivals beside it, such as "
+                             "Arrivals(seed=0, sites=4, k=2, concurrency=4, spread=1.0), got none")  # fmt: skip
         self.math = math
         self.weights = weights
         self.fixed_denominator = fixed_denominator
         self.schedule = schedule
+        self.arrivals = arrivals
+        self.asked: Sequence[int] = []
         self.state: State = state or {}
         self.sent = ArrayRecord()
-        self._asked: Sequence[int] = []
+        self._models: dict[int, ArrayRecord] = {}  # {version: model}, the newest and those that sites still work with
+        self._older: dict[int, tuple[int, ArrayRecord]] = {}  # {asked node: (staleness, model)} if not the newest
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Send the global model to the round's sites; all messages hold one RecordDict, as in Flower's strategies."""
-        self.sent = arrays
-        self._asked = self.schedule(server_round) if self.schedule else sorted(grid.get_node_ids())
-        content = RecordDict({ARRAYS: arrays, CONFIG: ConfigRecord({**config, ROUND: server_round})})
-        if told := self.told():
-            content[TOLD] = from_state(told)
-        return [Message(content, dst_node_id=node, message_type=MessageType.TRAIN) for node in self._asked]
+        """Send each of the round's sites the global model, or the one it began with.
+
+        Messages with one model hold one RecordDict, as in Flower's strategies.
+        """
+        self.sent, self._older = arrays, {}
+        self.asked = self.schedule(server_round) if self.schedule else sorted(grid.get_node_ids())
+        if self.arrivals:
+            self._let_arrive(self.arrivals, server_round, arrays)
+        told = self.told()
+        contents = {}  # {staleness: what is sent}
+        for staleness, model in {0: arrays, **dict(self._older.values())}.items():
+            contents[staleness] = RecordDict({ARRAYS: model, CONFIG: ConfigRecord({**config, ROUND: server_round})})
+            if told:
+                contents[staleness][TOLD] = from_state(told)
+        return [
+            Message(contents[self._staleness(node)], dst_node_id=node, message_type=MessageType.TRAIN)
+            for node in self.asked
+        ]
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -73,7 +98,8 @@ class Adapter(FlowerStrategy):
         usable = sorted((r for r in replies if r.has_content()), key=lambda reply: reply.metadata.src_node_id)
         if not usable:
             return None, None
-        updates = stacked([flatten(reply.content[ARRAYS]) for reply in usable])  # type: ignore[arg-type]  (sites, params)
+        sent = flatten(self.sent)
+        updates = stacked([self._update(reply, sent) for reply in usable])  # (sites, params)
         reports = {name: self._reported(name, usable) for name in reports_of(self.math)}
         return self.aggregate(server_round, updates, self._shares(usable), reports), None
 
@@ -110,8 +136,35 @@ class Adapter(FlowerStrategy):
     def summary(self) -> None:
         """Log nothing; the run directory says what ran."""
 
+    def _let_arrive(self, arrivals: Arrivals, server_round: int, arrays: ArrayRecord) -> None:
+        """Ask those whose answers are due, and look up the models they began with."""
+        if len(self.asked) != arrivals.sites:
+            raise Mistake(f"strategy {type(self.math).__name__}: expected the {arrivals.sites} sites of its arrivals, "
+                          f"got {len(self.asked)} nodes")  # fmt: skip
+        nodes, flush = self.asked, arrivals.flush(server_round)
+        self._models[server_round - 1] = arrays
+        self.asked = [nodes[site] for site in flush.begun]
+        self._older = {
+            nodes[site]: (flush.staleness(site), self._models[version])
+            for site, version in flush.begun.items()
+            if version < server_round - 1
+        }
+        self._models = {version: model for version, model in self._models.items() if version in flush.in_use}
+
+    def _staleness(self, node: int) -> int:
+        """Return how many rounds ago the model that a node was sent was the newest."""
+        return self._older[node][0] if node in self._older else 0
+
+    def _update(self, reply: Message, sent: torch.Tensor) -> torch.Tensor:
+        """Return the model that came, (params,); from a site that is not in step, its change to the newest model."""
+        model, node = flatten(reply.content[ARRAYS]), reply.metadata.src_node_id  # type: ignore[arg-type]
+        return sent + (model - flatten(self._older[node][1])) if node in self._older else model
+
     def _reported(self, name: str, replies: list[Message]) -> torch.Tensor:
         """Return what each reply says of something, (sites,)."""
+        if name == "staleness":
+            known = [float(self._staleness(reply.metadata.src_node_id)) for reply in replies]
+            return torch.tensor(known, device=flatten(self.sent).device)
         missing = [reply.metadata.src_node_id for reply in replies if REPORTED[name] not in reply.content[METRICS]]
         if missing:
             raise Mistake(
@@ -128,5 +181,5 @@ class Adapter(FlowerStrategy):
             total = sum(received)
         else:
             received = [self.weights[reply.metadata.src_node_id] for reply in replies]
-            total = sum(self.weights[node] for node in self._asked) if self.fixed_denominator else sum(received)
+            total = sum(self.weights[node] for node in self.asked) if self.fixed_denominator else sum(received)
         return torch.tensor([weight / total for weight in received], device=flatten(self.sent).device)

@@ -36,7 +36,15 @@ from fedsim.privacy.accounting import Segment, noise_multiplier
 from fedsim.privacy.ledger import Ledger, Mechanism, Random
 from fedsim.records import Flat, Layout, flatten, kept_in
 from fedsim.rounds import Budget, run_rounds
-from fedsim.sampling import joined, most_rounds, share_of_sites, sites_of_round
+from fedsim.sampling import (
+    arrivals_of,
+    joined,
+    most_rounds,
+    share_of_sites,
+    sites_of_round,
+    size_of_round,
+    time_after,
+)
 from fedsim.scenario import Arm, Privacy, Scenario
 from fedsim.secure.checks import check_secure
 from fedsim.secure.server import SecureAdapter
@@ -83,7 +91,8 @@ class Trained:
     Attributes:
         models: What was trained.
         scores: The test metrics, as ``evaluate`` returns them.
-        curve: The pooled validation metrics after each round: round, and the metrics of the task's kind.
+        curve: The pooled validation metrics after each round: round, the metrics of the task's kind and, of the
+            federated arm where sites differ in speed, the virtual time, in what a training takes a typical site.
         ledger: What was released; None without privacy.
         notes: What did not go by the book: replies set aside, rounds not run for want of budget.
     """
@@ -136,7 +145,7 @@ def check_strategy(scenario: Scenario, sites: int, model: nn.Module) -> None:
         Mistake: It wants losses or a choice by losses under privacy, can't use the model, or can't aggregate as many
             updates as are asked for.
     """
-    strategy = strategy_of(scenario, sites)
+    strategy, waits = strategy_of(scenario, sites), arrivals_of(scenario, scenario.seed, sites) is None
     for name in asked_of(strategy):
         if scenario.private and name in WITHOUT_NOISE:
             raise Mistake(
@@ -148,7 +157,7 @@ def check_strategy(scenario: Scenario, sites: int, model: nn.Module) -> None:
         "training.sites_per_round": scenario.training.sites_per_round,
         "faults.joins_late": scenario.faults.joins_late,
     }
-    for key in [key for key, value in choices.items() if value and not ours]:
+    for key in [key for key, value in choices.items() if value and not (ours and waits)]:
         raise Mistake(f"{key}: expected none beside {scenario.strategy.name}, which chooses among all sites itself")
     start = parameters_to_vector(model.parameters()).detach()
     if scenario.secure_aggregation.on:
@@ -156,7 +165,7 @@ def check_strategy(scenario: Scenario, sites: int, model: nn.Module) -> None:
     try:
         rule_of(strategy).begin(start, {}, layers_of(model))
         if ours:
-            asked = min(scenario.training.sites_per_round or sites, sites)
+            asked = size_of_round(scenario, sites)
             few = start[:8]  # what it can't do depends on how many updates there are, not on their length
             reports = {name: torch.ones(asked) for name in reports_of(strategy)}
             more = (reports,) if reports else ()
@@ -185,6 +194,7 @@ class _Progress:
         self.noise = noise_for(self.scenario, self.job.seed, self.job.arm) if self.job.private else None
         self.ledger: Ledger | None = None
         self.curve: list[dict[str, Any]] = []
+        self.time: float | None = None
         self.notes: list[str] = []
 
     def sites_of(self, number: int) -> list[int]:
@@ -221,7 +231,8 @@ class _Progress:
         """Measure on the validation rows, and tell that a round is over."""
         if self.scenario.split.validation:
             pooled = self.scores(models, "validation", sites=False).iloc[0]
-            self.curve.append({"round": number, **pooled[[metric.name for metric in METRICS[self.task.kind]]]})
+            time = {} if self.time is None else {"time": self.time}
+            self.curve.append({"round": number, **time, **pooled[[metric.name for metric in METRICS[self.task.kind]]]})
         self.observe()
 
     def personal(self, strategy: Any, told: State, center: Tensor, grid: InProcessGrid) -> Models:  # noqa: ANN401
@@ -287,7 +298,7 @@ def run_job(scenario: Scenario, job: Job, observe: Callable[[], None]) -> Traine
 
 def _federated(progress: _Progress) -> Models:
     scenario, job, names = progress.scenario, progress.job, progress.federation.names
-    strategy = strategy_of(scenario, len(names))
+    strategy, arrivals = strategy_of(scenario, len(names)), arrivals_of(scenario, job.seed, len(names))
     run_config: dict[str, Any] = {
         "scenario": scenario.model_dump_json(),
         "seed": job.seed,
@@ -314,7 +325,8 @@ def _federated(progress: _Progress) -> Models:
             strategy,
             weights={node: todo.expected_batch for node, (_, todo) in plans.items()},
             fixed_denominator=job.private,
-            schedule=lambda number: [node_of(site) for site in progress.sites_of(number)],
+            schedule=None if arrivals else lambda number: [node_of(site) for site in progress.sites_of(number)],
+            arrivals=arrivals,
             state=strategy.first_state(draw) if hasattr(strategy, "first_state") else {},
         )
         if scenario.secure_aggregation.on:
@@ -325,13 +337,20 @@ def _federated(progress: _Progress) -> Models:
         told = hosted.told() if isinstance(hosted, Adapter) else {}
         return {GLOBAL: progress.parts(center), **progress.personal(strategy, told, center, grid)}
 
+    def observe(number: int, arrays: ArrayRecord) -> None:
+        if scenario.training.duration_spread:
+            asked = [node - FIRST_NODE for node in hosted.asked]
+            progress.time = time_after(scenario, job.seed, len(names), number, asked, progress.time or 0.0)
+        progress.end_round(number, models(arrays))
+
     finished = run_rounds(
         strategy=hosted,
         grid=grid,
         initial=Flat(progress.start, Layout.of(progress.model)),
         rounds=scenario.training.rounds,
         budget=progress.budget(spent, _most_rounds(scenario, job.seed)),
-        observe=lambda number, arrays: progress.end_round(number, models(arrays)),
+        observe=observe,
+        patient=arrivals is not None,
     )
     for number, rejected in finished.rejected.items():
         progress.notes += [f"round {number}: {plans[one.node][0]} was left out: {one.reason}" for one in rejected]

@@ -143,7 +143,9 @@ def compare(
     metric: Annotated[
         str | None, typer.Option(help="Rank by this, e.g. accuracy; by default the task's first.")
     ] = None,
-    target: Annotated[float | None, typer.Option(help="Count the rounds to this validation value.")] = None,
+    target: Annotated[
+        float | None, typer.Option(help="Count the rounds, and the time, to this validation value.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Where the files go.")] = Path("runs/tournament"),
     kept: Annotated[Path, typer.Option("--cache", help="Where trainings are kept.")] = Path("runs/cache"),
     as_json: JsonFlag = False,

@@ -39,7 +39,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Round:
-    """What comes in: center (params,), updates (sites, params), weights, losses, clusters and steps (sites,)."""
+    """What comes in: center (params,), updates (sites, params); weights, and each report, (sites,)."""
 
     center: Tensor
     updates: Tensor
@@ -47,6 +47,7 @@ class Round:
     loss: Tensor
     cluster: Tensor
     steps: Tensor
+    staleness: Tensor
 
     @classmethod
     def made(cls, sites: int) -> "Round":
@@ -61,11 +62,12 @@ class Round:
             loss=torch.rand(sites, generator=random) + 0.5,
             cluster=torch.arange(sites) % 2.0,
             steps=torch.full((sites,), 2.0),
+            staleness=torch.arange(sites) % 3.0,
         )
 
     def of(self, sites: Tensor | slice) -> "Round":
         """Return what some of the sites sent, in another order or not."""
-        names = ("updates", "weights", "loss", "cluster", "steps")
+        names = ("updates", "weights", "loss", "cluster", "steps", "staleness")
         return dataclasses.replace(self, **{name: getattr(self, name)[sites] for name in names})
 
     def with_(self, **changes: Tensor) -> "Round":

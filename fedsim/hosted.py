@@ -34,6 +34,7 @@ class Hosted(FlowerStrategy):
         self.name = type(strategy).__name__
         self._seed = seed
         self._sent = ArrayRecord()
+        self.asked: list[int] = []
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -41,7 +42,9 @@ class Hosted(FlowerStrategy):
         """Let it choose sites and say what they are sent."""
         self._sent = arrays
         with _seeded(torch_seed(self._seed, "sites", "flower", server_round)):
-            return list(self.inner.configure_train(server_round, arrays.copy(), config, grid))
+            messages = list(self.inner.configure_train(server_round, arrays.copy(), config, grid))
+        self.asked = [message.metadata.dst_node_id for message in messages]
+        return messages
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]

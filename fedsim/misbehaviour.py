@@ -120,21 +120,22 @@ def _forge(
 ) -> None:
     """Put what the attackers send in place of what they trained, together."""
     theirs = [
-        reply
+        (message, reply)
         for message, reply in zip(messages, replies, strict=True)
         if message.metadata.dst_node_id - FIRST_NODE in attackers and reply.has_content()
     ]
     if not theirs:
         return
-    honest = torch.stack([_model_in(reply) for reply in theirs])  # (attackers, params)
-    center = flatten(messages[0].content[ARRAYS]).to(honest)  # type: ignore[arg-type]
-    forged = forge(center, honest, len(messages), random())
-    for reply, model in zip(theirs, forged, strict=True):
+    honest = torch.stack([_model_in(reply) for _, reply in theirs])  # (attackers, params)
+    begun = torch.stack([_model_in(message) for message, _ in theirs]).to(honest)  # (attackers, params)
+    older = begun - begun[-1]  # where sites are not in step, they compare their changes; else 0, (attackers, params)
+    forged = forge(begun[-1], honest - older, len(messages), random()) + older
+    for (_, reply), model in zip(theirs, forged, strict=True):
         _replace(reply, model)
 
 
-def _model_in(reply: Message) -> torch.Tensor:
-    return flatten(reply.content[ARRAYS])  # type: ignore[arg-type]
+def _model_in(message: Message) -> torch.Tensor:
+    return flatten(message.content[ARRAYS])  # type: ignore[arg-type]
 
 
 def _replace(reply: Message, model: torch.Tensor) -> None:

@@ -53,7 +53,8 @@ def rank(played: Played, metric: str, overlap: float, target: float | None = Non
         be told apart from it, and so on with what is left; ``mean, low, high``; ``difference, difference_low,
         difference_high`` to the best, paired by seed, and its ``verdict``; ``worst`` site and ``spread`` over sites
         (standard deviation), means over seeds; ``megabytes``; and with a target ``rounds`` to it (the median over
-        seeds, missing where half of them don't get there) and ``reached``, the share of seeds that do.
+        seeds, missing where half of them don't get there) and ``reached``, the share of seeds that do; where sites
+        differ in speed, also the virtual ``time`` to it.
     """
     axes = axes_of(played.scores)
     field = [name for name in axes if name != "strategy"]
@@ -104,12 +105,12 @@ def _groups(pooled: pd.DataFrame, order: Sequence[str], overlap: float) -> dict[
 
 
 def _rounds(curves: pd.DataFrame, axes: list[str], metric: str, target: float) -> pd.DataFrame:
-    """Return for each cell the median of the first rounds in which the target is reached."""
+    """Return for each cell the median of the first rounds in which the target is reached, and of the time then."""
     reached = curves[curves[metric].astype(float) >= target]
-    first = reached.groupby([*axes, "seed"], sort=False)["round"].min()
+    measures = ["round", *(["time"] if "time" in curves else [])]
+    first = reached.groupby([*axes, "seed"], sort=False)[measures].min()
     all_seeds = curves.groupby([*axes, "seed"], sort=False)["round"].max().index
-    rounds = first.reindex(all_seeds).fillna(np.inf).groupby(axes, sort=False)
-    table = pd.DataFrame(
-        {"rounds": rounds.median(), "reached": rounds.apply(lambda one: float(np.isfinite(one).mean()))}
-    )
+    found = first.reindex(all_seeds).fillna(np.inf).groupby(axes, sort=False)
+    table = found.median().rename(columns={"round": "rounds"})
+    table["reached"] = found["round"].apply(lambda one: float(np.isfinite(one).mean()))
     return table.replace(np.inf, np.nan).reset_index()

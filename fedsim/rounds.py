@@ -96,6 +96,7 @@ def run_rounds(
     rounds: int,
     budget: Budget | None,
     observe: Callable[[int, ArrayRecord], None],
+    patient: bool = False,
 ) -> Finished:
     """Run rounds until they are over or the next one would exceed the budget; then nothing is sent any more.
 
@@ -106,12 +107,14 @@ def run_rounds(
         rounds: The most rounds to run.
         budget: What may be spent, under privacy.
         observe: Called after each round with its number and the new global model.
+        patient: Whether a round without a usable model leaves the model as it is, unless all rounds do: a few sites
+            that are not in step may well all fail.
 
     Raises:
         RunFailed: Not one usable model came back in a round, or every round was refused; the message has the reasons.
     """
     with _old_objects_left_alone():
-        return _run_rounds(strategy, grid, initial, rounds, budget, observe)
+        return _run_rounds(strategy, grid, initial, rounds, budget, observe, patient)
 
 
 @contextmanager
@@ -131,16 +134,18 @@ def _run_rounds(
     rounds: int,
     budget: Budget | None,
     observe: Callable[[int, ArrayRecord], None],
+    patient: bool,
 ) -> Finished:
-    arrays, done = initial, 0
+    arrays, done, answered = initial, 0, False
     rejected: dict[int, list[Rejected]] = {}
     refused: dict[int, str] = {}
     for number in range(1, rounds + 1):
         try:
-            new, rejected[number] = _round(strategy, grid, number, arrays, budget)
+            may_fail = patient and (answered or number < rounds)
+            new, rejected[number] = _round(strategy, grid, number, arrays, budget, may_fail)
             if new is None:
                 break
-            arrays = new
+            answered, arrays = answered or new is not arrays, new
         except Refused as error:
             refused[number] = str(error)
             rejected[number] = strategy.set_aside if isinstance(strategy, Screens) else []
@@ -155,12 +160,12 @@ def _run_rounds(
 
 
 def _round(
-    strategy: Strategy, grid: Grid, number: int, arrays: ArrayRecord, budget: Budget | None
+    strategy: Strategy, grid: Grid, number: int, arrays: ArrayRecord, budget: Budget | None, may_fail: bool
 ) -> tuple[ArrayRecord | None, list[Rejected]]:
     """Return the new model, or None if the budget does not allow a round, and the replies set aside.
 
     Raises:
-        RunFailed: Not one usable model came back.
+        RunFailed: Not one usable model came back, and the round may not fail.
         Refused: The strategy does not go on with this round.
     """
     messages = list(strategy.configure_train(number, arrays, ConfigRecord(), grid))
@@ -175,7 +180,7 @@ def _round(
         usable, rejected = strategy.screen(replies, asked), strategy.set_aside
     else:
         usable, rejected = screen(replies, arrays, asked)
-        if not usable:
+        if not usable and not may_fail:
             raise RunFailed(f"round {number}: no site sent a usable model\n{_reasons(rejected)}")
     aggregated, _ = strategy.aggregate_train(number, usable)
     return (arrays if aggregated is None else aggregated), rejected

@@ -153,6 +153,7 @@ class Training(_Section):
     ] = 64.0
     optimizer: Optimizer = Optimizer()
     sites_per_round: Annotated[int, Field(ge=1)] | None = None
+    duration_spread: Annotated[FiniteFloat, Field(ge=0, le=10)] = 0.0
 
 
 def _known_strategy(name: str) -> str:
@@ -340,7 +341,10 @@ class Scenario(_Section):
         sections = {"task", "data", "partition", "split", "training", "strategy", "attack", "faults", "privacy"}
         if self.secure_aggregation.on:
             sections.add("secure_aggregation")
-        shapes = self.model_dump_json(include=sections, exclude={"privacy": {"rng"}})  # secure streams have no names
+        silent: dict[str, set[str]] = {"privacy": {"rng"}}  # secure streams have no names
+        if not self.training.duration_spread:
+            silent["training"] = {"duration_spread"}  # 0 shapes nothing
+        shapes = self.model_dump_json(include=sections, exclude=silent)
         return hashlib.blake2b((shapes + catalog.code_hash(self.strategy.name)).encode(), digest_size=16).hexdigest()
 
     @property

@@ -2,7 +2,7 @@
 
 import math
 import re
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -35,12 +35,33 @@ class Strategy(Protocol):
         ...
 
 
+@runtime_checkable
+class Buffered(Protocol):
+    """A strategy whose sites are not in step: a round is over when ``k`` answers have come.
+
+    Attributes:
+        k: How many answers make a round, >= 1.
+        concurrency: How many sites are at work at once; 0 for all there are.
+    """
+
+    @property
+    def k(self) -> int:
+        """See above."""
+        ...
+
+    @property
+    def concurrency(self) -> int:
+        """See above."""
+        ...
+
+
 FACTS = ("local_steps", "lr", "weight_decay", "participation")
 """Fields that are filled in: a site's steps in a round, learning rate and weight decay, the share of sites asked."""
 
-REPORTS = ("loss", "cluster", "steps")
-"""What sites can report: the mean loss on their training rows of the model they were sent, which of several models had
-the least, and how many steps they took."""
+REPORTS = ("loss", "cluster", "steps", "staleness")
+"""What a strategy can be told of each update. By the site: the mean loss on its training rows of the model it was sent,
+which of several models had the least, how many steps it took. By the server: how many rounds ago the model that was
+sent was the newest, which is 0 unless the strategy is ``Buffered``."""
 
 WITHOUT_NOISE = {"loss": "losses", "cluster": "a choice by losses"}
 """Of these what is computed from rows without noise, and so never sent under privacy; in words."""

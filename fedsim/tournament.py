@@ -23,6 +23,7 @@ from fedsim.federation import federate
 from fedsim.loading import settled
 from fedsim.misbehaviour import attack_of, attackers_of
 from fedsim.mistakes import Mistake, RunFailed
+from fedsim.sampling import size_of_round
 from fedsim.scenario import Scenario
 from fedsim.scenario_files import read, value_of, with_strategy
 from fedsim.training import best_device, check_expected_batches, new_model
@@ -170,10 +171,9 @@ def _check(cell: Cell) -> float:
     check_strategy(scenario, sites, model)
     attack_of(scenario)
     attackers_of(scenario, scenario.seed, federation.names)
-    asked = min(scenario.training.sites_per_round or sites, sites)
     vectors = 2 + len(getattr(strategy_of(scenario, sites), "tells", ()))
     parameters = sum(value.numel() for value in model.parameters())
-    return scenario.training.rounds * asked * vectors * 4 * parameters / 1e6
+    return scenario.training.rounds * size_of_round(scenario, sites) * vectors * 4 * parameters / 1e6
 
 
 def _training(cell: Cell, seed: int, folder: Path) -> dict[str, Any]:

@@ -100,8 +100,8 @@ def _starts(ranked: pd.DataFrame, shown: Sequence[str]) -> list[bool]:
 
 
 def _cells(ranked: pd.DataFrame, shown: Sequence[str], metric: str) -> tuple[list[str], list[list[str]]]:
-    rounds = "rounds" in ranked
-    heads = [*shown, "group", metric, "vs. best", "worst", "spread", "MB", *(["rounds"] if rounds else [])]
+    reaching = [name for name in ("rounds", "time") if name in ranked]
+    heads = [*shown, "group", metric, "vs. best", "worst", "spread", "MB", *reaching]
     rows = []
     for row in ranked.to_dict("records"):
         cells = [str(row[name]) for name in shown]
@@ -111,8 +111,7 @@ def _cells(ranked: pd.DataFrame, shown: Sequence[str], metric: str) -> tuple[lis
             _margin(row["difference"], row["difference_high"], "+"),
         ]
         cells += [_figure(row["worst"]), _figure(row["spread"]), f"{row['megabytes']:.3g}"]
-        if rounds:
-            cells.append("–" if pd.isna(row["rounds"]) else f"{row['rounds']:g}")
+        cells += ["–" if pd.isna(row[name]) else f"{round(row[name], 2):g}" for name in reaching]
         rows.append(cells)
     return heads, rows
 

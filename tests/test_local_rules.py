@@ -20,7 +20,7 @@ from fedsim.mistakes import Mistake, RunFailed
 from fedsim.private_layers import PrivateLayers
 from fedsim.records import keep, kept_in
 from fedsim.scenario import Optimizer
-from fedsim.training import Plan, layers_of
+from fedsim.training import Plan, layers_of, new_model
 from strategies.fedprox import Proximal
 from tests.conftest import examples, streams, work
 
@@ -154,6 +154,62 @@ def test_private_parameters_stay_home(scenario, hospitals, head_steps: int):
     assert found[GLOBAL][-1] == 0  # it never left a site
     for k, one in enumerate(hospitals):
         same(found[one.site.name], np.append(x[:-1], bias[k]))
+
+
+@pytest.fixture
+def normed(monkeypatch) -> list[str]:
+    """A deeper model with a normalization layer; a title of its own, since settings are kept by scenario."""
+    heart = catalog.load("tasks", "hospital/heart")
+
+    def deeper(inputs: int) -> nn.Module:
+        return nn.Sequential(nn.Linear(inputs, 5), nn.LayerNorm(5), nn.Tanh(), nn.Linear(5, 1))
+
+    load, task = catalog.load, dataclasses.replace(heart, model=deeper)
+    monkeypatch.setattr(catalog, "load", lambda kind, what: task if kind == "tasks" else load(kind, what))
+    return ["strategy.name=fedbn", "title=A model with a norm"]
+
+
+@pytest.mark.parametrize("engine", ["serial", "cohort"])
+def test_fedbn_is_algorithm_1(scenario, hospitals, normed, engine: str):
+    """Naive: the forward pass by hand, autograd, the norm's two vectors kept in a table by hospital."""
+    setting = scenario(*SETTING, *normed)
+    start = new_model(setting, federate(setting, 0).sites[0], 0, "cpu").double().state_dict()
+    shared = {name: value.clone() for name, value in start.items() if not name.startswith("1.")}
+    norms = [{name: value.clone() for name, value in start.items() if name.startswith("1.")} for _ in hospitals]
+    for _ in range(ROUNDS):
+        came = []
+        for k, one in enumerate(hospitals):
+            own = {name: value.clone().requires_grad_() for name, value in {**shared, **norms[k]}.items()}
+            rows, target = torch.from_numpy(one.rows[:, :-1]), torch.from_numpy(one.target)
+            for _ in range(STEPS):
+                hidden = rows @ own["0.weight"].T + own["0.bias"]
+                middle = hidden - hidden.mean(1, keepdim=True)
+                scaled = middle / torch.sqrt((middle**2).mean(1, keepdim=True) + 1e-5) * own["1.weight"] + own["1.bias"]
+                said = (torch.tanh(scaled) @ own["3.weight"].T + own["3.bias"]).squeeze(1)
+                loss = (torch.log1p(torch.exp(-said.abs())) + said.clamp(min=0) - target * said).sum() / one.batch
+                slopes = torch.autograd.grad(loss, list(own.values()))
+                own = {
+                    name: (value - LR * slope).detach().requires_grad_()
+                    for (name, value), slope in zip(own.items(), slopes, strict=True)
+                }
+            norms[k] = {name: own[name].detach() for name in norms[k]}
+            came.append({name: own[name].detach() for name in shared})
+        shared = {name: sum(w * m[name] for w, m in zip(WEIGHTS, came, strict=True)) for name in shared}
+    found = trained(scenario, *normed, engine=engine)
+    for one, own in zip(hospitals, norms, strict=True):
+        whole = {**shared, **own}
+        same(found[one.site.name], torch.cat([whole[name].flatten() for name in start]).numpy())
+    assert not np.allclose(found["cleveland"][155:165], found["hungarian"][155:165], atol=1e-3)
+    same(found[GLOBAL][155:165], np.repeat([1.0, 0.0], 5))  # where it began: no norm ever left a site
+
+
+def test_batch_norm_is_refused_without_privacy_too(scenario, monkeypatch):
+    """Its running means are no parameters: they would neither be sent nor kept."""
+    heart, load = catalog.load("tasks", "hospital/heart"), catalog.load
+    task = dataclasses.replace(heart, model=lambda inputs: nn.Sequential(nn.BatchNorm1d(inputs), nn.Linear(inputs, 1)))
+    monkeypatch.setattr(catalog, "load", lambda kind, what: task if kind == "tasks" else load(kind, what))
+    with pytest.raises(Mistake, match=r"got BatchNorm1d \(0\); use GroupNorm or LayerNorm in place of BatchNorm"):
+        trained(scenario, "strategy.name=fedbn", "title=With BatchNorm", "privacy.unit=none")
 
 
 def test_finetuning_leaves_each_site_with_its_own_last_steps(scenario, hospitals):

@@ -24,6 +24,7 @@ from strategies.fedadagrad import FedAdagrad
 from strategies.fedadam import FedAdam
 from strategies.fedavg import FedAvg
 from strategies.fedavgm import FedAvgM
+from strategies.fedbuff import FedBuff
 from strategies.fedexp import FedExP
 from strategies.fedyogi import FedYogi
 from strategies.geometric_median import GeometricMedian
@@ -51,6 +52,7 @@ KINDS = {
     "fedadam": ({STILL, SHIFT}, 0),
     "fedavg": (AVERAGE | {HALF}, 0),
     "fedavgm": (AVERAGE | {HALF}, 0),
+    "fedbuff": ({STILL, SHIFT, SCALE, WEIGHTS, HALF}, 0),
     "fedbn": (AVERAGE | {HALF}, 0),
     "feddyn": ({STILL, SHIFT, SCALE, WEIGHTS, HALF}, 0),
     "fedexp": (AVERAGE, 0),
@@ -103,7 +105,7 @@ def test_whatever_comes_in_the_model_is_finite_or_the_numbers_are_named(name, si
     random = torch.Generator().manual_seed(number)
     center, weights = torch.randn(params, generator=random), torch.rand(sites, generator=random) + 0.01
     updates = center + size * torch.randn(sites, params, generator=random)
-    reports = {key: torch.rand(sites, generator=random) + 0.1 for key in ("loss", "steps")}
+    reports = {key: torch.rand(sites, generator=random) + 0.1 for key in ("loss", "steps", "staleness")}
     reports["cluster"] = torch.randint(3, (sites,), generator=random).float()  # one more than there are
     kind = catalog.load("strategies", name)
     more = ({key: reports[key] for key in kind.reports},) if hasattr(kind, "reports") else ()
@@ -131,6 +133,8 @@ def test_whatever_comes_in_the_model_is_finite_or_the_numbers_are_named(name, si
         (GeometricMedian, {"iterations": 0}, "iterations: expected a whole number"),
         (CenteredClipping, {"tau": float("inf")}, "tau: expected a number"),
         (NormBound, {"bound": -2}, "bound: expected a number"),
+        (FedBuff, {"k": 0}, r"k: expected a whole number in \[1, inf\), got 0"),
+        (FedBuff, {"concurrency": -1}, "concurrency: expected a whole number"),
         (QFedAvg, {"q": -0.1}, "q: expected a number"),
         (AFL, {"gamma": 0}, "gamma: expected a number"),
         (APFL, {"alpha": 0}, r"alpha: expected a number in \(0, 1\], got 0"),
@@ -157,6 +161,15 @@ def test_too_few_updates_are_refused_with_the_bound(strategy, n: int, message: s
     given = Round.made(n)
     with pytest.raises(ValueError, match=message):
         strategy.aggregate(given.center, given.updates, given.weights, {})
+
+
+def test_fedbuff_is_line_11_of_algorithm_1():
+    (one,), (model,) = rounds(FedBuff(eta=0.7), count=1)
+    center, updates, weights = arrays_of(one)
+    naive = sum(
+        w * (u - center) / np.sqrt(1 + tau) for w, u, tau in zip(weights, updates, [0, 1, 2, 0, 1, 2], strict=True)
+    )
+    np.testing.assert_allclose(model, center + 0.7 * naive, rtol=1e-5)
 
 
 def test_afl_wants_the_same_sites_in_every_round():

@@ -71,6 +71,11 @@ class SecureAdapter(FlowerStrategy):
         self.set_aside: list[Rejected] = []
         self._round: _Round | None = None
 
+    @property
+    def asked(self) -> Sequence[int]:
+        """The nodes that were asked in this round."""
+        return self.inner.asked
+
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:

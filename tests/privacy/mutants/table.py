@@ -78,6 +78,8 @@ MUTANTS = (
     Mutant(_OPTIMIZER, "noise_multiplier=float(self.noise_multiplier),\n            clip",
            "noise_multiplier=2 * float(self.noise_multiplier),\n            clip", "M2: reports twice the noise", SITE),
     Mutant(_OPTIMIZER, "steps=self._draws", "steps=1", "M2: reports one step", SITE),
+    Mutant("fedsim/sampling.py", "max(times.values())", "min(times.values())",
+           "M7: noise for the site that is in the fewest rounds", "tests/test_arrivals.py tests/test_sampling.py"),
     # batches and streams
     Mutant(_TRAINING, "private.rows = len(batch)", "private.rows = private.expected_batch_size = max(1, len(batch))",
            "M3: the denominator follows the rows", SITE),
