@@ -27,6 +27,7 @@ RANDOM = "tests/test_randomness.py tests/privacy/test_dpsgd.py"
 ROUNDS = "tests/test_rounds.py"
 ADAPTER = "tests/test_adapter.py tests/test_arms.py"
 APP = "tests/test_app.py"
+NOISE_SHARES = "tests/privacy/test_noise_shares.py"
 SECURE = "tests/privacy/test_secure_aggregation.py tests/privacy/test_fixed_point.py tests/secure"
 _ACCOUNTING, _LEDGER, _OPTIMIZER, _TRAINING, _COHORT, _LAYERS, _CONVOLUTIONS, _RANDOMNESS = (
     f"fedsim/{name}.py"
@@ -35,6 +36,7 @@ _ACCOUNTING, _LEDGER, _OPTIMIZER, _TRAINING, _COHORT, _LAYERS, _CONVOLUTIONS, _R
         *("cohort", "layers", "convolutions", "randomness"),
     )
 )
+_SHARES = "fedsim/privacy/noise_shares.py"
 _PROTOCOL, _SITE_SIDE, _SERVER_SIDE = (
     f"fedsim/{name}.py" for name in ("privacy/secure_aggregation", "secure/site", "secure/server")
 )
@@ -192,4 +194,22 @@ MUTANTS = (
            "M6: the text of an error leaves beside the sum", SECURE),
     Mutant("fedsim/scenario.py", '            sections.add("secure_aggregation")\n', "            pass\n",
            "M11: a run with masks shares noise with one without", SECURE),
+    # shares of the noise
+    Mutant(_SHARES, "return self.asked - self.drop_outs - self.colluding", "return self.asked - self.colluding",
+           "M5: drop-outs take their noise along", NOISE_SHARES),
+    Mutant(_SHARES, "return self.asked - self.drop_outs - self.colluding", "return self.asked - self.drop_outs",
+           "those who collude know a part of the noise", NOISE_SHARES),
+    Mutant(_SHARES, "self.sensitivity / math.sqrt(self.sure)", "self.sensitivity / self.sure",
+           "M16: shares whose deviations add up, not their variances", NOISE_SHARES),
+    Mutant(_SHARES, "return self.clip + math.sqrt(self.params) * self.grid.resolution / 2", "return self.clip",
+           "rounding is left out of the sensitivity", NOISE_SHARES),
+    Mutant(_SHARES, "share.deviation * (math", "(math", "M16: sigma read as a standard deviation", NOISE_SHARES),
+    Mutant(_SHARES, "    return change * min(1.0, clip / max(float(change.norm()), 1e-300))", "    return change",
+           "M23: no clipping", NOISE_SHARES),
+    Mutant(_SHARES, "    if not change.isfinite().all():", "    if False:",
+           "M8: an update that is not finite spoils the sum", NOISE_SHARES),
+    Mutant(_SHARES, "_rounded(weight * clipped(update, share.clip), share)", "weight * clipped(update, share.clip)",
+           "an update between the steps shows through the noise", NOISE_SHARES),
+    Mutant(_SHARES, " + _rounded(noise, share)", " + noise.numpy()", "noise between the steps", NOISE_SHARES),
+    Mutant(_SHARES, "high + _LOW * low)", "high + 0 * low)", "noise that leaves steps out", NOISE_SHARES),
 )  # fmt: skip
