@@ -224,20 +224,32 @@ class Privacy(_Section):
 class SecureAggregation(_Section):
     """Whether the server learns the sum of the updates alone.
 
-    ``threshold`` is the share of a round's sites that must answer to the end, above a half; ``bits`` the place after
-    the point to which updates are rounded, ``range`` the largest change of one parameter in a round, ``drop_out_at``
-    the step from which on a site that drops out (``faults.drop_out``) is gone for the rest of the round.
+    ``threshold`` is the share of a round's sites that must answer to the end, above a half, by default two thirds;
+    ``drop_outs`` says the same by how many need not. ``bits`` is the place after the point to which updates are rounded, ``range`` the largest
+    change of one parameter in a round, ``drop_out_at`` the step from which on a site that drops out
+    (``faults.drop_out``) is gone for the rest of the round. ``colluding`` sites may tell others their share of the
+    noise, where each adds one.
     """
 
     on: bool = False
-    threshold: Annotated[FiniteFloat, Field(gt=0.5, le=1)] = 2 / 3
+    threshold: Annotated[FiniteFloat, Field(gt=0.5, le=1)] | None = None
     bits: Annotated[int, Field(ge=8, le=48)] = 32
     range: Annotated[Positive, Field(le=1e6)] = 1000.0
     drop_out_at: Literal["keys", "shares", "train", "unmask"] = "train"
+    drop_outs: Annotated[int, Field(ge=0)] | None = None
+    colluding: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _says_in_one_way_who_must_answer(self) -> "SecureAggregation":
+        if self.drop_outs is not None and self.threshold is not None:
+            raise ValueError("expected threshold or drop_outs, which say the same, got both")
+        return self
 
     def threshold_of(self, sites: int) -> int:
         """Return how many of some sites must answer."""
-        return max(sites // 2 + 1, math.ceil(self.threshold * sites - 1e-9))
+        if self.drop_outs is not None:
+            return sites - self.drop_outs
+        return max(sites // 2 + 1, math.ceil((self.threshold or 2 / 3) * sites - 1e-9))
 
 
 class Faults(_Section):

@@ -26,7 +26,7 @@ _UNITS = {"record": "One record: one row of one site. Not a person with several 
 _SECURE = (
     "In a federated training the server learns the sum of the sites' weighted changes in a round and the list of sites "
     "that answered, and no site's change: each is masked with keys that the sites agree on and that are new in every "
-    "round (Bonawitz et al. 2017, without signatures). {threshold:.0%} of a round's sites, rounded up, must answer to "
+    "round (Bonawitz et al. 2017, without signatures). {who} of a round's sites must answer to "
     "the end; of fewer, nothing is revealed. This presumes a server and sites that keep to the protocol, and fewer "
     "than that many sites that pool what they know with the server. It hides no sum: where all other sites collude, "
     "the last one's change is what remains. The keys come from the operating system, not from the seed."
@@ -108,7 +108,9 @@ def statement(run: Run) -> Pairs:
 
 def _secure(run: Run) -> Pairs:
     settings = run.scenario.secure_aggregation
-    return [("Secure aggregation", _SECURE.format(threshold=settings.threshold))] if settings.on else []
+    share = f"{settings.threshold or 2 / 3:.0%}, rounded up,"
+    who = share if settings.drop_outs is None else f"All but {settings.drop_outs}"
+    return [("Secure aggregation", _SECURE.format(who=who))] if settings.on else []
 
 
 def promised_arm(run: Run) -> str:

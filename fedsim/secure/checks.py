@@ -34,6 +34,10 @@ def check_secure(scenario: Scenario, strategy: Any, sites: int, params: int) -> 
     if least < 3:
         raise Mistake(f"secure_aggregation: expected at least 3 sites in every round, got {least}: of two, each could "
                       "subtract its own update from the sum")  # fmt: skip
+    settings = scenario.secure_aggregation
+    if settings.threshold_of(least) <= least / 2:
+        raise Mistake(f"secure_aggregation.drop_outs: expected fewer than half of a round's sites, got "
+                      f"{settings.drop_outs} of {least}")  # fmt: skip
     most = min(scenario.training.sites_per_round or sites, sites)
     if most**2 * params > MOST_WORDS or most > 500:
         raise Mistake(f"secure_aggregation: expected a round of at most 500 sites and sites^2 x parameters of at most "
@@ -41,7 +45,6 @@ def check_secure(scenario: Scenario, strategy: Any, sites: int, params: int) -> 
                       "training.sites_per_round lowers it")  # fmt: skip
     declared = scenario.training.expected_batch
     weight = sum(declared.values()) if isinstance(declared, dict) else declared * most
-    if not grid_of(scenario.secure_aggregation).fits(weight):
+    if not grid_of(settings).fits(weight):
         raise Mistake(f"secure_aggregation.range: expected one that leaves room for a sum with the weight {weight:g} "
-                      f"and {scenario.secure_aggregation.bits} bits after the point in 64 bits, got "
-                      f"{scenario.secure_aggregation.range:g}")  # fmt: skip
+                      f"and {settings.bits} bits after the point in 64 bits, got {settings.range:g}")  # fmt: skip

@@ -13,7 +13,8 @@ MEAN_ONLY = [name for name in catalog.titles("strategies") if getattr(catalog.lo
 
 
 def check(*overrides: str, sites: int = 4, params: int = 31) -> None:
-    scenario = read("hospital-heart", [ON, *overrides])
+    on = [] if any(one.startswith("secure") for one in overrides) else [ON]
+    scenario = read("hospital-heart", [*on, *overrides])
     check_secure(scenario, strategy_of(scenario, sites), sites, params)
 
 
@@ -25,6 +26,7 @@ def check(*overrides: str, sites: int = 4, params: int = 31) -> None:
         ("strategy={class='flwr.serverapp.strategy:FedAvg'}", "the mean of the updates alone"),
         ("attack={name='sign-flip', share=0.25}", "attack.name: expected one that poisons rows .* got sign-flip"),
         ("training.sites_per_round=2", "at least 3 sites in every round, got 2"),
+        ("secure_aggregation.drop_outs=2", "secure_aggregation.drop_outs: expected fewer than half .* got 2 of 4"),
         ("faults.joins_late={cleveland=2, hungarian=2}", "at least 3 sites in every round, got 2"),
         (
             "secure_aggregation={range=1e6, bits=48}",
@@ -79,6 +81,11 @@ def test_the_threshold_is_a_share_rounded_up_and_above_half(sites: int, share: f
     assert SecureAggregation(threshold=share).threshold_of(sites) == threshold
 
 
+def test_the_default_threshold_is_two_thirds_and_drop_outs_are_one_in_its_place():
+    assert [SecureAggregation().threshold_of(sites) for sites in (3, 4, 5, 9, 10)] == [2, 3, 4, 6, 7]
+    assert [SecureAggregation(drop_outs=3).threshold_of(sites) for sites in (7, 10)] == [4, 7]
+
+
 @pytest.mark.parametrize(
     ("text", "on"), [("true", True), ("false", False), ("{}", True), ("{bits=20}", True), ("{on=false}", False)]
 )
@@ -93,6 +100,7 @@ def test_a_section_or_true_switches_it_on(text: str, on: bool):
         ("secure_aggregation.bits=60", "secure_aggregation.bits: expected a number <= 48, got 60"),
         ("secure_aggregation.range=0", "secure_aggregation.range: expected a number > 0, got 0"),
         ("secure_aggregation.bit=8", "secure_aggregation.bit: unknown key; did you mean 'bits'"),
+        ("secure_aggregation={threshold=0.6, drop_outs=1}", "expected threshold or drop_outs, which say the same"),
         ("secure_aggregation=3", "secure_aggregation: expected true, false or a section, got 3"),
         (
             "secure_aggregation.drop_out_at=late",
