@@ -5,6 +5,7 @@ https://arxiv.org/abs/2003.00295, Algorithm 2 (FedAdagrad): the accumulator star
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from fedsim.strategy import State, check, mean_delta, zeros
 class FedAdagrad:
     """Server learning rate ``eta`` > 0, momentum ``beta_1`` in [0, 1), degree of adaptivity ``tau`` > 0."""
 
+    mean_only: ClassVar = True
     eta: float = 0.1
     beta_1: float = 0.0
     tau: float = 1e-3

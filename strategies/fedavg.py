@@ -5,6 +5,7 @@ Data", AISTATS 2017, https://arxiv.org/abs/1602.05629, Algorithm 1.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -14,6 +15,8 @@ from fedsim.strategy import State, mean_delta
 @dataclass(frozen=True)
 class FedAvg:
     """Federated averaging. No hyperparameters on the server: local steps and learning rate are the scenario's."""
+
+    mean_only: ClassVar = True
 
     def aggregate(self, center: Tensor, updates: Tensor, weights: Tensor, state: State) -> tuple[Tensor, State]:
         """Return ``center + sum_k weights[k] (updates[k] - center)``, the weighted mean when the weights sum to 1."""

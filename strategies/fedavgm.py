@@ -5,6 +5,7 @@ https://arxiv.org/abs/1909.06335, section 4.3.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from fedsim.strategy import State, check, mean_delta, zeros
 class FedAvgM:
     """Momentum ``beta`` in [0, 1), server learning rate ``eta`` > 0."""
 
+    mean_only: ClassVar = True
     beta: float = 0.9
     eta: float = 1.0
 

@@ -5,6 +5,7 @@ https://arxiv.org/abs/1812.06127, Algorithm 2.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from fedsim.strategy import State, check, mean_delta
 class FedProx:
     """``mu`` >= 0: the weight of half the squared distance to the global model in each site's loss."""
 
+    mean_only: ClassVar = True
     mu: float = 0.1
 
     def __post_init__(self) -> None:
