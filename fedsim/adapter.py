@@ -9,6 +9,7 @@ from flwr.serverapp.strategy import Strategy as FlowerStrategy
 from torch import Tensor
 
 from fedsim.mistakes import Mistake
+from fedsim.privacy.central import CentralNoise
 from fedsim.records import (
     ARRAYS,
     CONFIG,
@@ -34,6 +35,8 @@ class Adapter(FlowerStrategy):
         fixed_denominator: Divide by the weight of all asked sites, also when some did not answer. Required under
             privacy: who answered must not change what one record can do. Needs ``weights``.
         schedule: From the number of a round, from 1 on, to the nodes that are asked in it, ascending; without it all.
+        noise: Where the server adds the noise: the strategy is handed one update, the noisy mean, of weight 1. Then
+            ``weights`` and ``fixed_denominator`` have no say: its own public weights count.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class Adapter(FlowerStrategy):
         weights: Mapping[int, float] | None = None,
         fixed_denominator: bool = False,
         schedule: Callable[[int], Sequence[int]] | None = None,
+        noise: CentralNoise | None = None,
     ) -> None:
         if fixed_denominator and weights is None:
             raise ValueError("expected public weights beside fixed_denominator, got none")
@@ -49,6 +53,7 @@ class Adapter(FlowerStrategy):
         self.weights = weights
         self.fixed_denominator = fixed_denominator
         self.schedule = schedule
+        self.noise = noise
         self.state: State = {}
         self.sent = ArrayRecord()
         self._asked: Sequence[int] = []
@@ -70,11 +75,19 @@ class Adapter(FlowerStrategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Aggregate the models that came back; no metric of a site is aggregated."""
         usable = sorted((r for r in replies if r.has_content()), key=lambda reply: reply.metadata.src_node_id)
-        if not usable:
+        if not usable and self.noise is None:
             return None, None
-        updates = stacked([flatten(reply.content[ARRAYS]) for reply in usable])  # type: ignore[arg-type]  (sites, params)
+        sent = flatten(self.sent)
+        vectors = [flatten(reply.content[ARRAYS]) for reply in usable]  # type: ignore[arg-type]
+        updates = stacked(vectors) if vectors else sent.new_empty(0, len(sent))  # (sites, params)
+        if self.noise is None:
+            shares = self._shares(usable)
+        else:
+            nodes = [reply.metadata.src_node_id for reply in usable]
+            mean = self.noise.release(server_round, self._asked, sent, updates, nodes)
+            updates, shares = (sent + mean)[None], torch.ones(1, device=sent.device)
         reports = {name: self._reported(name, usable) for name in reports_of(self.math)}
-        return self.aggregate(server_round, updates, self._shares(usable), reports), None
+        return self.aggregate(server_round, updates, shares, reports), None
 
     def aggregate(
         self, server_round: int, updates: Tensor, shares: Tensor, reports: Mapping[str, Tensor] | None = None

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from fedsim.choice import asked_of
 from fedsim.misbehaviour import attack_of
 from fedsim.mistakes import Mistake
 from fedsim.scenario import Scenario
 from fedsim.secure.site import grid_of
+from fedsim.strategy import needs_mean_only
 
 MOST_WORDS = 1e11  # of masks in one round, in all: about ten minutes
 
@@ -24,9 +24,15 @@ def check_secure(scenario: Scenario, strategy: Any, sites: int, params: int) -> 
         Mistake: The strategy or the attack needs single updates, a round has too few sites or too many for this model,
             or the sum could wrap around.
     """
-    if not getattr(strategy, "mean_only", False) or asked_of(strategy):
+    if not needs_mean_only(strategy):
         raise Mistake(f"strategy.name: expected one that uses the mean of the updates alone beside secure_aggregation, "
                       f"got {scenario.strategy.name}: the server never sees an update of one site")  # fmt: skip
+    if scenario.privacy.unit == "client":
+        raise Mistake('privacy.unit: expected "distributed" in place of "client" beside secure_aggregation: a server '
+                      "that sees no update can't clip it")  # fmt: skip
+    if scenario.training.site_sampling_rate is not None:
+        raise Mistake("training.site_sampling_rate: expected none beside secure_aggregation: who joins is known to the "
+                      "server, and it may be too few; use training.sites_per_round")  # fmt: skip
     if hasattr(attack_of(scenario), "forge"):
         raise Mistake(f"attack.name: expected one that poisons rows beside secure_aggregation, "
                       f"got {scenario.attack.name}: it changes models on their way, where they are masked")  # fmt: skip
