@@ -2,8 +2,9 @@
 
 The server says what to do in the run config: ``scenario`` (JSON), ``seed``, ``arm``, ``noise-multiplier`` if the
 training is to be private, and ``secure-aggregation`` if models are to be masked. Which site this is, the node config
-says: ``partition-id``. Under privacy a reply holds the noisy model, what was done to make it, and a public weight;
-nothing else. Under secure aggregation it holds a masked vector in place of model and weight.
+says: ``partition-id``. Under privacy of records a reply holds the noisy model, what was done to make it, and a public
+weight; nothing else. Where whole sites are protected, the server adds the noise, and a reply holds the exact model.
+Under secure aggregation it holds a masked vector in place of model and weight.
 """
 
 import math
@@ -109,7 +110,8 @@ class SiteApp(ClientApp):
         if setting.scenario.secure_aggregation.on:
             _check_masked(config)
             check_ready(message, context)
-        return self._work(message, context, setting, setting.rule, noise)
+        own = noise if setting.scenario.privacy.unit == "record" else None
+        return self._work(message, context, setting, setting.rule, own)
 
     def beside(self, message: Message, context: Context, work: Work, done: Done) -> Work | None:
         """Return the second training of this site, where the strategy has one, given the first."""
@@ -288,7 +290,7 @@ def _setting(text: str, seed: int, code: str) -> _Setting:
     device = best_device(scenario.device)
     federation = federate(scenario, seed, device)
     model = new_model(scenario, federation.sites[0], seed, device)
-    if scenario.private:
+    if scenario.privacy.unit == "record":
         check_rows_are_alone(model, federation.sites[0].train)
     strategy, sites = strategy_of(scenario, len(federation.sites)), federation.sites
     rule, rows = rule_of(strategy), some_rows(sites[0].train)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fedsim.arrivals import Arrivals
 from fedsim.mistakes import Mistake
+from fedsim.privacy.central import CentralNoise
 from fedsim.records import (
     ARRAYS,
     CONFIG,
@@ -39,6 +40,8 @@ class Adapter(FlowerStrategy):
         arrivals: In place of the schedule for a strategy that is ``Buffered``, when sites answer; site k is the node
             with the k-th smallest number. A site is sent the model it began with when its answer is due: what it
             trains is the same as if it had been sent it then.
+        noise: Where the server adds the noise: the strategy is handed one update, the noisy mean, of weight 1. Then
+            ``weights`` and ``fixed_denominator`` have no say: its own public weights count.
 
     Raises:
         ValueError: A fixed denominator without weights, or a ``Buffered`` strategy without arrivals.
@@ -52,6 +55,7 @@ class Adapter(FlowerStrategy):
         schedule: Callable[[int], Sequence[int]] | None = None,
         state: State | None = None,
         arrivals: Arrivals | None = None,
+        noise: CentralNoise | None = None,
     ) -> None:
         if fixed_denominator and weights is None:
             raise ValueError("expected public weights beside fixed_denominator, got none")
@@ -65,6 +69,7 @@ class Adapter(FlowerStrategy):
         self.arrivals = arrivals
         self.asked: Sequence[int] = []
         self.state: State = state or {}
+        self.noise = noise
         self.sent = ArrayRecord()
         self._models: dict[int, ArrayRecord] = {}  # {version: model}, the newest and those that sites still work with
         self._older: dict[int, tuple[int, ArrayRecord]] = {}  # {asked node: (staleness, model)} if not the newest
@@ -96,12 +101,19 @@ class Adapter(FlowerStrategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Aggregate the models that came back; no metric of a site is aggregated."""
         usable = sorted((r for r in replies if r.has_content()), key=lambda reply: reply.metadata.src_node_id)
-        if not usable:
+        if not usable and self.noise is None:
             return None, None
         sent = flatten(self.sent)
-        updates = stacked([self._update(reply, sent) for reply in usable])  # (sites, params)
+        vectors = [self._update(reply, sent) for reply in usable]
+        updates = stacked(vectors) if vectors else sent.new_empty(0, len(sent))  # (sites, params)
+        if self.noise is None:
+            shares = self._shares(usable)
+        else:
+            nodes = [reply.metadata.src_node_id for reply in usable]
+            mean = self.noise.release(server_round, self.asked, sent, updates, nodes)
+            updates, shares = (sent + mean)[None], torch.ones(1, device=sent.device)
         reports = {name: self._reported(name, usable) for name in reports_of(self.math)}
-        return self.aggregate(server_round, updates, self._shares(usable), reports), None
+        return self.aggregate(server_round, updates, shares, reports), None
 
     def aggregate(
         self, server_round: int, updates: Tensor, shares: Tensor, reports: Mapping[str, Tensor] | None = None

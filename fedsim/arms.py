@@ -1,7 +1,7 @@
 """The three arms that are compared: federated, centralized (pooled rows) and local (each site alone).
 
 All arms of a seed see the same splits, start from the same weights, take the same number of steps at the same sampling
-rate with the same optimizer and, under privacy, spend the same epsilon per record.
+rate with the same optimizer and, under privacy of records, spend the same epsilon per record.
 """
 
 import logging
@@ -35,7 +35,7 @@ from fedsim.mistakes import Mistake
 from fedsim.privacy.accounting import Segment, noise_multiplier
 from fedsim.privacy.ledger import Ledger, Mechanism, Random
 from fedsim.records import Flat, Layout, flatten, kept_in
-from fedsim.rounds import Budget, run_rounds
+from fedsim.rounds import Budget, CentralBudget, run_rounds
 from fedsim.sampling import (
     arrivals_of,
     joined,
@@ -62,6 +62,7 @@ from fedsim.training import (
     parts_of,
     plan,
 )
+from fedsim.whole_sites import central_noise, check_mean_only, steps_of_site
 
 logging.getLogger("flwr").setLevel(logging.WARNING)  # importing flwr sets it to DEBUG
 
@@ -106,23 +107,31 @@ class Trained:
 
 def jobs(scenario: Scenario) -> list[Job]:
     """Return all trainings of a scenario, in the order they are run."""
-    kinds = (False, True) if scenario.private else (False,)
-    return [Job(arm, private, seed) for seed in scenario.all_seeds for private in kinds for arm in scenario.arms]
+    kinds = {False: scenario.arms, True: scenario.private_arms}
+    return [Job(arm, private, seed) for seed in scenario.all_seeds for private, arms in kinds.items() for arm in arms]
 
 
 def noise_for(scenario: Scenario, seed: int, arm: Arm) -> float:
     """Return an arm's noise multiplier: the scenario's, or the least that keeps every site within its epsilon."""
     privacy = scenario.privacy
-    share = share_of_sites(scenario, _names(scenario, seed)) if arm == "centralized" else 1.0
-    rounds = scenario.training.rounds if arm == "centralized" else _most_rounds(scenario, seed)
-    steps = rounds * scenario.training.local_steps * (passes_of(scenario) if arm == "federated" else 1)
-    rate = scenario.training.sampling_rate * share
+    rate, steps = _rate_and_steps(scenario, seed, arm)
     if privacy.noise_multiplier is not None:
         Segment(rate, privacy.noise_multiplier, steps)  # raises a Mistake if it can't be accounted
         return privacy.noise_multiplier
     if privacy.epsilon is None or privacy.delta is None:
         raise Mistake("privacy: expected epsilon and delta")
     return noise_multiplier(privacy.epsilon, rate, steps, privacy.delta, privacy.neighbours)
+
+
+def _rate_and_steps(scenario: Scenario, seed: int, arm: Arm) -> tuple[float, int]:
+    """Return what an arm's privacy costs, but for the noise: the sampling rate, and how many noisy sums there are."""
+    names, training = _names(scenario, seed), scenario.training
+    if scenario.privacy.unit == "client":
+        return steps_of_site(scenario, seed, names)
+    if arm == "centralized":
+        return training.sampling_rate * share_of_sites(scenario, names), training.rounds * training.local_steps
+    passes = passes_of(scenario) if arm == "federated" else 1
+    return training.sampling_rate, most_rounds(scenario, seed, names) * training.local_steps * passes
 
 
 def _names(scenario: Scenario, seed: int) -> Sequence[str]:
@@ -146,6 +155,8 @@ def check_strategy(scenario: Scenario, sites: int, model: nn.Module) -> None:
             updates as are asked for.
     """
     strategy, waits = strategy_of(scenario, sites), arrivals_of(scenario, scenario.seed, sites) is None
+    if scenario.privacy.unit == "client":
+        check_mean_only(scenario, strategy)
     for name in asked_of(strategy):
         if scenario.private and name in WITHOUT_NOISE:
             raise Mistake(
@@ -155,6 +166,7 @@ def check_strategy(scenario: Scenario, sites: int, model: nn.Module) -> None:
     ours = hasattr(strategy, "aggregate")
     choices = {
         "training.sites_per_round": scenario.training.sites_per_round,
+        "training.site_sampling_rate": scenario.training.site_sampling_rate,
         "faults.joins_late": scenario.faults.joins_late,
     }
     for key in [key for key, value in choices.items() if value and not (ours and waits)]:
@@ -217,6 +229,15 @@ class _Progress:
             },
             rounds,
         )
+
+    def central_budget(self) -> CentralBudget | None:
+        """Open the ledger of a private training in which the server adds the noise."""
+        privacy, job, names = self.scenario.privacy, self.job, self.federation.names
+        if self.noise is None or privacy.delta is None or privacy.epsilon is None or privacy.unit != "client":
+            return None
+        self.ledger = Ledger(privacy.delta, privacy.neighbours)
+        noise = central_noise(self.scenario, job.seed, job.arm, names, self.noise, self.ledger)
+        return CentralBudget(noise, privacy.epsilon, steps_of_site(self.scenario, job.seed, names)[1])
 
     def parts(self, vector: Tensor) -> Mapping[str, Tensor]:
         """Return a model's vector as {name: parameter}."""
@@ -316,6 +337,7 @@ def _federated(progress: _Progress) -> Models:
     }
     passes = passes_of(scenario)
     spent = {node: (name, replace(todo, steps=passes * todo.steps)) for node, (name, todo) in plans.items()}
+    central = progress.central_budget()
     grid = InProcessGrid(misbehaving(execute, scenario, job.seed, names), len(names), run_config)
     if isinstance(strategy, FlowerStrategy | OlderStrategy):
         hosted = Hosted(strategy, job.seed, len(names))
@@ -328,6 +350,7 @@ def _federated(progress: _Progress) -> Models:
             schedule=None if arrivals else lambda number: [node_of(site) for site in progress.sites_of(number)],
             arrivals=arrivals,
             state=strategy.first_state(draw) if hasattr(strategy, "first_state") else {},
+            noise=central.noise if central else None,
         )
         if scenario.secure_aggregation.on:
             hosted = SecureAdapter(hosted, scenario.secure_aggregation)
@@ -348,7 +371,7 @@ def _federated(progress: _Progress) -> Models:
         grid=grid,
         initial=Flat(progress.start, Layout.of(progress.model)),
         rounds=scenario.training.rounds,
-        budget=progress.budget(spent, _most_rounds(scenario, job.seed)),
+        budget=central or progress.budget(spent, _most_rounds(scenario, job.seed)),
         observe=observe,
         patient=arrivals is not None,
     )

@@ -25,11 +25,12 @@ def strategy_of(scenario: Scenario, sites: int | None = None) -> Any:  # noqa: A
     """
     training = scenario.training
     asked = training.sites_per_round or sites or 1
+    rate = training.site_sampling_rate
     facts = {
         "local_steps": training.local_steps,
         "lr": training.optimizer.lr,
         "weight_decay": training.optimizer.weight_decay,
-        "participation": min(1.0, asked / (sites or asked)),
+        "participation": min(1.0, asked / (sites or asked)) if rate is None else rate,
     }
     kind = catalog.load("strategies", scenario.strategy.name)
     optimizer = training.optimizer

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from fedsim.strategy import State, reports_of
+from fedsim.strategy import State, needs_mean_only, reports_of
 
 SITES = (11, 23, 47)  # tried in turn, until there are enough for the strategy
 _PARAMS, _ROUNDS, _FAR = 7, 30, 1e4
@@ -197,6 +197,27 @@ def _nan(bench: Bench) -> Answer:
     return bool((new - given.center).norm() <= 2 * reach), "is kept out"
 
 
+def _mean(bench: Bench) -> Answer:
+    """If it says that it needs the mean of the updates only, the mean as one update gives the same."""
+    if not needs_mean_only(bench.strategy):
+        return True, "does not say so"
+    return same_by_mean(bench, 1.0) and same_by_mean(bench, 0.5), "says so"
+
+
+def same_by_mean(bench: Bench, total: float) -> bool:
+    """Whether two rounds end alike with all updates and with their mean; their weights sum to ``total``."""
+    given = Round.made(bench.sites)
+    given = given.with_(weights=total * given.weights)
+    weight = given.weights.sum()
+    mean = ((given.weights / weight) @ given.updates)[None]
+    one = given.with_(updates=mean, weights=weight[None], loss=given.loss[:1], steps=given.steps[:1])
+    center, state = bench.run(given)
+    center_of_one, state_of_one = bench.run(one)
+    again = bench.run(given.with_(center=center), state)[0]
+    again_of_one = bench.run(one.with_(center=center_of_one), state_of_one)[0]
+    return _close(center_of_one, center) and _close(again_of_one, again)
+
+
 def _equal(bench: Bench) -> Answer:
     """Equal updates give that update."""
     given = Round.made(bench.sites)
@@ -275,7 +296,7 @@ def _settles(bench: Bench, liars: int, spread: bool) -> bool:
 
 
 _REQUIRED: tuple[Callable[[Bench], Answer], ...] = (
-    _frozen, _shape, _untouched, _repeatable, _order, _state, _one, _nan
+    _frozen, _shape, _untouched, _repeatable, _order, _state, _one, _nan, _mean
 )  # fmt: skip
 _KINDS: tuple[Callable[[Bench], Answer], ...] = (_none, _equal, _still, _shift, _scale, _weights, _half, _robust)
 

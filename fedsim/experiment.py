@@ -123,10 +123,10 @@ def _check(scenario: Scenario) -> None:
     check_strategy(scenario, len(federation.sites), model)
     attackers_of(scenario, scenario.seed, federation.names)
     attack_of(scenario)
-    if scenario.private:
+    if scenario.privacy.unit == "record":
         check_rows_are_alone(model, federation.sites[0].train)
-        for arm in scenario.arms:
-            noise_for(scenario, scenario.seed, arm)
+    for arm in scenario.private_arms:
+        noise_for(scenario, scenario.seed, arm)
 
 
 def _complete(folder: Path, scenario: Scenario, progress: Progress | None) -> results.Run:
@@ -248,7 +248,12 @@ def _write_results(folder: Path, scenario: Scenario, finished: list[_Finished]) 
     product = Job("federated", scenario.private, scenario.seed)
     for job, tensors, _ in finished:
         if job == product:
-            plain = {name.removeprefix(f"{GLOBAL}/"): value for name, value in tensors.items()}
+            whole = scenario.privacy.unit == "client"  # then models that sites keep are not private, and stay out
+            plain = {
+                name.removeprefix(f"{GLOBAL}/"): value
+                for name, value in tensors.items()
+                if not whole or name.startswith(f"{GLOBAL}/")
+            }
             about = {"task": scenario.task or loading.task_of(scenario).title, "training": job.key}
             results.write_tensors(folder / "model.safetensors", plain, about)
 

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 import pandas as pd
 
+from fedsim.claims import CLAIMS
 from fedsim.comparison import SAME, interval, verdict
 from fedsim.evaluation import POOLED
 from fedsim.results import Run
@@ -72,6 +73,7 @@ class Numbers:
         table: Its comparison, which is costly to make.
         private: Whether there are arms with privacy.
         kinds: The kinds of arms there are: without privacy, then with.
+        gain_kinds: Those in which a site's gain by joining can be told, if it can in any.
         arms: The arms that were run, in the order in which they are listed everywhere.
         sites: All sites.
         shown: The sites that are shown one by one: all, or those with the most test rows.
@@ -85,7 +87,8 @@ class Numbers:
         self._rows = {tuple(row[key] for key in keys): row for row in self.table.to_dict("records")}
         self.private = any(private for private, *_ in self._rows)
         self.kinds = [False, True] if self.private else [False]
-        self.arms = [arm for arm in get_args(Arm) if (False, arm, self.metric.name, POOLED) in self._rows]
+        self.arms = [arm for arm in get_args(Arm) if self.was_run(arm, private=False)]
+        self.gain_kinds = [kind for kind in self.kinds if self.was_run("local", kind)] or self.kinds
         self.sites = [str(site) for site in dict.fromkeys(run.sites["site"]) if site != POOLED]
         self.shown = self._largest(run.sites)
 
@@ -103,6 +106,10 @@ class Numbers:
             return Estimate(math.nan, math.nan, math.nan)
         low, high = ("low", "high") if kind == "mean" else (f"{kind}_low", f"{kind}_high")
         return Estimate(float(row[kind]), float(row[low]), float(row[high]))
+
+    def was_run(self, arm: str, private: bool) -> bool:
+        """Whether an arm was run with privacy, or without: a unit need not have a meaning in every arm."""
+        return (private, arm, self.metric.name, POOLED) in self._rows
 
     def cost(self) -> Estimate:
         """Return the change in the federated arm's pooled headline that privacy brings, paired by seed."""
@@ -144,7 +151,8 @@ def _baseline(numbers: Numbers) -> str:
 
 def _reached(numbers: Numbers) -> str:
     count, terms, label = len(numbers.sites), _terms(numbers), numbers.metric.label
-    means = {arm: numbers.of("mean", numbers.private, arm).text() for arm in numbers.arms}
+    run = [arm for arm in numbers.arms if numbers.was_run(arm, numbers.private)]
+    means = {arm: numbers.of("mean", numbers.private, arm).text() for arm in run}
     if "federated" not in means:
         reached = (f"{arm} reaches {mean}" for arm, mean in means.items())
         return f"The federated arm was not run. By {label}, {terms}: {'; '.join(reached)}."
@@ -160,13 +168,24 @@ def _terms(numbers: Numbers) -> str:
     if not numbers.private:
         return "with no privacy guarantee"
     promised = numbers.run.epsilon(promised_arm(numbers.run))
-    return f"with {epsilons(promised)}{' for each record' if promised else ''}"
+    return f"with {epsilons(promised)}{f' for each {_protected(numbers.run)}' if promised else ''}"
+
+
+def _protected(run: Run) -> str:
+    return CLAIMS[run.ledger["unit"]].protected
 
 
 def _against_pool(numbers: Numbers) -> str:
     if "centralized" not in numbers.arms:
         return "How it compares with pooling all records cannot be told: the centralized arm was not run."
     pool = numbers.of("mean", numbers.private, "centralized")
+    if not numbers.was_run("centralized", numbers.private):
+        exact = numbers.of("mean", False, "centralized")
+        return (
+            f"A model trained on all records in one place, without privacy, has {_an(numbers.metric.label)} of "
+            f"{exact.text()}. There is none with privacy to compare with: pooling leaves no {_protected(numbers.run)} "
+            "to protect."
+        )
     same = " under the same epsilon" if numbers.private else ""
     change = numbers.of("difference", numbers.private, "federated")
     size = change.text(signed=True)
@@ -202,11 +221,12 @@ def _unproven(run: Run) -> str:
 def _joining(numbers: Numbers) -> str:
     if "local" not in numbers.arms:
         return "Which site gains by joining cannot be told: the local arm, each site alone, was not run."
-    gains = {site: numbers.of("gain", numbers.private, "federated", site=site) for site in numbers.sites}
+    private = numbers.gain_kinds[-1]
+    gains = {site: numbers.of("gain", private, "federated", site=site) for site in numbers.sites}
     said = [_clear(gains, "higher", "gain"), _clear(gains, "lower", "lose"), _unclear(gains, numbers.run)]
-    overall = numbers.of("gain", numbers.private, "federated")
+    overall = numbers.of("gain", private, "federated")
     verdict = {"": "", SAME: f", {SAME} from zero"}.get(overall.verdict, f", {overall.verdict} than zero")
-    same = " at the same epsilon" if numbers.private else ""
+    same = " at the same epsilon" if private else ", both without privacy" if numbers.private else ""
     return (
         f"Compared with training alone{same}, {'; '.join(filter(None, said))}. "
         f"Over all sites together the change in {numbers.metric.label} is {overall.text(signed=True)}{verdict}."
@@ -243,7 +263,7 @@ def _promise(run: Run) -> str:
         return "Nothing was released under privacy: the first private round would already have exceeded the budget."
     weak = f" An epsilon above {WEAK:g} is a weak formal guarantee." if max(promised.values()) > WEAK else ""
     return (
-        f"A deployment that trains once like this, with secret seeds, promises one record at one site "
+        f"A deployment that trains once like this, with secret seeds, promises one {_protected(run)} "
         f"{epsilons(promised)} at delta {run.ledger['delta']:g}{_but(run)}.{weak} The privacy statement below says "
         "what that covers and what it does not."
     )

@@ -88,7 +88,8 @@ def _cautions(run: Run) -> list[str]:
 
 def _arm_group(numbers: Numbers, private: bool) -> dict[str, Any]:
     """Return the arms with or without privacy, for their table: a row for each arm, a cell for each metric."""
-    terms = {arm: epsilons(numbers.run.epsilon(arm)) for arm in numbers.arms} if private else {}
+    arms = [arm for arm in numbers.arms if numbers.was_run(arm, private)]
+    terms = {arm: epsilons(numbers.run.epsilon(arm)) for arm in arms} if private else {}
     same = len(set(terms.values())) == 1
     rows = [
         {
@@ -96,11 +97,11 @@ def _arm_group(numbers: Numbers, private: bool) -> dict[str, Any]:
             "key": charts.key(arm, private),
             "cells": [_cell(numbers, private, arm, metric) for metric in numbers.run.metrics],
         }
-        for arm in numbers.arms
+        for arm in arms
     ]
     return {
         "label": charts.PRIVACY[private],
-        "terms": terms[numbers.arms[0]] if same else "; ".join(f"{arm} {text}" for arm, text in terms.items()),
+        "terms": terms[arms[0]] if same else "; ".join(f"{arm} {text}" for arm, text in terms.items()),
         "rows": rows,
     }
 
@@ -130,7 +131,7 @@ def _site_row(numbers: Numbers, site: str) -> dict[str, Any]:
     """Return how much a site was tested on, and what it gains by joining."""
     sites = numbers.run.sites
     own = sites[(sites["arm"] == numbers.arms[0]) & ~sites["private"].astype(bool) & (sites["site"] == site)]
-    gains = [numbers.of("gain", private, "federated", site=site) for private in numbers.kinds]
+    gains = [numbers.of("gain", private, "federated", site=site) for private in numbers.gain_kinds]
     return {
         "site": site,
         "rows": _span(own["rows"]),
@@ -160,6 +161,6 @@ def _sites_chart(numbers: Numbers, rows: list[dict[str, Any]]) -> str:
     gains = {
         (private, row["site"]): f"{value} ({bounds})" if bounds else value
         for row in rows
-        for private, (value, bounds, _) in zip(numbers.kinds, row["gains"], strict=True)
+        for private, (value, bounds, _) in zip(numbers.gain_kinds, row["gains"], strict=True)
     }
     return charts.sites(numbers.table, numbers.metric, labels, gains)

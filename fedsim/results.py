@@ -132,7 +132,7 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:
     """Write tensors as safetensors with a note about them; return the SHA-256."""
     note = {"fedsim": json.dumps(dict(about), sort_keys=True)}  # one key: safetensors writes several in random order
-    content = save_tensors({name: value.detach().cpu() for name, value in tensors.items()}, note)
+    content = save_tensors({name: value.detach().cpu().clone() for name, value in tensors.items()}, note)
     write_bytes(path, content)
     return sha256(content)
 

@@ -3,7 +3,7 @@
 import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from flwr.app import ArrayRecord, ConfigRecord, Message
@@ -11,7 +11,8 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedsim.mistakes import RunFailed
-from fedsim.privacy.ledger import Ledger, Mechanism
+from fedsim.privacy.central import CentralNoise
+from fedsim.privacy.ledger import Ledger, Mechanism, SiteUpdate
 from fedsim.privacy.secure_aggregation import Refused
 from fedsim.records import MECHANISM, to_mechanism
 from fedsim.screening import Rejected, screen
@@ -19,7 +20,7 @@ from fedsim.screening import Rejected, screen
 
 @dataclass(frozen=True)
 class Budget:
-    """What the sites may spend.
+    """What the sites may spend, where each adds the noise itself.
 
     Attributes:
         ledger: Where every release is written down.
@@ -34,19 +35,8 @@ class Budget:
     rounds: int
 
     def allows(self, nodes: Iterable[int]) -> bool:
-        """Whether each of some nodes may take part in one more round.
-
-        Asks first for all the rounds that are left: their epsilon is the same in every round, and costly to compute.
-        """
-        planned = (self.planned[node] for node in nodes)
-        alike = {(self.ledger.spent(site), self.ledger.rounds(site), mechanism) for site, mechanism in planned}
-        return all(
-            any(
-                self.ledger.epsilon_of(spent, replace(mechanism, steps=rounds * mechanism.steps)) <= self.epsilon
-                for rounds in (max(1, self.rounds - done), 1)
-            )
-            for spent, done, mechanism in alike
-        )
+        """Whether each of some nodes may take part in one more round."""
+        return _allows(self.ledger, self.epsilon, self.rounds, (self.planned[node] for node in nodes))
 
     def charge(self, round_number: int, reply: Message) -> None:
         """Write down what a reply released: what the site says it did, or the plan if it doesn't say properly.
@@ -73,6 +63,41 @@ class Screens(Protocol):
 
 
 @dataclass(frozen=True)
+class CentralBudget:
+    """What the sites may spend, where the server adds the noise: whoever draws it writes into the ledger.
+
+    Attributes:
+        noise: Who draws it.
+        epsilon: The most any site may spend.
+        rounds: The most rounds that any site is to take part in.
+    """
+
+    noise: CentralNoise
+    epsilon: float
+    rounds: int
+
+    def allows(self, nodes: Iterable[int]) -> bool:
+        """Whether one more round's model may leave, which these nodes are asked for; there may be none."""
+        planned = ((who, self.noise.planned(1)) for who in self.noise.charged(nodes))
+        return _allows(self.noise.ledger, self.epsilon, self.rounds, planned)
+
+    def charge(self, round_number: int, reply: Message) -> None:
+        """Write nothing down: only the server sees a reply."""
+
+
+def _allows(ledger: Ledger, epsilon: float, rounds: int, planned: Iterable[tuple[str, Mechanism | SiteUpdate]]) -> bool:
+    """Whether each of some sites may release one thing more.
+
+    Asks first for all the rounds that are left: their epsilon is the same in every round, and costly to compute.
+    """
+    alike = {(ledger.spent(site), ledger.rounds(site), mechanism) for site, mechanism in planned}
+    return all(
+        any(ledger.epsilon_of(spent, mechanism, times) <= epsilon for times in (max(1, rounds - done), 1))
+        for spent, done, mechanism in alike
+    )
+
+
+@dataclass(frozen=True)
 class Finished:
     """What came out of the rounds.
 
@@ -94,7 +119,7 @@ def run_rounds(
     grid: Grid,
     initial: ArrayRecord,
     rounds: int,
-    budget: Budget | None,
+    budget: Budget | CentralBudget | None,
     observe: Callable[[int, ArrayRecord], None],
     patient: bool = False,
 ) -> Finished:
@@ -132,7 +157,7 @@ def _run_rounds(
     grid: Grid,
     initial: ArrayRecord,
     rounds: int,
-    budget: Budget | None,
+    budget: Budget | CentralBudget | None,
     observe: Callable[[int, ArrayRecord], None],
     patient: bool,
 ) -> Finished:
@@ -160,7 +185,12 @@ def _run_rounds(
 
 
 def _round(
-    strategy: Strategy, grid: Grid, number: int, arrays: ArrayRecord, budget: Budget | None, may_fail: bool
+    strategy: Strategy,
+    grid: Grid,
+    number: int,
+    arrays: ArrayRecord,
+    budget: Budget | CentralBudget | None,
+    may_fail: bool,
 ) -> tuple[ArrayRecord | None, list[Rejected]]:
     """Return the new model, or None if the budget does not allow a round, and the replies set aside.
 
@@ -180,7 +210,8 @@ def _round(
         usable, rejected = strategy.screen(replies, asked), strategy.set_aside
     else:
         usable, rejected = screen(replies, arrays, asked)
-        if not usable and not may_fail:
+        alone = isinstance(budget, CentralBudget)  # noise alone is a release, too
+        if not usable and asked and not may_fail and not alone:
             raise RunFailed(f"round {number}: no site sent a usable model\n{_reasons(rejected)}")
     aggregated, _ = strategy.aggregate_train(number, usable)
     return (arrays if aggregated is None else aggregated), rejected

@@ -1,6 +1,8 @@
 """Which sites take part in which round.
 
-The choice is public: it follows from the seed, not from anybody's rows, and no privacy is claimed from it.
+The choice follows from the seed, not from anybody's rows or from what happened before. A fixed number of sites is a
+public draw, and no privacy is claimed from it. Where each site joins on its own (Poisson sampling of sites), the unit
+``client`` claims what that is worth.
 """
 
 from collections import Counter
@@ -9,7 +11,7 @@ from collections.abc import Sequence
 from fedsim.arrivals import Arrivals, durations
 from fedsim.choice import strategy_of
 from fedsim.mistakes import Mistake
-from fedsim.randomness import stream
+from fedsim.randomness import Words, choose, stream
 from fedsim.scenario import Scenario
 from fedsim.strategy import Buffered
 
@@ -38,14 +40,20 @@ def arrivals_of(scenario: Scenario, seed: int, sites: int) -> Arrivals | None:
 
 
 def sites_of_round(scenario: Scenario, seed: int, names: Sequence[str], number: int) -> list[int]:
-    """Return the numbers of a round's sites, ascending: all that have joined, or as many as are wanted.
+    """Return the numbers of a round's sites, ascending: all that have joined, or those that are drawn.
 
-    Where some are wanted, no site joins late, and each is as likely as any. A strategy that does not wait has those
-    that answer first.
+    Where a number is wanted, no site joins late, and each is as likely as any. Where there is a rate, each site joins
+    the round with this probability on its own, by random words of which each site has its own; it may be none. A
+    strategy that does not wait has those that answer first.
     """
     arrivals = arrivals_of(scenario, seed, len(names))
     if arrivals:
         return list(arrivals.flush(number).begun)
+    rate = scenario.training.site_sampling_rate
+    if rate is not None:
+        words = Words.of(seed, "sites that join", number).draw(len(names))
+        chosen = choose(words, rate)
+        return [site for site in joined(scenario, names, number) if chosen[site]]
     wanted = scenario.training.sites_per_round
     if wanted is None or wanted >= len(names):
         return list(joined(scenario, names, number))
@@ -53,23 +61,26 @@ def sites_of_round(scenario: Scenario, seed: int, names: Sequence[str], number: 
 
 
 def share_of_sites(scenario: Scenario, names: Sequence[str]) -> float:
-    """Return which share of the sites that have joined takes part in a round."""
-    return min(1.0, size_of_round(scenario, len(names)) / len(names))
+    """Return which share of the sites that have joined takes part in a round, or is expected to."""
+    rate = scenario.training.site_sampling_rate
+    return size_of_round(scenario, len(names)) / len(names) if rate is None else rate
 
 
 def size_of_round(scenario: Scenario, sites: int) -> int:
-    """Return how many sites take part in a round, of those that have joined."""
-    strategy = strategy_of(scenario, sites)
-    return min(strategy.k if isinstance(strategy, Buffered) else scenario.training.sites_per_round or sites, sites)
+    """Return how many sites take part in a round, or about how many, of those that have joined."""
+    strategy, training = strategy_of(scenario, sites), scenario.training
+    if training.site_sampling_rate is not None:
+        return max(1, round(training.site_sampling_rate * sites))
+    return min(strategy.k if isinstance(strategy, Buffered) else training.sites_per_round or sites, sites)
 
 
 def most_rounds(scenario: Scenario, seed: int, names: Sequence[str]) -> int:
     """Return in how many rounds the site takes part that is chosen most often."""
-    rounds = scenario.training.rounds
-    if size_of_round(scenario, len(names)) == len(names):
+    rounds, rate = scenario.training.rounds, scenario.training.site_sampling_rate
+    if rate is None and size_of_round(scenario, len(names)) == len(names):
         return rounds
     times = Counter(site for number in range(1, rounds + 1) for site in sites_of_round(scenario, seed, names, number))
-    return max(times.values())
+    return max(times.values(), default=1)
 
 
 def time_after(scenario: Scenario, seed: int, sites: int, number: int, asked: Sequence[int], before: float) -> float:
@@ -86,4 +97,4 @@ def time_after(scenario: Scenario, seed: int, sites: int, number: int, asked: Se
     arrivals = arrivals_of(scenario, seed, sites)
     if arrivals:
         return arrivals.flush(number).time
-    return before + float(durations(seed, sites, scenario.training.duration_spread)[list(asked)].max())
+    return before + float(durations(seed, sites, scenario.training.duration_spread)[list(asked)].max(initial=0.0))

@@ -26,6 +26,8 @@ from fedsim.losses import Kind
 Positive = Annotated[FiniteFloat, Field(gt=0)]
 Probability = Annotated[FiniteFloat, Field(gt=0, lt=1)]
 Arm = Literal["federated", "centralized", "local"]
+FEDERATED_UNITS = ("client",)
+"""Privacy units that only a federation has: they protect what a site sends, not its rows."""
 
 
 def _known(kind: str) -> AfterValidator:
@@ -154,6 +156,13 @@ class Training(_Section):
     optimizer: Optimizer = Optimizer()
     sites_per_round: Annotated[int, Field(ge=1)] | None = None
     duration_spread: Annotated[FiniteFloat, Field(ge=0, le=10)] = 0.0
+    site_sampling_rate: Annotated[FiniteFloat, Field(gt=0, le=1)] | None = None
+
+    @model_validator(mode="after")
+    def _draws_sites_in_one_way(self) -> "Training":
+        if self.sites_per_round is not None and self.site_sampling_rate is not None:
+            raise ValueError("site_sampling_rate: expected none beside sites_per_round, which draws a fixed number")
+        return self
 
 
 def _known_strategy(name: str) -> str:
@@ -205,9 +214,13 @@ class Attack(_Section):
 
 
 class Privacy(_Section):
-    """What is promised to whom. ``record``: one row of one site, added or removed, by DP-SGD at the site."""
+    """What is promised to whom.
 
-    unit: Literal["none", "record"] = "none"
+    ``record``: one row of one site, by DP-SGD at the site. ``client``: one whole site, by noise that the server adds to
+    the sum of the sites' clipped updates.
+    """
+
+    unit: Literal["none", "record", "client"] = "none"
     epsilon: Annotated[Positive, Field(le=1000)] | None = None
     delta: Annotated[Probability, Field(ge=1e-12)] | None = None
     clip: Positive = 1.0
@@ -226,20 +239,32 @@ class Privacy(_Section):
 class SecureAggregation(_Section):
     """Whether the server learns the sum of the updates alone.
 
-    ``threshold`` is the share of a round's sites that must answer to the end, above a half; ``bits`` the place after
-    the point to which updates are rounded, ``range`` the largest change of one parameter in a round, ``drop_out_at``
-    the step from which on a site that drops out (``faults.drop_out``) is gone for the rest of the round.
+    ``threshold`` is the share of a round's sites that must answer to the end, above a half, by default two thirds;
+    ``drop_outs`` says the same by how many need not. ``bits`` is the place after the point to which updates are
+    rounded, ``range`` the largest change of one parameter in a round, ``drop_out_at`` the step from which on a site
+    that drops out (``faults.drop_out``) is gone for the rest of the round. ``colluding`` sites may tell others their
+    share of the noise, where each adds one.
     """
 
     on: bool = False
-    threshold: Annotated[FiniteFloat, Field(gt=0.5, le=1)] = 2 / 3
+    threshold: Annotated[FiniteFloat, Field(gt=0.5, le=1)] | None = None
     bits: Annotated[int, Field(ge=8, le=48)] = 32
     range: Annotated[Positive, Field(le=1e6)] = 1000.0
     drop_out_at: Literal["keys", "shares", "train", "unmask"] = "train"
+    drop_outs: Annotated[int, Field(ge=0)] | None = None
+    colluding: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _says_in_one_way_who_must_answer(self) -> "SecureAggregation":
+        if self.drop_outs is not None and self.threshold is not None:
+            raise ValueError("expected threshold or drop_outs, which say the same, got both")
+        return self
 
     def threshold_of(self, sites: int) -> int:
         """Return how many of some sites must answer."""
-        return max(sites // 2 + 1, math.ceil(self.threshold * sites - 1e-9))
+        if self.drop_outs is not None:
+            return sites - self.drop_outs
+        return max(sites // 2 + 1, math.ceil((self.threshold or 2 / 3) * sites - 1e-9))
 
 
 class Faults(_Section):
@@ -301,6 +326,13 @@ class Scenario(_Section):
         return self
 
     @model_validator(mode="after")
+    def _promises_something(self) -> "Scenario":
+        if self.privacy.unit in FEDERATED_UNITS and "federated" not in self.arms:
+            raise ValueError(f"arms: expected federated among them with privacy.unit = {self.privacy.unit!r}, "
+                             f"which protects no other, got {', '.join(self.arms)}")  # fmt: skip
+        return self
+
+    @model_validator(mode="after")
     def _has_something_to_learn(self) -> "Scenario":
         data, own = self.data, ("target", "site", "time", "kind", "ranges")
         if self.task is not None and (given := [name for name in own if getattr(data, name) is not None]):
@@ -351,6 +383,13 @@ class Scenario(_Section):
     def private(self) -> bool:
         """Whether the private arms are run beside the others."""
         return self.privacy.unit != "none"
+
+    @property
+    def private_arms(self) -> list[Arm]:
+        """The arms that are also run under privacy: those in which the unit has a meaning."""
+        if self.privacy.unit in FEDERATED_UNITS:
+            return ["federated"]
+        return [*self.arms] if self.private else []
 
     @property
     def all_seeds(self) -> list[int]:

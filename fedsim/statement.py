@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from fedsim.claims import CLAIMS, Claim
 from fedsim.evaluation import POOLED
 from fedsim.results import Run, most_spent
 
@@ -20,55 +21,15 @@ _NOT_PRIVATE = (
     ("Guarantee", "This run gives no privacy guarantee: nothing was clipped and no noise was added."),
     ("Released", "After each round every site's exact model and its public weight, or the sum of them. Models like "
      "these can give away records they were trained on; keeping the records at home does not prevent that."),
-    ("To get one", 'Set privacy.unit = "record" and a budget in the scenario, and run it again.'),
+    ("To get one", 'Set privacy.unit and a budget in the scenario, and run it again.'),
 )  # fmt: skip
-_UNITS = {"record": "One record: one row of one site. Not a person with several rows, and not a whole site."}
 _SECURE = (
     "In a federated training the server learns the sum of the sites' weighted changes in a round and the list of sites "
     "that answered, and no site's change: each is masked with keys that the sites agree on and that are new in every "
-    "round (Bonawitz et al. 2017, without signatures). {threshold:.0%} of a round's sites, rounded up, must answer to "
+    "round (Bonawitz et al. 2017, without signatures). {who} of a round's sites must answer to "
     "the end; of fewer, nothing is revealed. This presumes a server and sites that keep to the protocol, and fewer "
     "than that many sites that pool what they know with the server. It hides no sum: where all other sites collude, "
     "the last one's change is what remains. The keys come from the operating system, not from the seed."
-)
-_NEIGHBOURS = {
-    "add-or-remove-one": "Two data sets of a site are neighbours if one of them has one record more and they are "
-    "otherwise equal (add or remove one).",
-    "replace-one": "Two data sets of a site are neighbours if one record of them differs and they are otherwise equal "
-    "(replace one).",
-}
-_RELEASED = {
-    "federated": "After each round every site sends its model as its noisy steps left it, its public weight (the "
-    "denominator above) and the public settings of its mechanism. No row count, no metric, no gradient. A site that "
-    "fails sends the kind of its error, and is charged as if it had answered.",
-    "masked": "After each round every site sends, under masks, the change that its noisy steps made to its model, and "
-    "the public settings of its mechanism; the server learns the sum. No row count, no metric, no gradient. A site "
-    "that fails sends the kind of its error, and is charged as if it had answered.",
-    "centralized": "The model as the noisy steps on the pooled records left it, after each round.",
-    "local": "Nothing leaves a site unless it hands its model on; the claim is for its model after every round.",
-}
-_TRUST = {
-    "federated": "Each site clips and adds the noise itself, before anything leaves it, so whoever sees what it sends "
-    "need not be trusted: the server, the other sites, the readers of the model. Presumed are a site that follows the "
-    "protocol, a server that asks for the rounds and the noise stated here (a site does not check that), and a noise "
-    "seed that nobody but the site knows.",
-    "centralized": "Whoever holds the pool sees every record and adds the noise: a trusted pool holder is presumed.",
-    "local": "Only the site itself is trusted: it adds the noise to its own training.",
-}
-_NOT_COVERED = (
-    "The figures in this report: validation and test metrics, row counts and numbers of positives are computed from "
-    "records without noise.",
-    "Choices made by looking at results: tuning of hyperparameters, choosing among seeds, arms or strategies.",
-    "Splitting rows into training, validation and test rows: the split looks at the classes or the times of a site's "
-    "rows, so one record more can move others. So does a partition that deals rows out to sites.",
-    "Repetition: the epsilon holds for one training of one arm under one seed, as it would be deployed. The report "
-    "repeats the training for each seed and arm, with and without privacy, on the same records; whoever gets several "
-    "of these models, or one of an arm without privacy, learns more.",
-    "A person with records at two sites: each site protects its own record, and the two epsilons add up.",
-    "The centralized arm presumes that somebody may be trusted with the pooled records.",
-    "Whether a site answered in a round, and how long it took.",
-    "The other files of the run directory: checkpoints/ holds the models of the arms without privacy, too. Counts in "
-    "this report can be small cells, such as one healthy patient. Check both before handing them on.",
 )
 _FITTED = (
     "Not covered. The ranges by which the columns are scaled, and the categories, were taken from the records without "
@@ -94,17 +55,18 @@ def statement(run: Run) -> Pairs:
         return [*_NOT_PRIVATE, *_secure(run)]
     if not _trainings(run):
         return [("Guarantee", "Nothing was released: the first private round would already have exceeded the budget.")]
-    arm = promised_arm(run)
+    arm, claim = promised_arm(run), CLAIMS[run.ledger["unit"]]
     own = _trainings(run, arm)
     others = sorted({training["arm"] for training in _trainings(run)} - {arm})
     return [
-        *_claim(run, arm, own),
-        *_mechanism(own),
+        *_claim(run, arm, own, claim),
+        ("Mechanism", claim.mechanism),
+        *(_at_sites(own) if claim.protected == "record" else _at_the_server(own)),
         *((("Preprocessing", _FITTED),) if run.ledger["ranges_fitted"] else ()),
-        ("Released", _RELEASED["masked" if run.scenario.secure_aggregation.on and arm == "federated" else arm]),
-        ("Trust model", _TRUST[arm]),
+        ("Released", claim.released["masked" if run.scenario.secure_aggregation.on and arm == "federated" else arm]),
+        ("Trust model", claim.trust[arm]),
         *_secure(run),
-        *(("Not covered", gap) for gap in _NOT_COVERED),
+        *(("Not covered", gap) for gap in claim.not_covered),
         ("Random numbers", _RANDOM[random_of(own)]),
         ("Arithmetic", _ARITHMETIC),
         *(("Other arms", f"{other}: {_in_one_line(_trainings(run, other))}") for other in others),
@@ -113,7 +75,9 @@ def statement(run: Run) -> Pairs:
 
 def _secure(run: Run) -> Pairs:
     settings = run.scenario.secure_aggregation
-    return [("Secure aggregation", _SECURE.format(threshold=settings.threshold))] if settings.on else []
+    share = f"{settings.threshold or 2 / 3:.0%}, rounded up,"
+    who = share if settings.drop_outs is None else f"All but {settings.drop_outs}"
+    return [("Secure aggregation", _SECURE.format(who=who))] if settings.on else []
 
 
 def promised_arm(run: Run) -> str:
@@ -160,39 +124,54 @@ def _trainings(run: Run, arm: str | None = None) -> list[Training]:
     return [training for training in run.ledger["trainings"] if training["entries"] and arm in (None, training["arm"])]
 
 
-def _claim(run: Run, arm: str, own: list[Training]) -> Pairs:
+def _claim(run: Run, arm: str, own: list[Training], claim: Claim) -> Pairs:
     """Return what is claimed for whom, and how strong that is."""
     ledger, delta = run.ledger, run.ledger["delta"]
     seeds = f", the most over {len(own)} seeds" if len(own) > 1 else ""
     return [
-        ("In plain words", _meaning(float(_up(max(most_spent(own).values()))), delta)),
+        ("In plain words", _meaning(float(_up(max(most_spent(own).values()))), delta, claim)),
         *(("Warning", weakness) for weakness in weaknesses(run)),
-        ("Unit", _UNITS[ledger["unit"]]),
-        ("Neighbours", _NEIGHBOURS[ledger["neighbours"]]),
+        ("Unit", claim.unit),
+        ("Neighbours", claim.neighbours[ledger["neighbours"]]),
         ("Epsilon", f"{_epsilon_by_site(own)}; an upper bound for one {arm} training{seeds}. The budget was "
          f"{ledger['budget']:g}; training stops before a round that would exceed it."),
+        *_of_one_record(own),
         ("Delta", f"{delta:g}: the bound may fail with at most about this probability."),
         ("Accountant", f"{ledger['accountant']}. Composed over all steps of all rounds."),
     ]  # fmt: skip
 
 
-def _meaning(epsilon: float, delta: float) -> str:
-    """Return what epsilon bounds, and the ceiling it puts on any attacker who asks whether a record was used."""
+def _of_one_record(own: list[Training]) -> Pairs:
+    """Return what the same releases promise one record, where the unit is more than that."""
+    found = [value for training in own for value in training.get("record_epsilon", {}).values()]
+    if not found:
+        return []
+    return [
+        ("Epsilon of one record", f"{_up(max(found))}, against the same readers at the same delta: one record more or "
+         "less changes its site's update into another one, which lies up to twice the clip away.")
+    ]  # fmt: skip
+
+
+def _meaning(epsilon: float, delta: float, claim: Claim) -> str:
+    """Return what epsilon bounds, and the ceiling it puts on any attacker who asks whether somebody took part."""
     factor = math.exp(min(epsilon, 700.0))  # e^700 is near the largest float
     advantage = math.tanh(epsilon / 2) + 2 * delta / (factor + 1)  # (e^epsilon - 1 + 2 delta) / (e^epsilon + 1)
     right = min(100.0, math.ceil(5000 * (1 + advantage)) / 100)
     times = "more than a million" if factor > 1e6 else f"about {factor:,.0f}" if factor > 100 else f"about {factor:.3g}"
     size = ", a loose bound" if factor > 100 else ""
     return (
-        "Whether or not one record is used, whatever a site sends is at most e^epsilon times as likely, apart from a "
-        f"chance of delta. At epsilon {epsilon:.2f} that is a factor of {times}{size}. Somebody who sees all that was "
-        f"sent and must guess, at even odds, whether the record was used, is right at most {right:.2f} % of the time "
+        f"Whether or not one {claim.protected} is used, {claim.sent} at most e^epsilon times as likely, apart from a "
+        f"chance of delta. At epsilon {epsilon:.2f} that is a factor of {times}{size}. Somebody who sees all that and "
+        f"must guess, at even odds, whether the {claim.protected} was used, is right at most {right:.2f} % of the time "
         "(50 % is guessing). These are ceilings that are proven for every attack, not forecasts of one."
     )
 
 
 def _loose_delta(run: Run) -> list[str]:
     delta, rows = run.ledger["delta"], _training_rows(run)
+    if run.ledger["unit"] == "client":
+        loose = delta * len(rows) >= 1
+        return [f"Delta {delta:g} is not below one over the number of sites, {len(rows)}."] if loose else []
     small = [f"{site} (about {count:.0f} training rows)" for site, count in rows.items() if delta * count >= 1]
     if not small:
         return []
@@ -210,11 +189,27 @@ def _training_rows(run: Run) -> dict[str, float]:
     return {str(site): float(rows) / split.test * (1 - split.test - split.validation) for site, rows in tested.items()}
 
 
-def _mechanism(own: list[Training]) -> Pairs:
+def _at_the_server(own: list[Training]) -> Pairs:
+    """Return what the server did to the sites' updates, as whoever drew the noise wrote it down."""
+    mechanisms = [entry["mechanism"] for training in own for entry in training["entries"]]
+    sampled = any(one["sampling_rate"] < 1 for one in mechanisms)
+    counts = [Counter(entry["site"] for entry in training["entries"]) for training in own]
+    most = max(count for counter in counts for count in counter.values())
+    alone = f"Poisson: each site joins a round with probability {_each(own, 'sampling_rate')}, on its own."
+    return [
+        ("Sampling", alone if sampled else "None is claimed: all sites, or sites that anybody may know, were asked."),
+        ("Noise multiplier", f"sigma = {_each(own, 'noise_multiplier')}; the noise's standard deviation is sigma times "
+         "the clip."),
+        ("Clip", f"{_each(own, 'clip')}: the largest Euclidean norm of one site's change of the model."),
+        ("Weights", f"Each site's public weight over {_each(own, 'heaviest')}, the largest."),
+        ("Denominator", f"{_each(own, 'denominator')}: the weight that is expected to join, over the largest."),
+        ("Rounds", f"{most}, the most in which one site counts."),
+    ]  # fmt: skip
+
+
+def _at_sites(own: list[Training]) -> Pairs:
     """Return what the sites did to their rows, as it was reported with each update."""
     return [
-        ("Mechanism", "DP-SGD: in each step every row's gradient is clipped, the gradients are summed, Gaussian noise "
-         "is added to the sum, and the sum is divided by a public number."),
         ("Sampling", f"Poisson: each row joins a step with probability {_each(own, 'sampling_rate')}, on its own."),
         ("Noise multiplier", f"sigma = {_each(own, 'noise_multiplier')}; the noise's standard deviation is sigma times "
          "the clip."),

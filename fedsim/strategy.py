@@ -16,7 +16,9 @@ class Strategy(Protocol):
     A field named like a public fact of the scenario (``FACTS``) takes its value from there unless it is given. A
     strategy that needs numbers of the sites beside their models names them in ``reports`` (see ``REPORTS``) and takes
     them as a fifth argument, ``{name: (sites,)}``. One that starts from several models has a method ``first_state``,
-    which gets the function that draws them: from how many to a list of (params,).
+    which gets the function that draws them: from how many to a list of (params,). One that would do the same with the
+    weighted mean of the updates as its only update says so by ``mean_only: ClassVar = True``: it also runs where the
+    server may use nothing else.
     """
 
     def aggregate(self, center: Tensor, updates: Tensor, weights: Tensor, state: State) -> tuple[Tensor, State]:
@@ -70,6 +72,11 @@ WITHOUT_NOISE = {"loss": "losses", "cluster": "a choice by losses"}
 def reports_of(strategy: Any) -> tuple[str, ...]:  # noqa: ANN401  a strategy or its class
     """Return what a strategy wants to know of each site beside its model."""
     return tuple(getattr(strategy, "reports", ()))
+
+
+def needs_mean_only(strategy: Any) -> bool:  # noqa: ANN401  a strategy or its class
+    """Whether a strategy says that the weighted mean of the updates, as one update, is all it needs."""
+    return getattr(strategy, "mean_only", False) is True and not reports_of(strategy)
 
 
 def mean_delta(center: Tensor, updates: Tensor, weights: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
+from fedsim.claims import CLAIMS
+
 if TYPE_CHECKING:
     from fedsim.conformance import Finding
     from fedsim.results import Run
@@ -122,11 +124,12 @@ def closing_lines(finished: "Run") -> Iterator[str]:
         yield f"Means over {count} seeds, ± half a 95 % interval; differences are paired by seed."
     if not finished.scenario.private:
         yield "No privacy guarantee: nothing was clipped or noised."
-    for arm in finished.scenario.arms if finished.scenario.private else []:
+    what = CLAIMS[finished.ledger["unit"]].protected if finished.scenario.private else ""
+    for arm in finished.scenario.private_arms:
         epsilon = finished.epsilon(arm)
         spent = {_spent({site: value}) for site, value in epsilon.items()}
         each = f"{spent.pop()} at each site" if len(spent) == 1 else _by_site(epsilon)
-        yield f"Epsilon of one record, {arm}: {each or 'nothing released'} (delta {finished.ledger['delta']:g})."
+        yield f"Epsilon of one {what}, {arm}: {each or 'nothing released'} (delta {finished.ledger['delta']:g})."
     if finished.ledger["ranges_fitted"]:
         yield "Ranges were taken from the data: no guarantee covers them. Declare public ranges for one that does."
     yield from _account(finished.manifest["data"])

@@ -23,7 +23,7 @@ from fedsim.federation import federate
 from fedsim.loading import settled
 from fedsim.misbehaviour import attack_of, attackers_of
 from fedsim.mistakes import Mistake, RunFailed
-from fedsim.sampling import size_of_round
+from fedsim.sampling import share_of_sites
 from fedsim.scenario import Scenario
 from fedsim.scenario_files import read, value_of, with_strategy
 from fedsim.training import best_device, check_expected_batches, new_model
@@ -171,9 +171,10 @@ def _check(cell: Cell) -> float:
     check_strategy(scenario, sites, model)
     attack_of(scenario)
     attackers_of(scenario, scenario.seed, federation.names)
+    asked = share_of_sites(scenario, federation.names) * sites
     vectors = 2 + len(getattr(strategy_of(scenario, sites), "tells", ()))
     parameters = sum(value.numel() for value in model.parameters())
-    return scenario.training.rounds * size_of_round(scenario, sites) * vectors * 4 * parameters / 1e6
+    return scenario.training.rounds * asked * vectors * 4 * parameters / 1e6
 
 
 def _training(cell: Cell, seed: int, folder: Path) -> dict[str, Any]:

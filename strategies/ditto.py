@@ -6,6 +6,7 @@ batches of its own.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from fedsim.strategy import State, check, mean_delta
 class Ditto:
     """``lambda_`` >= 0: how strongly the personal model is held near the global one; 0 is each site alone."""
 
+    mean_only: ClassVar = True
     lambda_: float = 0.1
 
     def __post_init__(self) -> None:

@@ -17,7 +17,7 @@ from fedsim.strategy import State, check, mean_delta, zeros
 class FedAdagrad:
     """Server learning rate ``eta`` > 0, momentum ``beta_1`` in [0, 1), degree of adaptivity ``tau`` > 0."""
 
-    mean_only: ClassVar[bool] = True
+    mean_only: ClassVar = True
     eta: float = 0.1
     beta_1: float = 0.0
     tau: float = 1e-3

@@ -17,7 +17,7 @@ from fedsim.strategy import State, check, mean_delta, zeros
 class FedAdam:
     """Server learning rate ``eta`` > 0, decay of the moments in [0, 1), degree of adaptivity ``tau`` > 0."""
 
-    mean_only: ClassVar[bool] = True
+    mean_only: ClassVar = True
     eta: float = 0.1
     beta_1: float = 0.9
     beta_2: float = 0.99

@@ -16,7 +16,7 @@ from fedsim.strategy import State, mean_delta
 class FedAvg:
     """Federated averaging. No hyperparameters on the server: local steps and learning rate are the scenario's."""
 
-    mean_only: ClassVar[bool] = True
+    mean_only: ClassVar = True
 
     def aggregate(self, center: Tensor, updates: Tensor, weights: Tensor, state: State) -> tuple[Tensor, State]:
         """Return ``center + sum_k weights[k] (updates[k] - center)``, the weighted mean when the weights sum to 1."""

@@ -16,7 +16,7 @@ from fedsim.strategy import State, check, mean_delta, zeros
 class FedAvgM:
     """Momentum ``beta`` in [0, 1), server learning rate ``eta`` > 0."""
 
-    mean_only: ClassVar[bool] = True
+    mean_only: ClassVar = True
     beta: float = 0.9
     eta: float = 1.0
 

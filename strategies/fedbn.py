@@ -5,6 +5,7 @@ https://arxiv.org/abs/2102.07623, Algorithm 1; with LayerNorm or GroupNorm, sinc
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -15,6 +16,8 @@ from fedsim.strategy import State, mean_delta
 @dataclass(frozen=True)
 class FedBN:
     """No hyperparameters. The model must have a normalization layer."""
+
+    mean_only: ClassVar = True
 
     def local_rule(self) -> PrivateLayers:
         """Return what the sites do."""

@@ -5,6 +5,7 @@ https://arxiv.org/abs/2111.04263, Algorithm 1, with the sites' SGD in place of e
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from fedsim.strategy import State, check, mean_delta, zeros
 class FedDyn:
     """``alpha`` > 0: the weight of the regularizer; ``participation`` in (0, 1]: the share of sites in a round."""
 
+    mean_only: ClassVar = True
     alpha: float = 0.1
     participation: float = 1.0
 

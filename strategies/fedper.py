@@ -5,6 +5,7 @@ https://arxiv.org/abs/1912.00818, Algorithms 1 and 2.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from fedsim.strategy import State, mean_delta
 class FedPer:
     """``private``: names of the private parameters, with ``*``, e.g. ``*bias``; by default those of the last layer."""
 
+    mean_only: ClassVar = True
     private: str = ""
 
     def local_rule(self) -> PrivateLayers:

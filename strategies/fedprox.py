@@ -17,7 +17,7 @@ from fedsim.strategy import State, check, mean_delta
 class FedProx:
     """``mu`` >= 0: the weight of half the squared distance to the global model in each site's loss."""
 
-    mean_only: ClassVar[bool] = True
+    mean_only: ClassVar = True
     mu: float = 0.1
 
     def __post_init__(self) -> None:

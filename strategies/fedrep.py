@@ -5,6 +5,7 @@ Collins, Hassani, Mokhtari, Shakkottai, "Exploiting Shared Representations for P
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from fedsim.strategy import State, check, mean_delta
 class FedRep:
     """``head_steps`` >= 1 of a round's local steps go to the private parameters, the others to the shared ones."""
 
+    mean_only: ClassVar = True
     private: str = ""
     head_steps: int = 1
     local_steps: int = 2

@@ -6,6 +6,7 @@ the global model it was sent in that round: it costs no step and no privacy beyo
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -16,6 +17,8 @@ from fedsim.strategy import State, mean_delta
 @dataclass(frozen=True)
 class FineTuning:
     """No hyperparameters; ``training.local_steps`` of the last round are the fine-tuning."""
+
+    mean_only: ClassVar = True
 
     def local_rule(self) -> "Tuned":
         """Return what the sites do."""

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fedsim.sampling import most_rounds, sites_of_round
+from fedsim.mistakes import Mistake
+from fedsim.sampling import most_rounds, share_of_sites, sites_of_round
+from fedsim.scenario_files import read
 
 
 def names(sites: int) -> list[str]:
@@ -42,3 +44,54 @@ def test_the_busiest_site_is_counted(scenario):
     chosen = scenario("training.sites_per_round=3", "training.rounds=50")
     times = np.bincount(np.concatenate([sites_of_round(chosen, 2, names(20), number) for number in range(1, 51)]))
     assert most_rounds(chosen, 2, names(20)) == times.max()
+
+
+def drawn(rounds: int, sites: int, rate: float, *overrides: str, seed: int = 0) -> np.ndarray:
+    """Return which sites join which round, bool (rounds, sites)."""
+    chosen = read("hospital-heart", [f"training.site_sampling_rate={rate}", f"training.rounds={rounds}", *overrides])
+    found = np.zeros((rounds, sites), bool)
+    for number in range(rounds):
+        found[number, sites_of_round(chosen, seed, names(sites), number + 1)] = True
+    return found
+
+
+@pytest.mark.parametrize(("rate", "sites"), [(0.05, 400), (0.3, 50), (0.5, 4)])
+def test_sites_join_on_their_own_with_the_rate(rate: float, sites: int):
+    """C3: sizes have the binomial's mean and variance, and sites, neighbours in number and rounds are independent."""
+    rounds = 2000
+    found = drawn(rounds, sites, rate)
+    sizes, times = found.sum(1), found.sum(0)
+    spread = sites * rate * (1 - rate)
+    assert sizes.mean() == pytest.approx(sites * rate, abs=5 * np.sqrt(spread / rounds))
+    kurtosis = 3 + (1 - 6 * rate * (1 - rate)) / spread
+    assert sizes.var() == pytest.approx(spread, abs=5 * spread * np.sqrt((kurtosis - 1) / rounds))
+    each = ((times - rounds * rate) ** 2 / (rounds * rate * (1 - rate))).sum()
+    assert 1e-6 < stats.chi2.sf(each, sites) < 1 - 1e-6
+    for one, other in ((found[1:], found[:-1]), (found[:, 1:], found[:, :-1])):  # rounds before, sites beside
+        together = (one & other).mean()
+        assert together == pytest.approx(rate**2, abs=5 * rate / np.sqrt(one.size) * 1.5)
+
+
+def test_who_joins_depends_on_seed_round_and_number_alone():
+    found = drawn(40, 30, 0.3)
+    assert np.array_equal(found, drawn(40, 30, 0.3, "privacy.epsilon=1", "strategy.name=fedprox"))
+    assert np.array_equal(found[:, :20], drawn(40, 20, 0.3))  # more sites change nothing for the others
+    assert np.array_equal(found[:20], drawn(20, 30, 0.3))
+    assert not np.array_equal(found, drawn(40, 30, 0.3, seed=1))
+    assert (found <= drawn(40, 30, 0.4)).all()
+
+
+def test_everybody_joins_at_rate_one():
+    assert drawn(5, 7, 1.0).all()
+
+
+def test_records_gain_nothing_from_sites_that_join_at_random():
+    """The server sees who joins, and records are protected from it: rounds of the site that joins most often count."""
+    chosen = read("hospital-heart", ["training.site_sampling_rate=0.5"])
+    assert most_rounds(chosen, 0, names(4)) == drawn(20, 4, 0.5).sum(0).max()
+    assert share_of_sites(chosen, names(4)) == 0.5
+
+
+def test_sites_are_drawn_in_one_way():
+    with pytest.raises(Mistake, match="site_sampling_rate: expected none beside sites_per_round"):
+        read("hospital-heart", ["training.site_sampling_rate=0.5", "training.sites_per_round=2"])

@@ -168,6 +168,6 @@ def test_secure_aggregation_is_stated_where_it_was_on(tmp_path: Path, private: b
     assert "Secure aggregation" not in terms(run)
     settings = SecureAggregation(on=True, threshold=0.75)
     on = replace(run, scenario=run.scenario.model_copy(update={"secure_aggregation": settings}))
-    assert "75% of a round's sites" in terms(on)["Secure aggregation"]
+    assert "75%, rounded up, of a round's sites" in terms(on)["Secure aggregation"]
     assert "a server and sites that keep to the protocol" in terms(on)["Secure aggregation"]
     assert ("under masks" in terms(on)["Released"]) == private

@@ -1,6 +1,8 @@
 """Every strategy keeps the contract, is of the kind it is said to be, and agrees with an independent computation."""
 
 import itertools
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -14,8 +16,9 @@ from scipy.optimize import minimize
 from fedsim import catalog
 from fedsim.adapter import Adapter
 from fedsim.choice import make
-from fedsim.conformance import Bench, Round, examine
+from fedsim.conformance import Bench, Round, examine, same_by_mean
 from fedsim.grid import InProcessGrid, node_of
+from fedsim.strategy import needs_mean_only
 from strategies.afl import AFL, onto_simplex
 from strategies.apfl import APFL
 from strategies.bulyan import Bulyan
@@ -73,6 +76,33 @@ KINDS = {
     "scaffold": (AVERAGE | {HALF}, 0),
     "trimmed_mean": (ROBUST, 2),
 }
+
+MEAN_ONLY = {
+    *("ditto", "fedadagrad", "fedadam", "fedavg", "fedavgm", "fedbn", "feddyn", "fedper", "fedprox", "fedrep"),
+    *("fedyogi", "finetuning"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(KINDS))
+def test_who_says_that_the_mean_is_enough_is_right_and_nobody_else_could_say_so(name: str):
+    strategy = catalog.load("strategies", name)()
+    assert needs_mean_only(strategy) == (name in MEAN_ONLY)
+    try:
+        same = same_by_mean(Bench(strategy), 1.0)
+    except ValueError:  # one update is not enough
+        same = False
+    others = {"scaffold", "fednova", "fedexp"}  # two want steps, too; these updates are too alike to extrapolate
+    assert same == (name in MEAN_ONLY or name in others)
+
+
+def test_a_strategy_that_says_so_wrongly_is_found_out():
+    @dataclass(frozen=True)
+    class Liar(Median):
+        mean_only: ClassVar = True
+
+    (found,) = [one for one in examine(Liar()) if "mean of the updates only" in one.name]
+    assert found.required
+    assert not found.holds
 
 
 def test_the_table_is_complete():

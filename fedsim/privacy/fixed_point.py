@@ -49,7 +49,11 @@ class FixedPoint:
         values = np.asarray(update, np.float64)
         if not (np.abs(values) <= self.range).all():  # false of NaN, too
             raise OutOfRange(f"expected finite values of at most {self.range:g}")
-        return np.rint(np.append(values * weight, weight) / self.resolution).astype(np.int64).view(np.uint64)
+        return self.write(values * weight, weight)
+
+    def write(self, weighted: np.ndarray, weight: float) -> np.ndarray:
+        """Return values that are weighted already and known to fit, and the weight, as ``encode`` does."""
+        return np.rint(np.append(weighted, weight) / self.resolution).astype(np.int64).view(np.uint64)
 
     def decode(self, total: np.ndarray) -> tuple[np.ndarray, float]:
         """Return the weighted sum of updates, float64 (params,), and the sum of weights, from a sum of vectors."""

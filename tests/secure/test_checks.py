@@ -1,7 +1,5 @@
 import pytest
-import torch
 
-from fedsim import catalog
 from fedsim.choice import strategy_of
 from fedsim.mistakes import Mistake
 from fedsim.scenario import SecureAggregation
@@ -9,11 +7,11 @@ from fedsim.scenario_files import read
 from fedsim.secure.checks import check_secure
 
 ON = "secure_aggregation=true"
-MEAN_ONLY = [name for name in catalog.titles("strategies") if getattr(catalog.load("strategies", name), "mean_only", 0)]
 
 
 def check(*overrides: str, sites: int = 4, params: int = 31) -> None:
-    scenario = read("hospital-heart", [ON, *overrides])
+    on = [] if any(one.startswith("secure") for one in overrides) else [ON]
+    scenario = read("hospital-heart", [*on, *overrides])
     check_secure(scenario, strategy_of(scenario, sites), sites, params)
 
 
@@ -25,6 +23,9 @@ def check(*overrides: str, sites: int = 4, params: int = 31) -> None:
         ("strategy={class='flwr.serverapp.strategy:FedAvg'}", "the mean of the updates alone"),
         ("attack={name='sign-flip', share=0.25}", "attack.name: expected one that poisons rows .* got sign-flip"),
         ("training.sites_per_round=2", "at least 3 sites in every round, got 2"),
+        ("secure_aggregation.drop_outs=2", "secure_aggregation.drop_outs: expected fewer than half .* got 2 of 4"),
+        ("training.site_sampling_rate=0.5", "training.site_sampling_rate: expected none beside secure_aggregation"),
+        ("privacy.unit=client", "a server that sees no update can't clip it"),
         ("faults.joins_late={cleveland=2, hungarian=2}", "at least 3 sites in every round, got 2"),
         (
             "secure_aggregation={range=1e6, bits=48}",
@@ -51,32 +52,16 @@ def test_what_can_be_is_none(override: str):
     check(override, sites=400, params=100_000)
 
 
-@pytest.mark.parametrize("name", MEAN_ONLY)
-def test_a_strategy_that_says_so_uses_the_mean_alone(name: str):
-    """Over three rounds, with weights that sum to less than 1, too."""
-    random = torch.Generator().manual_seed(1)
-    strategy = catalog.load("strategies", name)()
-    all_state: dict = {}
-    mean_state: dict = {}
-    for share in (1.0, 0.6, 1.0):
-        center, updates = torch.randn(7, generator=random), torch.randn(5, 7, generator=random)
-        weights = torch.rand(5, generator=random)
-        weights *= share / weights.sum()
-        mean = (weights @ updates / weights.sum())[None]
-        of_all, all_state = strategy.aggregate(center, updates, weights, all_state)
-        of_mean, mean_state = strategy.aggregate(center, mean, weights.sum()[None], mean_state)
-        torch.testing.assert_close(of_all, of_mean, rtol=1e-4, atol=1e-5)
-
-
-def test_the_server_optimizers_say_so():
-    assert {"fedavg", "fedavgm", "fedadam", "fedyogi", "fedadagrad"} <= set(MEAN_ONLY)
-
-
 @pytest.mark.parametrize(
     ("sites", "share", "threshold"), [(3, 2 / 3, 2), (4, 2 / 3, 3), (4, 0.5000001, 3), (10, 1.0, 10), (100, 0.51, 51)]
 )
 def test_the_threshold_is_a_share_rounded_up_and_above_half(sites: int, share: float, threshold: int):
     assert SecureAggregation(threshold=share).threshold_of(sites) == threshold
+
+
+def test_the_default_threshold_is_two_thirds_and_drop_outs_are_one_in_its_place():
+    assert [SecureAggregation().threshold_of(sites) for sites in (3, 4, 5, 9, 10)] == [2, 3, 4, 6, 7]
+    assert [SecureAggregation(drop_outs=3).threshold_of(sites) for sites in (7, 10)] == [4, 7]
 
 
 @pytest.mark.parametrize(
@@ -93,6 +78,7 @@ def test_a_section_or_true_switches_it_on(text: str, on: bool):
         ("secure_aggregation.bits=60", "secure_aggregation.bits: expected a number <= 48, got 60"),
         ("secure_aggregation.range=0", "secure_aggregation.range: expected a number > 0, got 0"),
         ("secure_aggregation.bit=8", "secure_aggregation.bit: unknown key; did you mean 'bits'"),
+        ("secure_aggregation={threshold=0.6, drop_outs=1}", "expected threshold or drop_outs, which say the same"),
         ("secure_aggregation=3", "secure_aggregation: expected true, false or a section, got 3"),
         (
             "secure_aggregation.drop_out_at=late",

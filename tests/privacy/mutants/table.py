@@ -28,6 +28,7 @@ SECRET = "tests/privacy/test_secure_rng.py"
 ROUNDS = "tests/test_rounds.py"
 ADAPTER = "tests/test_adapter.py tests/test_arms.py"
 APP = "tests/test_app.py"
+NOISE_SHARES = "tests/privacy/test_noise_shares.py"
 SECURE = "tests/privacy/test_secure_aggregation.py tests/privacy/test_fixed_point.py tests/secure"
 _ACCOUNTING, _LEDGER, _OPTIMIZER, _TRAINING, _COHORT, _LAYERS, _CONVOLUTIONS, _RANDOMNESS = (
     f"fedsim/{name}.py"
@@ -36,6 +37,7 @@ _ACCOUNTING, _LEDGER, _OPTIMIZER, _TRAINING, _COHORT, _LAYERS, _CONVOLUTIONS, _R
         *("cohort", "layers", "convolutions", "randomness"),
     )
 )
+_SHARES = "fedsim/privacy/noise_shares.py"
 _PROTOCOL, _SITE_SIDE, _SERVER_SIDE = (
     f"fedsim/{name}.py" for name in ("privacy/secure_aggregation", "secure/site", "secure/server")
 )
@@ -56,9 +58,9 @@ MUTANTS = (
            "PoissonSampledDpEvent(segment.sampling_rate / 2, noise)", "M2: half the sampling rate", ACCOUNT),
     Mutant(_ACCOUNTING, "s.steps / s.noise_multiplier**2", "s.steps / s.noise_multiplier**2.1",
            "M2: the wrong power of sigma", ACCOUNT),
-    Mutant(_LEDGER, "mechanism.noise_multiplier] += mechanism.steps", "mechanism.noise_multiplier] = mechanism.steps",
+    Mutant(_LEDGER, "released.noise_multiplier] += released.steps", "released.noise_multiplier] = released.steps",
            "M7: a new round forgets the rounds before", ACCOUNT),
-    Mutant(_LEDGER, "[*spent, planned.segment()]", "[planned.segment()]", "M7: the budget forgets what was spent",
+    Mutant(_LEDGER, "epsilon([*spent, replace(one", "epsilon([replace(one", "M7: the budget forgets what was spent",
            f"{ACCOUNT} {ROUNDS}"),
     Mutant(_LEDGER, "Segment(self.sampling_rate, self.noise_multiplier, self.steps)",
            "Segment(self.sampling_rate, self.noise_multiplier, 1)", "M2: rounds in place of steps", ACCOUNT),
@@ -155,7 +157,7 @@ MUTANTS = (
     Mutant(_CONVOLUTIONS, "self.of_rows.masked_fill_(like(rows, self.of_rows), 0)", "pass",
            "M8: a kept gradient that is not finite spoils the release", STACK),
     # rounds and aggregation
-    Mutant("fedsim/rounds.py", "<= self.epsilon", "<= 1.2 * self.epsilon",
+    Mutant("fedsim/rounds.py", "mechanism, times) <= epsilon", "mechanism, times) <= 1.2 * epsilon",
            "M7: the budget is exceeded by a fifth", ROUNDS),
     Mutant("fedsim/rounds.py", "if budget and not budget.allows(asked):",
            "if budget and number > 1 and not budget.allows(asked):", "M7: the first round is free", ROUNDS),
@@ -178,7 +180,7 @@ MUTANTS = (
            "M6: metrics leave without noise", APP),
     Mutant("clients/app.py", "_weight(work.plan.expected_batch).copy()", "_weight(len(work.examples)).copy()",
            "M6: the number of rows leaves", APP),
-    Mutant("clients/app.py", "    if scenario.private:\n        check_rows_are_alone",
+    Mutant("clients/app.py", "    if scenario.privacy.unit == \"record\":\n        check_rows_are_alone",
            "    if False:\n        check_rows_are_alone",
            "M10: a model that mixes rows is trained under privacy", f"{APP} tests/test_training.py"),
     Mutant("fedsim/engines/serial.py", 'private = "noise-multiplier" in context.run_config', "private = False",
@@ -219,4 +221,22 @@ MUTANTS = (
            "M6: the text of an error leaves beside the sum", SECURE),
     Mutant("fedsim/scenario.py", '            sections.add("secure_aggregation")\n', "            pass\n",
            "M11: a run with masks shares noise with one without", SECURE),
+    # shares of the noise
+    Mutant(_SHARES, "return self.asked - self.drop_outs - self.colluding", "return self.asked - self.colluding",
+           "M5: drop-outs take their noise along", NOISE_SHARES),
+    Mutant(_SHARES, "return self.asked - self.drop_outs - self.colluding", "return self.asked - self.drop_outs",
+           "those who collude know a part of the noise", NOISE_SHARES),
+    Mutant(_SHARES, "self.sensitivity / math.sqrt(self.sure)", "self.sensitivity / self.sure",
+           "M16: shares whose deviations add up, not their variances", NOISE_SHARES),
+    Mutant(_SHARES, "return self.clip + math.sqrt(self.params) * self.grid.resolution / 2", "return self.clip",
+           "rounding is left out of the sensitivity", NOISE_SHARES),
+    Mutant(_SHARES, "share.deviation * (math", "(math", "M16: sigma read as a standard deviation", NOISE_SHARES),
+    Mutant(_SHARES, "    return change * min(1.0, clip / max(float(change.norm()), 1e-300))", "    return change",
+           "M23: no clipping", NOISE_SHARES),
+    Mutant(_SHARES, "    if not change.isfinite().all():", "    if False:",
+           "M8: an update that is not finite spoils the sum", NOISE_SHARES),
+    Mutant(_SHARES, "_rounded(weight * clipped(update, share.clip), share)", "weight * clipped(update, share.clip)",
+           "an update between the steps shows through the noise", NOISE_SHARES),
+    Mutant(_SHARES, " + _rounded(noise, share)", " + noise.numpy()", "noise between the steps", NOISE_SHARES),
+    Mutant(_SHARES, "high + _LOW * low)", "high + 0 * low)", "noise that leaves steps out", NOISE_SHARES),
 )  # fmt: skip

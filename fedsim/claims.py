@@ -1,0 +1,133 @@
+"""The words of the privacy statement that depend on the privacy unit: what is promised, by what, and what is not."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a statement says of a unit, whatever the numbers are.
+
+    Attributes:
+        protected: What is protected, for a sentence: ``record``.
+        unit: The same, at length.
+        neighbours: {relation: between which data sets the promise holds}.
+        sent: Of what the promise speaks, for a sentence: ``whatever a site sends is``.
+        released: {arm: what leaves}.
+        trust: {arm: who is presumed to behave}.
+        mechanism: What is done.
+        not_covered: What else there is to know, a sentence or two each.
+    """
+
+    protected: str
+    unit: str
+    neighbours: Mapping[str, str]
+    sent: str
+    released: Mapping[str, str]
+    trust: Mapping[str, str]
+    mechanism: str
+    not_covered: tuple[str, ...]
+
+
+_FIGURES = (
+    "The figures in this report: validation and test metrics, row counts and numbers of positives are computed from "
+    "records without noise."
+)
+_CHOICES = "Choices made by looking at results: tuning of hyperparameters, choosing among seeds, arms or strategies."
+_REPETITION = (
+    "Repetition: the epsilon holds for one training of one arm under one seed, as it would be deployed. The report "
+    "repeats the training for each seed and arm, with and without privacy, on the same records; whoever gets several "
+    "of these models, or one of an arm without privacy, learns more."
+)
+_FILES = (
+    "The other files of the run directory: checkpoints/ holds the models of the arms without privacy, too. Counts in "
+    "this report can be small cells, such as one healthy patient. Check both before handing them on."
+)
+
+RECORD = Claim(
+    protected="record",
+    unit="One record: one row of one site. Not a person with several rows, and not a whole site: for a site with all "
+    "its rows there is no finite guarantee worth a number.",
+    neighbours={
+        "add-or-remove-one": "Two data sets of a site are neighbours if one of them has one record more and they are "
+        "otherwise equal (add or remove one).",
+        "replace-one": "Two data sets of a site are neighbours if one record of them differs and they are otherwise "
+        "equal (replace one).",
+    },
+    sent="whatever a site sends is",
+    released={
+        "federated": "After each round every site sends its model as its noisy steps left it, its public weight (the "
+        "denominator above) and the public settings of its mechanism. No row count, no metric, no gradient. A site "
+        "that fails sends the kind of its error, and is charged as if it had answered.",
+        "masked": "After each round every site sends, under masks, the change that its noisy steps made to its model, "
+        "and the public settings of its mechanism; the server learns the sum. No row count, no metric, no gradient. A "
+        "site that fails sends the kind of its error, and is charged as if it had answered.",
+        "centralized": "The model as the noisy steps on the pooled records left it, after each round.",
+        "local": "Nothing leaves a site unless it hands its model on; the claim is for its model after every round.",
+    },
+    trust={
+        "federated": "Each site clips and adds the noise itself, before anything leaves it, so whoever sees what it "
+        "sends need not be trusted: the server, the other sites, the readers of the model. Presumed are a site that "
+        "follows the protocol, a server that asks for the rounds and the noise stated here (a site does not check "
+        "that), and a noise seed that nobody but the site knows.",
+        "centralized": "Whoever holds the pool sees every record and adds the noise: a trusted pool holder is "
+        "presumed.",
+        "local": "Only the site itself is trusted: it adds the noise to its own training.",
+    },
+    mechanism="DP-SGD: in each step every row's gradient is clipped, the gradients are summed, Gaussian noise is added "
+    "to the sum, and the sum is divided by a public number.",
+    not_covered=(
+        _FIGURES,
+        _CHOICES,
+        "Splitting rows into training, validation and test rows: the split looks at the classes or the times of a "
+        "site's rows, so one record more can move others. So does a partition that deals rows out to sites.",
+        _REPETITION,
+        "A person with records at two sites: each site protects its own record, and the two epsilons add up.",
+        "The centralized arm presumes that somebody may be trusted with the pooled records.",
+        "Whether a site answered in a round, and how long it took.",
+        _FILES,
+    ),
+)
+
+CLIENT = Claim(
+    protected="whole site",
+    unit="One whole site, with all its rows and in all rounds. Not two sites that belong together.",
+    neighbours={
+        "add-or-remove-one": "Two federations are neighbours if one of them has the rows of one site more and they are "
+        "otherwise equal (add or remove one site; one that is removed counts as no change in every round). The list of "
+        "sites and their weights are public.",
+        "replace-one": "Two federations are neighbours if the rows of one site differ and they are otherwise equal "
+        "(replace one site).",
+    },
+    sent="all global models together are",
+    released={
+        "federated": "After each round the global model, which follows from the noisy mean of the clipped updates and "
+        "from models before it. The sites' own updates go to the server exactly as they are, and no further. What a "
+        "site keeps at home, such as a model of its own, is not released and not covered. A round in which no site "
+        "answers releases noise, and is charged like any other.",
+    },
+    trust={
+        "federated": "The server is trusted: it sees every site's exact update and who took part, and it clips, adds "
+        "the noise and forgets the rest. The promise is against everyone else who sees the global models: the other "
+        "sites, the readers of the model. It is not against the server. Presumed are also a noise seed that nobody "
+        "else knows and, where sites join a round with a probability below 1, that nobody else learns who joined.",
+    },
+    mechanism="Noise at the server: in each round every site's change of the model is clipped and counts by its "
+    "public weight, at most once; the changes are summed, Gaussian noise is added to the sum, and the sum is divided "
+    "by a public number, whoever answered.",
+    not_covered=(
+        _FIGURES,
+        _CHOICES,
+        "A partition that deals rows out to sites by looking at them: the promise takes each site's rows as given.",
+        _REPETITION,
+        "Two sites of one owner: together they have about twice the epsilon of one.",
+        "Who took part in which round, who answered and how long it took. The notes of this report name sites that "
+        "were left out.",
+        "The centralized and the local arm: a whole site has no protection there, so they were run without privacy "
+        "only.",
+        _FILES,
+    ),
+)
+
+CLAIMS: Mapping[str, Claim] = {"record": RECORD, "client": CLIENT}
+"""{privacy unit: what is claimed}."""
