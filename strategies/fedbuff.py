@@ -1,7 +1,7 @@
 """FedBuff: asynchronous averaging with a buffer; who is slow is not waited for, and counts less.
 
 Nguyen, Malik, Zhan, Yousefpour, Rabbat, Malek, Huba, "Federated Learning with Buffered Asynchronous Aggregation",
-AISTATS 2022, https://arxiv.org/abs/2106.06639, Algorithm 1, with staleness weights ``1 / sqrt(1 + tau)`` (section 5).
+AISTATS 2022, https://arxiv.org/abs/2106.06639, Algorithm 1, with the staleness weights ``1 / sqrt(1 + tau)``.
 
 A round is one server step. An update is what the site changed in the model it began with, ``tau`` rounds ago.
 """

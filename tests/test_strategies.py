@@ -193,7 +193,7 @@ def test_too_few_updates_are_refused_with_the_bound(strategy, n: int, message: s
         strategy.aggregate(given.center, given.updates, given.weights, {})
 
 
-def test_fedbuff_is_line_11_of_algorithm_1():
+def test_fedbuff_counts_a_stale_update_less():
     (one,), (model,) = rounds(FedBuff(eta=0.7), count=1)
     center, updates, weights = arrays_of(one)
     naive = sum(

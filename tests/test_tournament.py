@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedsim import cli, ranking, tournament
+from fedsim import cli, ranking, tournament, tournament_files
 from fedsim.conformance import examine
 from fedsim.evaluation import POOLED
 from fedsim.mistakes import Mistake
@@ -167,6 +167,18 @@ def test_ranks_groups_and_fairness_are_what_they_say():
     assert np.isnan(table["rounds"]["worst"])
     assert set(table["megabytes"]) == {1.5}
     assert (table["reached"]["best"], table["reached"]["worst"]) == (1.0, 0.0)
+
+
+def test_time_to_the_target_is_counted_where_sites_differ_in_speed():
+    played = made_up({"waits": [0.8] * 3, "goes on": [0.79] * 3})
+    took = {"waits": [7.0, 8.0, 12.0], "goes on": [1.0, 2.0, 3.0]}
+    played.curves["time"] = [took[one.strategy][one.seed] * one.round for one in played.curves.itertuples()]
+    table = ranking.rank(played, "auc", Split().overlap, target=0.55).set_index("strategy")
+    assert dict(table["rounds"]) == {"waits": 3, "goes on": 3}
+    assert dict(table["time"]) == {"waits": 24.0, "goes on": 6.0}
+    heads, rows = tournament_files._cells(table.reset_index(), ["strategy"], "auc")
+    assert heads[-2:] == ["rounds", "time"]
+    assert [row[-2:] for row in rows] == [["3", "24"], ["3", "6"]]
 
 
 def test_bytes_are_models_there_and_back_and_what_the_server_tells():

@@ -230,6 +230,7 @@ def test_arms_share_batches():
     [
         "privacy.epsilon=1",
         "training.optimizer.lr=0.1",
+        "training.duration_spread=1",
         "strategy.x=1",
         "privacy.clip=2",
         "faults.joins_late.cleveland=2",
