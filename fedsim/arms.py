@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,9 +22,10 @@ from torch.nn.utils import parameters_to_vector
 from fedsim import catalog
 from fedsim.adapter import Adapter
 from fedsim.choice import asked_of, rule_of, strategy_of
-from fedsim.evaluation import evaluate, predict, said
+from fedsim.evaluation import Answers, answers, evaluate, predict, said, scores_of
 from fedsim.federation import Examples, Site, federate
 from fedsim.grid import FIRST_NODE, InProcessGrid, node_of
+from fedsim.groups import tally
 from fedsim.hosted import Hosted
 from fedsim.loading import task_of
 from fedsim.local_rule import Personal
@@ -81,12 +82,14 @@ class Trained:
         models: What was trained.
         scores: The test metrics, as ``evaluate`` returns them.
         curve: The pooled validation metrics after each round: round, and the metrics of the task's kind.
+        groups: What the models do to each group of test rows, as ``groups.tally`` returns it.
         ledger: What was released; None without privacy.
         notes: What did not go by the book: replies set aside, rounds not run for want of budget.
     """
 
     models: Models
     scores: pd.DataFrame
+    groups: pd.DataFrame
     curve: pd.DataFrame
     ledger: Ledger | None
     notes: list[str]
@@ -104,6 +107,7 @@ def noise_for(scenario: Scenario, seed: int, arm: Arm) -> float:
     share = share_of_sites(scenario, _names(scenario, seed)) if arm == "centralized" else 1.0
     rounds = scenario.training.rounds if arm == "centralized" else _most_rounds(scenario, seed)
     steps = rounds * scenario.training.local_steps * (passes_of(scenario) if arm == "federated" else 1)
+    steps *= privacy.tuning.trainings
     rate = scenario.training.sampling_rate * share
     if privacy.noise_multiplier is not None:
         Segment(rate, privacy.noise_multiplier, steps)  # raises a Mistake if it can't be accounted
@@ -188,7 +192,7 @@ class _Progress:
         privacy = self.scenario.privacy
         if self.noise is None or privacy.delta is None or privacy.epsilon is None:
             return None
-        self.ledger = Ledger(privacy.delta, privacy.neighbours)
+        self.ledger = Ledger(privacy.delta, privacy.neighbours, trainings=privacy.tuning.trainings)
         mechanism = cache(_planned_mechanism)
         return Budget(
             self.ledger,
@@ -201,15 +205,19 @@ class _Progress:
         """Return a model's vector as {name: parameter}."""
         return parts_of(self.model, vector.to(self.device))
 
-    def scores(self, models: Models, part: Literal["validation", "test"], sites: bool) -> pd.DataFrame:
-        """Measure each site's rows with the model it would use."""
-        by_site = {name: models.get(name) or models[GLOBAL] for name in self.federation.names}
-        return evaluate(self.model, by_site, self.federation, part, self.task.kind, sites, self.task.range)
+    def said(self, models: Models) -> list[Answers]:
+        """Return what is said of each site's test rows by the model it would use."""
+        return answers(self.model, self.by_site(models), self.federation, "test", self.task.kind)
+
+    def by_site(self, models: Models) -> Models:
+        """Return {site: the model it would use}."""
+        return {name: models.get(name) or models[GLOBAL] for name in self.federation.names}
 
     def end_round(self, number: int, models: Models) -> None:
         """Measure on the validation rows, and tell that a round is over."""
         if self.scenario.split.validation:
-            pooled = self.scores(models, "validation", sites=False).iloc[0]
+            own, kind = self.by_site(models), self.task.kind
+            pooled = evaluate(self.model, own, self.federation, "validation", kind, False, self.task.range).iloc[0]
             self.curve.append({"round": number, **pooled[[metric.name for metric in METRICS[self.task.kind]]]})
         self.observe()
 
@@ -263,9 +271,11 @@ def run_job(scenario: Scenario, job: Job, observe: Callable[[], None]) -> Traine
     """
     progress = _Progress(scenario, job, observe)
     models = {"federated": _federated, "centralized": _centralized, "local": _local}[job.arm](progress)
+    found, task = progress.said(models), progress.task
     return Trained(
         models,
-        progress.scores(models, "test", sites=True),
+        scores_of(found, task.kind, range=task.range),
+        tally(found, task.kind, task.range),
         pd.DataFrame(progress.curve),
         progress.ledger,
         progress.notes,

@@ -1,7 +1,8 @@
 """The ledger: what each site released, at which noise, and the epsilon that follows."""
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -65,11 +66,15 @@ class Ledger:
     """The append-only record of one training's releases. Each site has an epsilon of its own.
 
     The unit is the record: the guarantee is for one row of one site, against everyone who sees all that the site sent.
+    Its epsilon is that of ``trainings`` such trainings together, of which this is one.
     """
 
-    def __init__(self, delta: float, neighbours: Neighbours, entries: tuple[Entry, ...] = ()) -> None:
+    def __init__(
+        self, delta: float, neighbours: Neighbours, entries: tuple[Entry, ...] = (), trainings: int = 1
+    ) -> None:
         self.delta = delta
         self.neighbours: Neighbours = neighbours
+        self.trainings = trainings
         self._entries: list[Entry] = []
         self._rounds: Counter[str] = Counter()
         self._spent: dict[str, Spent] = {}
@@ -97,11 +102,15 @@ class Ledger:
 
     def epsilon(self, site: str) -> float:
         """Return the epsilon of all a site has released."""
-        return epsilon(self.spent(site), self.delta, self.neighbours)
+        return self._epsilon(self.spent(site))
 
     def epsilon_of(self, spent: Spent, planned: Mechanism) -> float:
         """Return the epsilon of what was released and what is about to be."""
-        return epsilon([*spent, planned.segment()], self.delta, self.neighbours)
+        return self._epsilon([*spent, planned.segment()])
+
+    def _epsilon(self, segments: Iterable[Segment]) -> float:
+        together = [replace(one, steps=self.trainings * one.steps) for one in segments]
+        return epsilon(together, self.delta, self.neighbours)
 
     def as_json(self) -> dict[str, Any]:
         """Return {"epsilon": {site: value}, "entries": [...]}."""
