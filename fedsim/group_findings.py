@@ -71,6 +71,7 @@ def treatment(run: Run, arm: str) -> str:
         "chance.",
     ]
     if private:
+        found += _changed(run, own[own["metric"] == said[0]])
         moved = _records(_one_of_two(own, "widening"))
         found += [_moved(run, row) for row in moved] or [
             f"That privacy makes any of these differences larger or smaller cannot be told: {SAME} from zero."
@@ -174,7 +175,22 @@ def _observed(run: Run, row: _Row) -> str:
     table = run.groups[(run.groups["attribute"] == row["attribute"]) & (run.groups["site"] == POOLED)]
     own = table["group"] == row["group"]
     shares = [table.loc[part, "positives"].sum() / table.loc[part, "rows"].sum() for part in (own, ~own)]
-    return f" (positive are {shares[0]:.0%} of their rows and {shares[1]:.0%} of the others')"
+    return f"; positive are {shares[0]:.0%} of their rows and {shares[1]:.0%} of the others'"
+
+
+def _changed(run: Run, own: pd.DataFrame) -> list[str]:
+    """Return of which groups privacy changes the headline rate itself, a sentence each way."""
+    said = []
+    for way in _CLEAR:
+        rows = _records(own[own["change_verdict"] == way])
+        sizes = [_estimate(row, "change") for row in rows]
+        named = [
+            f"{row['attribute']} {row['group']} ({size.value(signed=True)}, 95 % interval {size.bounds(signed=True)})"
+            for row, size in zip(rows, sizes, strict=True)
+        ]
+        if named:
+            said.append(f"Privacy makes the {_label(run, rows[0])} {way} for {listed(named)}.")
+    return said
 
 
 def _moved(run: Run, row: _Row) -> str:

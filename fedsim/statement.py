@@ -175,8 +175,8 @@ def _tuning(run: Run, own: list[Training]) -> str:
             f"Charged. The settings are chosen among {runs} trainings on these records, and the epsilon above is that "
             f"of all {runs} together (composition), so that it covers the choice. Presumed is that none of them "
             "released more than this one: the sampling rate, the noise multiplier and the steps are those stated here, "
-            f"other settings may differ. One of them alone has {_each_alone(run, own, 1)}. The scores they are chosen by are "
-            "computed on validation rows without noise: records that are validated on are not covered."
+            f"other settings may differ. One of them alone has {_each_alone(run, own, 1)}. The scores they are chosen "
+            "by are computed on validation rows without noise: records that are validated on are not covered."
         )
     return (
         f"Declared and not charged: the settings were chosen among {runs} trainings on these records, this one "

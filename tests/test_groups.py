@@ -167,6 +167,7 @@ def test_findings_name_a_gap_and_what_privacy_does_to_it(tmp_path: Path):
     said = dict(findings(run_with(tmp_path, gap=0.1, widening=0.3)))[QUESTION]
     assert "The true positive rate is lower for sex female than for everyone else: −0.39" in said
     assert "Privacy makes the difference in true positive rate of sex female to everyone else larger" in said
+    assert "Privacy makes the true positive rate lower for sex female (−0.2" in said
     said = dict(findings(run_with(tmp_path)))[QUESTION]
     assert said.startswith("No difference in true positive rate or selection rate between groups of sex can be told")
     assert SAME in said

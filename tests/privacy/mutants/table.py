@@ -71,8 +71,8 @@ MUTANTS = (
            "for _, released in own[:1] for one in released]", "M7: a tournament's trainings are not added up", TUNING),
     Mutant("fedsim/scenario.py", 'else {"loose_delta", "tuning"}', 'else {"loose_delta"}',
            "a setting that shapes nothing changes the noise", TUNING),
-    Mutant("fedsim/scenario.py", '{"loose_delta"} if self.privacy.tuning.charged', '{"tuning"} if self.privacy.tuning.charged',
-           "M11: trainings with more and less noise share it", TUNING),
+    Mutant("fedsim/scenario.py", '{"loose_delta"} if self.privacy.tuning.charged',
+           '{"tuning"} if self.privacy.tuning.charged', "M11: trainings with more and less noise share it", TUNING),
     Mutant("fedsim/delta_rule.py", "delta * count >= 1", "delta * count >= 10", "a delta that bounds nothing passes",
            TUNING),
     # DP-SGD at one site
