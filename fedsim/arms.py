@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,9 +22,10 @@ from torch.nn.utils import parameters_to_vector
 from fedsim import catalog
 from fedsim.adapter import Adapter
 from fedsim.choice import asked_of, rule_of, strategy_of
-from fedsim.evaluation import evaluate, predict, said
+from fedsim.evaluation import Answers, answers, evaluate, predict, said, scores_of
 from fedsim.federation import Examples, Site, federate
 from fedsim.grid import FIRST_NODE, InProcessGrid, node_of
+from fedsim.groups import tally
 from fedsim.hosted import Hosted
 from fedsim.initial_models import initial_models
 from fedsim.loading import task_of
@@ -94,12 +95,14 @@ class Trained:
         scores: The test metrics, as ``evaluate`` returns them.
         curve: The pooled validation metrics after each round: round, the metrics of the task's kind and, of the
             federated arm where sites differ in speed, the virtual time, in what a training takes a typical site.
+        groups: What the models do to each group of test rows, as ``groups.tally`` returns it.
         ledger: What was released; None without privacy.
         notes: What did not go by the book: replies set aside, rounds not run for want of budget.
     """
 
     models: Models
     scores: pd.DataFrame
+    groups: pd.DataFrame
     curve: pd.DataFrame
     ledger: Ledger | None
     notes: list[str]
@@ -115,6 +118,7 @@ def noise_for(scenario: Scenario, seed: int, arm: Arm) -> float:
     """Return an arm's noise multiplier: the scenario's, or the least that keeps every site within its epsilon."""
     privacy = scenario.privacy
     rate, steps = _rate_and_steps(scenario, seed, arm)
+    steps *= privacy.tuning.trainings
     if privacy.noise_multiplier is not None:
         Segment(rate, privacy.noise_multiplier, steps)  # raises a Mistake if it can't be accounted
         return privacy.noise_multiplier
@@ -218,7 +222,7 @@ class _Progress:
         privacy = self.scenario.privacy
         if self.noise is None or privacy.delta is None or privacy.epsilon is None:
             return None
-        self.ledger = Ledger(privacy.delta, privacy.neighbours)
+        self.ledger = Ledger(privacy.delta, privacy.neighbours, trainings=privacy.tuning.trainings)
         mechanism = cache(_planned_mechanism)
         return Budget(
             self.ledger,
@@ -235,7 +239,7 @@ class _Progress:
         privacy, job, names = self.scenario.privacy, self.job, self.federation.names
         if self.noise is None or privacy.delta is None or privacy.epsilon is None or privacy.unit != "client":
             return None
-        self.ledger = Ledger(privacy.delta, privacy.neighbours)
+        self.ledger = Ledger(privacy.delta, privacy.neighbours, trainings=privacy.tuning.trainings)
         noise = central_noise(self.scenario, job.seed, job.arm, names, self.noise, self.ledger)
         return CentralBudget(noise, privacy.epsilon, steps_of_site(self.scenario, job.seed, names)[1])
 
@@ -243,15 +247,19 @@ class _Progress:
         """Return a model's vector as {name: parameter}."""
         return parts_of(self.model, vector.to(self.device))
 
-    def scores(self, models: Models, part: Literal["validation", "test"], sites: bool) -> pd.DataFrame:
-        """Measure each site's rows with the model it would use."""
-        by_site = {name: models.get(name) or models[GLOBAL] for name in self.federation.names}
-        return evaluate(self.model, by_site, self.federation, part, self.task.kind, sites, self.task.range)
+    def said(self, models: Models) -> list[Answers]:
+        """Return what is said of each site's test rows by the model it would use."""
+        return answers(self.model, self.by_site(models), self.federation, "test", self.task.kind)
+
+    def by_site(self, models: Models) -> Models:
+        """Return {site: the model it would use}."""
+        return {name: models.get(name) or models[GLOBAL] for name in self.federation.names}
 
     def end_round(self, number: int, models: Models) -> None:
         """Measure on the validation rows, and tell that a round is over."""
         if self.scenario.split.validation:
-            pooled = self.scores(models, "validation", sites=False).iloc[0]
+            own, kind = self.by_site(models), self.task.kind
+            pooled = evaluate(self.model, own, self.federation, "validation", kind, False, self.task.range).iloc[0]
             time = {} if self.time is None else {"time": self.time}
             self.curve.append({"round": number, **time, **pooled[[metric.name for metric in METRICS[self.task.kind]]]})
         self.observe()
@@ -308,9 +316,11 @@ def run_job(scenario: Scenario, job: Job, observe: Callable[[], None]) -> Traine
     """
     progress = _Progress(scenario, job, observe)
     models = {"federated": _federated, "centralized": _centralized, "local": _local}[job.arm](progress)
+    found, task = progress.said(models), progress.task
     return Trained(
         models,
-        progress.scores(models, "test", sites=True),
+        scores_of(found, task.kind, range=task.range),
+        tally(found, task.kind, task.range),
         pd.DataFrame(progress.curve),
         progress.ledger,
         progress.notes,

@@ -39,9 +39,9 @@ ARMS = {
     "local": Look("#009e73", "^", (0, (1, 1.4)), '<path d="M6 1 11 10.4H1z"/>'),
 }
 PRIVACY = {False: "without privacy", True: "with privacy"}
-_INK, _FAINT, _GRID = "#24303c", "#5c6b7a", "#e3e8ed"
-_WIDTH = 9.2  # inches; the page scales the chart to its own width
-_STYLE: Any = {
+INK, FAINT, _GRID = "#24303c", "#5c6b7a", "#e3e8ed"
+WIDTH = 9.2  # inches; the page scales the chart to its own width
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "fedsim",
     "text.parse_math": False,  # a site may have a $ in its name
@@ -50,7 +50,7 @@ _STYLE: Any = {
     "axes.titlesize": 9,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
-    "axes.labelcolor": _FAINT,
+    "axes.labelcolor": FAINT,
     "axes.edgecolor": "#b8c2cc",
     "axes.linewidth": 0.8,
     "axes.spines.top": False,
@@ -60,16 +60,16 @@ _STYLE: Any = {
     "axes.unicode_minus": True,
     "grid.color": _GRID,
     "grid.linewidth": 0.8,
-    "text.color": _INK,
+    "text.color": INK,
     "xtick.color": "#b8c2cc",
-    "xtick.labelcolor": _FAINT,
+    "xtick.labelcolor": FAINT,
     "ytick.color": "#b8c2cc",
-    "ytick.labelcolor": _INK,
+    "ytick.labelcolor": INK,
     "lines.markersize": 6.0,
 }
 
 
-@matplotlib.rc_context(_STYLE)
+@matplotlib.rc_context(STYLE)
 def arms(comparison: pd.DataFrame, metric: Metric) -> str:
     """Draw a pooled metric of every arm with its interval, and beside it the paired difference to the centralized arm.
 
@@ -80,28 +80,28 @@ def arms(comparison: pd.DataFrame, metric: Metric) -> str:
     rows = _rows(comparison[comparison["site"] == POOLED], metric)
     label, span = _upper(metric.label), metric.high - metric.low
     compared = any(pd.notna(row["difference"]) for row in rows)
-    figure = Figure(figsize=(_WIDTH, 0.75 + 0.34 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.75 + 0.34 * len(rows)), layout="constrained")
     panels = cast(Any, figure.subplots(1, 2 if compared else 1, sharey=True, squeeze=False))[0]
     _dots(panels[0], rows, ("mean", "low", "high"), within=(metric.low, metric.high))
     panels[0].set_title(f"{label} over all sites")
     panels[0].set_yticks(range(len(rows)), [f"{row['arm']}, {PRIVACY[row['private']]}" for row in rows])
     panels[0].set_ylim(len(rows) - 0.5, -0.5)
     if compared:
-        panels[1].axvline(0, color=_FAINT, linewidth=1)
+        panels[1].axvline(0, color=FAINT, linewidth=1)
         _dots(panels[1], rows, ("difference", "difference_low", "difference_high"), within=(-span, span))
         panels[1].set_title(f"Difference in {metric.label} to centralized, paired by seed")
         for place, row in enumerate(rows):
             if row["arm"] == "centralized":
                 panels[1].annotate(
-                    "reference", (0, place), (6, 0), textcoords="offset points", va="center", color=_FAINT
+                    "reference", (0, place), (6, 0), textcoords="offset points", va="center", color=FAINT
                 )
     for panel in panels:
         panel.grid(axis="y", visible=False)
         panel.tick_params(axis="y", length=0)
-    return _svg(figure, "arms", f"{label} of every arm with its interval, and its difference to the centralized arm")
+    return svg(figure, "arms", f"{label} of every arm with its interval, and its difference to the centralized arm")
 
 
-@matplotlib.rc_context(_STYLE)
+@matplotlib.rc_context(STYLE)
 def curves(rounds: pd.DataFrame, metrics: Sequence[Metric]) -> str:
     """Draw the validation metrics after each round: the mean over seeds in a band from the least to the greatest.
 
@@ -110,7 +110,7 @@ def curves(rounds: pd.DataFrame, metrics: Sequence[Metric]) -> str:
         metrics: Which of them to draw.
     """
     kinds = [private for private in PRIVACY if (rounds["private"] == private).any()]
-    figure = Figure(figsize=(_WIDTH, 4.6), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
     grid = cast(Any, figure.subplots(len(metrics), len(kinds), sharex=True, sharey="row", squeeze=False))
     for panels, metric in zip(grid, metrics, strict=True):
         panels[0].set_ylabel(f"{metric.label} ({metric.better} is better)")
@@ -122,10 +122,10 @@ def curves(rounds: pd.DataFrame, metrics: Sequence[Metric]) -> str:
         grid[-1][column].xaxis.set_major_locator(MaxNLocator(integer=True))
     _legend(figure, [arm for arm in ARMS if (rounds["arm"] == arm).any()], lines=True)
     labels = " and ".join(metric.label for metric in metrics)
-    return _svg(figure, "curves", f"Validation {labels} after each round, for every arm")
+    return svg(figure, "curves", f"Validation {labels} after each round, for every arm")
 
 
-@matplotlib.rc_context(_STYLE)
+@matplotlib.rc_context(STYLE)
 def sites(
     comparison: pd.DataFrame, metric: Metric, labels: Mapping[str, str], gains: Mapping[tuple[bool, str], str]
 ) -> str:
@@ -139,18 +139,18 @@ def sites(
     """
     rows = _rows(comparison[comparison["site"].isin(list(labels))], metric)
     kinds = [private for private in PRIVACY if any(row["private"] == private for row in rows)]
-    figure = Figure(figsize=(_WIDTH, 0.6 + len(kinds) * (0.7 + 0.36 * len(labels))), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.6 + len(kinds) * (0.7 + 0.36 * len(labels))), layout="constrained")
     panels = cast(Any, figure.subplots(len(kinds), 1, sharex=True, squeeze=False))[:, 0]
     for panel, private in zip(panels, kinds, strict=True):
         means = {(row["site"], row["arm"]): row["mean"] for row in rows if row["private"] == private}
         _site_panel(panel, means, list(labels), private)
-        panel.set_yticks(range(len(labels)), [_short(label) for label in labels.values()])
+        panel.set_yticks(range(len(labels)), [short(label) for label in labels.values()])
         for place, site in enumerate(labels):
-            _beside(panel, place, gains.get((private, site), ""), color=_INK)
-        _beside(panel, -0.75, f"change in {metric.label} by joining (95 % interval)", color=_FAINT)
+            _beside(panel, place, gains.get((private, site), ""), color=INK)
+        _beside(panel, -0.75, f"change in {metric.label} by joining (95 % interval)", color=FAINT)
     panels[-1].set_xlabel(f"{_upper(metric.label)} inside the site, mean over seeds")
     _legend(figure, [arm for arm in ARMS if any(row["arm"] == arm for row in rows)], lines=False)
-    return _svg(figure, "sites", f"{_upper(metric.label)} inside each site: local, federated and centralized")
+    return svg(figure, "sites", f"{_upper(metric.label)} inside each site: local, federated and centralized")
 
 
 def key(arm: str, private: bool) -> str:
@@ -181,7 +181,7 @@ def _dots(panel: Axes, rows: list[dict[str, Any]], columns: tuple[str, str, str]
         colour = ARMS[row["arm"]].colour
         if pd.notna(low):
             panel.plot([max(low, within[0]), min(high, within[1])], [place, place], color=colour, linewidth=1.8)
-        panel.plot([mean], [place], linestyle="none", **_marker(row["arm"], row["private"]))
+        panel.plot([mean], [place], linestyle="none", **marker(row["arm"], row["private"]))
 
 
 def _curve_panel(panel: Axes, rounds: pd.DataFrame, metric: str) -> None:
@@ -215,14 +215,15 @@ def _site_panel(panel: Axes, means: Mapping[tuple[str, str], float], names: list
             mean = means.get((site, arm))
             if pd.notna(mean):  # centralized sits a little higher: it often is where federated is
                 height = place - 0.24 * (arm == "centralized")
-                panel.plot(cast(Any, [mean]), [height], linestyle="none", zorder=2 + order, **_marker(arm, private))
+                panel.plot(cast(Any, [mean]), [height], linestyle="none", zorder=2 + order, **marker(arm, private))
     panel.set_title(PRIVACY[private])
     panel.set_ylim(len(names) - 0.5, -0.5)
     panel.grid(axis="y", visible=False)
     panel.tick_params(axis="y", length=0)
 
 
-def _marker(arm: str, private: bool) -> dict[str, Any]:
+def marker(arm: str, private: bool) -> dict[str, Any]:
+    """Return how matplotlib draws an arm's dot: hollow with privacy."""
     look = ARMS[arm]
     return {
         "marker": look.marker,
@@ -246,12 +247,12 @@ def _legend(figure: Figure, names: list[str], lines: bool) -> None:
     figure.legend(handles=handles, loc="outside upper left", ncols=3, frameon=False, handlelength=3.2 if lines else 1)
 
 
-def _short(label: str) -> str:
+def short(label: str) -> str:
     """Return a label with its middle left out if it is long: names often differ at their ends."""
     return label if len(label) <= 44 else f"{label[:18]}…{label[-25:]}"
 
 
-def _svg(figure: Figure, name: str, about: str) -> str:
+def svg(figure: Figure, name: str, about: str) -> str:
     """Return a figure as SVG to put into a page: no prolog, no metadata, no id that another chart has."""
     buffer = io.StringIO()
     with warnings.catch_warnings():  # a name in a script the font lacks: the reader's browser has it

@@ -33,7 +33,10 @@ _FIGURES = (
     "The figures in this report: validation and test metrics, row counts and numbers of positives are computed from "
     "records without noise."
 )
-_CHOICES = "Choices made by looking at results: tuning of hyperparameters, choosing among seeds, arms or strategies."
+_CHOICES = (
+    "Choices made by looking at results that are not charged above: tuning of hyperparameters, choosing among seeds, "
+    "arms or strategies."
+)
 _REPETITION = (
     "Repetition: the epsilon holds for one training of one arm under one seed, as it would be deployed. The report "
     "repeats the training for each seed and arm, with and without privacy, on the same records; whoever gets several "

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from fedsim import catalog
 from fedsim.mistakes import Interrupted, Mistake, RunFailed
-from fedsim.terminal import arms_table, as_document, checks_table, closing_lines, sites_table
+from fedsim.terminal import arms_table, as_document, checks_table, closing_lines, groups_table, sites_table
 
 if TYPE_CHECKING:
     from fedsim.results import Run
@@ -273,6 +273,37 @@ def report(run_dir: RunDirectory = None, as_json: JsonFlag = False) -> None:
 
 
 @app.command()
+def groups(
+    run_dir: RunDirectory = None,
+    arm: Annotated[str | None, typer.Option(help="Which arm; by default the federated one.")] = None,
+    rate: Annotated[str | None, typer.Option(help="Which rate, e.g. selection_rate; by default the first.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show how each protected group and site is treated, and what privacy changes; --json has every arm and rate."""
+    from fedsim.groups import FEW, RATES
+    from fedsim.results import load, newest
+
+    finished = load(run_dir or newest())
+    arms, rates = finished.scenario.arms, [one.name for one in RATES[finished.kind]]
+    arm, rate = arm or ("federated" if "federated" in arms else arms[0]), rate or rates[0]
+    for option, value, known in (("arm", arm, arms), ("rate", rate, rates)):
+        if value not in known:
+            raise Mistake(f"--{option}: expected one of {', '.join(known)}, got {value!r}")
+    if as_json:
+        tables = {"groups": finished.harm, "widths": finished.widths}
+        rows = {name: json.loads(table.to_json(orient="records")) for name, table in tables.items()}
+        _print_json({"run_dir": str(finished.path), **rows})
+        return
+    console = _console()
+    console.print(groups_table(finished, arm, rate))
+    for line in (
+        "Means over seeds of test rows; ± half a 95 % interval, paired by seed. To others: less everyone else's.",
+        f"Of: the rows of a seed that the rate is taken of; few: fewer than {FEW} in some seed.",
+    ):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
 def privacy(
     q: Annotated[float, typer.Option("--q", help="The probability that a row joins a step, in (0, 1].")],
     steps: Annotated[int, typer.Option(help="How many steps, over all rounds.")],
@@ -280,12 +311,13 @@ def privacy(
     sigma: Annotated[float | None, typer.Option(help="The noise multiplier: asks for epsilon.")] = None,
     epsilon: Annotated[float | None, typer.Option(help="The epsilon to keep: asks for the least noise.")] = None,
     neighbours: Annotated[str, typer.Option(help="add-or-remove-one or replace-one.")] = "add-or-remove-one",
+    runs: Annotated[int, typer.Option(help="How many such trainings on the same records, all together.")] = 1,
     as_json: JsonFlag = False,
 ) -> None:
     """Compute epsilon for a noise, or the noise for an epsilon, of DP-SGD with Poisson sampling."""
     from fedsim.privacy.calculator import answer
 
-    found = answer(q, steps, delta, sigma, epsilon, neighbours)  # pyright: ignore[reportArgumentType]  it checks that
+    found = answer(q, steps, delta, sigma, epsilon, neighbours, runs)  # pyright: ignore[reportArgumentType]  it checks that
     if as_json:
         _print_json(found.values)
     else:

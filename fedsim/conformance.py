@@ -210,7 +210,7 @@ def same_by_mean(bench: Bench, total: float) -> bool:
     given = given.with_(weights=total * given.weights)
     weight = given.weights.sum()
     mean = ((given.weights / weight) @ given.updates)[None]
-    one = given.with_(updates=mean, weights=weight[None], loss=given.loss[:1], steps=given.steps[:1])
+    one = given.of(slice(1)).with_(updates=mean, weights=weight[None])
     center, state = bench.run(given)
     center_of_one, state_of_one = bench.run(one)
     again = bench.run(given.with_(center=center), state)[0]

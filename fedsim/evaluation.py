@@ -1,6 +1,7 @@
 """How good models are, pooled over the sites and inside each."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
@@ -16,6 +17,26 @@ from fedsim.metrics import score
 from fedsim.tables import Number
 
 _ROWS = 2**15  # rows that go through a model at once
+
+
+_Asked = tuple[str, Mapping[str, Tensor], Examples]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model said of some rows of one site.
+
+    Attributes:
+        site: Its name.
+        target: What was true, as in ``Examples``, (rows,).
+        said: What the model said, as ``said`` returns it.
+        groups: {protected attribute: its value for each row}, of test rows.
+    """
+
+    site: str
+    target: np.ndarray
+    said: np.ndarray
+    groups: Mapping[str, np.ndarray]
 
 
 def evaluate(
@@ -44,13 +65,37 @@ def evaluate(
         their ``mean`` in the outcome's unit. A metric that can't be computed, such as the AUC where only one class
         occurs, is missing.
     """
-    asked = ((site.name, parameters[site.name], getattr(site, part)) for site in federation.sites)
-    targets, found = {}, {}
-    for name, examples, outputs in predict(model, asked):
-        targets[name], found[name] = examples.target.cpu().numpy(), said(outputs, kind)
-    rows = [measure(name, targets[name], found[name], kind, range) for name in targets] if sites else []
-    together = np.concatenate([*targets.values()]), np.concatenate([*found.values()])
-    rows.append(measure(POOLED, together[0], together[1], kind, range))
+    return scores_of(answers(model, parameters, federation, part, kind), kind, sites, range)
+
+
+def answers(
+    model: nn.Module,
+    parameters: Mapping[str, Mapping[str, Tensor]],
+    federation: Federation,
+    part: Literal["validation", "test"],
+    kind: Kind = "binary",
+) -> list[Answers]:
+    """Return what each site's model says of its rows; arguments as of ``evaluate``."""
+    groups: dict[str, Mapping[str, np.ndarray]] = {}
+
+    def asked() -> Iterator[_Asked]:
+        for site in federation.sites:
+            groups[site.name] = site.groups if part == "test" else {}
+            yield site.name, parameters[site.name], getattr(site, part)
+
+    return [
+        Answers(name, examples.target.cpu().numpy(), said(outputs, kind), groups[name])
+        for name, examples, outputs in predict(model, asked())
+    ]
+
+
+def scores_of(
+    found: Sequence[Answers], kind: Kind = "binary", sites: bool = True, range: Number | None = None
+) -> pd.DataFrame:
+    """Return the table ``evaluate`` makes, from what the models said."""
+    rows = [measure(one.site, one.target, one.said, kind, range) for one in found] if sites else []
+    target, together = (np.concatenate([getattr(one, name) for one in found]) for name in ("target", "said"))
+    rows.append(measure(POOLED, target, together, kind, range))
     return pd.DataFrame(rows)
 
 
@@ -69,9 +114,6 @@ def predict(
                 outputs = functional_call(model, dict(together[0][1]), (inputs,))
             split = outputs.split([len(examples) for _, _, examples in together])
             yield from ((name, examples, own) for (name, _, examples), own in zip(together, split, strict=True))
-
-
-_Asked = tuple[str, Mapping[str, Tensor], Examples]
 
 
 def _chunks(asked: Iterable[_Asked]) -> Iterator[list[_Asked]]:

@@ -19,6 +19,7 @@ import torch
 
 from fedsim import catalog, comparison, loading, report, results
 from fedsim.arms import GLOBAL, Job, Trained, check_strategy, jobs, noise_for, run_job
+from fedsim.delta_rule import check_delta
 from fedsim.evaluation import POOLED
 from fedsim.federation import federate
 from fedsim.misbehaviour import attack_of, attackers_of
@@ -123,6 +124,7 @@ def _check(scenario: Scenario) -> None:
     check_strategy(scenario, len(federation.sites), model)
     attackers_of(scenario, scenario.seed, federation.names)
     attack_of(scenario)
+    check_delta(scenario, federation)
     if scenario.privacy.unit == "record":
         check_rows_are_alone(model, federation.sites[0].train)
     for arm in scenario.private_arms:
@@ -218,6 +220,7 @@ def _tensors(trained: Trained) -> results.Tensors:
 def _values(trained: Trained, seconds: float) -> dict[str, Any]:
     return {
         "scores": _records(trained.scores),
+        "groups": _records(trained.groups),
         "curve": _records(trained.curve),
         "ledger": trained.ledger.as_json() if trained.ledger else None,
         "notes": trained.notes,
@@ -230,6 +233,7 @@ def _write_results(folder: Path, scenario: Scenario, finished: list[_Finished]) 
         return pd.DataFrame([{**_names(job), **row} for job, _, values in finished for row in values[key]])
 
     results.write_table(folder / "sites.parquet", table("scores"))
+    results.write_table(folder / "groups.parquet", table("groups"))
     results.write_table(folder / "rounds.parquet", table("curve"))
     privacy = scenario.privacy
     trainings = [{**_names(job), **values["ledger"]} for job, _, values in finished if values["ledger"]]
@@ -241,6 +245,7 @@ def _write_results(folder: Path, scenario: Scenario, finished: list[_Finished]) 
             "delta": privacy.delta,
             "budget": privacy.epsilon,
             "accountant": ACCOUNTANT,
+            "tuning": privacy.tuning.model_dump(),
             "ranges_fitted": intake.ranges_fitted if (intake := loading.intake_of(scenario)) else False,
             "trainings": trainings,
         },

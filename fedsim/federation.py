@@ -1,8 +1,8 @@
 """The federation: every site with its rows, split into training, validation and test rows."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
 
 import numpy as np
@@ -35,13 +35,23 @@ class Examples:
 
 @dataclass(frozen=True)
 class Site:
-    """One institution. ``number`` is its place in the sorted list of names and Flower's partition-id."""
+    """One institution.
+
+    Attributes:
+        number: Its place in the sorted list of names, and Flower's partition-id.
+        name: Its name.
+        train: Rows to learn from.
+        validation: Rows to choose by.
+        test: Rows to report on.
+        groups: {protected attribute: its value for each test row, str (rows,)}; no one sends or learns from them.
+    """
 
     number: int
     name: str
     train: Examples
     validation: Examples
     test: Examples
+    groups: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -58,8 +68,13 @@ class Federation:
     def pooled(self, numbers: Sequence[int]) -> Site:
         """Return the imaginary institution that holds the rows of some sites, by number: the centralized arm."""
         sites = [self.sites[number] for number in numbers]
-        parts = {part: [getattr(site, part) for site in sites] for part in ("train", "validation", "test")}
-        return Site(number=0, name="pooled", **{part: _concatenate(examples) for part, examples in parts.items()})
+        return Site(
+            number=0,
+            name="pooled",
+            train=_concatenate([site.train for site in sites]),
+            validation=_concatenate([site.validation for site in sites]),
+            test=_concatenate([site.test for site in sites]),
+        )
 
 
 class _MadeSites(Sequence[Site]):
@@ -117,6 +132,7 @@ def _federate(shape: str, seed: int, device: str) -> Federation:
             skewed(rows.inputs[own], partition, number),
             rows.target[own],
             None if rows.time is None else rows.time[own],
+            {name: values[own] for name, values in rows.groups.items()},
         ))
         for number, (name, own) in enumerate(found.items())
     ))  # fmt: skip
@@ -144,6 +160,7 @@ class _Own:
     inputs: np.ndarray
     target: np.ndarray
     time: np.ndarray | None = None
+    groups: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 _Split = Callable[[int, str, _Own], Site]
@@ -171,7 +188,8 @@ def _split(scenario: Scenario, task: Task, seed: int, device: str, number: int, 
     if share := scenario.faults.wrong_labels.get(name):
         targets["train"] = mislabel(targets["train"], task.kind, share, seed, name)
     examples = {part: _examples(own.inputs[chosen], targets[part], device) for part, chosen in parts.items()}
-    return Site(number=number, name=name, **examples)
+    groups = {attribute: values[parts["test"]] for attribute, values in own.groups.items()}
+    return Site(number=number, name=name, groups=groups, **examples)
 
 
 def split_by_time(time: np.ndarray, validation: float, test: float, horizon: float) -> dict[str, np.ndarray]:

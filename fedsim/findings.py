@@ -4,17 +4,19 @@ Whether two numbers differ is said by the interval of their difference, and not 
 """
 
 import math
-from dataclasses import dataclass
 from typing import Literal, get_args
 
 import pandas as pd
 
 from fedsim.claims import CLAIMS
-from fedsim.comparison import SAME, interval, verdict
+from fedsim.comparison import SAME, interval
+from fedsim.estimate import Estimate
 from fedsim.evaluation import POOLED
+from fedsim.group_findings import treatment
+from fedsim.privacy.tiers import WEAK
 from fedsim.results import Run
 from fedsim.scenario import Arm
-from fedsim.statement import FEW_NAMES, WEAK, Pairs, epsilons, listed, promised_arm
+from fedsim.statement import FEW_NAMES, Pairs, epsilons, listed, promised_arm
 
 _MOST_SITES = 40  # that are shown one by one
 _MEANING = {
@@ -34,34 +36,6 @@ def headline(run: Run) -> str:
 def findings(run: Run) -> Pairs:
     """Return the questions a decision maker asks, each with the answer that the numbers give."""
     return answers(Numbers(run))
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over seeds with its 95 % interval; what there is none of is NaN."""
-
-    mean: float
-    low: float
-    high: float
-
-    @property
-    def verdict(self) -> str:
-        """``higher`` or ``lower`` than zero, ``not distinguishable`` from it, or nothing without an interval."""
-        return verdict(self.low, self.high) or ""
-
-    def value(self, signed: bool = False) -> str:
-        """Return the mean, or a dash."""
-        return "–" if math.isnan(self.mean) else _figure(self.mean, signed)
-
-    def bounds(self, signed: bool = False) -> str:
-        """Return ``0.843 to 0.947``, or nothing without an interval."""
-        return f"{_figure(self.low, signed)} to {_figure(self.high, signed)}" if self.verdict else ""
-
-    def text(self, signed: bool = False) -> str:
-        """Return ``0.895 (95 % interval 0.843 to 0.947)``, the mean alone, or ``unknown``."""
-        if math.isnan(self.mean):
-            return "unknown"
-        return self.value(signed) + (f" (95 % interval {self.bounds(signed)})" if self.verdict else "")
 
 
 class Numbers:
@@ -132,6 +106,8 @@ def answers(numbers: Numbers) -> Pairs:
         if numbers.private:
             found.append(("What does privacy cost?", _cost(numbers)))
         found.append(("Which site gains by joining?", _joining(numbers)))
+    if said := treatment(numbers.run, numbers.arms[0]):
+        found.append(("Are groups treated differently?", said))
     return [*found, ("What is promised about privacy?", _promise(numbers.run))]
 
 
@@ -271,10 +247,3 @@ def _promise(run: Run) -> str:
 
 def _but(run: Run) -> str:
     return ", but not for preprocessing: ranges were taken from the records" if run.ledger["ranges_fitted"] else ""
-
-
-def _figure(value: float, signed: bool = False) -> str:
-    """Return a number with three digits, four where three would hide its sign, fewer if it is large; no ``-0.000``."""
-    digits = 4 if signed and 0 < abs(value) < 0.0005 else 3 if abs(value) < 100 else 1
-    rounded = round(value, digits) + 0.0  # -0.0 + 0.0 is 0.0
-    return f"{rounded:{'+' if signed and rounded else ''}.{digits}f}".replace("-", "−")

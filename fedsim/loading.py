@@ -10,7 +10,7 @@ from fedsim.mistakes import Mistake
 from fedsim.owndata.prepared import Intake, Prepared, check_digest, prepare
 from fedsim.owndata.prepared import settled as settled_data
 from fedsim.scenario import Data, Scenario
-from fedsim.task import Rows, Task
+from fedsim.task import SITE, Rows, Task
 
 POOLED = "(pooled)"  # stands for all sites together, so that none may have this name
 
@@ -94,6 +94,7 @@ def _problems(task: Task, rows: Rows) -> dict[str, bool]:
         "as many times as inputs": rows.time is not None and len(rows.time) != count,
         "finite times": rows.time is not None and not np.isfinite(rows.time).all(),
         "times, since it is split by time,": rows.time is None and task.by_time,
+        f"protected attributes with names other than {SITE}": SITE in rows.groups,
         "as many values of each protected attribute as inputs": any(
             len(values) != count for values in rows.groups.values()
         ),

@@ -13,12 +13,15 @@ import jinja2
 import pandas as pd
 import tomli_w
 
-from fedsim import charts
+from fedsim import charts, group_charts
 from fedsim.comparison import SAME
 from fedsim.findings import Numbers, answers
+from fedsim.group_findings import blocks
+from fedsim.groups import RATES
 from fedsim.metrics import Metric
 from fedsim.results import Run, write_bytes
 from fedsim.statement import epsilons, statement, weaknesses
+from fedsim.task import SITE
 
 _FEW_SEEDS = 5
 _MOST_NOTES = 60
@@ -59,6 +62,10 @@ def _render(run: Run) -> str:
         sites_chart=_sites_chart(numbers, sites),
         sites=sites,
         about_rows=_ABOUT[run.kind],
+        rates=RATES[run.kind],
+        treatment=[_treatment(numbers, arm, private) for arm in numbers.arms for private in reversed(numbers.kinds)],
+        treatment_chart=_treatment_chart(numbers, numbers.arms[0]),
+        protected=[name for name in dict.fromkeys(run.groups["attribute"]) if name != SITE],
         statement=[(term, [text for _, text in pairs]) for term, pairs in terms],
         notes=notes[:_MOST_NOTES],
         notes_left=max(0, len(notes) - _MOST_NOTES),
@@ -139,6 +146,26 @@ def _site_row(numbers: Numbers, site: str) -> dict[str, Any]:
         "known": f"{int(own[numbers.metric.name].notna().sum())} of {len(own)}",
         "gains": [(gain.value(signed=True), gain.bounds(signed=True), _GAINS[gain.verdict]) for gain in gains],
     }
+
+
+def _treatment(numbers: Numbers, arm: str, private: bool) -> dict[str, Any]:
+    """Return how an arm treats groups, for a table: a heading, and a block for each attribute."""
+    return {
+        "label": f"{arm}, {charts.PRIVACY[private]}",
+        "key": charts.key(arm, private),
+        "blocks": blocks(numbers.run, arm, private, numbers.shown),
+    }
+
+
+def _treatment_chart(numbers: Numbers, arm: str) -> str:
+    harm = numbers.run.harm
+    harm = harm[harm["arm"] == arm]
+    labels = [
+        (block.attribute, line.group, f"{block.attribute} {line.group}{' (few)' if line.cells[0].few else ''}")
+        for block in blocks(numbers.run, arm, False, numbers.shown)
+        for line in block.lines
+    ]
+    return group_charts.groups(harm, RATES[numbers.run.kind][0], labels)
 
 
 def _about_rows(run: Run, own: pd.DataFrame) -> list[str]:

@@ -2,6 +2,7 @@
 
 - ``scenario.toml``: the scenario, resolved; ``fedsim run`` takes it again.
 - ``sites.parquet``: test metrics of every arm, seed and site; ``rounds.parquet``: validation metrics after each round.
+- ``groups.parquet``: counts, sums and rates of every protected group of test rows, over all sites and at each.
 - ``ledger.json``: what each site released in the private trainings, and its epsilon.
 - ``model.safetensors``: the federated model of the first seed, the private one if there is one.
 - ``manifest.json``: versions, seeds, device, git revision, timings, notes, and the other files' SHA-256.
@@ -28,6 +29,7 @@ from torch import Tensor
 
 from fedsim.comparison import compare
 from fedsim.evaluation import POOLED
+from fedsim.group_harm import compare_groups, compare_widths
 from fedsim.losses import Kind
 from fedsim.metrics import METRICS, Metric
 from fedsim.mistakes import Mistake
@@ -36,6 +38,7 @@ from fedsim.scenario_files import read
 from fedsim.untrusted import LARGEST, parse_json
 
 Tensors = dict[str, Tensor]
+_TABLES = ("sites.parquet", "groups.parquet", "rounds.parquet")
 _TIMES = {"started", "seconds", "seconds_per_training"}
 _MANIFEST = {"task", "data", "versions", "git", "device", "threads", "seeds", "notes", *_TIMES}
 
@@ -47,6 +50,7 @@ class Run:
     path: Path
     scenario: Scenario
     sites: pd.DataFrame
+    groups: pd.DataFrame
     rounds: pd.DataFrame
     ledger: dict[str, Any]
     manifest: dict[str, Any]
@@ -57,6 +61,16 @@ class Run:
     def comparison(self) -> pd.DataFrame:
         """The arms compared, pooled and inside each site; see ``fedsim.comparison.compare``."""
         return compare(self.sites, self.overlap)
+
+    @cached_property
+    def harm(self) -> pd.DataFrame:
+        """The groups compared over all sites; see ``fedsim.group_harm.compare_groups``."""
+        return compare_groups(self.groups, self.kind, self.overlap)
+
+    @cached_property
+    def widths(self) -> pd.DataFrame:
+        """How far the groups of each attribute are apart; see ``fedsim.group_harm.compare_widths``."""
+        return compare_widths(self.groups, self.kind, self.overlap)
 
     @property
     def kind(self) -> Kind:
@@ -139,7 +153,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
 
 def write_manifest(folder: Path, about: Mapping[str, Any]) -> None:
     """Write the manifest, with the SHA-256 of the files that are there; it is written last."""
-    names = ("scenario.toml", "sites.parquet", "rounds.parquet", "ledger.json", "model.safetensors")
+    names = (*_TABLES, "scenario.toml", "ledger.json", "model.safetensors")
     files = {name: sha256((folder / name).read_bytes()) for name in names if (folder / name).exists()}
     write_json(folder / "manifest.json", {**about, "files": files})
 
@@ -170,7 +184,7 @@ def load(path: str | Path) -> Run:
         contents[name] = _read(folder / name)
         if sha256(contents[name]) != digest:
             raise Mistake(f"{folder / name}: expected SHA-256 {digest[:12]}..., the file has changed since it was made")
-    missing = {"scenario.toml", "sites.parquet", "rounds.parquet", "ledger.json"} - set(contents)
+    missing = {*_TABLES, "scenario.toml", "ledger.json"} - set(contents)
     if missing:
         raise Mistake(f"{folder / 'manifest.json'}: expected the files {', '.join(sorted(missing))} in it")
     absent = _MANIFEST - set(manifest)
@@ -179,8 +193,7 @@ def load(path: str | Path) -> Run:
     return Run(
         path=folder,
         scenario=read(str(folder / "scenario.toml")),
-        sites=_table(contents["sites.parquet"], folder / "sites.parquet"),
-        rounds=_table(contents["rounds.parquet"], folder / "rounds.parquet"),
+        **{name.partition(".")[0]: _table(contents[name], folder / name) for name in _TABLES},
         ledger=parse_json(contents["ledger.json"], str(folder / "ledger.json")),
         manifest=manifest,
     )

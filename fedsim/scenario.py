@@ -101,6 +101,7 @@ class Data(_Section):
     target: str | None = None
     site: str | None = None
     time: str | None = None
+    groups: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] | None = None
     kind: Kind | None = None
     model: Literal["linear", "mlp"] = "linear"
     ranges: Ranges | None = None
@@ -213,6 +214,27 @@ class Attack(_Section):
         return self
 
 
+class Tuning(_Section):
+    """How many private trainings on the same records the settings are chosen among, this one included.
+
+    ``charged`` sets the noise so that all of them together stay within epsilon.
+    """
+
+    runs: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    charged: bool = False
+
+    @model_validator(mode="after")
+    def _charges_a_number(self) -> "Tuning":
+        if self.charged and self.runs is None:
+            raise ValueError("expected runs beside charged = true: how many trainings are chosen among")
+        return self
+
+    @property
+    def trainings(self) -> int:
+        """How many trainings share the budget."""
+        return self.runs if self.charged and self.runs else 1
+
+
 class Privacy(_Section):
     """What is promised to whom.
 
@@ -227,6 +249,8 @@ class Privacy(_Section):
     noise_multiplier: Annotated[Positive, Field(le=1e6)] | None = None
     neighbours: Literal["add-or-remove-one", "replace-one"] = "add-or-remove-one"
     rng: Literal["reproducible", "secure"] = "reproducible"
+    tuning: Tuning = Tuning()
+    loose_delta: bool = False
 
     @model_validator(mode="after")
     def _says_how_much(self) -> "Privacy":
@@ -334,7 +358,7 @@ class Scenario(_Section):
 
     @model_validator(mode="after")
     def _has_something_to_learn(self) -> "Scenario":
-        data, own = self.data, ("target", "site", "time", "kind", "ranges")
+        data, own = self.data, ("target", "site", "time", "groups", "kind", "ranges")
         if self.task is not None and (given := [name for name in own if getattr(data, name) is not None]):
             raise ValueError(f"data.{given[0]}: expected none beside a task, which has columns of its own")
         if self.task is None and (data.path is None or data.target is None):
@@ -373,11 +397,16 @@ class Scenario(_Section):
         sections = {"task", "data", "partition", "split", "training", "strategy", "attack", "faults", "privacy"}
         if self.secure_aggregation.on:
             sections.add("secure_aggregation")
-        silent: dict[str, set[str]] = {"privacy": {"rng"}}  # secure streams have no names
+        silent: dict[str, set[str]] = {"data": {"groups"}, "privacy": self._shapes_nothing}
         if not self.training.duration_spread:
             silent["training"] = {"duration_spread"}  # 0 shapes nothing
         shapes = self.model_dump_json(include=sections, exclude=silent)
         return hashlib.blake2b((shapes + catalog.code_hash(self.strategy.name)).encode(), digest_size=16).hexdigest()
+
+    @property
+    def _shapes_nothing(self) -> set[str]:
+        """Keys of ``privacy`` that shape no named release: secure streams have no names; charged tuning adds noise."""
+        return {"loose_delta", "rng"} if self.privacy.tuning.charged else {"loose_delta", "rng", "tuning"}
 
     @property
     def private(self) -> bool:

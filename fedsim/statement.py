@@ -10,12 +10,15 @@ from typing import Any
 
 from fedsim.claims import CLAIMS, Claim
 from fedsim.evaluation import POOLED
+from fedsim.privacy import accounting
+from fedsim.privacy.accounting import Segment
+from fedsim.privacy.tiers import WEAK
 from fedsim.results import Run, most_spent
 
 Pairs = list[tuple[str, str]]
 Training = Mapping[str, Any]  # one of the ledger's: arm, seed, epsilon {site: value}, entries
 
-WEAK = 10.0  # Ponomareva et al., "How to DP-fy ML", JAIR 77, 2023: tier 3, "weak to no formal privacy guarantees"
+_POOL = "pooled"  # whose releases are of every site's records
 FEW_NAMES = 5  # that a sentence can hold
 _NOT_PRIVATE = (
     ("Guarantee", "This run gives no privacy guarantee: nothing was clipped and no noise was added."),
@@ -66,6 +69,8 @@ def statement(run: Run) -> Pairs:
         ("Released", claim.released["masked" if run.scenario.secure_aggregation.on and arm == "federated" else arm]),
         ("Trust model", claim.trust[arm]),
         *_secure(run),
+        ("Tuning", _tuning(run, own)),
+        *_repetition(run),
         *(("Not covered", gap) for gap in claim.not_covered),
         ("Random numbers", _RANDOM[random_of(own)]),
         ("Arithmetic", _ARITHMETIC),
@@ -133,7 +138,7 @@ def _claim(run: Run, arm: str, own: list[Training], claim: Claim) -> Pairs:
         *(("Warning", weakness) for weakness in weaknesses(run)),
         ("Unit", claim.unit),
         ("Neighbours", claim.neighbours[ledger["neighbours"]]),
-        ("Epsilon", f"{_epsilon_by_site(own)}; an upper bound for one {arm} training{seeds}. The budget was "
+        ("Epsilon", f"{_epsilon_by_site(own)}; an upper bound for {_which(run)} {arm} training{seeds}. The budget was "
          f"{ledger['budget']:g}; training stops before a round that would exceed it."),
         *_of_one_record(own),
         ("Delta", f"{delta:g}: the bound may fail with at most about this probability."),
@@ -150,6 +155,78 @@ def _of_one_record(own: list[Training]) -> Pairs:
         ("Epsilon of one record", f"{_up(max(found))}, against the same readers at the same delta: one record more or "
          "less changes its site's update into another one, which lies up to twice the clip away.")
     ]  # fmt: skip
+
+
+def _which(run: Run) -> str:
+    """Return ``one``, or how many trainings the epsilon is for, where choosing among them is charged."""
+    tuning = run.ledger["tuning"]
+    return f"{tuning['runs']} trainings together, each like this" if tuning["charged"] else "one"
+
+
+def _tuning(run: Run, own: list[Training]) -> str:
+    """Return what was chosen by looking at trainings on these records, and whether epsilon covers that."""
+    runs, charged = run.ledger["tuning"]["runs"], run.ledger["tuning"]["charged"]
+    if runs is None:
+        return (
+            "Not declared. By how many trainings on these records the settings were chosen is not known, and no "
+            "epsilon here covers that choice; privacy.tuning declares it."
+        )
+    if runs == 1:
+        return "Declared: no setting was chosen by looking at a training on these records."
+    if charged:
+        return (
+            f"Charged. The settings are chosen among {runs} trainings on these records, and the epsilon above is that "
+            f"of all {runs} together (composition), so that it covers the choice. Presumed is that none of them "
+            "released more than this one: the sampling rate, the noise multiplier and the steps are those stated here, "
+            f"other settings may differ. One of them alone has {_each_alone(run, own, 1)}. The scores they are chosen "
+            "by are computed on validation rows without noise: records that are validated on are not covered."
+        )
+    return (
+        f"Declared and not charged: the settings were chosen among {runs} trainings on these records, this one "
+        f"included, and the epsilon above does not cover that choice. If each of them was private like this one, "
+        f"all {runs} together have {_each_alone(run, own, runs)} at the same delta; one without noise is covered by "
+        "nothing."
+    )
+
+
+def _repetition(run: Run) -> Pairs:
+    """Return what all private trainings of the run come to together, if there are several."""
+    trainings = _trainings(run)
+    if len(trainings) == 1:
+        return []
+    text = (
+        f"All {len(trainings)} private trainings of this run together, every arm and seed: "
+        f"{_all_together(run, trainings)} at the same delta, for a record that was trained on in each, against "
+        "somebody who gets all that they released."
+    )
+    return [("Repetition", text)]
+
+
+def _each_alone(run: Run, own: list[Training], times: int) -> str:
+    """Return the epsilon of one of some trainings, so many times over: of the costliest, at its costliest site."""
+    spent = [_segments([entry for entry in one["entries"] if entry["site"] == site], times)
+             for one in own for site in one["epsilon"]]  # fmt: skip
+    return _most(run, spent)
+
+
+def _all_together(run: Run, trainings: list[Training]) -> str:
+    """Return the epsilon of all of some trainings for a record of the site where that is largest; the pool has all."""
+    entries = [entry for one in trainings for entry in one["entries"]]
+    sites = dict.fromkeys(entry["site"] for entry in entries if entry["site"] != _POOL) or (_POOL,)
+    return _most(run, [_segments([one for one in entries if one["site"] in (site, _POOL)], 1) for site in sites])
+
+
+def _segments(entries: list[Mapping[str, Any]], times: int) -> tuple[Segment, ...]:
+    steps: Counter[tuple[float, float]] = Counter()
+    for did in (entry["mechanism"] for entry in entries):
+        steps[did["sampling_rate"], did["noise_multiplier"]] += times * did.get("steps", 1)
+    return tuple(Segment(rate, noise, count) for (rate, noise), count in sorted(steps.items()))
+
+
+def _most(run: Run, released: Iterable[tuple[Segment, ...]]) -> str:
+    delta, neighbours = run.ledger["delta"], run.ledger["neighbours"]
+    most = max(accounting.epsilon(segments, delta, neighbours) for segments in set(released))
+    return f"an epsilon above {accounting.HOPELESS:g}" if math.isinf(most) else f"epsilon {_up(most)}"
 
 
 def _meaning(epsilon: float, delta: float, claim: Claim) -> str:
@@ -172,6 +249,8 @@ def _loose_delta(run: Run) -> list[str]:
     if run.ledger["unit"] == "client":
         loose = delta * len(rows) >= 1
         return [f"Delta {delta:g} is not below one over the number of sites, {len(rows)}."] if loose else []
+    if promised_arm(run) == "centralized":
+        rows = {"the pool": sum(rows.values())}
     small = [f"{site} (about {count:.0f} training rows)" for site, count in rows.items() if delta * count >= 1]
     if not small:
         return []

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+SITE = "site"  # the attribute of which each site is a group: no other may have this name
+
+
 @dataclass(frozen=True)
 class Rows:
     """The rows of all institutions.

@@ -12,12 +12,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from fedsim.claims import CLAIMS
+from fedsim.privacy.tiers import caution
 
 if TYPE_CHECKING:
     from fedsim.conformance import Finding
     from fedsim.results import Run
 
 _DASH = "–"
+_SITE = "site"  # fedsim.task.SITE
 _MOST_SITES = 40  # that are listed one by one
 _CHANGES = ("difference", "difference_low", "difference_high", "gain", "gain_low", "gain_high")
 
@@ -86,6 +88,32 @@ def sites_table(finished: "Run") -> Table:
     return table
 
 
+def groups_table(finished: "Run", arm: str, rate: str) -> Table:
+    """Return how an arm treats each group by one rate: without and with privacy, against everyone else, and changes."""
+    harm = finished.harm
+    own = harm[(harm["arm"] == arm) & (harm["metric"] == rate)]
+    rows = {(row["attribute"], row["group"], row["private"]): row for row in own.to_dict("records")}
+    private = bool(own["private"].any())
+    table = _table(f"{rate} of each group, {arm} arm")
+    for name in ("group", "of", "plain", *(["private"] if private else []), "to others", *(["by privacy"] * private)):
+        left = name == "group"
+        table.add_column(name, justify="left" if left else "right", no_wrap=not left, overflow="fold")
+    attribute, largest = None, _largest(finished)
+    places = dict.fromkeys((row["attribute"], row["group"]) for row in rows.values())
+    for name, group in sorted(places, key=lambda place: place[0] == _SITE):  # protected groups first
+        if name == _SITE and group not in largest:
+            continue
+        if attribute not in (None, name):
+            table.add_section()
+        attribute, last = name, rows[name, group, private]
+        shown = [_figure(rows[name, group, kind]["mean"]) for kind in ([False, True] if private else [False])]
+        of = f"{last['least']}" if last["least"] == last["most"] else f"{last['least']}-{last['most']}"
+        few = " few" if last["few"] else ""
+        changes = [_with_margin(last[one], last[f"{one}_high"], "+") for one in ("difference", "change")[: 1 + private]]
+        table.add_row(escape(f"{name} {group}"), of + few, *shown, *changes)
+    return table
+
+
 def checks_table(strategy: str, found: "Sequence[Finding]") -> Table:
     """Return what a strategy keeps: first what all must keep, then what tells its kind."""
     broken = sum(one.required and not one.holds for one in found)
@@ -130,6 +158,8 @@ def closing_lines(finished: "Run") -> Iterator[str]:
         spent = {_spent({site: value}) for site, value in epsilon.items()}
         each = f"{spent.pop()} at each site" if len(spent) == 1 else _by_site(epsilon)
         yield f"Epsilon of one {what}, {arm}: {each or 'nothing released'} (delta {finished.ledger['delta']:g})."
+        if weak := caution(max(epsilon.values(), default=0.0)):
+            yield f"Take care: {weak}."
     if finished.ledger["ranges_fitted"]:
         yield "Ranges were taken from the data: no guarantee covers them. Declare public ranges for one that does."
     yield from _account(finished.manifest["data"])

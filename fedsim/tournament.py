@@ -7,7 +7,7 @@ resolved scenario, the seed, the source of the strategy and of fedsim, and the v
 import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -19,10 +19,13 @@ import torch
 from fedsim import catalog, results
 from fedsim.arms import Job, check_strategy, run_job
 from fedsim.choice import strategy_of
+from fedsim.delta_rule import check_delta
 from fedsim.federation import federate
 from fedsim.loading import settled
 from fedsim.misbehaviour import attack_of, attackers_of
 from fedsim.mistakes import Mistake, RunFailed
+from fedsim.privacy.accounting import Segment
+from fedsim.privacy.accounting import epsilon as epsilon_of
 from fedsim.sampling import share_of_sites
 from fedsim.scenario import Scenario
 from fedsim.scenario_files import read, value_of, with_strategy
@@ -71,6 +74,23 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Released:
+    """All that the private trainings on one scenario's records released.
+
+    Attributes:
+        scenario: Its name.
+        trainings: How many there were.
+        epsilon: Of all of them together, each at the site where it spent most, by composition.
+        delta: At which; the least, where several were asked for.
+    """
+
+    scenario: str
+    trainings: int
+    epsilon: float
+    delta: float
+
+
+@dataclass(frozen=True)
 class Played:
     """What came of a tournament.
 
@@ -79,12 +99,14 @@ class Played:
         curves: A row for each cell, seed and round: the axes, ``seed``, ``round`` and the metrics on validation rows.
         costs: A row for each cell: the axes, and ``megabytes`` that are sent in one training.
         refused: A row for each cell that can't be run or whose model was lost: the axes, and ``reason``.
+        released: What the private trainings of each scenario come to together.
     """
 
     scores: pd.DataFrame
     curves: pd.DataFrame
     costs: pd.DataFrame
     refused: pd.DataFrame
+    released: Sequence[Released] = ()
 
 
 def cells(axes: Axes) -> list[Cell]:
@@ -145,6 +167,7 @@ def play(grid: Sequence[Cell], folder: Path, progress: Callable[[str, int, int],
     folder.mkdir(parents=True, exist_ok=True)
     total, done = sum(cell.scenario.seeds for cell in grid), 0
     scores, curves, costs, refused = [], [], [], []
+    spent: list[tuple[Cell, Sequence[Sequence[Any]]]] = []
     for cell in grid:
         try:
             megabytes = _check(cell)
@@ -153,13 +176,28 @@ def play(grid: Sequence[Cell], folder: Path, progress: Callable[[str, int, int],
                     progress(", ".join(value for value in cell.place.values() if value != NONE), done, total)
                 kept = _training(cell, seed, folder)
                 done += 1
+                spent += [(cell, kept["spent"])] if kept["spent"] else []
                 scores += [{**cell.place, "seed": seed, **row} for row in kept["scores"]]
                 curves += [{**cell.place, "seed": seed, **row} for row in kept["curve"]]
             costs.append({**cell.place, "megabytes": megabytes})
         except (Mistake, RunFailed) as error:
             refused.append({**cell.place, "reason": " ".join(str(error).split())})
             total -= cell.scenario.seeds
-    return Played(*(pd.DataFrame(rows) for rows in (scores, curves, costs, refused)))
+    tables = (pd.DataFrame(rows) for rows in (scores, curves, costs, refused))
+    return Played(*tables, released=_together(spent))
+
+
+def _together(spent: Sequence[tuple[Cell, Sequence[Sequence[Any]]]]) -> list[Released]:
+    """Compose what the private trainings on each scenario's records released, each at its costliest site."""
+    found = []
+    for name in dict.fromkeys(cell.place["scenario"] for cell, _ in spent):
+        own = [(cell.scenario.privacy, released) for cell, released in spent if cell.place["scenario"] == name]
+        delta = min(privacy.delta for privacy, _ in own if privacy.delta)
+        replaced = any(privacy.neighbours == "replace-one" for privacy, _ in own)
+        segments = [Segment(*one) for _, released in own for one in released]
+        together = epsilon_of(segments, delta, "replace-one" if replaced else "add-or-remove-one")
+        found.append(Released(name, len(own), together, delta))
+    return found
 
 
 def _check(cell: Cell) -> float:
@@ -169,6 +207,7 @@ def _check(cell: Cell) -> float:
     check_expected_batches(scenario, federation)
     sites, model = len(federation.sites), new_model(scenario, federation.sites[0], scenario.seed, "cpu")
     check_strategy(scenario, sites, model)
+    check_delta(scenario, federation)
     attack_of(scenario)
     attackers_of(scenario, scenario.seed, federation.names)
     asked = share_of_sites(scenario, federation.names) * sites
@@ -188,7 +227,14 @@ def _training(cell: Cell, seed: int, folder: Path) -> dict[str, Any]:
         trained = run_job(cell.scenario, Job("federated", cell.private, seed), lambda: None)
     finally:
         torch.set_num_threads(threads)
-    kept = {"scores": _records(trained.scores), "curve": _records(trained.curve), "notes": trained.notes}
+    ledger = trained.ledger
+    sites = sorted({entry.site for entry in ledger.entries}) if ledger else []
+    kept = {
+        "scores": _records(trained.scores),
+        "curve": _records(trained.curve),
+        "notes": trained.notes,
+        "spent": [astuple(one) for one in ledger.spent(max(sites, key=ledger.epsilon))] if ledger and sites else [],
+    }
     results.write_json(path, kept)
     return kept
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
+from fedsim.privacy.accounting import HOPELESS
+from fedsim.privacy.tiers import caution
 from fedsim.results import write_bytes
 from fedsim.tournament import Played
 from fedsim.tournament_charts import pictures
@@ -81,6 +84,14 @@ def lines(played: Played, ranked: pd.DataFrame, axes: Sequence[str], seeds: int)
         else "Test figures of one seed: no interval, so nothing can be told apart."
     )
     yield "Epsilon is that of one training; choosing a strategy by these figures is not charged."
+    for one in played.released:
+        most = f"above {HOPELESS:g}" if math.isinf(one.epsilon) else f"{math.ceil(100 * one.epsilon - 1e-9) / 100:.2f}"
+        weak = f"; {weak}" if (weak := caution(one.epsilon)) else ""
+        yield (
+            f"No one epsilon covers choosing among these rows: the {one.trainings} private trainings on the records of "
+            f"{one.scenario} come to epsilon {most} together (composition, delta {one.delta:g}){weak}. Rows without "
+            "privacy are covered by nothing."
+        )
     for row in played.refused.to_dict("records"):
         place = ", ".join(str(row[name]) for name in axes if row[name] != "none")
         yield f"No figures: {place}: {row['reason']}"

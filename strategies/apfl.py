@@ -21,6 +21,7 @@ class APFL:
     ``lr`` and ``weight_decay`` are those of the sites' steps.
     """
 
+    mean_only: ClassVar = True
     plain_sgd: ClassVar = True
     alpha: float = 0.5
     lr: float = 0.1

@@ -6,6 +6,7 @@ equation 3. A row's representation is the input of the model's last layer.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 from torch.nn import functional
@@ -18,6 +19,7 @@ from fedsim.strategy import State, check, mean_delta
 class Moon:
     """``mu`` >= 0: the weight of the contrastive term; ``tau`` > 0: its temperature. The model needs two layers."""
 
+    mean_only: ClassVar = True
     mu: float = 1.0
     tau: float = 0.5
 

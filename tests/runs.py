@@ -3,12 +3,15 @@
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from fedsim.evaluation import POOLED
+from fedsim.evaluation import POOLED, Answers
+from fedsim.groups import tally
 from fedsim.results import Run
 from fedsim.scenario_files import parse
 
@@ -31,6 +34,31 @@ def scores(effects: Effects, arms: Sequence[str], kinds: Sequence[bool], sites: 
             figures = {"rows": 20 + seed, "positives": 8, "auc": auc, "accuracy": auc - 0.1, "log_loss": 1.2 - auc}
             rows.append({"arm": arm, "private": private, "seed": seed, "site": site, **figures})
     return pd.DataFrame(rows)
+
+
+@cache
+def treated(
+    arms: Sequence[str] = ARMS,
+    kinds: Sequence[bool] = (False, True),
+    sites: Sequence[str] = SITES,
+    gap: float = 0.0,
+    widening: float = 0.0,
+    attribute: str | None = None,
+    rows: int = 400,
+    draw: int = 0,
+) -> pd.DataFrame:
+    """Return a table of groups; half of the positive rows are found, of women fewer by a gap that privacy widens."""
+    parts = []
+    for seed, private, arm in itertools.product(range(SEEDS), kinds, arms):
+        random = np.random.default_rng([draw, seed, arms.index(arm), private])
+        answers = []
+        for site in sites:
+            women, target = random.random(rows) < 0.5, (random.random(rows) < 0.5).astype(np.float32)
+            found = random.random(rows) < 0.5 - women * (gap + private * widening)
+            sex = {attribute: np.where(women, "female", "male")} if attribute else {}
+            answers.append(Answers(site, target, np.where(found, 0.75, 0.25), sex))
+        parts.append(tally(answers, "binary").assign(arm=arm, private=private, seed=seed))
+    return pd.concat(parts, ignore_index=True)
 
 
 def training(arm: str, seed: int, sites: Sequence[str], **changes: float) -> dict[str, Any]:
@@ -57,6 +85,7 @@ def make_run(
         path=folder,
         scenario=parse({**about, "arms": list(arms), "privacy": privacy}),
         sites=table,
+        groups=treated(tuple(arms), (False, True) if private else (False,), tuple(sites), rows=40).copy(),
         rounds=pd.concat([pooled.assign(round=number) for number in (1, 2, 3)], ignore_index=True),
         ledger={
             "unit": privacy["unit"],
@@ -64,6 +93,7 @@ def make_run(
             "delta": 1e-4,
             "budget": 8.0,
             "ranges_fitted": False,
+            "tuning": {"runs": None, "charged": False},
             "accountant": "PLD (dp-accounting 0.6.0)",
             "trainings": [
                 training(arm, seed, ["pooled"] if arm == "centralized" else sites)
@@ -100,6 +130,7 @@ def one_seed(run: Run) -> Run:
         run,
         scenario=run.scenario.model_copy(update={"seeds": 1}),
         sites=run.sites[run.sites["seed"] == 0],
+        groups=run.groups[run.groups["seed"] == 0],
         rounds=run.rounds[run.rounds["seed"] == 0],
         manifest=run.manifest | {"seeds": [0]},
     )

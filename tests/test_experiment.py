@@ -16,7 +16,7 @@ from fedsim.experiment import execute, resume
 from fedsim.mistakes import Interrupted, Mistake
 from fedsim.scenario import Scenario
 
-PRODUCTS = ("scenario.toml", "sites.parquet", "rounds.parquet", "ledger.json", "model.safetensors")
+PRODUCTS = ("scenario.toml", "sites.parquet", "groups.parquet", "rounds.parquet", "ledger.json", "model.safetensors")
 
 
 def products(folder: Path) -> dict[str, bytes]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from fedsim import charts
+from fedsim import charts, group_charts
 from fedsim.findings import findings, headline
 from fedsim.report import write
 from fedsim.results import Run
@@ -39,6 +39,7 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the charts out: they are what takes the time."""
     for name in ("arms", "curves", "sites"):
         monkeypatch.setattr(charts, name, lambda *_: "<svg></svg>")
+    monkeypatch.setattr(group_charts, "groups", lambda *_: "<svg></svg>")
 
 
 def html_of(run: Run) -> str:
@@ -148,7 +149,9 @@ def test_what_comes_from_files_is_escaped(tmp_path: Path) -> None:
     text = Text.of(page)
     assert f"T {bad}" in text
     assert f"round 1: {bad}" in text
-    assert text.count('"$b$--><img src=x>') == 3  # in the table and in both panels of the chart
+    gains, _, groups = text.partition("Are groups treated differently?")
+    assert gains.count('"$b$--><img src=x>') == 3  # in the table and in both panels of the chart
+    assert groups.count('"$b$--><img src=x>') >= 7  # in a chart and in the table of each arm
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -30,7 +30,7 @@ def copied(finished: Path, tmp_path: Path) -> Path:
 def test_a_run_directory_holds_plain_files_only(finished: Path):
     names = {path.name for path in finished.iterdir()}
     assert names == {
-        ".lock", "scenario.toml", "manifest.json", "rounds.parquet", "sites.parquet", "ledger.json",
+        ".lock", "scenario.toml", "manifest.json", "rounds.parquet", "sites.parquet", "groups.parquet", "ledger.json",
         "model.safetensors", "checkpoints", "report.html",
     }  # fmt: skip
     assert not [path for path in finished.rglob("*") if path.suffix in (".pkl", ".pt", ".tmp")]
@@ -51,7 +51,7 @@ def test_what_is_loaded_is_what_was_written(finished: Path):
 
 
 @pytest.mark.parametrize(
-    "name", ["scenario.toml", "sites.parquet", "rounds.parquet", "ledger.json", "model.safetensors"]
+    "name", ["scenario.toml", "sites.parquet", "groups.parquet", "rounds.parquet", "ledger.json", "model.safetensors"]
 )
 def test_one_flipped_bit_anywhere_is_noticed(copied: Path, name: str):
     """F5: safetensors alone would load it."""

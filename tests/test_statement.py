@@ -60,7 +60,7 @@ LEDGER: dict[str, tuple[str, Edit, str]] = {
 
 def test_the_statement_is_complete(tmp_path: Path) -> None:
     wanted = {"In plain words", "Unit", *LEDGER, "Mechanism", "Released", "Trust model", "Not covered",
-              "Random numbers", "Arithmetic", "Other arms"}  # fmt: skip
+              "Tuning", "Repetition", "Random numbers", "Arithmetic", "Other arms"}  # fmt: skip
     assert set(terms(make_run(tmp_path))) == wanted
 
 

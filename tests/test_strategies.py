@@ -78,8 +78,8 @@ KINDS = {
 }
 
 MEAN_ONLY = {
-    *("ditto", "fedadagrad", "fedadam", "fedavg", "fedavgm", "fedbn", "feddyn", "fedper", "fedprox", "fedrep"),
-    *("fedyogi", "finetuning"),
+    *("apfl", "ditto", "fedadagrad", "fedadam", "fedavg", "fedavgm", "fedbn", "feddyn", "fedper", "fedprox", "fedrep"),
+    *("fedyogi", "finetuning", "moon"),
 }
 
 

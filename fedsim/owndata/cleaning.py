@@ -10,6 +10,7 @@ from fedsim.owndata.reading import Table
 from fedsim.tables import Column, Levels, Number
 
 _MISSING = {"", "na", "n/a", "nan", "null", "?"}  # in lower case; a listed category is never taken for missing
+_MOST_GROUPS = 20
 _MISSING_NUMBER = _MISSING | {"none", "-", ".", "#n/a", "<na>"}
 
 
@@ -116,6 +117,21 @@ def levels(table: Table, column: Levels) -> pd.Series:
     if strange.any():
         raise wrong(table, column.name, strange, f"one of {', '.join(map(str, column.levels))}")
     return found
+
+
+def groups(table: Table, name: str) -> np.ndarray:
+    """Return a column as names of groups, str (rows,); ``unknown`` where it is missing.
+
+    Raises:
+        Mistake: It has so many values that few rows share one.
+    """
+    values = table.frame[name]
+    named = values.map(_as_text, na_action="ignore") if pd.api.types.is_numeric_dtype(values) else values
+    found = named.where(~is_missing(values), "unknown")
+    if found.nunique() > _MOST_GROUPS:
+        raise Mistake(f"{table.name}, column {name}: expected at most {_MOST_GROUPS} values of a group, got "
+                      f"{found.nunique()}; put bands into a column of their own")  # fmt: skip
+    return found.to_numpy(dtype=str)
 
 
 def times(table: Table, name: str) -> np.ndarray:

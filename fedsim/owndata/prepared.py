@@ -25,7 +25,7 @@ from fedsim.owndata.reading import Table, digest, read_table
 from fedsim.owndata.target import Target, needs_entry, target_of
 from fedsim.scenario import Data
 from fedsim.tables import Column, Number, encode
-from fedsim.task import Rows, Task
+from fedsim.task import SITE, Rows, Task
 
 _ALL = "all rows"  # the site of a table without a column of sites
 
@@ -104,6 +104,7 @@ def prepare(data: Data) -> Prepared:
     table = read_table(path)
     roles = {"outcome": name, "site": data.site, "time": data.time}
     _check_roles(table, roles)
+    _check_groups(table, roles, data.groups or [])
     used, left_out = cleaning.without(table, roles)
     if not len(used.rows):
         raise Mistake(f"{table.name}: expected rows with {name}, none of the {len(table.rows)} has all that is needed")
@@ -123,7 +124,8 @@ def prepare(data: Data) -> Prepared:
 def _task(data: Data, used: Table, target: Target, columns: tuple[Column, ...], inputs: np.ndarray) -> Task:
     site = used.frame[data.site].map(_site_name) if data.site else pd.Series([_ALL] * len(used.rows))
     time = cleaning.times(used, data.time) if data.time else None
-    rows = Rows(inputs, target.values, site.to_numpy(dtype=str), time)
+    groups = {name: cleaning.groups(used, name) for name in data.groups or ()}
+    rows = Rows(inputs, target.values, site.to_numpy(dtype=str), time, groups)
     return Task(
         title=f"{data.target} in {used.name}",
         outcome=target.meaning,
@@ -147,6 +149,19 @@ def _check_roles(table: Table, roles: Mapping[str, str | None]) -> None:
             raise Mistake(f"{keys[role]}: expected a column of {table.name}, got {name!r}{hint}")
     if len(set(given.values())) < len(given):
         raise Mistake(f"data: expected a column of its own for {' and '.join(given)}, got {', '.join(given.values())}")
+
+
+def _check_groups(table: Table, roles: Mapping[str, str | None], groups: list[str]) -> None:
+    known = [str(name) for name in table.frame]
+    taken = {name: role for role, name in roles.items() if name is not None}
+    for number, name in enumerate(groups):
+        if name not in known:
+            raise Mistake(f"data.groups: expected columns of {table.name}, got {name!r}{catalog.nearest(name, known)}")
+        if name in taken or name in groups[:number]:
+            got = f"the {taken[name]}, {name!r}" if name in taken else f"{name!r} twice"
+            raise Mistake(f"data.groups: expected columns to compare beside the sites, each once, got {got}")
+        if name == SITE:
+            raise Mistake(f"data.groups: expected another name than {SITE!r}, which stands for the sites")
 
 
 def _features(

@@ -1,6 +1,7 @@
 """The ledger: what each site released, at which noise, and the epsilon that follows."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal, get_args
@@ -111,11 +112,15 @@ class Ledger:
     Of the unit record, an entry is what a site sent: the guarantee is for one of its rows, against everyone who sees
     all of that. Of the unit client, an entry is a round's model: the guarantee is for a whole site, against everyone
     who sees the models.
+    Its epsilon is that of ``trainings`` such trainings together, of which this is one.
     """
 
-    def __init__(self, delta: float, neighbours: Neighbours, entries: tuple[Entry, ...] = ()) -> None:
+    def __init__(
+        self, delta: float, neighbours: Neighbours, entries: tuple[Entry, ...] = (), trainings: int = 1
+    ) -> None:
         self.delta = delta
         self.neighbours: Neighbours = neighbours
+        self.trainings = trainings
         self._entries: list[Entry] = []
         self._rounds: Counter[str] = Counter()
         self._spent: dict[str, Spent] = {}
@@ -143,19 +148,23 @@ class Ledger:
 
     def epsilon(self, site: str) -> float:
         """Return the epsilon of all a site has released."""
-        return epsilon(self.spent(site), self.delta, self.neighbours)
+        return self._epsilon(self.spent(site), self.neighbours)
 
     def epsilon_of(self, spent: Spent, planned: Mechanism | SiteUpdate, times: int = 1) -> float:
         """Return the epsilon of what was released and what is about to be, some times over."""
         one = planned.segment()
-        return epsilon([*spent, replace(one, steps=times * one.steps)], self.delta, self.neighbours)
+        return self._epsilon([*spent, replace(one, steps=times * one.steps)], self.neighbours)
 
     def record_epsilon(self, site: str) -> float:
         """Return the epsilon of one row of a site, where releases are of the unit client.
 
         One row more or less changes its site's update into another one, so the update counts as replaced.
         """
-        return epsilon(self.spent(site), self.delta, "replace-one")
+        return self._epsilon(self.spent(site), "replace-one")
+
+    def _epsilon(self, segments: Iterable[Segment], neighbours: Neighbours) -> float:
+        together = [replace(one, steps=self.trainings * one.steps) for one in segments]
+        return epsilon(together, self.delta, neighbours)
 
     def as_json(self) -> dict[str, Any]:
         """Return {"epsilon": {site: value}, "entries": [...]}, of the unit client with "record_epsilon" too."""

@@ -30,6 +30,7 @@ ADAPTER = "tests/test_adapter.py tests/test_arms.py"
 APP = "tests/test_app.py"
 NOISE_SHARES = "tests/privacy/test_noise_shares.py"
 SECURE = "tests/privacy/test_secure_aggregation.py tests/privacy/test_fixed_point.py tests/secure"
+TUNING = "tests/privacy/test_tuning.py"
 _ACCOUNTING, _LEDGER, _OPTIMIZER, _TRAINING, _COHORT, _LAYERS, _CONVOLUTIONS, _RANDOMNESS = (
     f"fedsim/{name}.py"
     for name in (
@@ -64,6 +65,23 @@ MUTANTS = (
            f"{ACCOUNT} {ROUNDS}"),
     Mutant(_LEDGER, "Segment(self.sampling_rate, self.noise_multiplier, self.steps)",
            "Segment(self.sampling_rate, self.noise_multiplier, 1)", "M2: rounds in place of steps", ACCOUNT),
+    # tuning, and what several trainings come to
+    Mutant(_LEDGER, "steps=self.trainings * one.steps", "steps=one.steps", "M7: charged trainings are counted once",
+           TUNING),
+    Mutant("fedsim/arms.py", "steps *= privacy.tuning.trainings", "steps *= 1",
+           "M7: noise for one of the trainings that are chosen among", TUNING),
+    Mutant("fedsim/privacy/calculator.py", "promised = guarantee([replace(mechanism, steps=runs * steps)]",
+           "promised = guarantee([mechanism]", "M7: several runs cost as little as one", TUNING),
+    Mutant("fedsim/statement.py", "+= times * did[\"steps\"]", "= times * did[\"steps\"]",
+           "M7: the trainings of a run are not added up", TUNING),
+    Mutant("fedsim/tournament.py", "for _, released in own for one in released]",
+           "for _, released in own[:1] for one in released]", "M7: a tournament's trainings are not added up", TUNING),
+    Mutant("fedsim/scenario.py", 'else {"loose_delta", "tuning"}', 'else {"loose_delta"}',
+           "a setting that shapes nothing changes the noise", TUNING),
+    Mutant("fedsim/scenario.py", '{"loose_delta"} if self.privacy.tuning.charged',
+           '{"tuning"} if self.privacy.tuning.charged', "M11: trainings with more and less noise share it", TUNING),
+    Mutant("fedsim/delta_rule.py", "delta * count >= 1", "delta * count >= 10", "a delta that bounds nothing passes",
+           TUNING),
     # DP-SGD at one site
     Mutant(_OPTIMIZER, "float(self.noise_multiplier) * float(self.max_grad_norm)", "float(self.noise_multiplier)",
            "M16: sigma read as a standard deviation", SITE),
