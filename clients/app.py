@@ -5,6 +5,7 @@ training is to be private. Which site this is, the node config says: ``partition
 noisy model, what was done to make it, and a public weight; nothing else.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -116,7 +117,7 @@ class SiteApp(ClientApp):
         """Return the reply that sends the first trained model back, and keep what the local rules keep."""
         setting = _setting(str(context.run_config["scenario"]), int(context.run_config["seed"]))
         work, done = trained[0]
-        finished = [work.rule.finish(done.parameters, work.memory, work.plan.steps) for work, done in trained]
+        finished = [one.rule.finish(own.parameters, one.memory, one.plan.steps) for one, own in trained]
         kept = {name: value for _, own in finished for name, value in own.items()}
         content = RecordDict()
         content[ARRAYS] = Flat(finished[0][0], setting.layout)
@@ -185,9 +186,8 @@ class SiteApp(ClientApp):
         came = _start(message, setting)
         work = Work(setting.model, came, rows, todo, streams, setting.losses, rule)
         if isinstance(rule, Choosing):
-            losses = [_mean_loss(work, model) for model in rule.candidates(known)]
-            work = replace(work, chosen=losses.index(min(losses)))
-            known[CHOSEN] = torch.tensor([float(losses.index(min(losses)))])
+            best = _best(work, rule.candidates(known))
+            work, known = replace(work, chosen=best), known | {CHOSEN: torch.tensor([float(best)])}
         start, memory = rule.begin(came, known, setting.parts)
         follow = path is None and getattr(setting.second_rule, "follows", False)
         work = replace(work, start=start, memory=memory, follow=follow)
@@ -220,6 +220,12 @@ def _mean_loss(work: Work, model: Tensor) -> float:
     with torch.no_grad():
         outputs = functional_call(work.model.eval(), parts_of(work.model, model), (work.examples.inputs,))
         return float(work.losses(outputs, work.examples.target).mean())
+
+
+def _best(work: Work, models: Sequence[Tensor]) -> int:
+    """Return the number of the model with the least loss on the site's training rows, the first of equals."""
+    losses = [_mean_loss(work, model) for model in models]
+    return min(range(len(losses)), key=lambda number: (math.isnan(losses[number]), losses[number]))
 
 
 @lru_cache(maxsize=4)
