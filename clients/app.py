@@ -126,7 +126,7 @@ class SiteApp(ClientApp):
         """Return the reply that sends the first trained model back, and keep what the local rules keep."""
         setting = _setting_of(context)
         work, done = trained[0]
-        finished = [work.rule.finish(done.parameters, work.memory, work.plan.steps) for work, done in trained]
+        finished = [one.rule.finish(own.parameters, one.memory, one.plan.steps) for one, own in trained]
         kept = {name: value for _, own in finished for name, value in own.items()}
         sent = finished[0][0]
         if setting.scenario.secure_aggregation.on:
@@ -200,9 +200,8 @@ class SiteApp(ClientApp):
         came = _start(message, setting)
         work = Work(setting.model, came, rows, todo, streams, setting.losses, rule)
         if isinstance(rule, Choosing):
-            losses = [_mean_loss(work, model) for model in rule.candidates(known)]
-            work = replace(work, chosen=losses.index(min(losses)))
-            known[CHOSEN] = torch.tensor([float(losses.index(min(losses)))])
+            best = _best(work, rule.candidates(known))
+            work, known = replace(work, chosen=best), known | {CHOSEN: torch.tensor([float(best)])}
         start, memory = rule.begin(came, known, setting.parts)
         follow = path is None and getattr(setting.second_rule, "follows", False)
         work = replace(work, start=start, memory=memory, follow=follow)
@@ -275,6 +274,12 @@ def _mean_loss(work: Work, model: Tensor) -> float:
 def _setting_of(context: Context) -> _Setting:
     config = context.run_config
     return _setting(str(config["scenario"]), int(config["seed"]), str(config.get("strategy-code", "")))
+
+
+def _best(work: Work, models: Sequence[Tensor]) -> int:
+    """Return the number of the model with the least loss on the site's training rows, the first of equals."""
+    losses = [_mean_loss(work, model) for model in models]
+    return min(range(len(losses)), key=lambda number: (math.isnan(losses[number]), losses[number]))
 
 
 @lru_cache(maxsize=4)

@@ -31,6 +31,7 @@ APP = "tests/test_app.py"
 NOISE_SHARES = "tests/privacy/test_noise_shares.py"
 SECURE = "tests/privacy/test_secure_aggregation.py tests/privacy/test_fixed_point.py tests/secure"
 TUNING = "tests/privacy/test_tuning.py"
+RULES = "tests/test_local_rules.py"
 _ACCOUNTING, _LEDGER, _OPTIMIZER, _TRAINING, _COHORT, _LAYERS, _CONVOLUTIONS, _RANDOMNESS = (
     f"fedsim/{name}.py"
     for name in (
@@ -201,6 +202,13 @@ MUTANTS = (
     Mutant("clients/app.py", "    if scenario.privacy.unit == \"record\":\n        check_rows_are_alone",
            "    if False:\n        check_rows_are_alone",
            "M10: a model that mixes rows is trained under privacy", f"{APP} tests/test_training.py"),
+    Mutant("clients/app.py", "if noise is not None and name in WITHOUT_NOISE:", "if False:",
+           "M6: losses, or a choice by them, leave without noise", RULES),
+    Mutant("clients/app.py", "steps = sum(own.mechanism.steps for _, own in trained if own.mechanism)",
+           "steps = done.mechanism.steps", "M7: a second training is free", RULES),
+    Mutant("clients/app.py", 'f"{site.name}, beside"', "site.name", "M11: both trainings have the same noise", RULES),
+    Mutant("fedsim/representation.py", "+ self.rule.term(own, others)", "+ self.rule.term(own, others).mean()",
+           "M10: a row's loss depends on the others'", "tests/test_moon.py"),
     Mutant("fedsim/engines/serial.py", 'private = "noise-multiplier" in context.run_config', "private = False",
            "M6: the text of an error leaves", APP),
     # secure aggregation
