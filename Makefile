@@ -1,11 +1,13 @@
 # make demo    install into .venv, run the four hospitals, write the report
 # make test    the tests          make check   lint, types, import rules
-# make audit   what takes minutes: mutants of the privacy code, attacks on trained models, 200 settings of the accountant
+# make audit   what takes minutes: mutants of the privacy code, attacks on trained models, 200 settings of the accountant;
+#              PART=3/10 runs a tenth, the fourth
 # make bench   timings, e.g. WORKLOADS=tabular ROUNDS=5 DEVICE=cuda; make clean   forget the virtual environment
 .PHONY: demo test audit check bench clean
 PYTHON ?= python3
 WORKLOADS ?= tabular,small,cifar,sequence
 ROUNDS ?= 5
+PART ?= 0/1
 DEVICE ?= cpu
 BIN := .venv/bin
 
@@ -16,7 +18,7 @@ test: .venv/installed
 	$(BIN)/pytest -n 2 -m "not slow"
 
 audit: .venv/installed
-	$(BIN)/pytest -n 2 -m slow tests
+	$(BIN)/pytest -n 2 -m slow --part $(PART) tests
 
 check: .venv/installed
 	$(BIN)/ruff check .

@@ -14,12 +14,13 @@ import clients.app
 from clients.app import app
 from fedsim import catalog, federation
 from fedsim.adapter import Adapter
+from fedsim.choice import asked_of, strategy_of
 from fedsim.engines.serial import execute
 from fedsim.evaluation import evaluate
 from fedsim.federation import Examples, Federation
 from fedsim.grid import InProcessGrid, node_of
 from fedsim.mistakes import Mistake
-from fedsim.records import ARRAYS, CONFIG, MECHANISM, METRICS, WEIGHT, Flat, Layout
+from fedsim.records import ARRAYS, CONFIG, MECHANISM, METRICS, REPORTED, WEIGHT, Flat, Layout
 from fedsim.scenario import Privacy, Scenario
 from fedsim.training import new_model, parts_of
 from strategies.fedavg import FedAvg
@@ -58,7 +59,7 @@ def fields(content: RecordDict) -> dict[str, list[str]]:
 
 
 def test_under_privacy_a_reply_holds_the_listed_fields_and_nothing_else(scenario):
-    """M6, B12: the allow-list. No loss, no accuracy, no number of rows."""
+    """B12, M6: the allow-list. No loss, no accuracy, no number of rows."""
     for reply in ask(scenario(), private=True):
         assert fields(reply.content) == {
             ARRAYS: ["bias", "weight"],
@@ -67,9 +68,25 @@ def test_under_privacy_a_reply_holds_the_listed_fields_and_nothing_else(scenario
         }
 
 
+@pytest.mark.parametrize("strategy", catalog.titles("strategies"))
+def test_whatever_the_strategy_the_listed_fields_are_all_that_leaves(scenario, strategy: str):
+    """B12: a strategy that wants losses is refused; one that wants the number of steps gets the public one."""
+    allowed = {ARRAYS, METRICS, MECHANISM}
+    for reply in ask(scenario(f"strategy={{name='{strategy}'}}", "training.rounds=1"), private=True):
+        if reply.has_error():
+            losses = asked_of(strategy_of(scenario(f"strategy={{name='{strategy}'}}"))) == ("loss",)
+            undivided = strategy in ("fedbn", "fedper", "fedrep")  # these keep layers at home, and there is only one
+            assert reply.error.reason.startswith("PermissionError" if losses else "ValueError (private_layers.py:")
+            assert losses or undivided
+            continue
+        assert set(reply.content) == allowed
+        assert set(reply.content[METRICS]) <= {WEIGHT, REPORTED["steps"]}
+        assert reply.content[METRICS].get(REPORTED["steps"], 2) == 2
+
+
 @pytest.mark.parametrize("change", ["one row more", "one row less", "a row replaced", "no rows"])
 def test_neighbours_give_the_same_reply_but_for_the_noisy_model(scenario, monkeypatch, change: str):
-    """M6, M25: what is not noised is byte for byte the same, and the noise is too."""
+    """B12, B6, M6, M25: what is not noised is byte for byte the same, and the noise is too."""
     chosen = scenario()
     before = [reply.content for reply in ask(chosen, private=True)]
     whole = federation.federate(chosen, 0)

@@ -48,6 +48,21 @@ def test_a_run_stops_before_it_exceeds_the_budget_and_asks_nobody_any_more():
     assert ledger.epsilon("site0") <= spend.epsilon < ledger.epsilon_of(ledger.spent("site0"), STEP)
 
 
+def test_a_restart_does_not_refund():
+    """A8: with the ledger of what was spent, not one more site is asked; half of it leaves half."""
+    limit = Ledger(1e-5, "add-or-remove-one")
+    for number in range(4):
+        limit.charge("site0", number, STEP)
+    spend = budget(limit.epsilon("site0") + 1e-6)
+    run(private, spend)
+    for rounds, left in ((4, 0), (2, 2), (0, 4)):
+        again = budget(spend.epsilon)
+        for entry in spend.ledger.entries[: 4 * rounds]:
+            again.ledger.charge(entry.site, entry.round, entry.mechanism)
+        finished, asked = run(private, again)
+        assert (finished.rounds, asked) == (left, 4 * left)
+
+
 def test_no_site_is_asked_when_not_even_one_round_is_affordable():
     finished, asked = run(private, budget(0.01))
     assert (finished.rounds, asked) == (0, 0)

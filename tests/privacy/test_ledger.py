@@ -1,10 +1,11 @@
 import itertools
+import json
 from dataclasses import replace
 
 import pytest
 
 from fedsim.mistakes import Mistake
-from fedsim.privacy.ledger import Ledger, Mechanism
+from fedsim.privacy.ledger import Entry, Ledger, Mechanism
 
 ROUND = Mechanism(sampling_rate=1 / 19, noise_multiplier=1.1, clip=1.0, expected_batch=16, steps=19)
 
@@ -17,8 +18,21 @@ def ledger_of(rounds: int, site: str = "a") -> Ledger:
 
 
 def test_twenty_rounds_cost_what_their_steps_cost_together():
-    """M7: an epsilon per round would be 1.247."""
+    """A7, M7: an epsilon per round would be 1.247."""
     assert ledger_of(20).epsilon("a") == pytest.approx(4.936016, abs=1e-3)
+
+
+def test_restarts_and_rounds_without_a_site_change_nothing():
+    """A7: a ledger written down and read again after each of 20 rounds, among 10 others that a site was not in."""
+    ledger = Ledger(1e-4, "add-or-remove-one")
+    for number in range(1, 31):
+        ledger.charge("a" if number % 3 else "b", number, ROUND)
+        written = json.loads(json.dumps(ledger.as_json()))["entries"]
+        entries = tuple(Entry(e["site"], e["round"], Mechanism(**e["mechanism"])) for e in written)
+        ledger = Ledger(1e-4, "add-or-remove-one", entries)
+    assert len(ledger.entries) == 30
+    assert ledger.epsilon("a") == pytest.approx(4.936016, abs=1e-3)
+    assert ledger.epsilon("b") == ledger_of(10).epsilon("a")
 
 
 def test_epsilon_grows_with_every_round():

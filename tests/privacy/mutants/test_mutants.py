@@ -41,6 +41,7 @@ def test_the_table_is_about_the_code_there_is():
 @pytest.mark.slow
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: f"{Path(m.file).stem}: {m.why}")
 def test_a_mutant_is_caught(mutant: Mutant, tmp_path: Path):
+    """B13."""
     path = copy_to(tmp_path) / mutant.file
     path.write_text(path.read_text("utf-8").replace(mutant.old, mutant.new), encoding="utf-8")
     found = run_tests(tmp_path, mutant.tests)
@@ -51,6 +52,6 @@ def test_a_mutant_is_caught(mutant: Mutant, tmp_path: Path):
 @pytest.mark.slow
 @pytest.mark.parametrize("salt", range(1, 21))
 def test_clean_code_raises_no_alarm(salt: int, tmp_path: Path):
-    """With 20 other sets of random streams, the tests that catch mutants pass."""
+    """B13: with 20 other sets of random streams, the tests that catch mutants pass."""
     found = run_tests(copy_to(tmp_path), _RANDOM, salt)
     assert found.returncode == 0, found.stdout[-3000:]
