@@ -11,10 +11,12 @@ import torch
 from torch import nn
 
 from fedsim import cli
-from fedsim.audits import audit as audits
-from fedsim.audits import canaries, inversion, membership
-from fedsim.audits.audit import Effort, audit, claim_in, claim_of, lines
+from fedsim.audits import canaries, claims, inversion, membership
+from fedsim.audits.audit import audit
+from fedsim.audits.audit_files import lines
+from fedsim.audits.claims import claim_in, claim_of
 from fedsim.audits.membership import lira, rmia
+from fedsim.audits.target import Effort, plans
 from fedsim.engines.cohort import train_all
 from fedsim.experiment import execute
 from fedsim.losses import binary, classes
@@ -24,7 +26,7 @@ from fedsim.training import Noise, Plan
 from tests.conftest import examples, vector
 
 NOISE = ("--set", "privacy.noise_multiplier=2")
-SMALL = Effort(trials=300, canaries=300, shadows=8)
+SMALL = Effort(trials=300, canaries=300, directions=20, size=500, shadows=8)
 
 
 def net(*layers: nn.Module) -> nn.Module:
@@ -59,16 +61,16 @@ def test_an_audit_stays_below_a_true_claim_and_refutes_a_false_one(scenario, wea
     honest = audit(chosen, claim, effort)
     assert 0 < honest.bound <= claim.epsilon
     assert honest.paired is not None
-    assert honest.paired.noise_bound > 0.25 * wanted  # type: ignore[operator]
+    assert honest.paired.noise_bound > 0.25 * wanted
     assert 0.6 * wanted <= honest.paired.estimate <= 1.1 * wanted
-    assert "the claim stands" in lines(honest)[-1]
+    assert "the claim stands" in [*lines(honest, chosen)][-1]
     weakened()
     broken = audit(chosen, claim, effort)
     assert broken.paired is not None
-    assert broken.paired.noise_bound > claim.epsilon  # type: ignore[operator]
+    assert broken.paired.noise_bound > claim.epsilon
     assert wanted > 2 or broken.paired.bound > claim.epsilon
     assert broken.broken
-    assert lines(broken)[-1] == "THE CLAIM IS REFUTED"
+    assert [*lines(broken, chosen)][-1] == "THE CLAIM IS REFUTED"
 
 
 @pytest.mark.slow
@@ -78,7 +80,7 @@ def test_twenty_audits_of_a_true_claim(scenario, wanted: float):
     chosen = scenario(f"privacy.epsilon={wanted}", "training.rounds=5", "privacy.delta=1e-5")
     claim = claim_of(chosen)
     assert claim is not None
-    todo = audits._plans(chosen, claim)["private"]
+    todo = plans(chosen, claim)["private"]
     bounds = [canaries.one_run(todo, claim.delta, 1000, seed, train_all).bound for seed in range(20)]
     assert max(bounds) <= claim.epsilon
     quiet = replace(todo, noise=Noise(todo.noise.clip, todo.noise.multiplier / 10))  # type: ignore[union-attr]
@@ -131,8 +133,8 @@ def test_a_record_is_rebuilt_from_one_update_unless_there_is_noise(private: bool
     """D6: analytically, for a network; exact without noise, useless with it."""
     model = net(nn.Linear(10, 16), nn.ReLU(), nn.Linear(16, 1))
     noise = Noise(1.0, 1.0) if private else None
-    found = inversion.invert(model, vector(model), binary, examples(20, 10), noise, 0, train_all)
-    assert found.method == "analytic"
+    found = inversion.invert(model, vector(model), binary, examples(20, 10), noise, 0, train_all)["analytic"]
+    assert found.records == 20
     assert found.found == (0.0 if private else pytest.approx(1.0, abs=0.05))
     assert (found.error > 0.5) if private else (found.error < 1e-3)
 
@@ -140,16 +142,17 @@ def test_a_record_is_rebuilt_from_one_update_unless_there_is_noise(private: bool
 def test_a_record_is_rebuilt_by_matching_gradients_where_no_layer_gives_it_away():
     model = net(nn.Linear(6, 12, bias=False), nn.Sigmoid(), nn.Linear(12, 1))
     found = inversion.invert(model, vector(model), binary, examples(3, 6), None, 0, train_all)
-    assert found.method == "gradient matching"
-    assert found.error < 0.1
+    assert set(found) == {"dlg", "idlg"}
+    assert all(one.error < 0.1 for one in found.values())
 
 
 def test_a_scenario_without_privacy_has_no_claim_but_is_attacked(scenario):
-    found = audit(scenario("privacy.unit=none"), claim_of(scenario("privacy.unit=none")), SMALL)
+    chosen = scenario("privacy.unit=none")
+    found = audit(chosen, claim_of(chosen), SMALL)
     assert found.claim is None
     assert found.values["claimed"] is found.values["lower_bound"] is None  # D8: never a number
     assert not found.broken
-    assert lines(found)[-1] == "there is no claim to hold this against"
+    assert [*lines(found, chosen)][-1] == "there is no claim to hold this against"
 
 
 def test_the_claim_of_a_run_is_that_of_its_ledger(scenario, tmp_path):
@@ -177,7 +180,12 @@ def test_the_command_writes_figures_and_a_picture(monkeypatch, capsys, tmp_path)
     assert max(len(line) for line in out.splitlines()) <= 80
     written = json.loads((tmp_path / "runs/audit-hospital-heart/audit.json").read_text())
     assert set(written["membership"]) == {"plain", "private"}
-    assert written["inversion"]["plain"]["error"] < 1e-3 < written["inversion"]["private"]["error"]
+    for kind, found in written["inversion"].items():
+        assert set(found) == {"analytic", "dlg", "idlg", "round"}
+        assert (found["analytic"]["error"] < 1e-3) == (kind == "plain")
+    assert written["one_shot"]["estimate"] > 0
+    assert written["source"]["plain"]["guessing"] == 0.25
+    assert 0 <= written["property"]["plain"]["error"] <= 1
     assert (tmp_path / "runs/audit-hospital-heart/audit.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -185,8 +193,8 @@ def test_a_refuted_claim_fails_loudly(monkeypatch, capsys, tmp_path, weakened):
     """Without noise worth the name, the command ends with 1 and says why; the figures are written all the same."""
     monkeypatch.chdir(tmp_path)
     weakened()
-    claimed = audits.claim_of
-    monkeypatch.setattr(audits, "claim_of", lambda scenario: dataclasses.replace(claimed(scenario), epsilon=0.5))  # type: ignore[type-var]
+    claimed = claims.claim_of
+    monkeypatch.setattr(claims, "claim_of", lambda scenario: dataclasses.replace(claimed(scenario), epsilon=0.5))  # type: ignore[type-var]
     code, out, err = command(monkeypatch, capsys, "hospital-heart", "--trials", "300", "--shadows", "4", *NOISE)
     assert code == 1
     assert "THE CLAIM IS REFUTED" in out
