@@ -77,12 +77,12 @@ def epsilons(levels: Sequence[Level]) -> bytes | None:
 
 def records(levels: Sequence[Level], columns: Sequence[Column]) -> bytes | None:
     """Draw a record, and below it what was rebuilt of it at each level; None if none was."""
-    rebuilt = {level: next(iter(own.values())) for level in levels if (own := level.audit.inversion.get(level.kind))}
-    if not rebuilt:
+    found = [(level, next(iter(own.values()))) for level in levels if (own := level.audit.inversion.get(level.kind))]
+    if not found:
         return None
-    record = next(iter(rebuilt.values())).record
+    record = found[0][1].record
     pictures = {"a record, as the model sees it": record}
-    pictures |= {f"rebuilt from its update alone, {level.title}": one.rebuilt for level, one in rebuilt.items()}
+    pictures |= {f"rebuilt from its update alone, {level.title}": one.rebuilt for level, one in found}
     return side_by_side(pictures, names_of(columns, record.size))
 
 

@@ -48,7 +48,7 @@ def write(told: Story, folder: Path) -> list[Path]:
         told=told,
         answers=list(answers(told)),
         groups=groups(told),
-        pictures={name: base64.b64encode(picture).decode() for name, picture in pictures.items()},
+        pictures={name: base64.b64encode(picture or b"").decode() for name, picture in drawn.items()},
         confidence=f"{CONFIDENCE:.0%}",
         run=told.levels[0].run,
     )
@@ -164,7 +164,7 @@ def _inversion_rows(levels: Sequence[Level]) -> list[Row]:
     for name, (title, hint) in names.items():
         found = [_rebuilt(level).get(name) for level in levels]
         if any(found):
-            cells = [f"{one.found:.0%} of {one.records} ({one.error:.2g})" if one else _DASH for one in found]
+            cells = [f"{one.found:.0%} of {one.records} ({_error(one.error)})" if one else _DASH for one in found]
             rows.append((title, hint, cells))
     return rows
 
@@ -231,3 +231,7 @@ def _rebuilt(level: Level) -> Mapping[str, Inversion]:
 
 def _figure(value: float | None) -> str:
     return _DASH if value is None else f"{value:.3f}"
+
+
+def _error(value: float) -> str:
+    return "< 0.001" if value < 1e-3 else f"{value:.2g}"

@@ -14,13 +14,16 @@ from fedsim import cli
 from fedsim.audits import canaries, claims, inversion, membership
 from fedsim.audits.audit import audit
 from fedsim.audits.audit_files import lines
+from fedsim.audits.bounds import ceiling
 from fedsim.audits.claims import claim_in, claim_of
 from fedsim.audits.membership import lira, rmia
 from fedsim.audits.target import Effort, plans
+from fedsim.audits.trade_off import one_run_noise_bound
 from fedsim.engines.cohort import train_all
 from fedsim.experiment import execute
+from fedsim.federation import Examples
 from fedsim.losses import binary, classes
-from fedsim.privacy.accounting import epsilon
+from fedsim.privacy.accounting import Segment, epsilon, noise_multiplier
 from fedsim.scenario import Optimizer
 from fedsim.training import Noise, Plan
 from tests.conftest import examples, vector
@@ -81,19 +84,54 @@ def test_twenty_audits_of_a_true_claim(scenario, wanted: float):
     claim = claim_of(chosen)
     assert claim is not None
     todo = plans(chosen, claim)["private"]
-    bounds = [canaries.one_run(todo, claim.delta, 1000, seed, train_all).bound for seed in range(20)]
-    assert max(bounds) <= claim.epsilon
-    quiet = replace(todo, noise=Noise(todo.noise.clip, todo.noise.multiplier / 10))  # type: ignore[union-attr]
-    assert canaries.one_run(quiet, claim.delta, 1000, 0, train_all).bound > claim.epsilon * (wanted < 8)
+    found = [canaries.one_run(todo, claim.delta, 1000, seed, train_all) for seed in range(20)]
+    assert max(one.bound for one in found) <= claim.epsilon
+    assert max(one.noise_bound for one in found) <= claim.epsilon
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("wanted", "sigma"), [(1.0, 3.731), (2.0, 1.994), (4.0, 1.081), (8.0, 0.6)])
+def test_one_run_notices_noise_that_is_missing(wanted: float, sigma: float):
+    """D2: with a tenth of the noise the bound exceeds every claim; with a quarter of it those up to 4."""
+    claimed = Segment(1.0, sigma, 1)
+    for share in (10, *([4] if wanted <= 4 else [])):
+        random = np.random.default_rng(0)
+        included = random.random(1000) < 0.5
+        scores = random.normal(0, sigma / share, 1000) + included
+        assert one_run_noise_bound(scores, included, claimed, 1e-5) > wanted
+
+
+@pytest.mark.slow
+def test_membership_in_the_known_set_up():
+    """D5: 500 of 1000 records with 15 % wrong labels, LiRA with 16 models, RMIA with 5 references, delta 2e-4.
+
+    An AUC of 16 x 500 against 500 has a standard error of about 0.01.
+    """
+    random = np.random.default_rng(0)
+    inputs, direction = random.normal(size=(1000, 30)), random.normal(size=30)
+    target = (inputs @ direction > 0) ^ (random.random(1000) < 0.15)
+    rows = Examples(torch.from_numpy(inputs.astype("float32")), torch.from_numpy(target.astype("float32")))
+    model = net(nn.Linear(30, 64), nn.ReLU(), nn.Linear(64, 1))
+    todo = Plan(300, 0.2, 100.0, Optimizer(name="adam", lr=0.01), None)
+    for wanted, low, high in ((None, 0.70, 1.0), (8.0, 0.45, 0.65), (1.0, 0.45, 0.55)):
+        noise = Noise(1.0, noise_multiplier(wanted, 0.2, 300, 2e-4, "add-or-remove-one")) if wanted else None
+        own = replace(todo, noise=noise)
+        found = membership.attack(model, vector(model), binary, rows, own, 16, 0, train_all)
+        for name in ("lira", "rmia"):
+            assert low <= found[name].auc <= high, (wanted, name, found[name].auc)
+            assert wanted is None or found[name].auc <= ceiling(wanted, 2e-4) + 0.05
 
 
 @pytest.mark.slow
 def test_many_trials_of_one_step_come_close_to_the_claim():
-    """D3: 2 x 20 000 single steps without sampling; the Gaussian estimate is within 10 % of the truth."""
+    """D3: 2 x 100 000 single steps without sampling; the Gaussian estimate is 0.85 to 1.03 of the claim.
+
+    Its standard error is 0.5 % of the claim: a true mechanism fails with a chance below 1e-8.
+    """
     todo = Plan(1, 1.0, 8.0, Optimizer(lr=1.0), Noise(1.0, 1.081))
     model = nn.Linear(4, 1)
-    found = canaries.paired(model, vector(model), binary, examples(4), todo, 1e-5, 20_000, 0, train_all)
-    assert found.estimate == pytest.approx(4.0, rel=0.1)
+    found = canaries.paired(model, vector(model), binary, examples(4), todo, 1e-5, 100_000, 0, train_all)
+    assert 0.85 * 4 <= found.estimate <= 1.03 * 4
     assert 2.0 < found.bound <= 4.0
 
 
