@@ -124,7 +124,6 @@ def digits(alpha: float) -> list[Examples]:
     return sites
 
 
-@pytest.mark.slow
 def test_sources_are_named_unless_updates_are_noised():
     """D7: ten sites with few classes each are told apart in half of the cases; not by updates clipped to 1, sigma 0.1.
 
