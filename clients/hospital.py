@@ -7,7 +7,7 @@ import pandas as pd
 
 from clients.files import read_table
 from clients.images import downloaded, read_medmnist, scaled
-from clients.models import convolutional, linear
+from clients.models import convolutional, linear, network
 from fedsim.mistakes import Mistake
 from fedsim.tables import Column, Levels, Number, encode
 from fedsim.task import Rows, Task
@@ -88,6 +88,16 @@ heart = Task(
     columns=HEART,
     load=load_heart,
     model=linear,
+)
+
+heart_network = Task(
+    title="Heart disease from 13 measurements, by a network of 64 units",
+    outcome=OUTCOME,
+    source=SOURCE,
+    licence=LICENCE,
+    columns=HEART,
+    load=load_heart,
+    model=network,
 )
 
 heart_complete = Task(

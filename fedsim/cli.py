@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -24,6 +25,7 @@ from fedsim.mistakes import Interrupted, Mistake, RunFailed
 from fedsim.terminal import arms_table, as_document, checks_table, closing_lines, groups_table, sites_table
 
 if TYPE_CHECKING:
+    from fedsim.audits.target import Effort
     from fedsim.results import Run
 
 app = typer.Typer(
@@ -327,36 +329,73 @@ def privacy(
 @app.command()
 def audit(
     what: Annotated[str, typer.Argument(help="A run directory, a scenario's name or a .toml file.")],
+    epsilon: Annotated[
+        str | None, typer.Option(help="Train and attack at several levels, e.g. none,8,1, and write one report.")
+    ] = None,
     changes: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value of a scenario.")
     ] = None,
     trials: Annotated[int, typer.Option(min=20, help="Trainings with a canary, and as many without.")] = 2000,
     shadows: Annotated[int, typer.Option(min=4, help="Shadow models, an even number.")] = 64,
-    out: Annotated[Path | None, typer.Option(help="Where to write [the run directory, or runs/audit-NAME].")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write [the run directory, runs/audit-NAME or runs/story-NAME-DATE].")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Attack what a run or scenario trains; fails if an attack proves more than is claimed."""
+    from fedsim.audits.target import Effort
+
+    effort, is_run = Effort(trials=trials, shadows=shadows + shadows % 2), (Path(what) / "scenario.toml").is_file()
+    for option in [name for name, given in (("--set", changes), ("--epsilon", epsilon)) if is_run and given]:
+        raise Mistake(f"audit: expected {option} with a scenario only, a run is what it is")
+    if epsilon is not None:
+        _tell_story(what, changes or [], epsilon, effort, out, as_json)
+        return
     from fedsim.audits import audit as audits
+    from fedsim.audits import audit_files, claims
     from fedsim.results import load
     from fedsim.scenario_files import read
 
-    if (Path(what) / "scenario.toml").is_file():
-        if changes:
-            raise Mistake("audit: expected --set with a scenario only, a run is what it is")
+    if is_run:
         finished = load(what)
-        scenario, claim, folder = finished.scenario, audits.claim_in(finished), Path(what)
+        scenario, claim, folder = finished.scenario, claims.claim_in(finished), Path(what)
     else:
         scenario = read(what, changes or [])
-        claim, folder = audits.claim_of(scenario), Path("runs") / f"audit-{scenario.name}"
-    found = audits.audit(scenario, claim, audits.Effort(trials=trials, shadows=shadows + shadows % 2))
-    written = audits.write(found, scenario, out or folder)
+        claim, folder = claims.claim_of(scenario), Path("runs") / f"audit-{scenario.name}"
+    found = audits.audit(scenario, claim, effort)
+    written = audit_files.write(found, scenario, out or folder)
     if as_json:
         _print_json({**found.values, "files": [str(path) for path in written]})
     else:
-        for line in [*audits.lines(found), *(f"written: {path}" for path in written)]:
+        for line in [*audit_files.lines(found, scenario), *(f"written: {path}" for path in written)]:
             _console().print(line, markup=False, highlight=False, soft_wrap=True)
     if found.broken:
         raise RunFailed(f"audit: epsilon is at least {found.bound:.3g}, claimed was {found.claim.epsilon:.3g}")  # type: ignore[union-attr]
+
+
+def _tell_story(
+    what: str, changes: list[str], epsilon: str, effort: "Effort", out: Path | None, as_json: bool
+) -> None:  # fmt: skip
+    """Train and attack a scenario at several privacy levels, and write one report."""
+    from fedsim.audits import story, story_files
+
+    levels = story.scenarios(what, changes, epsilon)
+    name = next(iter(levels.values())).name
+    folder = out or Path("runs") / f"story-{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    with _progress() as progress:
+        told = story.tell(levels, folder, effort, progress)
+    written = story_files.write(told, folder)
+    if as_json:
+        _print_json({**told.values, "files": [str(path) for path in written]})
+    else:
+        _console().print(story_files.table(told))
+        for line in [*story_files.lines(told), *(f"written: {path}" for path in written)]:
+            _console().print(line, markup=False, highlight=False, soft_wrap=True)
+    if told.broken:
+        raise RunFailed("\n".join(
+            f"audit: {level.title}: epsilon is at least {level.audit.bound:.3g}, "
+            f"claimed was {level.audit.claim.epsilon:.3g}" for level in told.broken if level.audit.claim
+        ))  # fmt: skip
 
 
 def _print_run(finished: "Run", as_json: bool) -> None:

@@ -16,7 +16,7 @@ QUICK = ["--set", "training.rounds=1", "--set", "privacy.noise_multiplier=4"]
 SMALL = {
     "run": [*QUICK, "--seeds", "1"],
     "compare": [*QUICK, "--seeds", "1"],
-    "audit": [*QUICK, "--trials", "40", "--shadows", "4"],
+    "audit": [*QUICK, "--trials", "40", "--shadows", "4", "--set", "seeds=1"],
 }
 
 

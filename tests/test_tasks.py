@@ -40,6 +40,7 @@ HELD = {
     "bank/volatility": Held(11_934, 5, 152, 3_226, -4.1963),
     "hospital/heart": Held(920, 4, 123, 303, 0.5533, frozenset({"sex", "age"})),
     "hospital/heart-complete": Held(766, 4, 46, 303, 0.5104, frozenset({"sex", "age"})),
+    "hospital/heart-network": Held(920, 4, 123, 303, 0.5533, frozenset({"sex", "age"})),
     "hospital/xray": Held(30, 1, 30, 30, 0.5),
     "school/achievement": Held(7_185, 160, 14, 67, 12.7479, frozenset({"minority", "sex"})),
     "school/digits": Held(5_000, 1, 5_000, 5_000, 4.5),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+<<<<<<< HEAD
 import torch
 from torch.nn.utils import parameters_to_vector
 
@@ -23,38 +23,13 @@ from fedsim.privacy.ledger import Mechanism
 from fedsim.randomness import stream
 from fedsim.results import Run, write_bytes, write_json
 from fedsim.sampling import most_rounds
+=======
+from fedsim.audits import canaries, inversion, membership, one_shot, site_property, source
+from fedsim.audits.bounds import CONFIDENCE, RATES, ceiling
+from fedsim.audits.claims import Claim
+from fedsim.audits.target import Effort, Target, Training
+>>>>>>> w-c
 from fedsim.scenario import Scenario
-from fedsim.training import Noise, Plan, expected_batch, losses_of, new_model
-
-_MOST_ROWS = 1000  # that are attacked
-_INVERTED = 20  # records that are rebuilt
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How much an audit tries.
-
-    Attributes:
-        trials: Trainings with the canary, and as many without.
-        canaries: Canaries in one training.
-        shadows: Shadow models, an even number.
-        seed: Of the audit.
-    """
-
-    trials: int = 2000
-    canaries: int = 1000
-    shadows: int = 64
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Claim:
-    """What one site does to its rows in a whole training, and the epsilon that is claimed for it."""
-
-    mechanism: Mechanism
-    epsilon: float
-    delta: float
-    neighbours: Neighbours
 
 
 @dataclass(frozen=True)
@@ -63,17 +38,20 @@ class Audit:
 
     scenario: str
     claim: Claim | None
-    paired: canaries.CanaryAudit | None
-    one_run: canaries.CanaryAudit | None
-    membership: Mapping[str, Mapping[str, membership.Membership]]
-    inversion: Mapping[str, inversion.Inversion]
     rows: int
+    paired: canaries.CanaryAudit | None = None
+    one_run: canaries.CanaryAudit | None = None
+    one_shot: one_shot.OneShot | None = None
+    membership: Mapping[Training, Mapping[str, membership.Membership]] = field(default_factory=dict)
+    inversion: Mapping[Training, Mapping[str, inversion.Inversion]] = field(default_factory=dict)
+    sources: Mapping[Training, source.Source] = field(default_factory=dict)
+    properties: Mapping[Training, site_property.Property] = field(default_factory=dict)
 
     @property
     def bound(self) -> float:
         """The largest lower bound on epsilon, each with the confidence stated."""
         found = [one for one in (self.paired, self.one_run) if one]
-        return max((bound for one in found for bound in (one.bound, one.noise_bound or 0.0)), default=0.0)
+        return max((bound for one in found for bound in (one.bound, one.noise_bound)), default=0.0)
 
     @property
     def broken(self) -> bool:
@@ -83,8 +61,13 @@ class Audit:
     @property
     def values(self) -> dict[str, Any]:
         """All figures as JSON holds them."""
-        found = {kind: {key: value for key, value in asdict(one).items() if key not in ("record", "rebuilt")}
-                 for kind, one in self.inversion.items()}  # fmt: skip
+        rebuilt = {
+            kind: {
+                method: {key: value for key, value in vars(one).items() if key not in ("record", "rebuilt")}
+                for method, one in own.items()
+            }
+            for kind, own in self.inversion.items()
+        }
         return {
             "scenario": self.scenario,
             "claimed": asdict(self.claim) if self.claim else None,
@@ -92,13 +75,18 @@ class Audit:
             "confidence": CONFIDENCE,
             "broken": self.broken,
             "canaries": {name: asdict(one) for name in ("paired", "one_run") if (one := getattr(self, name))},
+            "one_shot": asdict(self.one_shot) if self.one_shot else None,
             "membership": {kind: {n: asdict(m) for n, m in own.items()} for kind, own in self.membership.items()},
             "membership_ceiling": ceiling(self.claim.epsilon, self.claim.delta) if self.claim else None,
+            "false_positive_rates": list(RATES),
             "attacked_rows": self.rows,
-            "inversion": found,
+            "inversion": rebuilt,
+            "source": {kind: asdict(one) for kind, one in self.sources.items()},
+            "property": {kind: asdict(one) for kind, one in self.properties.items()},
         }
 
 
+<<<<<<< HEAD
 def claim_of(scenario: Scenario) -> Claim | None:
     """Return what a scenario claims for each site; None if it promises no privacy."""
     if not scenario.private or scenario.privacy.delta is None:
@@ -116,14 +104,25 @@ def claim_of(scenario: Scenario) -> Claim | None:
     )
     delta, neighbours = scenario.privacy.delta, scenario.privacy.neighbours
     return Claim(mechanism, epsilon([mechanism.segment()], delta, neighbours), delta, neighbours)
+=======
+def audit(
+    scenario: Scenario,
+    claim: Claim | None,
+    effort: Effort,
+    trainings: Sequence[Training] = ("plain", "private"),
+    tell: Callable[[str], None] = lambda attack: None,
+) -> Audit:
+    """Attack a scenario's training.
+>>>>>>> w-c
 
-
-def claim_in(run: Run) -> Claim | None:
-    """Return what a run's ledger claims for the site that spent the most; None if nothing was released under privacy.
-
-    Of a federated training, if there was one. Rounds of one site that were not alike can't be audited as one training;
-    the site's first mechanism stands for all.
+    Args:
+        scenario: The experiment.
+        claim: What is claimed for it; without one nothing is private.
+        effort: How much to try.
+        trainings: Which to attack.
+        tell: Called with the name of each attack before it starts.
     """
+<<<<<<< HEAD
     released = [one for one in run.ledger["trainings"] if one["entries"]]
     own = [one for one in released if one["arm"] == "federated"] or released
     if not own:
@@ -240,3 +239,19 @@ def _some_rows(federation: Federation, seed: int) -> Examples:
     inputs, target = (torch.cat([getattr(part, name) for part in parts]) for name in ("inputs", "target"))
     chosen = torch.from_numpy(stream(seed, "audited rows").permutation(len(target))[:_MOST_ROWS])
     return Examples(inputs[chosen], target[chosen])
+=======
+    target = Target.of(scenario, claim, effort, tell)
+    found = Audit(scenario.name, claim, len(target.rows))
+    if claim and "private" in trainings:
+        found = replace(found, **target.bounds(claim))
+    kinds: list[Training] = [kind for kind in trainings if kind in target.whole]
+    sources = {kind: one for kind in kinds if (one := target.source_of(kind))}
+    properties = {kind: one for kind in kinds if (one := target.property_of(kind))}
+    return replace(
+        found,
+        membership={kind: target.members(kind) for kind in kinds},
+        inversion={kind: target.rebuilt(kind) for kind in kinds},
+        sources=sources,
+        properties=properties,
+    )
+>>>>>>> w-c

@@ -4,19 +4,17 @@ The bounds hold with a stated confidence, whatever the attack: a better one only
 """
 
 import math
-from dataclasses import replace
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.optimize import root_scalar
-from scipy.special import ndtri
 from scipy.stats import beta, binom
 
-from fedsim.privacy.accounting import SMALLEST_NOISE, Segment, epsilon, profile
-
 CONFIDENCE = 0.99
-_GUESSES = (0.1, 0.2, 0.35, 0.5, 1.0)  # shares of the canaries about which a guess is ventured
+RATES = tuple(np.logspace(-3, 0, 61).tolist())
+"""False-positive rates at which a ROC is drawn."""
+SHARES = (0.1, 0.2, 0.35, 0.5, 1.0)  # shares of the canaries about which a guess is ventured
 _MOST = 100.0  # epsilon that can be found
-_COARSE = 1.1  # the factor to which noise is found out; the side that gives the smaller epsilon is used
 
 
 def clopper_pearson(successes: np.ndarray | int, trials: int, confidence: float) -> tuple[np.ndarray, np.ndarray]:
@@ -48,56 +46,6 @@ def paired_bound(inside: np.ndarray, outside: np.ndarray, delta: float, confiden
     return max(0.0, float(_bounds(*second, thresholds, delta, confidence)[chosen]))
 
 
-def noise_bound(
-    inside: np.ndarray, outside: np.ndarray, claimed: Segment, delta: float, confidence: float = CONFIDENCE
-) -> float:
-    """Return a lower bound on epsilon that presumes a Poisson-sampled Gaussian mechanism of unknown noise.
-
-    Where ``paired_bound`` uses one point of the trade-off between false and true positives, this uses all of it, as
-    Nasr et al. 2023 (https://arxiv.org/abs/2302.07956) do for Gaussian differential privacy: it looks for the most
-    noise whose privacy profile allows the rates that were seen, from 4 times the claimed noise down to a quarter, and
-    returns its epsilon. Few trials suffice to find a large epsilon. It is what refutes too little noise.
-
-    Args:
-        inside: Scores with the canary, as in ``paired_bound``.
-        outside: Scores without it.
-        claimed: The mechanism; its noise is what is doubted.
-        delta: The mechanism's.
-        confidence: With which the bound holds.
-    """
-    half, each = min(len(inside), len(outside)) // 2, 1 - (1 - confidence) / 2
-    # The upper half of the scores: there the profile's epsilons >= 0 decide.
-    thresholds = np.quantile(np.concatenate((inside[:half], outside[:half])), np.linspace(0.5, 0.98, 49))
-    chosen = int(np.subtract(*map(ndtri, _rates(inside[:half], outside[:half], thresholds, each))).argmax())
-    right, wrong = (float(rate[chosen]) for rate in _rates(inside[half:], outside[half:], thresholds, each))
-    grid = np.linspace(0, 20, 161)
-
-    def allows(noise: float) -> bool:
-        deltas = profile([replace(claimed, noise_multiplier=noise)], grid.tolist())
-        return bool(right <= (np.exp(grid) * wrong + deltas).min())
-
-    low, high = max(SMALLEST_NOISE, claimed.noise_multiplier / 4), 4 * claimed.noise_multiplier
-    if right <= wrong or allows(high):
-        return 0.0
-    if not allows(low):
-        high = low
-    while high / low > _COARSE:
-        middle = math.sqrt(low * high)
-        low, high = (middle, high) if allows(middle) else (low, middle)
-    return epsilon([replace(claimed, noise_multiplier=high)], delta)
-
-
-def _rates(
-    inside: np.ndarray, outside: np.ndarray, thresholds: np.ndarray, confidence: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each threshold the least true-positive and the most false-positive rate."""
-    above = [(scores > thresholds[:, None]).sum(1) for scores in (inside, outside)]
-    return (
-        clopper_pearson(above[0], len(inside), confidence)[0],
-        clopper_pearson(above[1], len(outside), confidence)[1],
-    )
-
-
 def _bounds(
     inside: np.ndarray, outside: np.ndarray, thresholds: np.ndarray, delta: float, confidence: float
 ) -> np.ndarray:
@@ -126,13 +74,15 @@ def one_run_bound(scores: np.ndarray, included: np.ndarray, delta: float, confid
         delta: The mechanism's.
         confidence: With which the bound holds.
     """
-    order, error = np.argsort(-scores, kind="stable"), (1 - confidence) / len(_GUESSES)
-    found = []
-    for share in _GUESSES:
-        each = max(1, int(share * len(scores)) // 2)
-        right = int(included[order[:each]].sum() + (~included[order[-each:]]).sum())
-        found.append(_least_epsilon(len(scores), 2 * each, right, delta, error))
-    return max(found)
+    error = (1 - confidence) / len(SHARES)
+    tried = [guesses(scores, included, share) for share in SHARES]
+    return max(_least_epsilon(len(scores), *guessed, delta, error) for guessed in tried)
+
+
+def guesses(scores: np.ndarray, included: np.ndarray, share: float) -> tuple[int, int]:
+    """Return how many guesses are ventured about a share of the canaries, and how many of them are right."""
+    order, each = np.argsort(-scores, kind="stable"), max(1, int(share * len(scores)) // 2)
+    return 2 * each, int(included[order[:each]].sum() + (~included[order[-each:]]).sum())
 
 
 def _least_epsilon(canaries: int, guesses: int, right: int, delta: float, error: float) -> float:
@@ -154,12 +104,14 @@ def _chance(canaries: int, guesses: int, right: int, epsilon: float, delta: floa
     return min(1.0, float(binom.sf(right - 1, guesses, rate)) + 2 * canaries * delta * slack)
 
 
-def roc(inside: np.ndarray, outside: np.ndarray, at: float = 0.01) -> tuple[float, float]:
-    """Return an attack's AUC, ties counting half, and its true-positive rate at a false-positive rate ``at``."""
-    ordered = np.sort(outside)
-    below, up_to = np.searchsorted(ordered, inside, "left"), np.searchsorted(ordered, inside, "right")
-    threshold = ordered[max(0, math.ceil((1 - at) * len(ordered)) - 1)]
-    return float((below + up_to).mean() / 2 / len(outside)), float((inside > threshold).mean())
+def roc(inside: np.ndarray, outside: np.ndarray, at: Sequence[float] = (0.01,)) -> list[float]:
+    """Return an attack's AUC, ties counting half, and its true-positive rate at each false-positive rate of ``at``."""
+    ordered, inner = np.sort(outside), np.sort(inside)
+    below, up_to = np.searchsorted(ordered, inner, "left"), np.searchsorted(ordered, inner, "right")
+    last = [math.ceil((1 - rate) * len(ordered) - 1e-9) - 1 for rate in at]
+    thresholds = np.array([ordered[place] if place >= 0 else -np.inf for place in last])
+    rates = 1 - np.searchsorted(inner, thresholds, "right") / len(inner)
+    return [float((below + up_to).mean() / 2 / len(outside)), *rates.tolist()]
 
 
 def ceiling(epsilon: float, delta: float) -> float:

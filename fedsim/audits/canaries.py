@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fedsim.audits.bounds import noise_bound, one_run_bound, paired_bound
+from fedsim.audits.bounds import one_run_bound, paired_bound
+from fedsim.audits.trade_off import one_run_noise_bound, paired_noise_bound
 from fedsim.federation import Examples
 from fedsim.losses import RowLosses, binary
 from fedsim.privacy.accounting import Segment, epsilon
@@ -29,13 +30,13 @@ class CanaryAudit:
 
     Attributes:
         bound: A lower bound on epsilon that presumes nothing about the mechanism.
-        noise_bound: One that presumes the claimed rate and steps, and some noise; None where it was not computed.
+        noise_bound: One that presumes the claimed rate and steps, and some noise.
         estimate: Epsilon if the scores are Gaussian; not a bound. None where it was not estimated.
         trials: Trainings with the canary (and as many without), or canaries in one training.
     """
 
     bound: float
-    noise_bound: float | None
+    noise_bound: float
     estimate: float | None
     trials: int
 
@@ -77,7 +78,7 @@ def paired(
     apart = (inside.mean() - outside.mean()) / np.sqrt((inside.var() + outside.var()) / 2)
     estimate = epsilon((Segment(1.0, 1 / float(apart), 1),), delta) if apart > 1e-3 else 0.0
     claimed = Segment(todo.sampling_rate, todo.noise.multiplier, todo.steps)
-    bounds = paired_bound(inside, outside, delta), noise_bound(inside, outside, claimed, delta)
+    bounds = paired_bound(inside, outside, delta), paired_noise_bound(inside, outside, claimed, delta)
     return CanaryAudit(*bounds, estimate, trials)
 
 
@@ -96,7 +97,9 @@ def one_run(todo: Plan, delta: float, canaries: int, seed: int, train_all: Train
     gentle = replace(todo, optimizer=Optimizer(lr=_SMALL_STEP))
     work = Work(model, torch.zeros(canaries), rows, gentle, _streams(seed, "one run", 0), binary)
     (done,) = train_all([work])
-    return CanaryAudit(one_run_bound(done.parameters.numpy(), included, delta), None, None, canaries)
+    scores, claimed = done.parameters.numpy(), Segment(todo.sampling_rate, todo.noise.multiplier, todo.steps)
+    bounds = one_run_bound(scores, included, delta), one_run_noise_bound(scores, included, claimed, delta)
+    return CanaryAudit(*bounds, None, canaries)
 
 
 def gradient_of(model: nn.Module, start: Tensor, losses: RowLosses, record: Examples) -> Tensor:

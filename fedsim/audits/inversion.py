@@ -1,16 +1,16 @@
-"""Gradient inversion: rebuild a record from the update of a site that took one step on it alone."""
+"""Gradient inversion: rebuild records from the updates that a site sends."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
-from torch.nn import functional
 
+from fedsim.audits import leakage
 from fedsim.federation import Examples
 from fedsim.losses import RowLosses
 from fedsim.randomness import Words, stream
@@ -19,7 +19,8 @@ from fedsim.training import Done, Noise, Plan, Streams, Work, parts_of
 
 TrainAll = Callable[[Sequence[Work]], list[Done]]
 _FOUND = 0.1  # the relative error below which a record counts as rebuilt
-_STARTS, _STEPS = 3, 100  # of the search for inputs whose gradient fits
+_SEARCHED = 3  # records that are searched for: that takes seconds for each
+_LARGEST = 100_000  # parameters, and inputs, of what is searched for
 
 
 @dataclass(frozen=True)
@@ -27,16 +28,16 @@ class Inversion:
     """What was rebuilt.
 
     Attributes:
-        method: ``analytic`` or ``gradient matching``.
         error: The median over the records of |rebuilt - record| / |record|.
         found: The share of the records with an error below 0.1.
+        records: How many were attacked.
         record: The first record, as the model sees it.
         rebuilt: What was made of it.
     """
 
-    method: str
     error: float
     found: float
+    records: int
     record: np.ndarray
     rebuilt: np.ndarray
 
@@ -44,36 +45,55 @@ class Inversion:
 def invert(
     model: nn.Module, start: Tensor, losses: RowLosses, rows: Examples, noise: Noise | None, seed: int,
     train_all: TrainAll,
-) -> Inversion:  # fmt: skip
-    """Attack each of some records on its own, with or without clipping and noise.
+) -> dict[str, Inversion]:  # fmt: skip
+    """Attack each of some records on its own, with or without clipping and noise: {method: what was rebuilt}.
 
     The attacker sees the model before and after one step of a site on one record, as in the first round of a site
-    with a batch of one.
+    with a batch of one. ``analytic`` solves for the record where the first layer is linear; ``dlg`` and ``idlg`` search
+    for it, and for fewer records.
     """
-    todo = Plan(steps=1, sampling_rate=1.0, expected_batch=1.0, optimizer=Optimizer(lr=1.0), noise=noise)
-    works = []
-    for number in range(len(rows)):
-        record = Examples(rows.inputs[number : number + 1], rows.target[number : number + 1])
-        streams = Streams(Words.of(seed, "inversion batches", number), Words.of(seed, "inversion noise", number))
-        works.append(Work(model, start, record, todo, streams, losses))
+    gradients = _of_one_record(model, start, losses, rows, noise, seed, train_all)
+    shape, layer = rows.inputs[:1].shape, _first_linear(model)
+    distance = leakage.squared if noise is None else leakage.angle
+    search = {
+        "dlg": partial(leakage.dlg, distance=distance),
+        "idlg": partial(leakage.idlg, distance=distance, labels=rows.target.unique()[:10]),
+    }
+    found = {}
+    if layer is not None:
+        found["analytic"] = _judge(rows, [analytic(model, one, layer).reshape(shape) for one in gradients])
+    if len(start) <= _LARGEST and shape.numel() <= _LARGEST:
+        few, seen = Examples(rows.inputs[:_SEARCHED], rows.target[:_SEARCHED]), gradients[:_SEARCHED]
+        for name, method in search.items():
+            found[name] = _judge(few, [method(model, start, losses, one, shape, seed=seed) for one in seen])
+    return found
+
+
+def from_a_round(
+    model: nn.Module, start: Tensor, losses: RowLosses, sites: Iterable[tuple[Examples, Plan]], seed: int,
+    train_all: TrainAll,
+) -> Inversion | None:  # fmt: skip
+    """Solve for a record in the update that each site sends in a usual round; None if no layer allows it.
+
+    Each unit of the first layer gives a candidate, and the best of them counts, held against the record of the site
+    that is nearest to it: more than an attacker can know.
+    """
     layer = _first_linear(model)
-    rebuilt = []
-    for work, done in zip(works, train_all(works), strict=True):
-        gradient = start - done.parameters
-        shape = work.examples.inputs.shape
-        if layer is None:
-            rebuilt.append(match_gradient(model, start, losses, gradient, shape, rows.target.unique()[:10], seed))
-        else:
-            rebuilt.append(analytic(model, gradient, layer).reshape(shape))
-    found = torch.cat(rebuilt)
-    error = (found - rows.inputs).flatten(1).norm(dim=1) / rows.inputs.flatten(1).norm(dim=1).clamp(min=1e-9)
-    return Inversion(
-        "gradient matching" if layer is None else "analytic",
-        float(error.median()),
-        float((error < _FOUND).float().mean()),
-        rows.inputs[0].cpu().numpy(),
-        found[0].cpu().numpy(),
-    )
+    if layer is None:
+        return None
+    pairs = list(sites)
+    works = [
+        Work(model, start, rows, todo, _streams(seed, "round", site), losses)
+        for site, (rows, todo) in enumerate(pairs)
+    ]  # fmt: skip
+    best = []
+    for (rows, _), done in zip(pairs, train_all(works), strict=True):
+        inputs, candidates = rows.inputs.flatten(1), _candidates(model, start - done.parameters, layer)
+        errors = torch.cdist(candidates, inputs) / inputs.norm(dim=1).clamp(min=1e-9)  # (units, rows)
+        unit, row = divmod(int(errors.nan_to_num(torch.inf).argmin()), len(inputs))
+        best.append((rows.inputs[row], candidates[unit].reshape(rows.inputs[row].shape)))
+    records, rebuilt = (torch.stack(one) for one in zip(*best, strict=True))
+    return _judge(Examples(records, records), list(rebuilt[:, None]))
 
 
 def analytic(model: nn.Module, gradient: Tensor, layer: str) -> Tensor:
@@ -82,51 +102,53 @@ def analytic(model: nn.Module, gradient: Tensor, layer: str) -> Tensor:
     Phong, Aono, Hayashi, Wang, Moriai 2018, https://eprint.iacr.org/2017/715, section 3. The unit with the largest bias
     gradient is used.
     """
-    parts = parts_of(model, gradient)
     prefix = f"{layer}." if layer else ""
-    weight, bias = parts[f"{prefix}weight"], parts[f"{prefix}bias"]
-    unit = int(bias.abs().argmax())
-    return weight[unit] / torch.where(bias[unit] == 0, 1.0, bias[unit])
-
-
-def match_gradient(
-    model: nn.Module, start: Tensor, losses: RowLosses, gradient: Tensor, shape: torch.Size, labels: Tensor, seed: int
-) -> Tensor:
-    """Return inputs whose gradient points where a seen gradient (params,) does.
-
-    "Deep leakage from gradients" (Zhu, Liu, Han 2019, https://arxiv.org/abs/1906.08935) by L-BFGS, with the cosine
-    distance of Geiping, Bauermeister, Droege, Moeller 2020 (https://arxiv.org/abs/2003.14053), which clipping does not
-    change. In place of iDLG's reading of the label off the last layer, every label is tried.
-    """
-    random = stream(seed, "gradient matching")
-    best, least = torch.zeros(shape), float("inf")
-    for label in labels:
-        for _ in range(_STARTS):
-            guess = torch.from_numpy(random.standard_normal(shape, np.float32)).to(start).requires_grad_()
-            optimizer = torch.optim.LBFGS([guess], max_iter=_STEPS, line_search_fn="strong_wolfe")
-
-            def distance(guess: Tensor = guess, label: Tensor = label) -> Tensor:
-                own = start.detach().clone().requires_grad_()
-                outputs = functional_call(model, dict(parts_of(model, own)), (guess,))
-                (found,) = torch.autograd.grad(losses(outputs, label[None]).sum(), own, create_graph=True)
-                return 1 - functional.cosine_similarity(found, gradient, dim=0)
-
-            def closure(optimizer: torch.optim.LBFGS = optimizer, distance: Callable[[], Tensor] = distance) -> float:
-                optimizer.zero_grad()
-                value = distance()
-                value.backward()
-                return float(value.detach())
-
-            optimizer.step(closure)
-            if (value := float(distance().detach())) < least:
-                best, least = guess.detach(), value
-    return best
+    unit = int(parts_of(model, gradient)[f"{prefix}bias"].abs().argmax())
+    return _candidates(model, gradient, layer)[unit]
 
 
 def some(rows: Examples, count: int, seed: int) -> Examples:
     """Return a few records at random."""
     chosen = torch.from_numpy(stream(seed, "inversion records").permutation(len(rows))[:count])
     return replace(rows, inputs=rows.inputs[chosen], target=rows.target[chosen])
+
+
+def _of_one_record(
+    model: nn.Module, start: Tensor, losses: RowLosses, rows: Examples, noise: Noise | None, seed: int,
+    train_all: TrainAll,
+) -> list[Tensor]:  # fmt: skip
+    """Return what a site reveals by one step on each record alone, with or without noise, each (params,)."""
+    todo = Plan(steps=1, sampling_rate=1.0, expected_batch=1.0, optimizer=Optimizer(lr=1.0), noise=noise)
+    works = []
+    for number in range(len(rows)):
+        record = Examples(rows.inputs[number : number + 1], rows.target[number : number + 1])
+        works.append(Work(model, start, record, todo, _streams(seed, "inversion", number), losses))
+    return [start - done.parameters for done in train_all(works)]
+
+
+def _judge(rows: Examples, rebuilt: Sequence[Tensor]) -> Inversion:
+    """Hold what was rebuilt, each (1, ...), against the records."""
+    found = torch.cat([*rebuilt])
+    error = (found - rows.inputs).flatten(1).norm(dim=1) / rows.inputs.flatten(1).norm(dim=1).clamp(min=1e-9)
+    return Inversion(
+        float(error.median()),
+        float((error < _FOUND).float().mean()),
+        len(rows),
+        rows.inputs[0].cpu().numpy(),
+        found[0].cpu().numpy(),
+    )
+
+
+def _candidates(model: nn.Module, gradient: Tensor, layer: str) -> Tensor:
+    """Return for each unit of a linear layer its weights' gradient over its bias', (units, inputs)."""
+    parts = parts_of(model, gradient)
+    prefix = f"{layer}." if layer else ""
+    weight, bias = parts[f"{prefix}weight"], parts[f"{prefix}bias"]
+    return weight / torch.where(bias == 0, 1.0, bias)[:, None]
+
+
+def _streams(seed: int, kind: str, number: int) -> Streams:
+    return Streams(Words.of(seed, f"{kind} batches", number), Words.of(seed, f"{kind} noise", number))
 
 
 def _first_linear(model: nn.Module) -> str | None:

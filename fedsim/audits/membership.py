@@ -16,7 +16,7 @@ from scipy.stats import norm
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fedsim.audits.bounds import roc
+from fedsim.audits.bounds import RATES, roc
 from fedsim.federation import Examples
 from fedsim.losses import RowLosses
 from fedsim.randomness import Words, stream
@@ -32,10 +32,14 @@ class Membership:
     Attributes:
         auc: 0.5 is guessing.
         tpr: The share of members found where one in a hundred of the others is accused.
+        tpr_thousand: The same where one in a thousand is.
+        curve: The share of members found at each false-positive rate of ``bounds.RATES``.
     """
 
     auc: float
     tpr: float
+    tpr_thousand: float
+    curve: tuple[float, ...]
 
 
 def attack(
@@ -59,9 +63,14 @@ def attack(
     for number, own in enumerate(torch.from_numpy(members)):
         streams = Streams(Words.of(seed, "shadow batches", number), Words.of(seed, "shadow noise", number), number)
         works.append(Work(model, start, Examples(rows.inputs[own], rows.target[own]), todo, streams, losses))
-    confidences = np.stack([_confidences(model, done.parameters, rows) for done in train_all(works)])
+    confidences = np.stack([_confidences(model, done.parameters, rows, losses) for done in train_all(works)])
     scores = {"loss": confidences, "lira": lira(confidences, members), "rmia": rmia(confidences, members)}
-    return {name: Membership(*roc(found[members], found[~members])) for name, found in scores.items()}
+    return {name: _judge(found[members], found[~members]) for name, found in scores.items()}
+
+
+def _judge(inside: np.ndarray, outside: np.ndarray) -> Membership:
+    auc, tpr, thousand, *curve = roc(inside, outside, (0.01, 0.001, *RATES))
+    return Membership(auc, tpr, thousand, tuple(curve))
 
 
 def lira(confidences: np.ndarray, members: np.ndarray) -> np.ndarray:
@@ -115,12 +124,11 @@ def _halves(rows: int, shadows: int, seed: int) -> np.ndarray:
     return np.stack([mask for one in chosen for mask in (one, ~one)])
 
 
-def _confidences(model: nn.Module, parameters: Tensor, rows: Examples) -> np.ndarray:
-    """Return logit(p) of each record's own class, (rows,)."""
+def _confidences(model: nn.Module, parameters: Tensor, rows: Examples, losses: RowLosses) -> np.ndarray:
+    """Return logit(p) of each record's own outcome, (rows,), where -log(p) is its loss."""
     with torch.no_grad():
-        logits = functional_call(model, dict(parts_of(model, parameters)), (rows.inputs,))
-    if logits.shape[1] == 1:
-        return (logits[:, 0] * (2 * rows.target - 1)).double().cpu().numpy()
-    own = rows.target[:, None]
-    others = logits.scatter(1, own, -torch.inf).logsumexp(1)
-    return (logits.gather(1, own)[:, 0] - others).double().cpu().numpy()
+        outputs = functional_call(model, dict(parts_of(model, parameters)), (rows.inputs,)).double()
+        target = rows.target.double() if rows.target.is_floating_point() else rows.target
+        loss = losses(outputs, target).cpu().numpy()
+    loss = np.clip(loss, 1e-300, None)
+    return -loss - np.log(-np.expm1(-loss))

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.special import ndtr
 
-from fedsim.audits.bounds import ceiling, clopper_pearson, noise_bound, one_run_bound, paired_bound, roc
+from fedsim.audits.bounds import ceiling, clopper_pearson, one_run_bound, paired_bound, roc
+from fedsim.audits.trade_off import paired_noise_bound
 from fedsim.privacy.accounting import Segment, epsilon
 
 DELTA = 1e-5
@@ -48,8 +49,8 @@ def test_a_right_claim_is_never_refuted_and_a_wrong_one_is(claimed: float):
 def test_too_little_noise_is_found_with_few_trials(claimed: float, shift: float):
     """Half the noise is noticed, the right noise is not; the bound comes near the truth."""
     said = Segment(1.0, 1 / shift, 1)
-    assert 0.6 * claimed <= noise_bound(*gaussians(shift, 20_000), said, DELTA) <= claimed
-    assert noise_bound(*gaussians(2 * shift, 8000), said, DELTA) > claimed
+    assert 0.6 * claimed <= paired_noise_bound(*gaussians(shift, 20_000), said, DELTA) <= claimed
+    assert paired_noise_bound(*gaussians(2 * shift, 8000), said, DELTA) > claimed
 
 
 def one_run(shift: float, canaries: int, seed: int = 0) -> float:
@@ -70,10 +71,11 @@ def test_scores_that_tell_everything_are_bounded_by_the_number_of_trials():
 
 def test_a_roc_is_what_its_definition_says():
     inside, outside = gaussians(1.0, 4000)
-    auc, tpr = roc(inside, outside)
+    auc, tpr, most = roc(inside, outside, (0.01, 1.0))
+    assert most == 1
     assert auc == pytest.approx(np.mean(inside[:, None] > outside[None]), abs=1e-9)
     assert tpr == pytest.approx(1 - ndtr(2.326 - 1), abs=0.03)
-    assert roc(np.ones(10), np.ones(10)) == (0.5, 0.0)
+    assert roc(np.ones(10), np.ones(10)) == [0.5, 0.0]
 
 
 def test_the_ceiling_is_the_area_under_the_curve_of_the_definition():
