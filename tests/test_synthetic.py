@@ -17,7 +17,7 @@ from fedsim.scenario_files import parse
 TASKS = [name for name in catalog.titles("tasks") if name.startswith("synthetic/")]
 MODELS = {  # parameters and outputs
     "tabular": (6_274, 2), "images": (62_006, 10), "images-large": (1_626_442, 10), "sequences": (4_098, 2),
-    "noisy": (6_274, 2), "odd": (6_274, 2), "skewed": (2_634, 10),
+    "noisy": (6_274, 2), "odd": (6_274, 2), "skewed": (2_634, 10), "two-kinds": (6_274, 2),
 }  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from fedsim.arms import noise_for, passes_of
 from fedsim.federation import federate
+from fedsim.mistakes import Mistake
 from fedsim.privacy.accounting import Neighbours, epsilon
 from fedsim.privacy.ledger import Mechanism
 from fedsim.results import Run
@@ -26,6 +27,8 @@ def claim_of(scenario: Scenario) -> Claim | None:
     """Return what a scenario claims for each site; None if it promises no privacy."""
     if not scenario.private or scenario.privacy.delta is None:
         return None
+    if scenario.privacy.unit != "record":
+        raise Mistake(f'privacy.unit: expected "record", whose records an audit attacks, got {scenario.privacy.unit!r}')
     federation = federate(scenario, scenario.seed)
     rounds = most_rounds(scenario, scenario.seed, federation.names)
     mechanism = Mechanism(
@@ -49,6 +52,9 @@ def claim_in(run: Run) -> Claim | None:
     own = [one for one in released if one["arm"] == "federated"] or released
     if not own:
         return None
+    if run.ledger["unit"] != "record":
+        raise Mistake(f'{run.path}: expected a run of privacy.unit = "record", whose records an audit attacks, '
+                      f"got {run.ledger['unit']!r}")  # fmt: skip
     training = max(own, key=lambda one: max(one["epsilon"].values()))
     site = max(training["epsilon"], key=training["epsilon"].get)
     mechanisms = [Mechanism(**entry["mechanism"]) for entry in training["entries"] if entry["site"] == site]
