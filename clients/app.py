@@ -2,8 +2,8 @@
 
 The server says what to do in the run config: ``scenario`` (JSON), ``seed``, ``arm``, and ``noise-multiplier`` if the
 training is to be private. Which site this is, the node config says: ``partition-id``. Under privacy of records a reply
-holds the noisy model, what was done to make it, and a public weight; nothing else. Where whole sites are protected, the
-server adds the noise, and a reply holds the exact model.
+holds the noisy model, what was done to make it, and a public weight; nothing else. Where whole sites are protected from
+the server too, the site clips and noises its update. Where the server adds the noise, a reply holds the exact model.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,9 @@ from fedsim.local_rule import LocalRule, Parts
 from fedsim.losses import RowLosses
 from fedsim.metrics import METRICS as MEASURES
 from fedsim.misbehaviour import attack_of, attackers_of, slow_of
-from fedsim.randomness import stream
+from fedsim.privacy.ledger import OwnUpdate
+from fedsim.privacy.own_update import noised
+from fedsim.randomness import Words, stream
 from fedsim.records import (
     ARRAYS,
     CONFIG,
@@ -107,6 +109,9 @@ class SiteApp(ClientApp):
         setting = _setting(str(context.run_config["scenario"]), int(context.run_config["seed"]))
         sent, kept = work.rule.finish(done.parameters, work.memory, work.plan.steps)
         content = RecordDict()
+        if setting.scenario.privacy.unit == "local":
+            sent, did = self._noised(message, context, setting, sent)
+            content[MECHANISM] = from_mechanism(did)
         content[ARRAYS] = Flat(sent, Layout.of(work.model))
         content[METRICS] = metrics = _weight(work.plan.expected_batch).copy()
         if "steps" in setting.reports:
@@ -126,6 +131,16 @@ class SiteApp(ClientApp):
             content[MECHANISM] = from_mechanism(mechanism)
         keep(context, kept)
         return Message(content, reply_to=message)
+
+    def _noised(self, message: Message, context: Context, setting: _Setting, sent: Tensor) -> tuple[Tensor, OwnUpdate]:
+        """Return what may leave in place of an update, and what was done to it."""
+        config, scenario = context.run_config, setting.scenario
+        name = setting.federation.names[int(context.node_config["partition-id"])]
+        number = int(message.content[CONFIG][ROUND])  # type: ignore[arg-type]
+        place = (scenario.release, str(config["arm"]), name, number)
+        did = OwnUpdate(float(config["noise-multiplier"]), scenario.privacy.clip)  # type: ignore[arg-type]
+        words = Words.of(int(config["seed"]), "noise on an update", *place)
+        return noised(_start(message, setting), sent, did, words), did
 
     def measure(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
         """Return each site's measures of the model that came, on its validation rows; sites share forward passes.
