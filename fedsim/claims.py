@@ -117,7 +117,7 @@ CLIENT = Claim(
         _CHOICES,
         "A partition that deals rows out to sites by looking at them: the promise takes each site's rows as given.",
         _REPETITION,
-        "Two sites of one owner: together they have about twice the epsilon of one.",
+        "Two sites of one owner: together they have more than the epsilon of one, about twice as much.",
         "Who took part in which round, who answered and how long it took. The notes of this report name sites that "
         "were left out.",
         "The centralized and the local arm: a whole site has no protection there, so they were run without privacy "

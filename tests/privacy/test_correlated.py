@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fedsim.grid import node_of
-from fedsim.privacy.accounting import Segment, epsilon
+from fedsim.privacy.accounting import Segment, epsilon, noise_multiplier
 from fedsim.privacy.correlated import Correlated, column_norm, diagonals, prefix_noise
 from tests.privacy.test_central import noise_of
 
@@ -89,3 +89,17 @@ def test_the_noise_on_sums_is_that_of_the_matrices(rounds: int, band: int):
     np.testing.assert_allclose(prefix_noise(rounds, band), expected, rtol=1e-9)
     if band == 1:
         np.testing.assert_allclose(expected, np.sqrt(np.arange(1, rounds + 1)))
+
+
+def over_rounds(noise: list[float]) -> float:
+    return math.sqrt(sum(value**2 for value in noise) / len(noise))
+
+
+@pytest.mark.parametrize("band", [4, 16])
+def test_it_beats_independent_noise_always_and_sampling_where_turns_are_rare_and_epsilon_is_large(band: int):
+    """The table of decision 9: 64 rounds, delta 1e-4, root mean square of the noise on sums."""
+    independent, correlated = over_rounds(prefix_noise(64, 1)), over_rounds(prefix_noise(64, band))
+    assert correlated < 0.6 * independent
+    for target in (1, 4):
+        turns, sampled = noise_multiplier(target, 1.0, 64 // band, 1e-4), noise_multiplier(target, 1 / band, 64, 1e-4)
+        assert (turns * correlated < sampled * independent) == (band == 16 and target == 4)
