@@ -68,6 +68,9 @@ def test_bits_and_updates_together_cost_what_is_accounted_for(together: float, b
     """M19: z^-2 = z_delta^-2 + (2 sigma_b)^-2."""
     on_the_sum = noise_on_the_sum(together, bit_noise)
     assert on_the_sum > together
+    adaptive = AdaptiveClip(1.0, 0.5, 0.2, bit_noise)
+    planned = noise_of(adaptive=adaptive, noise_multiplier=together).planned(1)
+    assert planned.segment().noise_multiplier == pytest.approx(together, rel=1e-9)
     did = SiteUpdate(0.1, on_the_sum, 1.0, 1.0, 10.0, bit_noise=bit_noise)
     assert did.segment().noise_multiplier == pytest.approx(together, rel=1e-9)
     assert on_the_sum**-2 + (2 * bit_noise) ** -2 == pytest.approx(together**-2, rel=1e-12)
