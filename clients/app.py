@@ -3,8 +3,9 @@
 The server says what to do in the run config: ``scenario`` (JSON), ``seed``, ``arm``, ``noise-multiplier`` if the
 training is to be private, and ``secure-aggregation`` if models are to be masked. Which site this is, the node config
 says: ``partition-id``. Under privacy of records a reply holds the noisy model, what was done to make it, and a public
-weight; nothing else. Where whole sites are protected, the server adds the noise, and a reply holds the exact model.
-Under secure aggregation it holds a masked vector in place of model and weight.
+weight; nothing else. Where whole sites are protected from the server too, the site clips and noises its update. Where
+the server adds the noise, a reply holds the exact model. Under secure aggregation it holds a masked vector in place of
+model and weight.
 """
 
 import math
@@ -29,7 +30,9 @@ from fedsim.local_rule import CHOSEN, Choosing, Comparing, LocalRule, Parts
 from fedsim.losses import RowLosses
 from fedsim.metrics import METRICS as MEASURES
 from fedsim.misbehaviour import attack_of, attackers_of, slow_of, spoiled_of
-from fedsim.randomness import stream
+from fedsim.privacy.ledger import OwnUpdate
+from fedsim.privacy.own_update import noised
+from fedsim.randomness import Words, stream
 from fedsim.records import (
     ARRAYS,
     CONFIG,
@@ -128,12 +131,16 @@ class SiteApp(ClientApp):
         work, done = trained[0]
         finished = [one.rule.finish(own.parameters, one.memory, one.plan.steps) for one, own in trained]
         kept = {name: value for _, own in finished for name, value in own.items()}
-        sent = finished[0][0]
+        sent, did = finished[0][0], None
+        if setting.scenario.privacy.unit == "local":
+            sent, did = self._noised(message, context, setting, sent)
         if setting.scenario.secure_aggregation.on:
             content, metrics = _masked(message, context, setting, work, sent), MetricRecord()
         else:
             content = RecordDict({ARRAYS: Flat(sent, setting.layout)})
             content[METRICS] = metrics = _weight(work.plan.expected_batch).copy()
+        if did:
+            content[MECHANISM] = from_mechanism(did)
         if "steps" in setting.reports:
             metrics[REPORTED["steps"]] = work.plan.steps
         if "loss" in setting.reports:
@@ -146,6 +153,16 @@ class SiteApp(ClientApp):
             content[MECHANISM] = from_mechanism(replace(done.mechanism, steps=steps))
         keep(context, kept)
         return Message(content, reply_to=message)
+
+    def _noised(self, message: Message, context: Context, setting: _Setting, sent: Tensor) -> tuple[Tensor, OwnUpdate]:
+        """Return what may leave in place of an update, and what was done to it."""
+        config, scenario = context.run_config, setting.scenario
+        name = setting.federation.names[int(context.node_config["partition-id"])]
+        number = int(message.content[CONFIG][ROUND])  # type: ignore[arg-type]
+        place = (scenario.release, str(config["arm"]), name, number)
+        did = OwnUpdate(float(config["noise-multiplier"]), scenario.privacy.clip)  # type: ignore[arg-type]
+        words = Words.of(int(config["seed"]), "noise on an update", *place)
+        return noised(_start(message, setting), sent, did, words), did
 
     def measure(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
         """Return each site's measures of the model that came, on its validation rows; sites share forward passes.

@@ -34,7 +34,7 @@ from fedsim.metrics import METRICS
 from fedsim.misbehaviour import attack_of, misbehaving, triggered
 from fedsim.mistakes import Mistake
 from fedsim.privacy.accounting import Segment, noise_multiplier
-from fedsim.privacy.ledger import Ledger, Mechanism, Random
+from fedsim.privacy.ledger import Ledger, Mechanism, OwnUpdate, Random
 from fedsim.records import Flat, Layout, flatten, kept_in
 from fedsim.rounds import Budget, CentralBudget, run_rounds
 from fedsim.sampling import (
@@ -124,7 +124,7 @@ def noise_for(scenario: Scenario, seed: int, arm: Arm) -> float:
         return privacy.noise_multiplier
     if privacy.epsilon is None or privacy.delta is None:
         raise Mistake("privacy: expected epsilon and delta")
-    return noise_multiplier(privacy.epsilon, rate, steps, privacy.delta, privacy.neighbours)
+    return noise_multiplier(privacy.epsilon, rate, steps, privacy.delta, privacy.relation)
 
 
 def _rate_and_steps(scenario: Scenario, seed: int, arm: Arm) -> tuple[float, int]:
@@ -132,6 +132,8 @@ def _rate_and_steps(scenario: Scenario, seed: int, arm: Arm) -> tuple[float, int
     names, training = _names(scenario, seed), scenario.training
     if scenario.privacy.unit == "client":
         return steps_of_site(scenario, seed, names)
+    if scenario.privacy.unit == "local":
+        return 1.0, most_rounds(scenario, seed, names)
     if arm == "centralized":
         return training.sampling_rate * share_of_sites(scenario, names), training.rounds * training.local_steps
     passes = passes_of(scenario) if arm == "federated" else 1
@@ -171,6 +173,7 @@ def check_strategy(scenario: Scenario, sites: int, model: nn.Module) -> None:
     choices = {
         "training.sites_per_round": scenario.training.sites_per_round,
         "training.site_sampling_rate": scenario.training.site_sampling_rate,
+        "training.site_turns": scenario.training.site_turns,
         "faults.joins_late": scenario.faults.joins_late,
     }
     for key in [key for key, value in choices.items() if value and not (ours and waits)]:
@@ -222,8 +225,8 @@ class _Progress:
         privacy = self.scenario.privacy
         if self.noise is None or privacy.delta is None or privacy.epsilon is None:
             return None
-        self.ledger = Ledger(privacy.delta, privacy.neighbours, trainings=privacy.tuning.trainings)
-        mechanism = cache(_planned_mechanism)
+        self.ledger = Ledger(privacy.delta, privacy.relation, trainings=privacy.tuning.trainings)
+        mechanism = cache(_own_update if privacy.unit == "local" else _planned_mechanism)
         return Budget(
             self.ledger,
             privacy.epsilon,
@@ -239,7 +242,7 @@ class _Progress:
         privacy, job, names = self.scenario.privacy, self.job, self.federation.names
         if self.noise is None or privacy.delta is None or privacy.epsilon is None or privacy.unit != "client":
             return None
-        self.ledger = Ledger(privacy.delta, privacy.neighbours, trainings=privacy.tuning.trainings)
+        self.ledger = Ledger(privacy.delta, privacy.relation, trainings=privacy.tuning.trainings)
         noise = central_noise(self.scenario, job.seed, job.arm, names, self.noise, self.ledger)
         return CentralBudget(noise, privacy.epsilon, steps_of_site(self.scenario, job.seed, names)[1])
 
@@ -304,6 +307,10 @@ class _Progress:
 
 def _planned_mechanism(todo: Plan, noise: float, clip: float, rng: Random) -> Mechanism:
     return Mechanism(todo.sampling_rate, noise, clip, todo.expected_batch, todo.steps, rng)
+
+
+def _own_update(todo: Plan, noise: float, clip: float, rng: Random) -> OwnUpdate:
+    return OwnUpdate(noise, clip)
 
 
 def run_job(scenario: Scenario, job: Job, observe: Callable[[], None]) -> Trained:

@@ -25,7 +25,7 @@ def strategy_of(scenario: Scenario, sites: int | None = None) -> Any:  # noqa: A
     """
     training = scenario.training
     asked = training.sites_per_round or sites or 1
-    rate = training.site_sampling_rate
+    rate = training.site_sampling_rate or (1 / training.site_turns if training.site_turns else None)
     facts = {
         "local_steps": training.local_steps,
         "lr": training.optimizer.lr,

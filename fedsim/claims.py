@@ -123,7 +123,7 @@ CLIENT = Claim(
         _CHOICES,
         "A partition that deals rows out to sites by looking at them: the promise takes each site's rows as given.",
         _REPETITION,
-        "Two sites of one owner: together they have about twice the epsilon of one.",
+        "Two sites of one owner: together they have more than the epsilon of one, about twice as much.",
         "Who took part in which round, who answered and how long it took. The notes of this report name sites that "
         "were left out.",
         "The centralized and the local arm: a whole site has no protection there, so they were run without privacy "
@@ -132,5 +132,42 @@ CLIENT = Claim(
     ),
 )
 
-CLAIMS: Mapping[str, Claim] = {"record": RECORD, "client": CLIENT}
+LOCAL = Claim(
+    protected="whole site",
+    unit="One whole site, with all its rows and in all rounds, and so each of its records, at the same epsilon. Not "
+    "two sites that belong together.",
+    neighbours={
+        "replace-one": "Two federations are neighbours if the rows of one site differ, in any way, and they are "
+        "otherwise equal (replace one site).",
+    },
+    sent="whatever a site sends is",
+    released={
+        "federated": "After each round every site sends its model after clipping and noise, its public weight and the "
+        "public settings of its mechanism. No row count, no metric, no exact model. What a site keeps at home, such as "
+        "a model of its own, is exact, not released and not covered. A site that fails sends the kind of its error, "
+        "and is charged as if it had answered.",
+    },
+    trust={
+        "federated": "Each site clips its update and adds the noise itself, before anything leaves it, so whoever sees "
+        "what it sends need not be trusted: the server, the other sites, the readers of the model. Presumed are a site "
+        "that follows the protocol, a server that asks for the rounds and the noise stated here, each round once (a "
+        "site does not check that), and a noise seed that nobody but the site knows.",
+    },
+    mechanism="Noise on each update: in each round a site clips its change of the model and adds Gaussian noise to it "
+    "before it is sent. Any change may be replaced by any other, which lies up to twice the clip away; nothing is "
+    "claimed from the other sites' noise or from who takes part.",
+    not_covered=(
+        _FIGURES,
+        _CHOICES,
+        "A partition that deals rows out to sites by looking at them: the promise takes each site's rows as given.",
+        _REPETITION,
+        "Two sites of one owner: each has its epsilon, and they add up.",
+        "Whether a site answered in a round, and how long it took.",
+        "The centralized and the local arm: a whole site has no protection there, so they were run without privacy "
+        "only.",
+        _FILES,
+    ),
+)
+
+CLAIMS: Mapping[str, Claim] = {"record": RECORD, "client": CLIENT, "local": LOCAL}
 """{privacy unit: what is claimed}."""

@@ -26,10 +26,11 @@ from fedsim.misbehaviour import attack_of, attackers_of
 from fedsim.mistakes import Interrupted, Mistake
 from fedsim.owndata.ranges import MissingRanges
 from fedsim.privacy.accounting import ACCOUNTANT
-from fedsim.scenario import Scenario
+from fedsim.scenario import FEDERATED_UNITS, Scenario
 from fedsim.scenario_files import read, read_own, with_strategy
 from fedsim.statement import random_of
 from fedsim.training import best_device, check_expected_batches, check_rows_are_alone, new_model
+from fedsim.whole_sites import check_bits
 
 Progress = Callable[[str, int, int], None]
 _DISTRIBUTIONS = ("fedsim-flower", "torch", "flwr", "opacus", "dp-accounting", "numpy", "pandas")
@@ -128,7 +129,7 @@ def _check(scenario: Scenario) -> None:
     if scenario.privacy.unit == "record":
         check_rows_are_alone(model, federation.sites[0].train)
     for arm in scenario.private_arms:
-        noise_for(scenario, scenario.seed, arm)
+        check_bits(scenario, federation.names, noise_for(scenario, scenario.seed, arm))
 
 
 def _complete(folder: Path, scenario: Scenario, progress: Progress | None) -> results.Run:
@@ -241,7 +242,7 @@ def _write_results(folder: Path, scenario: Scenario, finished: list[_Finished]) 
         folder / "ledger.json",
         {
             "unit": privacy.unit,
-            "neighbours": privacy.neighbours,
+            "neighbours": privacy.relation,
             "delta": privacy.delta,
             "budget": privacy.epsilon,
             "accountant": ACCOUNTANT,
@@ -253,7 +254,9 @@ def _write_results(folder: Path, scenario: Scenario, finished: list[_Finished]) 
     product = Job("federated", scenario.private, scenario.seed)
     for job, tensors, _ in finished:
         if job == product:
-            whole = scenario.privacy.unit == "client"  # then models that sites keep are not private, and stay out
+            whole = (
+                scenario.privacy.unit in FEDERATED_UNITS
+            )  # then models that sites keep are not private, and stay out
             plain = {
                 name.removeprefix(f"{GLOBAL}/"): value
                 for name, value in tensors.items()

@@ -12,7 +12,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fedsim.mistakes import RunFailed
 from fedsim.privacy.central import CentralNoise
-from fedsim.privacy.ledger import Ledger, Mechanism, SiteUpdate
+from fedsim.privacy.ledger import Ledger, Release
 from fedsim.privacy.secure_aggregation import Refused
 from fedsim.records import MECHANISM, to_mechanism
 from fedsim.screening import Rejected, screen
@@ -25,13 +25,13 @@ class Budget:
     Attributes:
         ledger: Where every release is written down.
         epsilon: The most any site may spend.
-        planned: {node: (site, what it does to its rows in one round)}.
+        planned: {node: (site, what it does in one round)}.
         rounds: The most rounds that any site is to take part in.
     """
 
     ledger: Ledger
     epsilon: float
-    planned: Mapping[int, tuple[str, Mechanism]]
+    planned: Mapping[int, tuple[str, Release]]
     rounds: int
 
     def allows(self, nodes: Iterable[int]) -> bool:
@@ -45,7 +45,7 @@ class Budget:
         """
         site, planned = self.planned[reply.metadata.src_node_id]
         try:
-            did = to_mechanism(reply.content[MECHANISM])  # type: ignore[arg-type]  an error reply has none: ValueError
+            did = to_mechanism(reply.content[MECHANISM], type(planned))  # type: ignore[arg-type]  an error has none: ValueError
         except (KeyError, TypeError, ValueError):
             did = planned
         self.ledger.charge(site, round_number, did)
@@ -85,7 +85,7 @@ class CentralBudget:
         """Write nothing down: only the server sees a reply."""
 
 
-def _allows(ledger: Ledger, epsilon: float, rounds: int, planned: Iterable[tuple[str, Mechanism | SiteUpdate]]) -> bool:
+def _allows(ledger: Ledger, epsilon: float, rounds: int, planned: Iterable[tuple[str, Release]]) -> bool:
     """Whether each of some sites may release one thing more.
 
     Asks first for all the rounds that are left: their epsilon is the same in every round, and costly to compute.

@@ -7,6 +7,7 @@ public draw, and no privacy is claimed from it. Where each site joins on its own
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 
 from fedsim.arrivals import Arrivals, durations
 from fedsim.choice import strategy_of
@@ -43,8 +44,9 @@ def sites_of_round(scenario: Scenario, seed: int, names: Sequence[str], number: 
     """Return the numbers of a round's sites, ascending: all that have joined, or those that are drawn.
 
     Where a number is wanted, no site joins late, and each is as likely as any. Where there is a rate, each site joins
-    the round with this probability on its own, by random words of which each site has its own; it may be none. A
-    strategy that does not wait has those that answer first.
+    the round with this probability on its own, by random words of which each site has its own; it may be none. Where
+    sites take turns, each is in every n-th round, in an order that is drawn once. A strategy that does
+    not wait has those that answer first.
     """
     arrivals = arrivals_of(scenario, seed, len(names))
     if arrivals:
@@ -54,30 +56,44 @@ def sites_of_round(scenario: Scenario, seed: int, names: Sequence[str], number: 
         words = Words.of(seed, "sites that join", number).draw(len(names))
         chosen = choose(words, rate)
         return [site for site in joined(scenario, names, number) if chosen[site]]
+    turns = scenario.training.site_turns
+    if turns is not None:
+        return [
+            site for site in joined(scenario, names, number) if (_order(seed, len(names))[site] - number) % turns == 0
+        ]
     wanted = scenario.training.sites_per_round
     if wanted is None or wanted >= len(names):
         return list(joined(scenario, names, number))
     return sorted(stream(seed, "sites", number).choice(len(names), wanted, replace=False, shuffle=False).tolist())
 
 
+@lru_cache(maxsize=64)
+def _order(seed: int, sites: int) -> list[int]:
+    return stream(seed, "turns of sites").permutation(sites).tolist()
+
+
 def share_of_sites(scenario: Scenario, names: Sequence[str]) -> float:
     """Return which share of the sites that have joined takes part in a round, or is expected to."""
     rate = scenario.training.site_sampling_rate
-    return size_of_round(scenario, len(names)) / len(names) if rate is None else rate
+    turns = scenario.training.site_turns
+    if rate is not None or turns is not None:
+        return rate or 1 / (turns or 1)
+    return size_of_round(scenario, len(names)) / len(names)
 
 
 def size_of_round(scenario: Scenario, sites: int) -> int:
     """Return how many sites take part in a round, or about how many, of those that have joined."""
     strategy, training = strategy_of(scenario, sites), scenario.training
-    if training.site_sampling_rate is not None:
-        return max(1, round(training.site_sampling_rate * sites))
+    if training.site_sampling_rate is not None or training.site_turns is not None:
+        return max(1, round(sites * (training.site_sampling_rate or 1 / (training.site_turns or 1))))
     return min(strategy.k if isinstance(strategy, Buffered) else training.sites_per_round or sites, sites)
 
 
 def most_rounds(scenario: Scenario, seed: int, names: Sequence[str]) -> int:
     """Return in how many rounds the site takes part that is chosen most often."""
-    rounds, rate = scenario.training.rounds, scenario.training.site_sampling_rate
-    if rate is None and size_of_round(scenario, len(names)) == len(names):
+    rounds, training = scenario.training.rounds, scenario.training
+    drawn = training.site_sampling_rate is not None or training.site_turns is not None
+    if not drawn and size_of_round(scenario, len(names)) == len(names):
         return rounds
     times = Counter(site for number in range(1, rounds + 1) for site in sites_of_round(scenario, seed, names, number))
     return max(times.values(), default=1)

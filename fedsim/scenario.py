@@ -26,7 +26,7 @@ from fedsim.losses import Kind
 Positive = Annotated[FiniteFloat, Field(gt=0)]
 Probability = Annotated[FiniteFloat, Field(gt=0, lt=1)]
 Arm = Literal["federated", "centralized", "local"]
-FEDERATED_UNITS = ("client",)
+FEDERATED_UNITS = ("client", "local")
 """Privacy units that only a federation has: they protect what a site sends, not its rows."""
 
 
@@ -158,11 +158,14 @@ class Training(_Section):
     sites_per_round: Annotated[int, Field(ge=1)] | None = None
     duration_spread: Annotated[FiniteFloat, Field(ge=0, le=10)] = 0.0
     site_sampling_rate: Annotated[FiniteFloat, Field(gt=0, le=1)] | None = None
+    site_turns: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="after")
-    def _draws_sites_in_one_way(self) -> "Training":
-        if self.sites_per_round is not None and self.site_sampling_rate is not None:
-            raise ValueError("site_sampling_rate: expected none beside sites_per_round, which draws a fixed number")
+    def _chooses_sites_in_one_way(self) -> "Training":
+        ways = ("sites_per_round", "site_sampling_rate", "site_turns")
+        given = [way for way in ways if getattr(self, way) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{given[1]}: expected none beside {given[0]}, which chooses the sites of a round, too")
         return self
 
 
@@ -235,14 +238,23 @@ class Tuning(_Section):
         return self.runs if self.charged and self.runs else 1
 
 
+class AdaptiveClip(_Section):
+    """A clip that follows a quantile of the sites' norms; ``privacy.clip`` is the first."""
+
+    quantile: Probability = 0.5
+    rate: Positive = 0.2
+    bit_noise: Positive | None = None
+
+
 class Privacy(_Section):
     """What is promised to whom.
 
     ``record``: one row of one site, by DP-SGD at the site. ``client``: one whole site, by noise that the server adds to
-    the sum of the sites' clipped updates.
+    the sum of the sites' clipped updates. ``local``: one whole site, against the server too, by noise that the site
+    adds to its own clipped update.
     """
 
-    unit: Literal["none", "record", "client"] = "none"
+    unit: Literal["none", "record", "client", "local"] = "none"
     epsilon: Annotated[Positive, Field(le=1000)] | None = None
     delta: Annotated[Probability, Field(ge=1e-12)] | None = None
     clip: Positive = 1.0
@@ -251,12 +263,26 @@ class Privacy(_Section):
     rng: Literal["reproducible", "secure"] = "reproducible"
     tuning: Tuning = Tuning()
     loose_delta: bool = False
+    adaptive_clip: AdaptiveClip | None = None
+    correlated: bool = False
+
+    @property
+    def relation(self) -> Literal["add-or-remove-one", "replace-one"]:
+        """Between which data sets the promise holds: a site that sends something can't be absent, only another one."""
+        return "replace-one" if self.unit == "local" else self.neighbours
 
     @model_validator(mode="after")
     def _says_how_much(self) -> "Privacy":
         if self.unit != "none" and (self.epsilon is None or self.delta is None):
             missing = " and ".join(name for name in ("epsilon", "delta") if getattr(self, name) is None)
             raise ValueError(f"expected {missing} beside unit = {self.unit!r}")
+        for name in ("adaptive_clip", "correlated"):
+            if getattr(self, name) and self.unit not in ("none", "client"):
+                raise ValueError(f"{name}: expected unit = 'client', whose noise the server adds, got {self.unit!r}")
+        if self.rng == "secure" and self.unit not in ("none", "record"):
+            raise ValueError(f"rng: expected reproducible beside unit = {self.unit!r}; secure is for unit = 'record'")
+        if self.adaptive_clip and self.correlated:
+            raise ValueError("adaptive_clip: expected none beside correlated, whose noise cancels at one clip only")
         return self
 
 
@@ -351,6 +377,9 @@ class Scenario(_Section):
 
     @model_validator(mode="after")
     def _promises_something(self) -> "Scenario":
+        if self.privacy.correlated and (self.training.site_turns or 1) < 2:
+            raise ValueError("privacy.correlated: expected training.site_turns of 2 or more beside it: noise may "
+                             "cancel over rounds in which no site is asked twice")  # fmt: skip
         if self.privacy.unit in FEDERATED_UNITS and "federated" not in self.arms:
             raise ValueError(f"arms: expected federated among them with privacy.unit = {self.privacy.unit!r}, "
                              f"which protects no other, got {', '.join(self.arms)}")  # fmt: skip

@@ -12,6 +12,8 @@ from fedsim.claims import CLAIMS, Claim
 from fedsim.evaluation import POOLED
 from fedsim.privacy import accounting
 from fedsim.privacy.accounting import Segment
+from fedsim.privacy.correlated import column_norm
+from fedsim.privacy.ledger import SiteUpdate
 from fedsim.privacy.tiers import WEAK
 from fedsim.results import Run, most_spent
 
@@ -64,7 +66,7 @@ def statement(run: Run) -> Pairs:
     return [
         *_claim(run, arm, own, claim),
         ("Mechanism", claim.mechanism),
-        *(_at_sites(own) if claim.protected == "record" else _at_the_server(own)),
+        *_DONE[run.ledger["unit"]](own),
         *((("Preprocessing", _FITTED),) if run.ledger["ranges_fitted"] else ()),
         ("Released", claim.released["masked" if run.scenario.secure_aggregation.on and arm == "federated" else arm]),
         ("Trust model", claim.trust[arm]),
@@ -246,7 +248,7 @@ def _meaning(epsilon: float, delta: float, claim: Claim) -> str:
 
 def _loose_delta(run: Run) -> list[str]:
     delta, rows = run.ledger["delta"], _training_rows(run)
-    if run.ledger["unit"] == "client":
+    if run.ledger["unit"] != "record":
         loose = delta * len(rows) >= 1
         return [f"Delta {delta:g} is not below one over the number of sites, {len(rows)}."] if loose else []
     if promised_arm(run) == "centralized":
@@ -272,18 +274,59 @@ def _at_the_server(own: list[Training]) -> Pairs:
     """Return what the server did to the sites' updates, as whoever drew the noise wrote it down."""
     mechanisms = [entry["mechanism"] for training in own for entry in training["entries"]]
     sampled = any(one["sampling_rate"] < 1 for one in mechanisms)
-    counts = [Counter(entry["site"] for entry in training["entries"]) for training in own]
-    most = max(count for counter in counts for count in counter.values())
     alone = f"Poisson: each site joins a round with probability {_each(own, 'sampling_rate')}, on its own."
     return [
         ("Sampling", alone if sampled else "None is claimed: all sites, or sites that anybody may know, were asked."),
         ("Noise multiplier", f"sigma = {_each(own, 'noise_multiplier')}; the noise's standard deviation is sigma times "
          "the clip."),
-        ("Clip", f"{_each(own, 'clip')}: the largest Euclidean norm of one site's change of the model."),
+        ("Clip", f"{_clips(mechanisms, own)}: the largest Euclidean norm of one site's change of the model."),
+        *_over_rounds(mechanisms[0]),
         ("Weights", f"Each site's public weight over {_each(own, 'heaviest')}, the largest."),
         ("Denominator", f"{_each(own, 'denominator')}: the weight that is expected to join, over the largest."),
-        ("Rounds", f"{most}, the most in which one site counts."),
+        ("Rounds", f"{_most_rounds(own)}, the most in which one site counts."),
     ]  # fmt: skip
+
+
+def _clips(mechanisms: list[Mapping[str, Any]], own: list[Training]) -> str:
+    clips = [one["clip"] for one in mechanisms]
+    return _each(own, "clip") if mechanisms[0]["bit_noise"] is None else f"{min(clips):g} to {max(clips):g}"
+
+
+def _over_rounds(did: Mapping[str, Any]) -> Pairs:
+    """Return what ties the rounds together: a clip that moves, or noise that is correlated."""
+    found = []
+    if did["bit_noise"] is not None:
+        together = SiteUpdate(**did).segment().noise_multiplier
+        found.append((
+            "Adaptive clip",
+            "The clip follows a quantile of the norms, by the noisy number of sites within it. The noise on the sum of "
+            f"their bits, each plus or minus one half, has the standard deviation {did['bit_noise']:g}; bits and "
+            f"updates together cost as much as sigma = {together:.4g} alone.",
+        ))  # fmt: skip
+    if did["band"] > 1:
+        found.append((
+            "Correlation",
+            f"The noise is correlated over {did['band']} rounds, so that parts of it cancel as rounds add up (banded "
+            "square-root factorisation). No site is asked twice within as many rounds, in a schedule that anybody may "
+            "know. Sigma is what a round costs a site; the independent noise that it is made of is "
+            f"{column_norm(did['band']):.4g} times as large.",
+        ))  # fmt: skip
+    return found
+
+
+def _on_updates(own: list[Training]) -> Pairs:
+    """Return what the sites did to their updates, as it was reported with each."""
+    return [
+        ("Noise multiplier", f"sigma = {_each(own, 'noise_multiplier')}; the noise's standard deviation is sigma times "
+         "the clip."),
+        ("Clip", f"{_each(own, 'clip')}: the largest Euclidean norm of one site's change of the model."),
+        ("Rounds", f"{_most_rounds(own)}, the most in which one site sends something."),
+    ]  # fmt: skip
+
+
+def _most_rounds(own: list[Training]) -> int:
+    counts = [Counter(entry["site"] for entry in training["entries"]) for training in own]
+    return max(count for counter in counts for count in counter.values())
 
 
 def _at_sites(own: list[Training]) -> Pairs:
@@ -296,6 +339,9 @@ def _at_sites(own: list[Training]) -> Pairs:
         ("Denominator", f"{_each(own, 'expected_batch')}: the expected batch, set in the scenario and so public."),
         ("Steps", _steps(own)),
     ]  # fmt: skip
+
+
+_DONE = {"record": _at_sites, "client": _at_the_server, "local": _on_updates}
 
 
 def _in_one_line(own: list[Training]) -> str:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from fedsim.grid import node_of
 from fedsim.mistakes import Mistake
-from fedsim.privacy.central import CentralNoise
+from fedsim.privacy.adaptive_clip import AdaptiveClip, noise_on_the_sum
+from fedsim.privacy.central import CentralNoise, PublicSites
 from fedsim.privacy.ledger import Ledger
 from fedsim.randomness import Words
 from fedsim.sampling import joined, most_rounds, share_of_sites
@@ -28,21 +29,45 @@ def central_noise(
 ) -> CentralNoise:
     """Return what adds noise at the server."""
     weights = {node_of(site): expected_batch(scenario, name) for site, name in enumerate(names)}
-    share = share_of_sites(scenario, names)
+    share, privacy = share_of_sites(scenario, names), scenario.privacy
 
-    def expected(number: int) -> float:
-        return share * sum(weights[node_of(site)] for site in joined(scenario, names, number))
+    def expected(number: int) -> tuple[float, float]:
+        there = [weights[node_of(site)] for site in joined(scenario, names, number)]
+        return share * len(there), share * sum(there)
 
     return CentralNoise(
         ledger=ledger,
         noise_multiplier=multiplier,
-        clip=scenario.privacy.clip,
-        sampling_rate=_rate(scenario),
-        weights=weights,
-        names={node_of(site): name for site, name in enumerate(names)},
-        expected=expected,
+        clip=privacy.clip,
+        sites=PublicSites(
+            names={node_of(site): name for site, name in enumerate(names)},
+            weights=weights,
+            sampling_rate=_rate(scenario),
+            expected=expected,
+        ),
         words=lambda number: Words.of(seed, "noise at the server", scenario.release, arm, number),
+        adaptive=_adaptive(scenario, share * len(names)),
+        band=(scenario.training.site_turns or 1) if privacy.correlated else 1,
     )
+
+
+def _adaptive(scenario: Scenario, sites: float) -> AdaptiveClip | None:
+    """Return what moves the clip; the bits' noise is a twentieth of the sites of a round, as Andrew et al. advise."""
+    chosen = scenario.privacy.adaptive_clip
+    if chosen is None:
+        return None
+    return AdaptiveClip(scenario.privacy.clip, chosen.quantile, chosen.rate, chosen.bit_noise or sites / 20)
+
+
+def check_bits(scenario: Scenario, names: Sequence[str], multiplier: float) -> None:
+    """Make sure that the bits by which a clip moves leave something of the budget.
+
+    Raises:
+        Mistake: Their noise is too small for that.
+    """
+    adaptive = _adaptive(scenario, share_of_sites(scenario, names) * len(names))
+    if adaptive:
+        noise_on_the_sum(multiplier, adaptive.bit_noise)
 
 
 def check_mean_only(scenario: Scenario, strategy: object) -> None:
@@ -63,4 +88,4 @@ def _rate(scenario: Scenario) -> float | None:
     training = scenario.training
     if training.site_sampling_rate is not None:
         return training.site_sampling_rate
-    return None if training.sites_per_round is not None else 1.0
+    return None if training.sites_per_round is not None or training.site_turns is not None else 1.0

@@ -14,12 +14,13 @@ from fedsim.audits.audit import claim_of
 from fedsim.federation import federate
 from fedsim.mistakes import Mistake
 from fedsim.privacy.accounting import Segment, epsilon
-from fedsim.privacy.ledger import EACH_SITE, SiteUpdate
+from fedsim.privacy.ledger import EACH_SITE, Ledger, SiteUpdate
 from fedsim.results import Run
 from fedsim.scenario import Scenario
 from fedsim.scenario_files import read
 from fedsim.statement import statement
 from fedsim.training import new_model
+from fedsim.whole_sites import central_noise
 
 SMALL = ("partition.sites=12", "training.rounds=4", "training.local_steps=2", "seeds=1", "privacy.unit=client")
 
@@ -77,6 +78,64 @@ def test_given_noise_ends_the_run_when_the_budget_is_spent():
     assert len(done.ledger.entries) == len(done.curve) == 3
     assert done.notes == [f"stopped after 3 of 9 rounds: the next would exceed epsilon {limit:g}"]
     assert done.ledger.epsilon(EACH_SITE) <= limit
+
+
+def test_no_two_models_share_noise():
+    """M11: of any rounds, seeds or budgets."""
+    ledger, keys = Ledger(1e-4, "add-or-remove-one"), []
+    for budget, seed in ((4, 0), (4, 1), (5, 0)):
+        noise = central_noise(scenario(f"privacy.epsilon={budget}"), seed, "federated", ["a", "b"], 1.0, ledger)
+        keys += [noise.words(number).key for number in range(1, 9)]
+    assert len(set(keys)) == 3 * 8
+
+
+def taking_turns(*overrides: str) -> Scenario:
+    chosen = scenario("training.rounds=8", *overrides)
+    turns = chosen.training.model_copy(update={"site_turns": 4, "site_sampling_rate": None})
+    privacy = chosen.privacy.model_copy(update={"correlated": True})
+    return chosen.model_copy(update={"training": turns, "privacy": privacy})
+
+
+def test_noise_that_is_correlated_is_charged_for_the_rounds_of_a_site():
+    chosen = taking_turns()
+    ledger = trained(chosen).ledger
+    assert ledger is not None
+    assert len(ledger.entries) == 8 * 3  # a quarter of twelve sites in each round
+    noise = noise_for(chosen, 0, "federated")
+    spent = {ledger.epsilon(entry.site) for entry in ledger.entries}
+    assert spent == {epsilon([Segment(1.0, noise, 2)], 1e-4)}
+    assert max(spent) <= 4
+    assert {entry.mechanism.band for entry in ledger.entries} == {4}  # type: ignore[union-attr]
+    rounds = {site: [e.round for e in ledger.entries if e.site == site] for site in {e.site for e in ledger.entries}}
+    assert len(rounds) == 12
+    assert all(later - earlier == 4 for earlier, later in rounds.values())
+
+
+def test_a_clip_that_moves_is_charged_as_a_whole():
+    chosen = scenario("privacy.adaptive_clip={quantile=0.5, bit_noise=1.5}")
+    ledger = trained(chosen).ledger
+    assert ledger is not None
+    assert 3.98 < ledger.epsilon(EACH_SITE) <= 4
+    assert len({entry.mechanism.clip for entry in ledger.entries}) == 4  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["privacy.correlated=true"], "expected training.site_turns of 2 or more"),
+        (["privacy.adaptive_clip={quantile=0.5}", "privacy.correlated=true"], "adaptive_clip: expected none beside"),
+        (["training.site_turns=3"], "site_turns: expected none beside site_sampling_rate"),
+        (["privacy.adaptive_clip={quantile=1.5}"], "adaptive_clip.quantile: expected a number"),
+    ],
+)
+def test_what_does_not_go_together_is_named(overrides: list[str], message: str):
+    with pytest.raises(Mistake, match=message):
+        scenario(*overrides)
+
+
+def test_bits_without_enough_noise_are_refused_before_anything_runs(tmp_path: Path):
+    with pytest.raises(Mistake, match="bit_noise: expected more than"):
+        experiment.execute(scenario("privacy.adaptive_clip={bit_noise=0.01}"), tmp_path / "run")
 
 
 def test_engines_agree_and_the_server_alone_adds_noise():
@@ -157,6 +216,27 @@ def test_the_statement_comes_from_the_ledger(run: Run, term: str, field: str, va
         entry["mechanism"][field] = value
     assert shown in said(replace(run, ledger=ledger))[term]
     assert shown not in said(run)[term]
+
+
+@pytest.mark.parametrize(("field", "value", "term"), [("bit_noise", 1.5, "Adaptive clip"), ("band", 4, "Correlation")])
+def test_what_ties_rounds_together_is_stated(run: Run, field: str, value: float, term: str):
+    ledger = copy.deepcopy(run.ledger)
+    for entry in ledger["trainings"][0]["entries"]:
+        entry["mechanism"][field] = value
+    assert f"{value:g}" in said(replace(run, ledger=ledger))[term]
+    assert term not in said(run)
+
+
+def test_the_statement_of_sites_that_noise_their_own_updates(run: Run):
+    ledger = copy.deepcopy(run.ledger) | {"unit": "local", "neighbours": "replace-one"}
+    for entry in ledger["trainings"][0]["entries"]:
+        entry["mechanism"] = {"noise_multiplier": 3.21, "clip": 0.7}
+    del ledger["trainings"][0]["record_epsilon"]
+    found = said(replace(run, ledger=ledger))
+    assert "3.21" in found["Noise multiplier"]
+    assert "0.7" in found["Clip"]
+    assert "need not be trusted: the server" in found["Trust model"]
+    assert "Sampling" not in found
 
 
 def test_models_that_stay_at_sites_are_not_in_the_model_that_is_handed_on(run: Run):

@@ -7,19 +7,45 @@ Guarantee: the sequence of noisy means is differentially private for one site, a
 nothing) or replaced, on these conditions. The list of sites, their weights and the denominator are public; they don't
 depend on who answered. One site moves the sum by at most ``clip``, since no weight counts for more than 1. Where
 ``sampling_rate`` is claimed to be below 1, each site joined each round on its own with no more than this probability,
-and who joined is not known to whom the promise is against.
+and who joined is not known to whom the promise is against. Where noise is correlated over rounds, no site is asked
+twice within ``band`` rounds.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from fedsim.privacy.adaptive_clip import AdaptiveClip, noise_on_the_sum
+from fedsim.privacy.correlated import Correlated, column_norm
 from fedsim.privacy.ledger import EACH_SITE, Ledger, SiteUpdate
 from fedsim.randomness import Normals, Words
 
 _AT_ONCE = 2**22  # numbers of the updates that are clipped together, in float64
+
+
+@dataclass(frozen=True)
+class PublicSites:
+    """What anybody may know of the sites.
+
+    Attributes:
+        names: {node: name}.
+        weights: {node: public weight > 0}.
+        sampling_rate: The probability with which each site joins a round on its own; None where it is chosen otherwise:
+            then the sites that are asked are charged, each for itself, and nothing is claimed from the choice.
+        expected: From the number of a round to how many sites are expected to join it, and to their weight together.
+    """
+
+    names: Mapping[int, str]
+    weights: Mapping[int, float]
+    sampling_rate: float | None
+    expected: Callable[[int], tuple[float, float]]
+
+    @property
+    def heaviest(self) -> float:
+        """The largest weight."""
+        return max(self.weights.values())
 
 
 @dataclass(frozen=True)
@@ -28,38 +54,46 @@ class CentralNoise:
 
     Attributes:
         ledger: Where every release is written down.
-        noise_multiplier: The standard deviation of the noise on the sum, over ``clip``.
+        noise_multiplier: What a round costs: as much as noise of this deviation, over the clip, on the sum alone.
         clip: The largest norm of one site's update in the sum.
-        sampling_rate: The probability with which each site joins a round on its own; None where it is chosen otherwise:
-            then the sites that are asked are charged, each for itself, and nothing is claimed from the choice.
-        weights: {node: public weight > 0} of all sites there are.
-        names: {node: name of the site}.
-        expected: From the number of a round to the weight of all sites that is expected to join it, in the units of
-            ``weights``.
+        sites: Who there is.
         words: From the number of a round to the random words of its noise; no two rounds share any.
+        adaptive: What moves the clip, which then is the first; None keeps it.
+        band: How many rounds' noise is correlated; 1 is independent noise.
     """
 
     ledger: Ledger
     noise_multiplier: float
     clip: float
-    sampling_rate: float | None
-    weights: Mapping[int, float]
-    names: Mapping[int, str]
-    expected: Callable[[int], float]
+    sites: PublicSites
     words: Callable[[int], Words]
+    adaptive: AdaptiveClip | None = None
+    band: int = 1
+    _correlated: Correlated = field(init=False, repr=False)
+    _last: dict[int, int] = field(init=False, repr=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_correlated", Correlated(self.band))
 
     def charged(self, asked: Iterable[int]) -> list[str]:
         """Return whom a round costs privacy that asks these nodes."""
-        return [EACH_SITE] if self.sampling_rate is not None else [self.names[node] for node in asked]
+        return [EACH_SITE] if self.sites.sampling_rate is not None else [self.sites.names[node] for node in asked]
 
     def planned(self, number: int) -> SiteUpdate:
         """Return what is done in a round."""
-        heaviest = max(self.weights.values())
-        rate = 1.0 if self.sampling_rate is None else self.sampling_rate
-        return SiteUpdate(rate, self.noise_multiplier, self.clip, heaviest, self.expected(number) / heaviest)
+        multiplier, adaptive = self.noise_multiplier, self.adaptive
+        return SiteUpdate(
+            sampling_rate=1.0 if self.sites.sampling_rate is None else self.sites.sampling_rate,
+            noise_multiplier=noise_on_the_sum(multiplier, adaptive.bit_noise) if adaptive else multiplier,
+            clip=adaptive.clip if adaptive else self.clip,
+            heaviest=self.sites.heaviest,
+            denominator=self.sites.expected(number)[1] / self.sites.heaviest,
+            bit_noise=adaptive.bit_noise if adaptive else None,
+            band=self.band,
+        )
 
     def release(
-        self, number: int, asked: Iterable[int], center: Tensor, updates: Tensor, nodes: Sequence[int]
+        self, number: int, asked: Sequence[int], center: Tensor, updates: Tensor, nodes: Sequence[int]
     ) -> Tensor:
         """Return the noisy mean change of a round, float32 (params,), and charge for it.
 
@@ -69,31 +103,49 @@ class CentralNoise:
             center: The model they were sent, (params,).
             updates: What came back, (sites, params); there may be none. One that is not finite counts as no change.
             nodes: Who sent them.
+
+        Raises:
+            ValueError: Noise is correlated, and a node was asked less than ``band`` rounds ago.
         """
+        self._keep_apart(number, asked)
         did = self.planned(number)
-        weights = torch.tensor([self.weights[node] / did.heaviest for node in nodes], dtype=torch.float64)
-        total = clipped_sum(center, updates, weights, did.clip)
-        noise = torch.empty(1, len(center), device=center.device)
-        Normals([self.words(number)], center.device).fill(noise)
+        weights = torch.tensor([self.sites.weights[node] / did.heaviest for node in nodes], dtype=torch.float64)
+        total, within = clipped_sum(center, updates, weights, did.clip)
+        drawn = torch.empty(1, len(center) + 1, device=center.device)  # the last number is for the bits
+        Normals([self.words(number)], center.device).fill(drawn)
         for who in self.charged(asked):
             self.ledger.charge(who, number, did)
-        return ((total + did.noise_multiplier * did.clip * noise[0]) / did.denominator).float()
+        if self.adaptive:
+            bits = within - len(nodes) / 2 + self.adaptive.bit_noise * float(drawn[0, -1])
+            self.adaptive.learn(bits, self.sites.expected(number)[0])
+        noise = self._correlated.next(column_norm(self.band) * drawn[0, :-1].double())
+        return ((total + did.noise_multiplier * did.clip * noise) / did.denominator).float()
+
+    def _keep_apart(self, number: int, asked: Sequence[int]) -> None:
+        for node in asked if self.band > 1 else []:
+            if number - self._last.get(node, -self.band) < self.band:
+                raise ValueError(f"expected {self.sites.names[node]} at most once in {self.band} rounds, got it in "
+                                 f"rounds {self._last[node]} and {number}")  # fmt: skip
+            self._last[node] = number
 
 
-def clipped_sum(center: Tensor, updates: Tensor, weights: Tensor, clip: float) -> Tensor:
-    """Return ``sum_k weights[k] (updates[k] - center) min(1, clip / |updates[k] - center|)``, float64 (params,).
+def clipped_sum(center: Tensor, updates: Tensor, weights: Tensor, clip: float) -> tuple[Tensor, int]:
+    """Return ``sum_k weights[k] delta_k min(1, clip / |delta_k|)``, float64 (params,), and how many norms are within.
 
     Args:
         center: The model that was sent, (params,).
-        updates: The models that came back, (sites, params). One with a NaN or an infinity in it counts as no change.
+        updates: The models that came back, (sites, params); ``delta_k`` is ``updates[k] - center``. One with a NaN or
+            an infinity in it counts as no change.
         weights: From 0 to 1, (sites,).
         clip: The largest norm, > 0.
     """
-    total, origin = torch.zeros_like(center, dtype=torch.float64), center.double()
+    total, origin, within = torch.zeros_like(center, dtype=torch.float64), center.double(), 0
     rows = max(1, _AT_ONCE // max(1, len(center)))
     for some, shares in zip(updates.split(rows), weights.to(center.device).split(rows), strict=True):
         deltas = some.double() - origin  # (sites, params); in float64 the norm of 1e30 is finite
         deltas[~deltas.isfinite().all(1)] = 0.0
-        factors = (clip / deltas.norm(dim=1)).clamp(max=1.0)  # no change at all: clip / 0 is infinite, and 1 is left
+        norms = deltas.norm(dim=1)
+        factors = (clip / norms).clamp(max=1.0)  # no change at all: clip / 0 is infinite, and 1 is left
         total += (shares * factors) @ deltas
-    return total
+        within += int((norms <= clip).sum())
+    return total, within

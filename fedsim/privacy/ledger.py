@@ -60,6 +60,9 @@ class SiteUpdate:
         clip: The largest Euclidean norm a site's update has in that sum.
         heaviest: The largest public weight of a site; each update counted by its own site's weight over this.
         denominator: The public number the noisy sum was divided by.
+        bit_noise: The standard deviation of the noise on the sum of the sites' bits, each plus or minus one half, by
+            which the clip moves; None where it does not.
+        band: The noise is correlated over this many rounds, in which no site took part twice; 1 if it is independent.
 
     Raises:
         Mistake: A value is out of its range.
@@ -70,17 +73,53 @@ class SiteUpdate:
     clip: float
     heaviest: float
     denominator: float
+    bit_noise: float | None = None
+    band: int = 1
 
     def __post_init__(self) -> None:
         self.segment()
 
     def segment(self) -> Segment:
-        """Return what the accountant needs to know: one step, whose rows are the sites.
+        """Return what the accountant needs to know: one step, whose rows are the sites; bits and sum together.
 
         Raises:
             Mistake: A value is out of its range.
         """
-        return Segment(self.sampling_rate, self.noise_multiplier, 1)
+        alone = Segment(self.sampling_rate, self.noise_multiplier, 1)
+        if self.bit_noise is None:
+            return alone
+        bits = Segment(self.sampling_rate, 2 * self.bit_noise, 1)  # one site moves the bits' sum by one half
+        return replace(alone, noise_multiplier=(alone.noise_multiplier**-2 + bits.noise_multiplier**-2) ** -0.5)
+
+
+@dataclass(frozen=True)
+class OwnUpdate:
+    """What one site did to its update before it left: clipped it and added noise.
+
+    Attributes:
+        noise_multiplier: The standard deviation of the Gaussian noise, over ``clip``.
+        clip: The largest Euclidean norm of the update.
+
+    Raises:
+        Mistake: A value is out of its range.
+    """
+
+    noise_multiplier: float
+    clip: float
+
+    def __post_init__(self) -> None:
+        self.segment()
+
+    def segment(self) -> Segment:
+        """Return what the accountant needs to know; nobody else's update hides this one.
+
+        Raises:
+            Mistake: A value is out of its range.
+        """
+        return Segment(1.0, self.noise_multiplier, 1)
+
+
+Release = Mechanism | SiteUpdate | OwnUpdate
 
 
 @dataclass(frozen=True)
@@ -89,7 +128,7 @@ class Entry:
 
     site: str
     round: int
-    mechanism: Mechanism | SiteUpdate
+    mechanism: Release
 
 
 EACH_SITE = "each site"
@@ -110,8 +149,8 @@ class Ledger:
     """The append-only record of one training's releases. Each site has an epsilon of its own.
 
     Of the unit record, an entry is what a site sent: the guarantee is for one of its rows, against everyone who sees
-    all of that. Of the unit client, an entry is a round's model: the guarantee is for a whole site, against everyone
-    who sees the models.
+    all of that; of the unit local, it is for all rows of the site together. Of the unit client, an entry is a round's
+    model: the guarantee is for a whole site, against everyone who sees the models.
     Its epsilon is that of ``trainings`` such trainings together, of which this is one.
     """
 
@@ -132,7 +171,7 @@ class Ledger:
         """All entries, oldest first."""
         return tuple(self._entries)
 
-    def charge(self, site: str, round_number: int, mechanism: Mechanism | SiteUpdate) -> None:
+    def charge(self, site: str, round_number: int, mechanism: Release) -> None:
         """Write down a release."""
         self._entries.append(Entry(site, round_number, mechanism))
         self._rounds[site] += 1
@@ -150,7 +189,7 @@ class Ledger:
         """Return the epsilon of all a site has released."""
         return self._epsilon(self.spent(site), self.neighbours)
 
-    def epsilon_of(self, spent: Spent, planned: Mechanism | SiteUpdate, times: int = 1) -> float:
+    def epsilon_of(self, spent: Spent, planned: Release, times: int = 1) -> float:
         """Return the epsilon of what was released and what is about to be, some times over."""
         one = planned.segment()
         return self._epsilon([*spent, replace(one, steps=times * one.steps)], self.neighbours)

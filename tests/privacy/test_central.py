@@ -15,7 +15,7 @@ from fedsim.adapter import Adapter
 from fedsim.grid import node_of
 from fedsim.mistakes import Mistake
 from fedsim.privacy.accounting import Segment, epsilon
-from fedsim.privacy.central import CentralNoise, clipped_sum
+from fedsim.privacy.central import CentralNoise, PublicSites, clipped_sum
 from fedsim.privacy.ledger import EACH_SITE, Ledger, SiteUpdate
 from fedsim.randomness import Words
 from fedsim.records import flatten
@@ -36,10 +36,12 @@ def noise_of(weights=SKEWED, rate: float | None = 1.0, silent: bool = False, **c
         ledger=Ledger(1e-3, "add-or-remove-one"),
         noise_multiplier=2.0,
         clip=0.5,
-        sampling_rate=rate,
-        weights={node_of(site): weights[site] for site in sites},
-        names={node_of(site): f"site{site}" for site in sites},
-        expected=lambda number: share * sum(weights),
+        sites=PublicSites(
+            names={node_of(site): f"site{site}" for site in sites},
+            weights={node_of(site): weights[site] for site in sites},
+            sampling_rate=rate,
+            expected=lambda number: (share * len(weights), share * sum(weights)),
+        ),
         words=lambda number: Silent() if silent else Words.of(0, "test", number),
     )
     return replace(base, **changes)
@@ -59,7 +61,7 @@ def test_one_update_is_never_larger_than_the_clip(size: float, dtype: torch.dtyp
     """B4; what is not finite, also because the type can't hold it, counts as nothing."""
     direction = torch.ones(PARAMS, dtype=torch.float64) / math.sqrt(PARAMS)
     update = (size * direction).to(dtype)[None]
-    found = clipped_sum(torch.zeros(PARAMS, dtype=dtype), update, torch.ones(1, dtype=torch.float64), 0.5)
+    found, _ = clipped_sum(torch.zeros(PARAMS, dtype=dtype), update, torch.ones(1, dtype=torch.float64), 0.5)
     assert found.isfinite().all()
     assert found.norm() <= 0.5 * (1 + 1e-6)
     if not update.isfinite().all():
@@ -73,7 +75,7 @@ def test_one_update_is_never_larger_than_the_clip(size: float, dtype: torch.dtyp
 def test_one_number_that_is_not_finite_spoils_its_own_update_only():
     updates = torch.ones(3, PARAMS)
     updates[1, 7] = math.nan
-    found = clipped_sum(torch.zeros(PARAMS), updates, torch.ones(3, dtype=torch.float64), 100.0)
+    found, _ = clipped_sum(torch.zeros(PARAMS), updates, torch.ones(3, dtype=torch.float64), 100.0)
     torch.testing.assert_close(found, 2 * torch.ones(PARAMS, dtype=torch.float64))
 
 
@@ -86,15 +88,15 @@ def test_the_sum_is_that_of_a_naive_loop(sites: int, params: int, seed: int, cli
     for weight, update in zip(weights, updates, strict=True):
         delta = update - center
         expected += weight * delta * min(1.0, clip / np.linalg.norm(delta))
-    found = clipped_sum(*map(torch.from_numpy, (center, updates, weights)), clip)
+    found, _ = clipped_sum(*map(torch.from_numpy, (center, updates, weights)), clip)
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9, atol=1e-12)
 
 
 def test_many_updates_are_summed_in_blocks(monkeypatch: pytest.MonkeyPatch):
     updates, weights = torch.randn(20, PARAMS, generator=torch.Generator().manual_seed(0)), torch.rand(20).double()
-    whole = clipped_sum(torch.zeros(PARAMS), updates, weights, 1.0)
+    whole, _ = clipped_sum(torch.zeros(PARAMS), updates, weights, 1.0)
     monkeypatch.setattr("fedsim.privacy.central._AT_ONCE", 3 * PARAMS)
-    torch.testing.assert_close(clipped_sum(torch.zeros(PARAMS), updates, weights, 1.0), whole)
+    torch.testing.assert_close(clipped_sum(torch.zeros(PARAMS), updates, weights, 1.0)[0], whole)
 
 
 @pytest.mark.parametrize("relation", ["removed", "replaced"])

@@ -32,6 +32,11 @@ NOISE_SHARES = "tests/privacy/test_noise_shares.py"
 SECURE = "tests/privacy/test_secure_aggregation.py tests/privacy/test_fixed_point.py tests/secure"
 TUNING = "tests/privacy/test_tuning.py"
 RULES = "tests/test_local_rules.py"
+SITES = "tests/privacy/test_central.py tests/privacy/test_adaptive_clip.py tests/privacy/test_correlated.py"
+SAMPLING = "tests/test_sampling.py"
+WHOLE = "tests/test_whole_sites.py"
+OWN = "tests/privacy/test_own_update.py"
+_CENTRAL = "fedsim/privacy/central.py"
 _ACCOUNTING, _LEDGER, _OPTIMIZER, _TRAINING, _COHORT, _LAYERS, _CONVOLUTIONS, _RANDOMNESS = (
     f"fedsim/{name}.py"
     for name in (
@@ -183,8 +188,8 @@ MUTANTS = (
     Mutant("fedsim/rounds.py", "        self.ledger.charge(site, round_number, did)",
            "        if reply.has_content():\n            self.ledger.charge(site, round_number, did)",
            "M5: a site that fails is not charged", ROUNDS),
-    Mutant("fedsim/rounds.py", "            did = to_mechanism(reply.content[MECHANISM])", "            did = planned",
-           "M2: what a site says it did is ignored", ROUNDS),
+    Mutant("fedsim/rounds.py", "            did = to_mechanism(reply.content[MECHANISM], type(planned))",
+           "            did = planned", "M2: what a site says it did is ignored", ROUNDS),
     Mutant("fedsim/adapter.py", "if self.fixed_denominator else sum(received)", "if False else sum(received)",
            "M5: the fewer answer, the more each record counts", ADAPTER),
     Mutant("fedsim/adapter.py", "received = [self.weights[reply.metadata.src_node_id] for reply in replies]",
@@ -192,6 +197,64 @@ MUTANTS = (
            "M4: weights by what sites claim", ADAPTER),
     Mutant("fedsim/arms.py", "fixed_denominator=job.private", "fixed_denominator=False",
            "M5: private runs divide by who answered", ADAPTER),
+    # whole sites, by the server
+    Mutant(_CENTRAL, "deltas[~deltas.isfinite().all(1)] = 0.0", "pass", "M8: one update that is not finite spoils all",
+           SITES),
+    Mutant(_CENTRAL, "(clip / norms).clamp(max=1.0)", "torch.ones_like(norms)", "M23: no clipping", SITES),
+    Mutant(_CENTRAL, "deltas = some.double() - origin", "deltas = (some - center).double().clamp(-clip, clip)",
+           "M23: numbers are clipped, not norms, and too early", SITES),
+    Mutant(_CENTRAL, "self.sites.weights[node] / did.heaviest", "self.sites.weights[node]",
+           "M4: a heavy site moves the sum by more than the clip", SITES),
+    Mutant(_CENTRAL, "self.sites.expected(number)[1] / self.sites.heaviest",
+           "max(1.0, float(len(self.ledger.entries)))",
+           "M5: the denominator is not the public one", SITES),
+    Mutant(_CENTRAL, "did.noise_multiplier * did.clip * noise", "did.noise_multiplier * noise",
+           "M16: sigma read as a standard deviation", SITES),
+    Mutant(_CENTRAL, "did.noise_multiplier * did.clip * noise",
+           "did.noise_multiplier * did.clip * noise / max(1, len(nodes))",
+           "M5, M16: less noise the more sites answer", SITES),
+    Mutant(_CENTRAL, "did.noise_multiplier * did.clip * noise",
+           "did.noise_multiplier * (self.adaptive.clip if self.adaptive else did.clip) * noise",
+           "M18: the noise of the next clip", SITES),
+    Mutant(_CENTRAL, "for who in self.charged(asked):", "for who in self.charged(asked) if nodes else []:",
+           "M9: a round without an answer is not charged", SITES),
+    Mutant(_CENTRAL, "noise_on_the_sum(multiplier, adaptive.bit_noise) if adaptive else multiplier", "multiplier",
+           "M19: the bits cost nothing", SITES),
+    Mutant(_CENTRAL, "column_norm(self.band) * drawn", "drawn", "the columns' norm is forgotten", SITES),
+    Mutant(_CENTRAL, "self._keep_apart(number, asked)", "pass",
+           "a site is in two rounds whose noise is correlated", SITES),
+    Mutant("fedsim/privacy/correlated.py", "found - value * before", "found - 1.1 * value * before",
+           "the noise is not the inverse's", SITES),
+    Mutant("fedsim/privacy/adaptive_clip.py", "(2 * bit_noise) ** -2", "(4 * bit_noise) ** -2",
+           "M19: the bits cost a quarter", SITES),
+    Mutant("fedsim/privacy/adaptive_clip.py", "-self.rate *", "self.rate *", "M17: the clip moves the wrong way",
+           SITES),
+    Mutant(_LEDGER, "2 * self.bit_noise, 1)", "4 * self.bit_noise, 1)",
+           "M19: the ledger charges the bits too little", SITES),
+    Mutant(_LEDGER, 'self.delta, "replace-one")', 'self.delta, "add-or-remove-one")',
+           "M14: a record as cheap as an absent site", SITES),
+    Mutant("fedsim/sampling.py", "chosen = choose(words, rate)",
+           "chosen = words.argsort().argsort() < round(rate * len(names))", "M15: a fixed number of sites", SAMPLING),
+    Mutant("fedsim/sampling.py", '"sites that join", number)', '"sites that join", number // 2)',
+           "M1: the same sites in two rounds", SAMPLING),
+    Mutant("fedsim/whole_sites.py", "return None if training.sites_per_round is not None or", "return None if",
+           "M15: a fixed number of sites as if each joined on its own", WHOLE),
+    Mutant("fedsim/whole_sites.py", "scenario.release, arm, number)", "scenario.release, arm)",
+           "M11: every round has the same noise", WHOLE),
+    Mutant("fedsim/rounds.py", "self.noise.charged(nodes))", "self.noise.charged(nodes) if nodes)",
+           "M7: an empty round is not asked for", SITES),
+    # whole sites, by themselves
+    Mutant("fedsim/privacy/own_update.py", "did.noise_multiplier * did.clip * noise[0]",
+           "did.noise_multiplier * noise[0]",
+           "M16: sigma read as a standard deviation", OWN),
+    Mutant("fedsim/scenario.py", 'return "replace-one" if self.unit == "local" else self.neighbours',
+           "return self.neighbours", "M14: the sensitivity is twice the clip", OWN),
+    Mutant("clients/app.py", 'if setting.scenario.privacy.unit == "local":', "if False:",
+           "the exact update leaves", OWN),
+    Mutant("clients/app.py", "place = (scenario.release, str(config[\"arm\"]), name, number)",
+           "place = (scenario.release, str(config[\"arm\"]), name)", "M11: all rounds have the same noise", OWN),
+    Mutant("clients/app.py", "place = (scenario.release, str(config[\"arm\"]), name, number)",
+           "place = (scenario.release, str(config[\"arm\"]), number)", "M11: all sites have the same noise", OWN),
     # what leaves a site
     Mutant("clients/app.py", "if setting.scenario.private and noise is None:", "if False:",
            "a server that leaves the noise out gets an exact model", APP),

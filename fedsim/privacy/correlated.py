@@ -1,0 +1,64 @@
+"""Noise whose parts cancel over rounds, for models that add up noisy means: DP-FTRL by a banded matrix.
+
+Kalinin, Lampert, "Banded Square Root Matrix Factorization for Differentially Private Model Training", NeurIPS 2024,
+https://arxiv.org/abs/2405.13763: the first b coefficients of ``1 / sqrt(1 - x)`` are the diagonals of a matrix C, and
+rounds get the noise ``C^-1 Z``. Who sees the sums plus ``C^-1 Z`` sees no more than ``C`` times the sums plus ``Z``
+(Denisov, McMahan, Rush, Smith, Thakurta, NeurIPS 2022, https://arxiv.org/abs/2202.08312, Theorem 2.1: also where later
+sums depend on what was seen). A site whose rounds lie at least b apart is in columns of C that have no row in common,
+so with a sum of at most ``clip`` in each of k rounds it moves ``C`` times the sums by at most
+``clip sqrt(k) |column|``: as much as k rounds with independent noise cost, if Z is ``|column|`` times as large.
+"""
+
+import math
+from collections import deque
+
+from torch import Tensor
+
+
+def diagonals(band: int) -> list[float]:
+    """Return the first ``band`` coefficients of ``1 / sqrt(1 - x)``: 1, 1/2, 3/8, ..."""
+    found = [1.0]
+    for k in range(1, band):
+        found.append(found[-1] * (2 * k - 1) / (2 * k))
+    return found
+
+
+def column_norm(band: int) -> float:
+    """Return the norm of a whole column of C; those at the end are cut, and no longer."""
+    return math.sqrt(sum(value**2 for value in diagonals(band)))
+
+
+class Correlated:
+    """Turns independent noise into ``C^-1`` times it, round after round.
+
+    Args:
+        band: b >= 1, the least distance of a site's rounds; 1 is independent noise.
+    """
+
+    def __init__(self, band: int) -> None:
+        self._diagonals = diagonals(band)
+        self._before: deque[Tensor] = deque(maxlen=max(1, band - 1))  # the newest first
+
+    def next(self, noise: Tensor) -> Tensor:
+        """Return a round's noise, float64 (params,), from independent noise of its own, (params,)."""
+        found = noise.double()
+        for value, before in zip(self._diagonals[1:], self._before, strict=False):
+            found = found - value * before
+        self._before.appendleft(found)
+        return found
+
+
+def prefix_noise(rounds: int, band: int) -> list[float]:
+    """Return the deviation of the noise on the sum of the first t rounds, for each t, over what one round must have.
+
+    With independent noise it is ``sqrt(t)``.
+    """
+    diagonal = diagonals(band)
+    weights: list[float] = []  # of the independent noise of t rounds ago in the sum: the coefficients of 1/((1-x) C(x))
+    for t in range(rounds):
+        weights.append(1.0 - sum(diagonal[i] * weights[t - i] for i in range(1, min(band, t + 1))))
+    total, found = 0.0, []
+    for weight in weights:
+        total += weight**2
+        found.append(column_norm(band) * math.sqrt(total))
+    return found
