@@ -39,6 +39,7 @@ from fedsim.sampling import joined, most_rounds, share_of_sites, sites_of_round
 from fedsim.scenario import Arm, Privacy, Scenario
 from fedsim.secure.checks import check_secure
 from fedsim.secure.server import SecureAdapter
+from fedsim.secure.shares import share_of, weights_of
 from fedsim.strategy import reports_of
 from fedsim.training import (
     Plan,
@@ -118,6 +119,8 @@ def _rate_and_steps(scenario: Scenario, seed: int, arm: Arm) -> tuple[float, int
     names, training = _names(scenario, seed), scenario.training
     if scenario.privacy.unit == "client":
         return steps_of_site(scenario, seed, names)
+    if scenario.privacy.unit == "distributed":
+        return 1.0, most_rounds(scenario, seed, names)
     if arm == "centralized":
         return training.sampling_rate * share_of_sites(scenario, names), training.rounds * training.local_steps
     passes = passes_of(scenario) if arm == "federated" else 1
@@ -214,6 +217,16 @@ class _Progress:
             rounds,
         )
 
+    def shared_budget(self) -> Budget | None:
+        """Open the ledger of a private training in which every site adds a share of the noise."""
+        privacy, names = self.scenario.privacy, self.federation.names
+        if self.noise is None or privacy.delta is None or privacy.epsilon is None or privacy.unit != "distributed":
+            return None
+        self.ledger = Ledger(privacy.delta, privacy.neighbours)
+        share = share_of(self.scenario, self.noise, len(self.start), len(self.sites_of(1)))
+        planned = {node_of(site): (name, share) for site, name in enumerate(names)}
+        return Budget(self.ledger, privacy.epsilon, planned, _most_rounds(self.scenario, self.job.seed))
+
     def central_budget(self) -> CentralBudget | None:
         """Open the ledger of a private training in which the server adds the noise."""
         privacy, job, names = self.scenario.privacy, self.job, self.federation.names
@@ -301,7 +314,8 @@ def run_job(scenario: Scenario, job: Job, observe: Callable[[], None]) -> Traine
 def _federated(progress: _Progress) -> Models:
     scenario, job, names = progress.scenario, progress.job, progress.federation.names
     if not job.private:  # a site that is told of privacy does not answer without noise
-        scenario = scenario.model_copy(update={"privacy": Privacy()})
+        secure = scenario.secure_aggregation.model_copy(update={"colluding": 0})
+        scenario = scenario.model_copy(update={"privacy": Privacy(), "secure_aggregation": secure})
     strategy = strategy_of(scenario, len(names))
     run_config: dict[str, Any] = {"scenario": scenario.model_dump_json(), "seed": job.seed, "arm": job.arm}
     if progress.noise is not None:
@@ -315,20 +329,24 @@ def _federated(progress: _Progress) -> Models:
     }
     passes = passes_of(scenario)
     spent = {node: (name, replace(todo, steps=passes * todo.steps)) for node, (name, todo) in plans.items()}
-    central = progress.central_budget()
+    central, shared = progress.central_budget(), progress.shared_budget()
+    weights = {node: todo.expected_batch for node, (_, todo) in plans.items()}
+    if shared:
+        weights = {node_of(site): weight for site, weight in enumerate(weights_of(scenario, names).values())}
     grid = InProcessGrid(misbehaving(execute, scenario, job.seed, names), len(names), run_config)
     if isinstance(strategy, FlowerStrategy | OlderStrategy):
         hosted = Hosted(strategy, job.seed, len(names))
     else:
         hosted = Adapter(
             strategy,
-            weights={node: todo.expected_batch for node, (_, todo) in plans.items()},
+            weights=weights,
             fixed_denominator=job.private,
             schedule=lambda number: [node_of(site) for site in progress.sites_of(number)],
             noise=central.noise if central else None,
         )
         if scenario.secure_aggregation.on:
-            hosted = SecureAdapter(hosted, scenario.secure_aggregation)
+            share = (lambda asked, params: share_of(scenario, progress.noise or 0.0, params, asked)) if shared else None
+            hosted = SecureAdapter(hosted, scenario.secure_aggregation, share)
 
     def models(arrays: ArrayRecord) -> Models:
         center = flatten(arrays).to(progress.device)
@@ -339,7 +357,7 @@ def _federated(progress: _Progress) -> Models:
         grid=grid,
         initial=Flat(progress.start, Layout.of(progress.model)),
         rounds=scenario.training.rounds,
-        budget=central or progress.budget(spent, _most_rounds(scenario, job.seed)),
+        budget=central or shared or progress.budget(spent, _most_rounds(scenario, job.seed)),
         observe=lambda number, arrays: progress.end_round(number, models(arrays)),
     )
     for number, rejected in finished.rejected.items():

@@ -25,7 +25,7 @@ from fedsim.misbehaviour import attack_of, attackers_of
 from fedsim.mistakes import Interrupted, Mistake
 from fedsim.owndata.ranges import MissingRanges
 from fedsim.privacy.accounting import ACCOUNTANT
-from fedsim.scenario import Scenario
+from fedsim.scenario import FEDERATED_UNITS, Scenario
 from fedsim.scenario_files import read, read_own, with_strategy
 from fedsim.training import best_device, check_expected_batches, check_rows_are_alone, new_model
 
@@ -229,7 +229,7 @@ def _write_results(folder: Path, scenario: Scenario, finished: list[_Finished]) 
     product = Job("federated", scenario.private, scenario.seed)
     for job, tensors, _ in finished:
         if job == product:
-            whole = scenario.privacy.unit == "client"  # then models that sites keep are not private, and stay out
+            whole = scenario.privacy.unit in FEDERATED_UNITS  # then models that sites keep are not private: left out
             plain = {
                 name.removeprefix(f"{GLOBAL}/"): value
                 for name, value in tensors.items()

@@ -17,6 +17,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context
 from torch import Tensor, nn
 
 from fedsim.privacy.ledger import Mechanism
+from fedsim.privacy.noise_shares import NoiseShare
 
 ARRAYS, CONFIG, METRICS, MECHANISM, TOLD = "arrays", "config", "metrics", "mechanism", "told"
 _KEPT = "kept-"  # what a local rule keeps is in the site's state under names that start so
@@ -192,19 +193,20 @@ def kept_in(context: Context) -> dict[str, Tensor]:
 
 
 @lru_cache(maxsize=256)
-def _mechanism_record(mechanism: Mechanism) -> ConfigRecord:
+def _mechanism_record(mechanism: Mechanism | NoiseShare) -> ConfigRecord:
     return ConfigRecord(asdict(mechanism))
 
 
-def from_mechanism(mechanism: Mechanism) -> ConfigRecord:
-    """Encode what a site did to its rows."""
+def from_mechanism(mechanism: Mechanism | NoiseShare) -> ConfigRecord:
+    """Encode what a site did to its rows, or to its update."""
     return _mechanism_record(mechanism).copy()
 
 
-def to_mechanism(record: ConfigRecord) -> Mechanism:
-    """Decode what a site did to its rows.
+def to_mechanism(record: ConfigRecord) -> Mechanism | NoiseShare:
+    """Decode what a site did to its rows, or to its update.
 
     Raises:
         TypeError: It lacks a value, or has another one too many.
     """
-    return Mechanism(**{str(key): value for key, value in record.items()})  # pyright: ignore[reportArgumentType]
+    kind = NoiseShare if "drop_outs" in record else Mechanism
+    return kind(**{str(key): value for key, value in record.items()})  # pyright: ignore[reportArgumentType]

@@ -10,7 +10,9 @@ from typing import Any
 
 from fedsim.claims import CLAIMS, Claim
 from fedsim.evaluation import POOLED
+from fedsim.privacy.noise_shares import NoiseShare
 from fedsim.results import Run, most_spent
+from fedsim.scenario import FEDERATED_UNITS
 
 Pairs = list[tuple[str, str]]
 Training = Mapping[str, Any]  # one of the ledger's: arm, seed, epsilon {site: value}, entries
@@ -57,7 +59,7 @@ def statement(run: Run) -> Pairs:
     return [
         *_claim(run, arm, own, claim),
         ("Mechanism", claim.mechanism),
-        *(_at_sites(own) if claim.protected == "record" else _at_the_server(own)),
+        *_details(own),
         *((("Preprocessing", _FITTED),) if run.ledger["ranges_fitted"] else ()),
         ("Released", claim.released["masked" if run.scenario.secure_aggregation.on and arm == "federated" else arm]),
         ("Trust model", claim.trust[arm]),
@@ -158,7 +160,7 @@ def _meaning(epsilon: float, delta: float, claim: Claim) -> str:
 
 def _loose_delta(run: Run) -> list[str]:
     delta, rows = run.ledger["delta"], _training_rows(run)
-    if run.ledger["unit"] == "client":
+    if run.ledger["unit"] in FEDERATED_UNITS:
         loose = delta * len(rows) >= 1
         return [f"Delta {delta:g} is not below one over the number of sites, {len(rows)}."] if loose else []
     small = [f"{site} (about {count:.0f} training rows)" for site, count in rows.items() if delta * count >= 1]
@@ -176,6 +178,36 @@ def _training_rows(run: Run) -> dict[str, float]:
     inside = run.sites[run.sites["site"] != POOLED]
     tested = inside.groupby("site", sort=False)["rows"].mean()
     return {str(site): float(rows) / split.test * (1 - split.test - split.validation) for site, rows in tested.items()}
+
+
+def _details(own: list[Training]) -> Pairs:
+    """Return the numbers of a mechanism, of whichever kind it is."""
+    mechanism = own[0]["entries"][0]["mechanism"]
+    if "drop_outs" in mechanism:
+        return _in_shares(own)
+    return _at_the_server(own) if "heaviest" in mechanism else _at_sites(own)
+
+
+def _in_shares(own: list[Training]) -> Pairs:
+    """Return what the sites did to their updates, as each wrote it down beside its masked vector."""
+    counts = [Counter(entry["site"] for entry in training["entries"]) for training in own]
+    most = max(count for counter in counts for count in counter.values())
+    shares = {NoiseShare(**entry["mechanism"]) for training in own for entry in training["entries"]}
+    each = " or ".join(
+        f"{share.asked} sites each add noise of standard deviation {share.deviation:.4g}; {share.drop_outs} may be "
+        f"missing, {share.colluding} may tell theirs"
+        for share in sorted(shares, key=lambda share: (share.asked, share.noise_multiplier))
+    )
+    reach = " or ".join(sorted({f"{share.sensitivity:.6g}" for share in shares}))
+    return [
+        ("Sampling", "None is claimed: the server knows whom it asks."),
+        ("Noise multiplier", f"sigma = {_each(own, 'noise_multiplier')}; the standard deviation of the noise on a sum "
+         "is at least sigma times the sensitivity, of shares that are in any sum and known to nobody."),
+        ("Clip", f"{_each(own, 'clip')}: the largest Euclidean norm of one site's change of the model; with rounding "
+         f"the sensitivity is {reach}."),
+        ("Shares", f"{each}."),
+        ("Rounds", f"{most}, the most in which one site counts."),
+    ]  # fmt: skip
 
 
 def _at_the_server(own: list[Training]) -> Pairs:

@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from fedsim.privacy.accounting import Neighbours, Segment, epsilon
+from fedsim.privacy.noise_shares import NoiseShare
 
 
 @dataclass(frozen=True)
@@ -75,13 +76,17 @@ class SiteUpdate:
         return Segment(self.sampling_rate, self.noise_multiplier, 1)
 
 
+Released = Mechanism | SiteUpdate | NoiseShare
+"""What a release is: what was done before it, and so what it costs."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """One release of one site, or of ``EACH_SITE``."""
 
     site: str
     round: int
-    mechanism: Mechanism | SiteUpdate
+    mechanism: Released
 
 
 EACH_SITE = "each site"
@@ -103,7 +108,8 @@ class Ledger:
 
     Of the unit record, an entry is what a site sent: the guarantee is for one of its rows, against everyone who sees
     all of that. Of the unit client, an entry is a round's model: the guarantee is for a whole site, against everyone
-    who sees the models.
+    who sees the models. Of the unit distributed, an entry is what a site sent under masks: the guarantee is for that
+    site, against everyone who sees the sums.
     """
 
     def __init__(self, delta: float, neighbours: Neighbours, entries: tuple[Entry, ...] = ()) -> None:
@@ -120,7 +126,7 @@ class Ledger:
         """All entries, oldest first."""
         return tuple(self._entries)
 
-    def charge(self, site: str, round_number: int, mechanism: Mechanism | SiteUpdate) -> None:
+    def charge(self, site: str, round_number: int, mechanism: Released) -> None:
         """Write down a release."""
         self._entries.append(Entry(site, round_number, mechanism))
         self._rounds[site] += 1
@@ -138,7 +144,7 @@ class Ledger:
         """Return the epsilon of all a site has released."""
         return epsilon(self.spent(site), self.delta, self.neighbours)
 
-    def epsilon_of(self, spent: Spent, planned: Mechanism | SiteUpdate, times: int = 1) -> float:
+    def epsilon_of(self, spent: Spent, planned: Released, times: int = 1) -> float:
         """Return the epsilon of what was released and what is about to be, some times over."""
         one = planned.segment()
         return epsilon([*spent, replace(one, steps=times * one.steps)], self.delta, self.neighbours)
@@ -153,7 +159,7 @@ class Ledger:
     def as_json(self) -> dict[str, Any]:
         """Return {"epsilon": {site: value}, "entries": [...]}, of the unit client with "record_epsilon" too."""
         sites = sorted(self._spent)
-        whole = any(isinstance(entry.mechanism, SiteUpdate) for entry in self._entries)
+        whole = any(isinstance(entry.mechanism, SiteUpdate | NoiseShare) for entry in self._entries)
         return {
             "epsilon": {site: self.epsilon(site) for site in sites},
             **({"record_epsilon": {site: self.record_epsilon(site) for site in sites}} if whole else {}),
