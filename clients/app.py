@@ -5,7 +5,7 @@ training is to be private, and ``secure-aggregation`` if models are to be masked
 says: ``partition-id``. Under privacy of records a reply holds the noisy model, what was done to make it, and a public
 weight; nothing else. Where whole sites are protected from the server too, the site clips and noises its update. Where
 the server adds the noise, a reply holds the exact model. Under secure aggregation it holds a masked vector in place of
-model and weight.
+model and weight., with a share of the noise in it under the unit ``distributed``.
 """
 
 import math
@@ -31,6 +31,7 @@ from fedsim.losses import RowLosses
 from fedsim.metrics import METRICS as MEASURES
 from fedsim.misbehaviour import attack_of, attackers_of, slow_of, spoiled_of
 from fedsim.privacy.ledger import OwnUpdate
+from fedsim.privacy.noise_shares import noisy
 from fedsim.privacy.own_update import noised
 from fedsim.randomness import Words, stream
 from fedsim.records import (
@@ -52,7 +53,9 @@ from fedsim.records import (
 )
 from fedsim.representation import Revealing, with_term
 from fedsim.scenario import Scenario
-from fedsim.secure.site import advertise, check_ready, mask, share, unmask
+from fedsim.secure.shares import share_of, weights_of
+from fedsim.secure.site import advertise, asked_in, check_ready, mask, masked, unmask
+from fedsim.secure.site import share as share_keys
 from fedsim.strategy import WITHOUT_NOISE, State
 from fedsim.training import (
     Done,
@@ -135,7 +138,7 @@ class SiteApp(ClientApp):
         if setting.scenario.privacy.unit == "local":
             sent, did = self._noised(message, context, setting, sent)
         if setting.scenario.secure_aggregation.on:
-            content, metrics = _masked(message, context, setting, work, sent), MetricRecord()
+            content, metrics = _masked(message, context, setting, sent), MetricRecord()
         else:
             content = RecordDict({ARRAYS: Flat(sent, setting.layout)})
             content[METRICS] = metrics = _weight(work.plan.expected_batch).copy()
@@ -256,7 +259,7 @@ def advertise_keys(message: Message, context: Context) -> Message:
 @app.query("shares")
 def share_secrets(message: Message, context: Context) -> Message:
     """Answer with shares of this site's secrets for the others."""
-    return share(message, context)
+    return share_keys(message, context)
 
 
 @app.query("unmask")
@@ -270,13 +273,24 @@ def _check_masked(config: Mapping[str, Any]) -> None:
         raise PermissionError("the scenario promises secure aggregation, and no masks were asked for")
 
 
-def _masked(message: Message, context: Context, setting: _Setting, work: Work, sent: Tensor) -> RecordDict:
-    """Return what training changed, weighted, under masks."""
-    site = int(context.node_config["partition-id"])
+def _masked(message: Message, context: Context, setting: _Setting, sent: Tensor) -> RecordDict:
+    """Return what training changed, weighted, under masks; with a share of the noise where the sites add it."""
+    scenario, config = setting.scenario, context.run_config
+    site = setting.federation.sites[int(context.node_config["partition-id"])]
     change = sent.double() - _start(message, setting).double()  # (params,)
-    if site in setting.spoiled:
+    if site.number in setting.spoiled:
         change = change * math.nan
-    return mask(message, context, setting.scenario.secure_aggregation, change.cpu().numpy(), work.plan.expected_batch)
+    if scenario.privacy.unit != "distributed":
+        weight = expected_batch(scenario, site.name)
+        return mask(message, context, scenario.secure_aggregation, change.cpu().numpy(), weight)
+    share = share_of(scenario, float(config["noise-multiplier"]), len(change), asked_in(message, context))
+    number = int(message.content[CONFIG][ROUND])  # type: ignore[arg-type]
+    place = scenario.release, str(config["arm"]), site.name, number
+    weight = weights_of(scenario, setting.federation.names)[site.name]
+    values = noisy(change, weight, share, Words.of(int(config["seed"]), "share of the noise", *place))
+    content = masked(message, context, share.grid.write(values, weight))
+    content[MECHANISM] = from_mechanism(share)
+    return content
 
 
 def _mean_loss(work: Work, model: Tensor) -> float:

@@ -49,6 +49,7 @@ from fedsim.sampling import (
 from fedsim.scenario import Arm, Privacy, Scenario
 from fedsim.secure.checks import check_secure
 from fedsim.secure.server import SecureAdapter
+from fedsim.secure.shares import share_of, weights_of
 from fedsim.strategy import WITHOUT_NOISE, State, reports_of
 from fedsim.training import (
     Plan,
@@ -132,7 +133,7 @@ def _rate_and_steps(scenario: Scenario, seed: int, arm: Arm) -> tuple[float, int
     names, training = _names(scenario, seed), scenario.training
     if scenario.privacy.unit == "client":
         return steps_of_site(scenario, seed, names)
-    if scenario.privacy.unit == "local":
+    if scenario.privacy.unit in ("local", "distributed"):
         return 1.0, most_rounds(scenario, seed, names)
     if arm == "centralized":
         return training.sampling_rate * share_of_sites(scenario, names), training.rounds * training.local_steps
@@ -203,7 +204,8 @@ class _Progress:
 
     def __post_init__(self) -> None:
         if not self.job.private:  # a site that is told of privacy does not answer without noise
-            self.scenario = self.scenario.model_copy(update={"privacy": Privacy()})
+            secure = self.scenario.secure_aggregation.model_copy(update={"colluding": 0})
+            self.scenario = self.scenario.model_copy(update={"privacy": Privacy(), "secure_aggregation": secure})
         self.device = best_device(self.scenario.device)
         self.federation = federate(self.scenario, self.job.seed, self.device)
         check_expected_batches(self.scenario, self.federation)
@@ -236,6 +238,16 @@ class _Progress:
             },
             rounds,
         )
+
+    def shared_budget(self) -> Budget | None:
+        """Open the ledger of a private training in which every site adds a share of the noise."""
+        privacy, names = self.scenario.privacy, self.federation.names
+        if self.noise is None or privacy.delta is None or privacy.epsilon is None or privacy.unit != "distributed":
+            return None
+        self.ledger = Ledger(privacy.delta, privacy.relation, trainings=privacy.tuning.trainings)
+        share = share_of(self.scenario, self.noise, len(self.start), len(self.sites_of(1)))
+        planned = {node_of(site): (name, share) for site, name in enumerate(names)}
+        return Budget(self.ledger, privacy.epsilon, planned, _most_rounds(self.scenario, self.job.seed))
 
     def central_budget(self) -> CentralBudget | None:
         """Open the ledger of a private training in which the server adds the noise."""
@@ -354,7 +366,10 @@ def _federated(progress: _Progress) -> Models:
     }
     passes = passes_of(scenario)
     spent = {node: (name, replace(todo, steps=passes * todo.steps)) for node, (name, todo) in plans.items()}
-    central = progress.central_budget()
+    central, shared = progress.central_budget(), progress.shared_budget()
+    weights = {node: todo.expected_batch for node, (_, todo) in plans.items()}
+    if shared:
+        weights = {node_of(site): weight for site, weight in enumerate(weights_of(scenario, names).values())}
     grid = InProcessGrid(misbehaving(execute, scenario, job.seed, names), len(names), run_config)
     if isinstance(strategy, FlowerStrategy | OlderStrategy):
         hosted = Hosted(strategy, job.seed, len(names))
@@ -362,7 +377,7 @@ def _federated(progress: _Progress) -> Models:
         draw = partial(initial_models, progress.model, job.seed)
         hosted = Adapter(
             strategy,
-            weights={node: todo.expected_batch for node, (_, todo) in plans.items()},
+            weights=weights,
             fixed_denominator=job.private,
             schedule=None if arrivals else lambda number: [node_of(site) for site in progress.sites_of(number)],
             arrivals=arrivals,
@@ -370,7 +385,8 @@ def _federated(progress: _Progress) -> Models:
             noise=central.noise if central else None,
         )
         if scenario.secure_aggregation.on:
-            hosted = SecureAdapter(hosted, scenario.secure_aggregation)
+            share = (lambda asked, params: share_of(scenario, progress.noise or 0.0, params, asked)) if shared else None
+            hosted = SecureAdapter(hosted, scenario.secure_aggregation, share)
 
     def models(arrays: ArrayRecord) -> Models:
         center = flatten(arrays).to(progress.device)
@@ -388,7 +404,7 @@ def _federated(progress: _Progress) -> Models:
         grid=grid,
         initial=Flat(progress.start, Layout.of(progress.model)),
         rounds=scenario.training.rounds,
-        budget=central or progress.budget(spent, _most_rounds(scenario, job.seed)),
+        budget=central or shared or progress.budget(spent, _most_rounds(scenario, job.seed)),
         observe=observe,
         patient=arrivals is not None,
     )

@@ -165,9 +165,38 @@ LOCAL = Claim(
         "Whether a site answered in a round, and how long it took.",
         "The centralized and the local arm: a whole site has no protection there, so they were run without privacy "
         "only.",
+    ),
+)
+
+DISTRIBUTED = Claim(
+    protected="whole site",
+    unit=CLIENT.unit,
+    neighbours=CLIENT.neighbours,
+    sent="the sums of all rounds together are",
+    released={
+        "masked": "After each round the noisy sum of the sites' clipped changes, to the server, and the global model "
+        "that follows from it. Every site sends its clipped change with its share of the noise, under masks. What a "
+        "site keeps at home, such as a model of its own, is not released and not covered.",
+    },
+    trust={
+        "federated": "The server need not be trusted with the updates: it learns noisy sums, and so do the readers of "
+        "the model. The server and all sites are presumed to keep to the protocol, however curious they are; no more "
+        "than the stated number of sites tell others their shares of the noise; and the noise seed is known to nobody, "
+        "or the shares of all sites would be. One site that adds no noise takes its share away, and a server that "
+        "swaps keys or states another number of sites than it asks reads what it likes. Masks hide vectors from "
+        "whoever can't break X25519 and ChaCha20; noise hides a site from everybody.",
+    },
+    mechanism="Noise in shares: in each round every site clips its change of the model, weighs it by its public "
+    "weight, at most once, rounds it to a grid and adds its share of the noise; the changes are summed under secure "
+    "aggregation, and the sum is divided by a public number, whoever answered. If more sites are missing than may be, "
+    "the round is refused and nothing is revealed; the sites that had trained are charged all the same.",
+    not_covered=(
+        *CLIENT.not_covered[:-1],
+        "That the noise is a rounded Gaussian, and that a sum of them promises no less than a Gaussian, holds for "
+        "exact Gaussians: the shares are computed from 64 random bits a number and end at 6.66 standard deviations.",
         _FILES,
     ),
 )
 
-CLAIMS: Mapping[str, Claim] = {"record": RECORD, "client": CLIENT, "local": LOCAL}
+CLAIMS: Mapping[str, Claim] = {"record": RECORD, "client": CLIENT, "local": LOCAL, "distributed": DISTRIBUTED}
 """{privacy unit: what is claimed}."""

@@ -254,9 +254,7 @@ def _write_results(folder: Path, scenario: Scenario, finished: list[_Finished]) 
     product = Job("federated", scenario.private, scenario.seed)
     for job, tensors, _ in finished:
         if job == product:
-            whole = (
-                scenario.privacy.unit in FEDERATED_UNITS
-            )  # then models that sites keep are not private, and stay out
+            whole = scenario.privacy.unit in FEDERATED_UNITS  # then models that sites keep are not private: left out
             plain = {
                 name.removeprefix(f"{GLOBAL}/"): value
                 for name, value in tensors.items()

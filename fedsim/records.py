@@ -17,6 +17,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context
 from torch import Tensor, nn
 
 from fedsim.privacy.ledger import Mechanism, OwnUpdate
+from fedsim.privacy.noise_shares import NoiseShare
 
 ARRAYS, CONFIG, METRICS, MECHANISM, TOLD = "arrays", "config", "metrics", "mechanism", "told"
 _KEPT = "kept-"  # what a local rule keeps is in the site's state under names that start so
@@ -193,16 +194,18 @@ def kept_in(context: Context) -> dict[str, Tensor]:
 
 
 @lru_cache(maxsize=256)
-def _mechanism_record(mechanism: Mechanism | OwnUpdate) -> ConfigRecord:
+def _mechanism_record(mechanism: Mechanism | OwnUpdate | NoiseShare) -> ConfigRecord:
     return ConfigRecord(asdict(mechanism))
 
 
-def from_mechanism(mechanism: Mechanism | OwnUpdate) -> ConfigRecord:
+def from_mechanism(mechanism: Mechanism | OwnUpdate | NoiseShare) -> ConfigRecord:
     """Encode what a site did to its rows, or to its update."""
     return _mechanism_record(mechanism).copy()
 
 
-def to_mechanism(record: ConfigRecord, kind: type[Mechanism] | type[OwnUpdate] = Mechanism) -> Mechanism | OwnUpdate:
+def to_mechanism(
+    record: ConfigRecord, kind: type[Mechanism] | type[OwnUpdate] | type[NoiseShare] = Mechanism
+) -> Mechanism | OwnUpdate | NoiseShare:
     """Decode what a site did to its rows, or to its update.
 
     Raises:

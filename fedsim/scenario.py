@@ -26,7 +26,7 @@ from fedsim.losses import Kind
 Positive = Annotated[FiniteFloat, Field(gt=0)]
 Probability = Annotated[FiniteFloat, Field(gt=0, lt=1)]
 Arm = Literal["federated", "centralized", "local"]
-FEDERATED_UNITS = ("client", "local")
+FEDERATED_UNITS = ("client", "local", "distributed")
 """Privacy units that only a federation has: they protect what a site sends, not its rows."""
 
 
@@ -251,10 +251,11 @@ class Privacy(_Section):
 
     ``record``: one row of one site, by DP-SGD at the site. ``client``: one whole site, by noise that the server adds to
     the sum of the sites' clipped updates. ``local``: one whole site, against the server too, by noise that the site
-    adds to its own clipped update.
+    adds to its own clipped update. ``distributed``: as ``client``, by shares of the noise that the sites add under
+    secure aggregation, so that the server need not be trusted with their updates.
     """
 
-    unit: Literal["none", "record", "client", "local"] = "none"
+    unit: Literal["none", "record", "client", "local", "distributed"] = "none"
     epsilon: Annotated[Positive, Field(le=1000)] | None = None
     delta: Annotated[Probability, Field(ge=1e-12)] | None = None
     clip: Positive = 1.0
@@ -373,6 +374,16 @@ class Scenario(_Section):
             raise ValueError("faults.joins_late: expected no training.sites_per_round beside it")
         if max(late.values(), default=0) > rounds:
             raise ValueError(f"faults.joins_late: expected rounds up to {rounds}, the last, got {max(late.values())}")
+        return self
+
+    @model_validator(mode="after")
+    def _hides_what_is_shared(self) -> "Scenario":
+        secure, distributed = self.secure_aggregation, self.privacy.unit == "distributed"
+        if distributed and (not secure.on or secure.drop_outs is None):
+            raise ValueError('privacy.unit: expected secure_aggregation.drop_outs beside "distributed": how many sites '
+                             "may be missing from a sum, whose shares of the noise are missing, too")  # fmt: skip
+        if secure.colluding and not distributed:
+            raise ValueError('secure_aggregation.colluding: expected privacy.unit = "distributed" beside it')
         return self
 
     @model_validator(mode="after")

@@ -14,8 +14,10 @@ from fedsim.privacy import accounting
 from fedsim.privacy.accounting import Segment
 from fedsim.privacy.correlated import column_norm
 from fedsim.privacy.ledger import SiteUpdate
+from fedsim.privacy.noise_shares import NoiseShare
 from fedsim.privacy.tiers import WEAK
 from fedsim.results import Run, most_spent
+from fedsim.scenario import FEDERATED_UNITS
 
 Pairs = list[tuple[str, str]]
 Training = Mapping[str, Any]  # one of the ledger's: arm, seed, epsilon {site: value}, entries
@@ -248,7 +250,7 @@ def _meaning(epsilon: float, delta: float, claim: Claim) -> str:
 
 def _loose_delta(run: Run) -> list[str]:
     delta, rows = run.ledger["delta"], _training_rows(run)
-    if run.ledger["unit"] != "record":
+    if run.ledger["unit"] in FEDERATED_UNITS:
         loose = delta * len(rows) >= 1
         return [f"Delta {delta:g} is not below one over the number of sites, {len(rows)}."] if loose else []
     if promised_arm(run) == "centralized":
@@ -268,6 +270,28 @@ def _training_rows(run: Run) -> dict[str, float]:
     inside = run.sites[run.sites["site"] != POOLED]
     tested = inside.groupby("site", sort=False)["rows"].mean()
     return {str(site): float(rows) / split.test * (1 - split.test - split.validation) for site, rows in tested.items()}
+
+
+def _in_shares(own: list[Training]) -> Pairs:
+    """Return what the sites did to their updates, as each wrote it down beside its masked vector."""
+    counts = [Counter(entry["site"] for entry in training["entries"]) for training in own]
+    most = max(count for counter in counts for count in counter.values())
+    shares = {NoiseShare(**entry["mechanism"]) for training in own for entry in training["entries"]}
+    each = " or ".join(
+        f"{share.asked} sites each add noise of standard deviation {share.deviation:.4g}; {share.drop_outs} may be "
+        f"missing, {share.colluding} may tell theirs"
+        for share in sorted(shares, key=lambda share: (share.asked, share.noise_multiplier))
+    )
+    reach = " or ".join(sorted({f"{share.sensitivity:.6g}" for share in shares}))
+    return [
+        ("Sampling", "None is claimed: the server knows whom it asks."),
+        ("Noise multiplier", f"sigma = {_each(own, 'noise_multiplier')}; the standard deviation of the noise on a sum "
+         "is at least sigma times the sensitivity, of shares that are in any sum and known to nobody."),
+        ("Clip", f"{_each(own, 'clip')}: the largest Euclidean norm of one site's change of the model; with rounding "
+         f"the sensitivity is {reach}."),
+        ("Shares", f"{each}."),
+        ("Rounds", f"{most}, the most in which one site counts."),
+    ]  # fmt: skip
 
 
 def _at_the_server(own: list[Training]) -> Pairs:
@@ -341,7 +365,7 @@ def _at_sites(own: list[Training]) -> Pairs:
     ]  # fmt: skip
 
 
-_DONE = {"record": _at_sites, "client": _at_the_server, "local": _on_updates}
+_DONE = {"record": _at_sites, "client": _at_the_server, "local": _on_updates, "distributed": _in_shares}
 
 
 def _in_one_line(own: list[Training]) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from fedsim.mistakes import Mistake
 from fedsim.privacy.accounting import Neighbours, Segment, epsilon
+from fedsim.privacy.noise_shares import NoiseShare
 
 Random = Literal["reproducible", "secure"]
 
@@ -119,7 +120,8 @@ class OwnUpdate:
         return Segment(1.0, self.noise_multiplier, 1)
 
 
-Release = Mechanism | SiteUpdate | OwnUpdate
+Release = Mechanism | SiteUpdate | OwnUpdate | NoiseShare
+"""What a release is: what was done before it, and so what it costs."""
 
 
 @dataclass(frozen=True)
@@ -150,8 +152,9 @@ class Ledger:
 
     Of the unit record, an entry is what a site sent: the guarantee is for one of its rows, against everyone who sees
     all of that; of the unit local, it is for all rows of the site together. Of the unit client, an entry is a round's
-    model: the guarantee is for a whole site, against everyone who sees the models.
-    Its epsilon is that of ``trainings`` such trainings together, of which this is one.
+    model: the guarantee is for a whole site, against everyone who sees the models. Of the unit distributed, an entry is
+    what a site sent under masks: the guarantee is for that site, against everyone who sees the sums. Its epsilon is
+    that of ``trainings`` such trainings together, of which this is one.
     """
 
     def __init__(
@@ -208,7 +211,7 @@ class Ledger:
     def as_json(self) -> dict[str, Any]:
         """Return {"epsilon": {site: value}, "entries": [...]}, of the unit client with "record_epsilon" too."""
         sites = sorted(self._spent)
-        whole = any(isinstance(entry.mechanism, SiteUpdate) for entry in self._entries)
+        whole = any(isinstance(entry.mechanism, SiteUpdate | NoiseShare) for entry in self._entries)
         return {
             "epsilon": {site: self.epsilon(site) for site in sites},
             **({"record_epsilon": {site: self.record_epsilon(site) for site in sites}} if whole else {}),

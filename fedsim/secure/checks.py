@@ -44,6 +44,9 @@ def check_secure(scenario: Scenario, strategy: Any, sites: int, params: int) -> 
     if settings.threshold_of(least) <= least / 2:
         raise Mistake(f"secure_aggregation.drop_outs: expected fewer than half of a round's sites, got "
                       f"{settings.drop_outs} of {least}")  # fmt: skip
+    if settings.drop_outs is not None and settings.colluding + settings.drop_outs >= least:
+        raise Mistake(f"secure_aggregation.colluding: expected sites whose noise is left, got {settings.colluding} and "
+                      f"{settings.drop_outs} drop-outs of {least} sites")  # fmt: skip
     most = min(scenario.training.sites_per_round or sites, sites)
     if most**2 * params > MOST_WORDS or most > 500:
         raise Mistake(f"secure_aggregation: expected a round of at most 500 sites and sites^2 x parameters of at most "

@@ -14,6 +14,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
 from fedsim.adapter import Adapter
+from fedsim.privacy.noise_shares import NoiseShare
 from fedsim.privacy.secure_aggregation import Keys, Refused, Terms, Unmasking, unmasked_sum
 from fedsim.records import CONFIG, ROUND, STAGES, flatten
 from fedsim.scenario import SecureAggregation
@@ -60,13 +61,19 @@ class SecureAdapter(FlowerStrategy):
     Args:
         inner: Chooses the sites and aggregates.
         settings: The scenario's.
+        share: Where the sites add noise, from the number of sites asked and of parameters to what each does.
 
     Attributes:
         set_aside: The replies of the round, of all its steps, that were not usable.
     """
 
-    def __init__(self, inner: Adapter, settings: SecureAggregation) -> None:
-        self.inner, self.settings = inner, settings
+    def __init__(
+        self,
+        inner: Adapter,
+        settings: SecureAggregation,
+        share: Callable[[int, int], NoiseShare] | None = None,
+    ) -> None:
+        self.inner, self.settings, self._share = inner, settings, share
         self.fixed = grid_of(settings)
         self.set_aside: list[Rejected] = []
         self._round: _Round | None = None
@@ -87,6 +94,8 @@ class SecureAdapter(FlowerStrategy):
         self.set_aside = []
         messages = list(self.inner.configure_train(server_round, arrays, config, grid))
         asked = [message.metadata.dst_node_id for message in messages]
+        if self._share:
+            self.fixed = self._share(len(asked), flatten(arrays).numel()).grid
         self._round = now = _Round(
             grid, terms_of(self.settings, server_round, len(asked)), flatten(arrays).numel() + 1, asked
         )

@@ -81,6 +81,15 @@ def check_ready(message: Message, context: Context) -> None:
     to_shares(message.content)
 
 
+def asked_in(message: Message, context: Context) -> int:
+    """Return how many sites were asked in the round that a message is about.
+
+    Raises:
+        Refused: This site is in none, or in another.
+    """
+    return _party(message, context).terms.sites
+
+
 def mask(
     message: Message, context: Context, settings: SecureAggregation, update: np.ndarray, weight: float
 ) -> RecordDict:

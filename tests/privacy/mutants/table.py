@@ -28,6 +28,7 @@ SECRET = "tests/privacy/test_secure_rng.py"
 ROUNDS = "tests/test_rounds.py"
 ADAPTER = "tests/test_adapter.py tests/test_arms.py"
 APP = "tests/test_app.py"
+DISTRIBUTED = "tests/secure/test_distributed.py"
 NOISE_SHARES = "tests/privacy/test_noise_shares.py"
 SECURE = "tests/privacy/test_secure_aggregation.py tests/privacy/test_fixed_point.py tests/secure"
 TUNING = "tests/privacy/test_tuning.py"
@@ -327,5 +328,19 @@ MUTANTS = (
     Mutant(_SHARES, "_rounded(weight * clipped(update, share.clip), share)", "weight * clipped(update, share.clip)",
            "an update between the steps shows through the noise", NOISE_SHARES),
     Mutant(_SHARES, " + _rounded(noise, share)", " + noise.numpy()", "noise between the steps", NOISE_SHARES),
+    Mutant("fedsim/scenario.py", "            return sites - self.drop_outs\n", "            return sites // 2 + 1\n",
+           "M5: more drop-outs than the noise allows for are tolerated", DISTRIBUTED),
+    Mutant("fedsim/secure/shares.py", "weight / max(weights.values())", "weight / min(weights.values())",
+           "M4: a heavy site counts for more than its clipped update", DISTRIBUTED),
+    Mutant("fedsim/arms.py", "return 1.0, most_rounds(scenario, seed, names)", "return 1.0, 1",
+           "M7: noise for one round only", DISTRIBUTED),
+    Mutant("clients/app.py", 'if scenario.privacy.unit != "distributed":', "if True:", "no share of the noise is added",
+           DISTRIBUTED),
+    Mutant("clients/app.py", 'str(config["arm"]), site.name, number\n', 'str(config["arm"]), site.name\n',
+           "M11: every round has the same shares", DISTRIBUTED),
+    Mutant("clients/app.py", 'str(config["arm"]), site.name, number\n', 'str(config["arm"]), number\n',
+           "M11: every site has the same share", DISTRIBUTED),
+    Mutant("clients/app.py", "    place = scenario.release, str(", "    place = str(",
+           "M11: two settings share noise of different sizes", DISTRIBUTED),
     Mutant(_SHARES, "high + _LOW * low)", "high + 0 * low)", "noise that leaves steps out", NOISE_SHARES),
 )  # fmt: skip

@@ -1,0 +1,26 @@
+"""From a scenario to the shares of the noise that its sites add under masks."""
+
+from collections.abc import Mapping, Sequence
+
+from fedsim.privacy.noise_shares import NoiseShare
+from fedsim.scenario import Scenario
+from fedsim.training import expected_batch
+
+
+def share_of(scenario: Scenario, noise_multiplier: float, params: int, asked: int) -> NoiseShare:
+    """Return what each of the sites does that are asked in a round.
+
+    Args:
+        scenario: The scenario, of the unit ``distributed``.
+        noise_multiplier: Of the sum.
+        params: How many numbers an update has.
+        asked: How many sites are asked.
+    """
+    secure = scenario.secure_aggregation
+    return NoiseShare(noise_multiplier, scenario.privacy.clip, params, asked, secure.drop_outs or 0, secure.colluding)
+
+
+def weights_of(scenario: Scenario, names: Sequence[str]) -> Mapping[str, float]:
+    """Return {site: public weight over the heaviest}: no site counts for more than its clipped update."""
+    weights = {name: expected_batch(scenario, name) for name in names}
+    return {name: weight / max(weights.values()) for name, weight in weights.items()}
