@@ -9,7 +9,7 @@ from typing import Any
 from fedsim.mistakes import Mistake
 
 LARGEST = 2**18  # bytes of a TOML file, which the parser takes most of a second for
-MOST_DOTS = 10  # in a line, but for those of numbers: the parser's time rises with the square of a key's depth
+MOST_DOTS = 6  # in a line, but for those of numbers: the parser's time rises with the square of a key's depth
 _NUMBER = re.compile(r"(?<![\w.])\d+\.\d+(?![\w.])")
 
 

@@ -30,7 +30,7 @@ def test_two_gaussians_are_as_far_apart_as_the_closed_form_says():
     ("claimed", "canaries", "size", "seeds"),
     [
         pytest.param(1.0, 5000, 4000, 4, marks=pytest.mark.slow),
-        (2.0, 1000, 10_000, 4),
+        (2.0, 3000, 8000, 2),
         (4.0, 1000, 10_000, 1),
         (8.0, 1000, 10_000, 1),
     ],
@@ -38,9 +38,9 @@ def test_two_gaussians_are_as_far_apart_as_the_closed_form_says():
 def test_the_one_shot_estimate_is_near_the_truth(claimed: float, canaries: int, size: int, seeds: int):
     """D4 on the real path, one step without sampling: |estimate / claim - 1| <= 0.2.
 
-    At epsilon 1, 1000 canaries are too few: the mean of 16 estimates is 1.31, since a fitted deviation that is 2 % off
-    looks like 0.3 of epsilon, and only upwards. 5000 give 0.12 of standard deviation; the mean of four is asked for,
-    and a true mechanism fails with a chance of 1 in 1000.
+    At 1 and 2, 1000 canaries are too few: the mean of 16 estimates at 1 is 1.31 and of four at 2 it is 2.39, since a
+    fitted deviation that is 2 % off looks like 0.3 of epsilon, and only upwards. 5000 at 1 give estimates with a
+    standard deviation of 0.12; the mean of four is asked for, and a true mechanism fails with a chance of 1 in 1000.
     """
     todo = Plan(1, 1.0, 8.0, Optimizer(), Noise(1.0, SIGMA[claimed]))
     found = [one_shot.records(todo, DELTA, canaries, size, seed, train_all).estimate for seed in range(seeds)]

@@ -20,7 +20,7 @@ def run_tests(folder: Path, tests: str, salt: int = 0) -> subprocess.CompletedPr
     words = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "not slow", "-p", "no:cacheprovider", *tests.split()]
     environment = {**os.environ, "FEDSIM_TEST_SALT": str(salt), "PYTHONDONTWRITEBYTECODE": "1"}
     environment.pop("PYTEST_ADDOPTS", None)
-    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
+    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=3600)
 
 
 def copy_to(folder: Path) -> Path:
