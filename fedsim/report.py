@@ -63,7 +63,12 @@ def _render(run: Run) -> str:
         sites=sites,
         about_rows=_ABOUT[run.kind],
         rates=RATES[run.kind],
-        treatment=[_treatment(numbers, arm, private) for arm in numbers.arms for private in reversed(numbers.kinds)],
+        treatment=[
+            _treatment(numbers, arm, private)
+            for arm in numbers.arms
+            for private in reversed(numbers.kinds)
+            if numbers.was_run(arm, private)
+        ],
         treatment_chart=_treatment_chart(numbers, numbers.arms[0]),
         protected=[name for name in dict.fromkeys(run.groups["attribute"]) if name != SITE],
         statement=[(term, [text for _, text in pairs]) for term, pairs in terms],

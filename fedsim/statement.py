@@ -13,7 +13,7 @@ from fedsim.evaluation import POOLED
 from fedsim.privacy import accounting
 from fedsim.privacy.accounting import Segment
 from fedsim.privacy.correlated import column_norm
-from fedsim.privacy.ledger import SiteUpdate
+from fedsim.privacy.ledger import SiteUpdate, to_release
 from fedsim.privacy.noise_shares import NoiseShare
 from fedsim.privacy.tiers import WEAK
 from fedsim.results import Run, most_spent
@@ -222,8 +222,8 @@ def _all_together(run: Run, trainings: list[Training]) -> str:
 
 def _segments(entries: list[Mapping[str, Any]], times: int) -> tuple[Segment, ...]:
     steps: Counter[tuple[float, float]] = Counter()
-    for did in (entry["mechanism"] for entry in entries):
-        steps[did["sampling_rate"], did["noise_multiplier"]] += times * did.get("steps", 1)
+    for one in (to_release(entry["mechanism"]).segment() for entry in entries):
+        steps[one.sampling_rate, one.noise_multiplier] += times * one.steps
     return tuple(Segment(rate, noise, count) for (rate, noise), count in sorted(steps.items()))
 
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from fedsim import experiment
 from fedsim.arms import GLOBAL, Job, jobs, noise_for, run_job
-from fedsim.audits.audit import claim_of
+from fedsim.audits.claims import claim_of
 from fedsim.federation import federate
 from fedsim.mistakes import Mistake
 from fedsim.privacy.accounting import Segment, epsilon

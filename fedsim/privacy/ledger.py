@@ -1,8 +1,8 @@
 """The ledger: what each site released, at which noise, and the epsilon that follows."""
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, Literal, get_args
 
@@ -122,6 +122,19 @@ class OwnUpdate:
 
 Release = Mechanism | SiteUpdate | OwnUpdate | NoiseShare
 """What a release is: what was done before it, and so what it costs."""
+
+
+def to_release(values: Mapping[str, Any]) -> Release:
+    """Return a release from its fields, as ``as_json`` wrote them; those that have a default may be missing.
+
+    Raises:
+        ValueError: It is no kind of release.
+    """
+    for kind in (Mechanism, SiteUpdate, OwnUpdate, NoiseShare):
+        known = {one.name: one.default is MISSING for one in fields(kind)}
+        if {name for name, needed in known.items() if needed} <= set(values) <= set(known):
+            return kind(**values)
+    raise ValueError(f"expected a release, got the fields {sorted(values)}")
 
 
 @dataclass(frozen=True)

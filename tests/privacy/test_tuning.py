@@ -210,7 +210,7 @@ def test_every_statement_has_all_that_a_claim_needs(tmp_path: Path, arms: tuple[
         "Released": r"model",
         "Not covered": r"test metrics",
         "Tuning": r"Not declared",
-        "Random numbers": r"reproducible generator",
+        "Random numbers": r"Reproducible: noise and batches",
     }
     assert set(needed) <= set(said)
     for term, pattern in needed.items():
