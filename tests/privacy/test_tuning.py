@@ -81,6 +81,8 @@ def test_noise_is_not_shared_by_a_charged_and_an_uncharged_training():
         read("hospital-heart", changes).release for changes in ((), ["privacy.tuning.runs=20"], [CHARGED])
     )
     assert plain == declared != charged
+    fewer = read("hospital-heart", ["privacy.tuning={ runs = 3, charged = true }"]).release
+    assert fewer not in (plain, charged)  # it has less noise
 
 
 @pytest.mark.parametrize(
