@@ -146,6 +146,10 @@ LOCAL = Claim(
         "public settings of its mechanism. No row count, no metric, no exact model. What a site keeps at home, such as "
         "a model of its own, is exact, not released and not covered. A site that fails sends the kind of its error, "
         "and is charged as if it had answered.",
+        "masked": "After each round every site sends, under masks, its change of the model after clipping and noise, "
+        "and the public settings of its mechanism; the server learns the sum. No row count, no metric, no exact model. "
+        "What a site keeps at home, such as a model of its own, is exact, not released and not covered. A site that "
+        "fails sends the kind of its error, and is charged as if it had answered.",
     },
     trust={
         "federated": "Each site clips its update and adds the noise itself, before anything leaves it, so whoever sees "

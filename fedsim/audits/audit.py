@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from fedsim.audits import canaries, inversion, membership, one_shot, site_property, source
+from fedsim.audits import canaries, inversion, membership, one_shot, site_canaries, site_property, source
 from fedsim.audits.bounds import CONFIDENCE, RATES, ceiling
-from fedsim.audits.claims import Claim
+from fedsim.audits.claims import Claim, SiteClaim
 from fedsim.audits.target import Effort, Target, Training
 from fedsim.scenario import Scenario
 
@@ -18,7 +18,7 @@ class Audit:
     """What the attacks gave; ``private`` and ``plain`` are the trainings with and without the scenario's noise."""
 
     scenario: str
-    claim: Claim | None
+    claim: Claim | SiteClaim | None
     rows: int
     paired: canaries.CanaryAudit | None = None
     one_run: canaries.CanaryAudit | None = None
@@ -51,6 +51,7 @@ class Audit:
         }
         return {
             "scenario": self.scenario,
+            "protects": "site" if isinstance(self.claim, SiteClaim) else "record" if self.claim else None,
             "claimed": asdict(self.claim) if self.claim else None,
             "lower_bound": self.bound if self.claim else None,
             "confidence": CONFIDENCE,
@@ -69,12 +70,14 @@ class Audit:
 
 def audit(
     scenario: Scenario,
-    claim: Claim | None,
+    claim: Claim | SiteClaim | None,
     effort: Effort,
     trainings: Sequence[Training] = ("plain", "private"),
     tell: Callable[[str], None] = lambda attack: None,
 ) -> Audit:
     """Attack a scenario's training.
+
+    Where whole sites are protected, canaries attack them; attacks on records of one training have nothing to go by.
 
     Args:
         scenario: The experiment.
@@ -83,6 +86,8 @@ def audit(
         trainings: Which to attack.
         tell: Called with the name of each attack before it starts.
     """
+    if isinstance(claim, SiteClaim):
+        return replace(Audit(scenario.name, claim, 0), **site_canaries.bounds(scenario, claim, effort, tell))  # type: ignore[arg-type]
     target = Target.of(scenario, claim, effort, tell)
     found = Audit(scenario.name, claim, len(target.rows))
     if claim and "private" in trainings:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from fedsim.audits.audit import Audit
 from fedsim.audits.bounds import CONFIDENCE
+from fedsim.audits.claims import SiteClaim
 from fedsim.audits.inversion import Inversion
 from fedsim.audits.pictures import names_of, side_by_side
 from fedsim.audits.target import property_in_words
@@ -69,12 +70,18 @@ def lines(found: Audit, scenario: Scenario) -> Iterator[str]:
 
 
 def _epsilons(found: Audit) -> Iterator[str]:
-    if found.claim and found.paired and found.one_run and found.one_shot:
-        claimed, pair, one, shot = found.claim, found.paired, found.one_run, found.one_shot
-        yield f"claimed           epsilon {claimed.epsilon:.3g}, delta {claimed.delta:g}, {claimed.neighbours}"
-        yield f"canary in or out  epsilon >= {pair.bound:.2f}, about {pair.estimate:.2f}; 2 x {pair.trials} trainings"
-        yield f"                  epsilon >= {pair.noise_bound:.2f} if only the noise is in doubt"
+    claimed, pair, one, shot = found.claim, found.paired, found.one_run, found.one_shot
+    if claimed is None or pair is None:
+        return
+    what, tried = ("site", "runs") if isinstance(claimed, SiteClaim) else ("canary", "trainings")
+    yield f"claimed           epsilon {claimed.epsilon:.3g}, delta {claimed.delta:g}, {claimed.neighbours}"
+    if isinstance(claimed, SiteClaim):
+        yield "                  for a whole site"
+    yield f"{what + ' in or out':<18}epsilon >= {pair.bound:.2f}, about {pair.estimate:.2f}; 2 x {pair.trials} {tried}"
+    yield f"                  epsilon >= {pair.noise_bound:.2f} if only the noise is in doubt"
+    if one:
         yield f"one run           epsilon >= {one.bound:.2f}; {one.trials} canaries"
         yield f"                  epsilon >= {one.noise_bound:.2f} if only the noise is in doubt"
-        yield f"                  bounds hold with {CONFIDENCE:.0%} confidence each"
+    yield f"                  bounds hold with {CONFIDENCE:.0%} confidence each"
+    if shot:
         yield f"final model only  epsilon about {shot.estimate:.2f}, no bound; {shot.canaries} canaries"

@@ -1,16 +1,20 @@
 """What is claimed for one site: by a scenario before it is run, or by the ledger of a run."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from fedsim.arms import noise_for, passes_of
-from fedsim.federation import federate
-from fedsim.mistakes import Mistake
-from fedsim.privacy.accounting import Neighbours, epsilon
-from fedsim.privacy.ledger import Mechanism
+from fedsim.federation import Federation, federate
+from fedsim.privacy.accounting import Neighbours, Segment, epsilon
+from fedsim.privacy.central import CentralNoise
+from fedsim.privacy.ledger import Ledger, Mechanism, OwnUpdate, SiteUpdate, to_release
+from fedsim.privacy.noise_shares import NoiseShare
 from fedsim.results import Run
-from fedsim.sampling import most_rounds
+from fedsim.sampling import most_rounds, sites_of_round
 from fedsim.scenario import Scenario
-from fedsim.training import expected_batch
+from fedsim.secure.shares import share_of
+from fedsim.training import expected_batch, new_model
+from fedsim.whole_sites import central_noise, steps_of_site
 
 
 @dataclass(frozen=True)
@@ -23,13 +27,29 @@ class Claim:
     neighbours: Neighbours
 
 
-def claim_of(scenario: Scenario) -> Claim | None:
+@dataclass(frozen=True)
+class SiteClaim:
+    """What is done in one round to a whole site's update, in how many rounds, and the epsilon that is claimed."""
+
+    release: SiteUpdate | OwnUpdate | NoiseShare
+    rounds: int
+    epsilon: float
+    delta: float
+    neighbours: Neighbours
+
+    @property
+    def segment(self) -> Segment:
+        """All rounds together, for the accountant."""
+        return replace(self.release.segment(), steps=self.rounds)
+
+
+def claim_of(scenario: Scenario) -> Claim | SiteClaim | None:
     """Return what a scenario claims for each site; None if it promises no privacy."""
     if not scenario.private or scenario.privacy.delta is None:
         return None
-    if scenario.privacy.unit != "record":
-        raise Mistake(f'privacy.unit: expected "record", whose records an audit attacks, got {scenario.privacy.unit!r}')
     federation = federate(scenario, scenario.seed)
+    if scenario.privacy.unit != "record":
+        return _of_whole_sites(scenario, federation)
     rounds = most_rounds(scenario, scenario.seed, federation.names)
     mechanism = Mechanism(
         scenario.training.sampling_rate,
@@ -42,7 +62,27 @@ def claim_of(scenario: Scenario) -> Claim | None:
     return Claim(mechanism, epsilon([mechanism.segment()], delta, neighbours), delta, neighbours)
 
 
-def claim_in(run: Run) -> Claim | None:
+def _of_whole_sites(scenario: Scenario, federation: Federation) -> SiteClaim:
+    seed, names, delta = scenario.seed, federation.names, scenario.privacy.delta or 0.0
+    noise = noise_for(scenario, seed, "federated")
+    if scenario.privacy.unit == "client":
+        release, rounds = central_of(scenario, noise, names).planned(1), steps_of_site(scenario, seed, names)[1]
+    else:
+        release, rounds = OwnUpdate(noise, scenario.privacy.clip), most_rounds(scenario, seed, names)
+    if scenario.privacy.unit == "distributed":
+        params = sum(value.numel() for value in new_model(scenario, federation.sites[0], seed, "cpu").parameters())
+        release = share_of(scenario, noise, params, len(sites_of_round(scenario, seed, names, 1)))
+    claim = SiteClaim(release, rounds, 0.0, delta, scenario.privacy.relation)
+    return replace(claim, epsilon=epsilon([claim.segment], delta, claim.neighbours))
+
+
+def central_of(scenario: Scenario, noise_multiplier: float, names: Sequence[str]) -> CentralNoise:
+    """Return what adds noise at the server, with a ledger of its own."""
+    ledger = Ledger(scenario.privacy.delta or 0.0, scenario.privacy.relation)
+    return central_noise(scenario, scenario.seed, "federated", names, noise_multiplier, ledger)
+
+
+def claim_in(run: Run) -> Claim | SiteClaim | None:
     """Return what a run's ledger claims for the site that spent the most; None if nothing was released under privacy.
 
     Of a federated training, if there was one. Rounds of one site that were not alike can't be audited as one training;
@@ -52,11 +92,10 @@ def claim_in(run: Run) -> Claim | None:
     own = [one for one in released if one["arm"] == "federated"] or released
     if not own:
         return None
-    if run.ledger["unit"] != "record":
-        raise Mistake(f'{run.path}: expected a run of privacy.unit = "record", whose records an audit attacks, '
-                      f"got {run.ledger['unit']!r}")  # fmt: skip
     training = max(own, key=lambda one: max(one["epsilon"].values()))
     site = max(training["epsilon"], key=training["epsilon"].get)
-    mechanisms = [Mechanism(**entry["mechanism"]) for entry in training["entries"] if entry["site"] == site]
-    whole = replace(mechanisms[0], steps=sum(one.steps for one in mechanisms))
-    return Claim(whole, training["epsilon"][site], run.ledger["delta"], run.ledger["neighbours"])
+    releases = [to_release(entry["mechanism"]) for entry in training["entries"] if entry["site"] == site]
+    first, rest = releases[0], (training["epsilon"][site], run.ledger["delta"], run.ledger["neighbours"])
+    if not isinstance(first, Mechanism):
+        return SiteClaim(first, len(releases), *rest)
+    return Claim(replace(first, steps=sum(one.steps for one in releases if isinstance(one, Mechanism))), *rest)

@@ -107,8 +107,11 @@ def scenarios(name: str, changes: Sequence[str], epsilons: str) -> dict[str, Sce
             raise Mistake(f"--epsilon: expected none or numbers > 0, e.g. none,8,1, got {text!r}")
     if len(set(levels)) < len(levels) or len(levels) > _MOST:
         raise Mistake(f"--epsilon: expected up to {_MOST} different levels, got {epsilons}")
-    plain = read(name, changes).privacy.unit == NONE
-    unit = ["privacy.unit=record"] if plain else []
+    own = read(name, changes).privacy.unit
+    if own not in (NONE, "record"):
+        raise Mistake(f'--epsilon: expected a scenario of privacy.unit = "record", whose records are attacked at each '
+                      f"level, got {own!r}; without --epsilon whole sites are attacked")  # fmt: skip
+    unit = ["privacy.unit=record"] if own == NONE else []
     return {
         text: read(name, [*changes, 'arms=["federated"]',
                           *([f"privacy.epsilon={text}", *unit] if text != NONE else ["privacy.unit=none"])])
