@@ -83,7 +83,7 @@ def execute(scenario: Scenario, out: str | Path | None = None, progress: Progres
         scenario = loading.settled(scenario)
     except MissingRanges as missing:
         raise Mistake(f"{missing}\n{_leave_template(missing)}") from None
-    _check(scenario)
+    check(scenario)
     folder = _new_folder(scenario.name, out)
     with _lock(folder):
         results.write_scenario(folder, scenario)
@@ -116,7 +116,7 @@ def summary(run: results.Run) -> pd.DataFrame:
     return table
 
 
-def _check(scenario: Scenario) -> None:
+def check(scenario: Scenario) -> None:
     """Find out what can't be done before anything is written."""
     device = best_device(scenario.device)
     federation = federate(scenario, scenario.seed, device)

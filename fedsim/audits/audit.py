@@ -6,7 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from fedsim.audits import canaries, inversion, membership, one_shot, site_canaries, site_property, source
+from fedsim.audits import (
+    canaries,
+    inversion,
+    membership,
+    one_shot,
+    site_canaries,
+    site_membership,
+    site_property,
+    source,
+)
 from fedsim.audits.bounds import CONFIDENCE, RATES, ceiling
 from fedsim.audits.claims import Claim, SiteClaim
 from fedsim.audits.target import Effort, Target, Training
@@ -77,7 +86,7 @@ def audit(
 ) -> Audit:
     """Attack a scenario's training.
 
-    Where whole sites are protected, canaries attack them; attacks on records of one training have nothing to go by.
+    Where whole sites are protected, sites are attacked in place of records.
 
     Args:
         scenario: The experiment.
@@ -87,7 +96,7 @@ def audit(
         tell: Called with the name of each attack before it starts.
     """
     if isinstance(claim, SiteClaim):
-        return replace(Audit(scenario.name, claim, 0), **site_canaries.bounds(scenario, claim, effort, tell))  # type: ignore[arg-type]
+        return _of_sites(scenario, claim, effort, tell)
     target = Target.of(scenario, claim, effort, tell)
     found = Audit(scenario.name, claim, len(target.rows))
     if claim and "private" in trainings:
@@ -102,3 +111,15 @@ def audit(
         sources=sources,
         properties=properties,
     )
+
+
+def _of_sites(scenario: Scenario, claim: SiteClaim, effort: Effort, tell: Callable[[str], None]) -> Audit:
+    bounds = site_canaries.bounds(scenario, claim, effort, tell)
+    target = Target.of(scenario, None, effort, tell)
+    tell("which sites took part")
+    attacked = site_membership.Attacked(
+        scenario, target.federation, target.start, target.model, target.losses, target.train_all
+    )
+    kinds: tuple[Training, ...] = ("plain", "private")
+    found = {kind: site_membership.attack(attacked, claim, kind, effort.shadows, effort.seed) for kind in kinds}
+    return replace(Audit(scenario.name, claim, 0), **bounds, membership=found)  # type: ignore[arg-type]

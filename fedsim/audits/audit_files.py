@@ -49,9 +49,10 @@ def shown(methods: Mapping[str, Inversion]) -> Inversion:
 def lines(found: Audit, scenario: Scenario) -> Iterator[str]:
     """Yield what a terminal shows, lines of at most 80 columns."""
     yield from _epsilons(found)
-    for kind, attacks in found.membership.items():
+    for kind, attacks in found.membership.items() if any(found.membership.values()) else ():
         figures = ", ".join(f"{name} {one.auc:.3f} ({one.tpr:.1%})" for name, one in attacks.items())
-        yield f"who was in it     {_WORDS[kind]}: AUC (found at 1 % false alarms)"
+        which = "which sites" if isinstance(found.claim, SiteClaim) else "who was in it"
+        yield f"{which:<18}{_WORDS[kind]}: AUC (found at 1 % false alarms)"
         yield f"                  {figures}"
     for kind, methods in found.inversion.items():
         yield f"records rebuilt   {_WORDS[kind]}: share, median error"

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from fedsim.arms import noise_for, passes_of
+from fedsim.experiment import check
 from fedsim.federation import Federation, federate
 from fedsim.privacy.accounting import Neighbours, Segment, epsilon
 from fedsim.privacy.central import CentralNoise
@@ -44,7 +45,12 @@ class SiteClaim:
 
 
 def claim_of(scenario: Scenario) -> Claim | SiteClaim | None:
-    """Return what a scenario claims for each site; None if it promises no privacy."""
+    """Return what a scenario claims for each site; None if it promises no privacy.
+
+    Raises:
+        Mistake: It can't be run.
+    """
+    check(scenario)
     if not scenario.private or scenario.privacy.delta is None:
         return None
     federation = federate(scenario, scenario.seed)

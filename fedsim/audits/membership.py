@@ -58,17 +58,18 @@ def attack(
         seed: Of the audit; it decides about membership, batches and noise.
         train_all: The engine's.
     """
-    members = _halves(len(rows), shadows, seed)  # bool (shadows, rows)
+    members = halves(len(rows), shadows, seed)  # bool (shadows, rows)
     works = []
     for number, own in enumerate(torch.from_numpy(members)):
         streams = Streams(Words.of(seed, "shadow batches", number), Words.of(seed, "shadow noise", number), number)
         works.append(Work(model, start, Examples(rows.inputs[own], rows.target[own]), todo, streams, losses))
-    confidences = np.stack([_confidences(model, done.parameters, rows, losses) for done in train_all(works)])
-    scores = {"loss": confidences, "lira": lira(confidences, members), "rmia": rmia(confidences, members)}
-    return {name: _judge(found[members], found[~members]) for name, found in scores.items()}
+    found = np.stack([confidences(model, done.parameters, rows, losses) for done in train_all(works)])
+    scores = {"loss": found, "lira": lira(found, members), "rmia": rmia(found, members)}
+    return {name: judge(own[members], own[~members]) for name, own in scores.items()}
 
 
-def _judge(inside: np.ndarray, outside: np.ndarray) -> Membership:
+def judge(inside: np.ndarray, outside: np.ndarray) -> Membership:
+    """Return how well scores of members, (trials,), and of others tell them apart."""
     auc, tpr, thousand, *curve = roc(inside, outside, (0.01, 0.001, *RATES))
     return Membership(auc, tpr, thousand, tuple(curve))
 
@@ -117,14 +118,14 @@ def rmia(confidences: np.ndarray, members: np.ndarray) -> np.ndarray:
     return scores
 
 
-def _halves(rows: int, shadows: int, seed: int) -> np.ndarray:
+def halves(rows: int, shadows: int, seed: int) -> np.ndarray:
     """Return who is in which model's data, bool (shadows, rows): pairs of complementary halves."""
     random = stream(seed, "shadow halves")
     chosen = [random.permutation(rows) < rows // 2 for _ in range(shadows // 2)]
     return np.stack([mask for one in chosen for mask in (one, ~one)])
 
 
-def _confidences(model: nn.Module, parameters: Tensor, rows: Examples, losses: RowLosses) -> np.ndarray:
+def confidences(model: nn.Module, parameters: Tensor, rows: Examples, losses: RowLosses) -> np.ndarray:
     """Return logit(p) of each record's own outcome, (rows,), where -log(p) is its loss."""
     with torch.no_grad():
         outputs = functional_call(model, dict(parts_of(model, parameters)), (rows.inputs,)).double()

@@ -161,12 +161,8 @@ def _watched(
         trial: A number that no other run has.
         seed: Of the audit.
     """
-    server = replace(
-        central,
-        sites=sites,
-        ledger=Ledger(central.ledger.delta, central.ledger.neighbours),
-        adaptive=copy(central.adaptive),
-        words=lambda number: Words.of(seed, "audited noise at the server", trial, number),
+    server = anew(
+        replace(central, sites=sites), lambda number: Words.of(seed, "audited noise at the server", trial, number)
     )
     center, filters = torch.zeros(updates.shape[1]), diagonals(server.band)
     last: deque[Tensor] = deque(maxlen=server.band)  # the releases, the newest first
@@ -178,6 +174,12 @@ def _watched(
         last.appendleft(released * did.denominator / did.clip)
         together = sum((part * value for part, value in zip(last, filters, strict=False)), center.double())
         yield _Watched(filters[number % server.band] * together, did, _bits(server, number + 1, did.clip))
+
+
+def anew(central: CentralNoise, words: Callable[[int], Words]) -> CentralNoise:
+    """Return the same mechanism before its first round, with other noise and an empty ledger."""
+    ledger = Ledger(central.ledger.delta, central.ledger.neighbours)
+    return replace(central, ledger=ledger, adaptive=copy(central.adaptive), words=words)
 
 
 def _bits(server: CentralNoise, number: int, before: float) -> float | None:
@@ -226,7 +228,14 @@ def under_masks(share: NoiseShare, rounds: int, trials: int, seed: int) -> Score
 def bounds(
     scenario: Scenario, claim: SiteClaim, effort: Effort, tell: Callable[[str], None]
 ) -> dict[str, CanaryAudit | OneShot]:
-    """Return the fields of an audit that hold bounds on epsilon, and the estimate where there is one."""
+    """Return the fields of an audit that hold bounds on epsilon, and the estimate where there is one.
+
+    Args:
+        scenario: The experiment.
+        claim: What is claimed for each of its sites.
+        effort: How much to try.
+        tell: Called with the name of each attack before it starts.
+    """
     tell("a whole site, in or out")
     trials, did, rounds = trials_of(claim, effort.trials), claim.release, claim.rounds
     if isinstance(did, OwnUpdate):

@@ -249,6 +249,12 @@ def test_a_run_can_not_be_changed(monkeypatch, capsys, scenario, tmp_path):
     assert "expected --set with a scenario only" in err
 
 
+def test_a_scenario_that_can_not_be_run_ends_in_one_line(monkeypatch, capsys):
+    code, _, err = command(monkeypatch, capsys, "hospital-heart", "--set", "partition={by='iid',sites=3}")
+    assert code == 2
+    assert "training.expected_batch: " in err
+
+
 def test_an_audit_is_the_same_every_time(scenario):
     claim = claim_of(scenario())
     assert audit(scenario(), claim, SMALL).values == audit(scenario(), claim, SMALL).values
