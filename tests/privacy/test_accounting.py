@@ -150,9 +150,9 @@ def check_order(q: float, sigma: float, steps: int, delta: float) -> None:
     if found > 200:  # PRV's grid takes minutes there
         return
     prv.history = [(sigma, q, steps)]
-    assert optimistic(q, sigma, steps, delta) - 1e-9 <= found <= prv.get_epsilon(delta) + 1e-3
+    assert optimistic(q, sigma, steps, delta) <= found <= prv.get_epsilon(delta)  # which is 0.01 above its estimate
     rdp = RdpAccountant().compose(PoissonSampledDpEvent(q, GaussianDpEvent(sigma)), steps)
-    assert found <= rdp.get_epsilon(delta) * (1 + 1e-9) + 1e-3
+    assert found <= rdp.get_epsilon(delta)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore:Optimal order is")
