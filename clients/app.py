@@ -33,7 +33,7 @@ from fedsim.misbehaviour import attack_of, attackers_of, slow_of, spoiled_of
 from fedsim.privacy.ledger import OwnUpdate
 from fedsim.privacy.noise_shares import noisy
 from fedsim.privacy.own_update import noised
-from fedsim.randomness import Words, stream
+from fedsim.randomness import kind_of, stream
 from fedsim.records import (
     ARRAYS,
     CONFIG,
@@ -72,6 +72,7 @@ from fedsim.training import (
     some_rows,
 )
 from fedsim.training import train as train_site
+from fedsim.whole_sites import noise_words
 
 
 @dataclass(frozen=True)
@@ -162,9 +163,9 @@ class SiteApp(ClientApp):
         config, scenario = context.run_config, setting.scenario
         name = setting.federation.names[int(context.node_config["partition-id"])]
         number = int(message.content[CONFIG][ROUND])  # type: ignore[arg-type]
-        place = (scenario.release, str(config["arm"]), name, number)
-        did = OwnUpdate(float(config["noise-multiplier"]), scenario.privacy.clip)  # type: ignore[arg-type]
-        words = Words.of(int(config["seed"]), "noise on an update", *place)
+        place = (str(config["arm"]), name, number)
+        words = noise_words(scenario, int(config["seed"]), "noise on an update", *place)
+        did = OwnUpdate(float(config["noise-multiplier"]), scenario.privacy.clip, kind_of(words))
         return noised(_start(message, setting), sent, did, words), did
 
     def measure(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
@@ -285,11 +286,12 @@ def _masked(message: Message, context: Context, setting: _Setting, sent: Tensor)
         return mask(message, context, scenario.secure_aggregation, change.cpu().numpy(), weight)
     share = share_of(scenario, float(config["noise-multiplier"]), len(change), asked_in(message, context))
     number = int(message.content[CONFIG][ROUND])  # type: ignore[arg-type]
-    place = scenario.release, str(config["arm"]), site.name, number
+    place = str(config["arm"]), site.name, number
     weight = weights_of(scenario, setting.federation.names)[site.name]
-    values = noisy(change, weight, share, Words.of(int(config["seed"]), "share of the noise", *place))
+    words = noise_words(scenario, int(config["seed"]), "share of the noise", *place)
+    values = noisy(change, weight, share, words)
     content = masked(message, context, share.grid.write(values, weight))
-    content[MECHANISM] = from_mechanism(share)
+    content[MECHANISM] = from_mechanism(replace(share, rng=kind_of(words)))
     return content
 
 

@@ -34,12 +34,14 @@ from fedsim.metrics import METRICS
 from fedsim.misbehaviour import attack_of, misbehaving, triggered
 from fedsim.mistakes import Mistake
 from fedsim.privacy.accounting import Segment, noise_multiplier
-from fedsim.privacy.ledger import Ledger, Mechanism, OwnUpdate, Random
+from fedsim.privacy.ledger import Ledger, Mechanism, OwnUpdate
+from fedsim.randomness import Random
 from fedsim.records import Flat, Layout, flatten, kept_in
 from fedsim.rounds import Budget, CentralBudget, run_rounds
 from fedsim.sampling import (
     arrivals_of,
     joined,
+    joining_of,
     most_rounds,
     share_of_sites,
     sites_of_round,
@@ -213,6 +215,7 @@ class _Progress:
         self.start = parameters_to_vector(self.model.parameters()).detach()
         self.losses, self.task = losses_of(self.scenario), task_of(self.scenario)
         self.noise = noise_for(self.scenario, self.job.seed, self.job.arm) if self.job.private else None
+        self.joining = joining_of(self.scenario, self.job.seed)
         self.ledger: Ledger | None = None
         self.curve: list[dict[str, Any]] = []
         self.time: float | None = None
@@ -220,7 +223,7 @@ class _Progress:
 
     def sites_of(self, number: int) -> list[int]:
         """Return the numbers of a round's sites."""
-        return sites_of_round(self.scenario, self.job.seed, self.federation.names, number)
+        return sites_of_round(self.scenario, self.job.seed, self.federation.names, number, self.joining)
 
     def budget(self, planned: Mapping[int, tuple[str, Plan]], rounds: int) -> Budget | None:
         """Open the ledger of a private training, given {node: (site, plan)} and the most rounds a site is in."""
@@ -255,7 +258,7 @@ class _Progress:
         if self.noise is None or privacy.delta is None or privacy.epsilon is None or privacy.unit != "client":
             return None
         self.ledger = Ledger(privacy.delta, privacy.relation, trainings=privacy.tuning.trainings)
-        noise = central_noise(self.scenario, job.seed, job.arm, names, self.noise, self.ledger)
+        noise = central_noise(self.scenario, job.seed, job.arm, names, self.noise, self.ledger, self.joining)
         return CentralBudget(noise, privacy.epsilon, steps_of_site(self.scenario, job.seed, names)[1])
 
     def parts(self, vector: Tensor) -> Mapping[str, Tensor]:
@@ -322,7 +325,7 @@ def _planned_mechanism(todo: Plan, noise: float, clip: float, rng: Random) -> Me
 
 
 def _own_update(todo: Plan, noise: float, clip: float, rng: Random) -> OwnUpdate:
-    return OwnUpdate(noise, clip)
+    return OwnUpdate(noise, clip, rng)
 
 
 def run_job(scenario: Scenario, job: Job, observe: Callable[[], None]) -> Trained:

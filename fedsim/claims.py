@@ -17,6 +17,8 @@ class Claim:
         trust: {arm: who is presumed to behave}.
         mechanism: What is done.
         not_covered: What else there is to know, a sentence or two each.
+        secure: Where the random numbers come from if all that the promise rests on are secret.
+        seed: What is presumed beside ``trust`` if they are not, but follow from a seed.
     """
 
     protected: str
@@ -27,8 +29,16 @@ class Claim:
     trust: Mapping[str, str]
     mechanism: str
     not_covered: tuple[str, ...]
+    secure: str
+    seed: str = " Presumed is also a noise seed that nobody knows but whoever adds the noise."
 
 
+_FROM_THE_SYSTEM = (
+    "from AES in counter mode, under a key of 128 bits that the operating system drew for {each} and that was written "
+    "nowhere. What is stated holds for the very models of this run. It can't be repeated: another run with the same "
+    "seed has the same {same}, and other {other}."
+)
+_BY_SEED = "splits, initial weights and batches"  # batches stay by seed where no promise rests on them
 _FIGURES = (
     "The figures in this report: validation and test metrics, row counts and numbers of positives are computed from "
     "records without noise."
@@ -71,8 +81,8 @@ RECORD = Claim(
     trust={
         "federated": "Each site clips and adds the noise itself, before anything leaves it, so whoever sees what it "
         "sends need not be trusted: the server, the other sites, the readers of the model. Presumed are a site that "
-        "follows the protocol, a server that asks for the rounds and the noise stated here (a site does not check "
-        "that), and a noise seed that nobody but the site knows.",
+        "follows the protocol and a server that asks for the rounds and the noise stated here (a site does not check "
+        "that).",
         "centralized": "Whoever holds the pool sees every record and adds the noise: a trusted pool holder is "
         "presumed.",
         "local": "Only the site itself is trusted: it adds the noise to its own training.",
@@ -89,6 +99,10 @@ RECORD = Claim(
         "The centralized arm presumes that somebody may be trusted with the pooled records.",
         "Whether a site answered in a round, and how long it took.",
         _FILES,
+    ),
+    secure="Secure: noise and batches come "
+    + _FROM_THE_SYSTEM.format(
+        each="each of a site's rounds", same="splits and initial weights", other="noise and batches"
     ),
 )
 
@@ -112,8 +126,8 @@ CLIENT = Claim(
     trust={
         "federated": "The server is trusted: it sees every site's exact update and who took part, and it clips, adds "
         "the noise and forgets the rest. The promise is against everyone else who sees the global models: the other "
-        "sites, the readers of the model. It is not against the server. Presumed are also a noise seed that nobody "
-        "else knows and, where sites join a round with a probability below 1, that nobody else learns who joined.",
+        "sites, the readers of the model. It is not against the server. Where sites join a round with a probability "
+        "below 1, it is presumed that nobody else learns who joined.",
     },
     mechanism="Noise at the server: in each round every site's change of the model is clipped and counts by its "
     "public weight, at most once; the changes are summed, Gaussian noise is added to the sum, and the sum is divided "
@@ -130,6 +144,9 @@ CLIENT = Claim(
         "only.",
         _FILES,
     ),
+    secure="Secure: the noise comes "
+    + _FROM_THE_SYSTEM.format(each="each round", same=_BY_SEED, other="noise")
+    + " Where sites join a round with a probability below 1, who joins is drawn likewise, under a key of its own.",
 )
 
 LOCAL = Claim(
@@ -154,8 +171,8 @@ LOCAL = Claim(
     trust={
         "federated": "Each site clips its update and adds the noise itself, before anything leaves it, so whoever sees "
         "what it sends need not be trusted: the server, the other sites, the readers of the model. Presumed are a site "
-        "that follows the protocol, a server that asks for the rounds and the noise stated here, each round once (a "
-        "site does not check that), and a noise seed that nobody but the site knows.",
+        "that follows the protocol and a server that asks for the rounds and the noise stated here, each round once (a "
+        "site does not check that).",
     },
     mechanism="Noise on each update: in each round a site clips its change of the model and adds Gaussian noise to it "
     "before it is sent. Any change may be replaced by any other, which lies up to twice the clip away; nothing is "
@@ -170,6 +187,8 @@ LOCAL = Claim(
         "The centralized and the local arm: a whole site has no protection there, so they were run without privacy "
         "only.",
     ),
+    secure="Secure: the noise on each update comes "
+    + _FROM_THE_SYSTEM.format(each="each of a site's rounds", same=_BY_SEED, other="noise"),
 )
 
 DISTRIBUTED = Claim(
@@ -184,11 +203,11 @@ DISTRIBUTED = Claim(
     },
     trust={
         "federated": "The server need not be trusted with the updates: it learns noisy sums, and so do the readers of "
-        "the model. The server and all sites are presumed to keep to the protocol, however curious they are; no more "
-        "than the stated number of sites tell others their shares of the noise; and the noise seed is known to nobody, "
-        "or the shares of all sites would be. One site that adds no noise takes its share away, and a server that "
-        "swaps keys or states another number of sites than it asks reads what it likes. Masks hide vectors from "
-        "whoever can't break X25519 and ChaCha20; noise hides a site from everybody.",
+        "the model. The server and all sites are presumed to keep to the protocol, however curious they are, and no "
+        "more than the stated number of sites to tell others their shares of the noise. One site that adds no noise "
+        "takes its share away, and a server that swaps keys or states another number of sites than it asks reads what "
+        "it likes. Masks hide vectors from whoever can't break X25519 and ChaCha20; noise hides a site from "
+        "everybody.",
     },
     mechanism="Noise in shares: in each round every site clips its change of the model, weighs it by its public "
     "weight, at most once, rounds it to a grid and adds its share of the noise; the changes are summed under secure "
@@ -200,6 +219,9 @@ DISTRIBUTED = Claim(
         "exact Gaussians: the shares are computed from 64 random bits a number and end at 6.66 standard deviations.",
         _FILES,
     ),
+    secure="Secure: each site's share of the noise comes "
+    + _FROM_THE_SYSTEM.format(each="each of its rounds", same=_BY_SEED, other="noise"),
+    seed=" Presumed is also a noise seed that nobody knows, or the shares of all sites would be known.",
 )
 
 CLAIMS: Mapping[str, Claim] = {"record": RECORD, "client": CLIENT, "local": LOCAL, "distributed": DISTRIBUTED}

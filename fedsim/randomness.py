@@ -14,11 +14,17 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 from torch import Tensor
+
+from fedsim.mistakes import Mistake
+
+Random = Literal["reproducible", "secure"]
+"""Where random numbers come from: keys that follow from the seed, or the operating system's."""
 
 _AT_ONCE = 2**18  # words that are turned into normal numbers together: fewer stay in the cache, but threads wait more
 _SPARE = 4  # words of room after what is drawn, which the cipher asks for and leaves alone
@@ -90,6 +96,21 @@ class Words:
         if self._encryptor is None:
             self._encryptor = Cipher(algorithms.AES(self.key), modes.CTR(bytes(16))).encryptor()
         self._encryptor.update_into(zeros, out)
+
+
+def kind_of(noise: Words, *others: Words) -> Random:
+    """Return what may be said of the randomness that a promise rests on: secure only if all of it is secret."""
+    return "secure" if all(one.secret for one in (noise, *others)) else "reproducible"
+
+
+def check_random(kind: str) -> None:
+    """Make sure that something says where its random numbers came from.
+
+    Raises:
+        Mistake: It says something else.
+    """
+    if kind not in get_args(Random):
+        raise Mistake(f"rng: expected {' or '.join(get_args(Random))}, got {kind!r}")
 
 
 def choose(words: np.ndarray, rate: float) -> np.ndarray:

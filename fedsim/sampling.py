@@ -2,12 +2,12 @@
 
 The choice follows from the seed, not from anybody's rows or from what happened before. A fixed number of sites is a
 public draw, and no privacy is claimed from it. Where each site joins on its own (Poisson sampling of sites), the unit
-``client`` claims what that is worth.
+``client`` claims what that is worth; with secure randomness it then follows from no seed either.
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
 
 from fedsim.arrivals import Arrivals, durations
 from fedsim.choice import strategy_of
@@ -40,20 +40,38 @@ def arrivals_of(scenario: Scenario, seed: int, sites: int) -> Arrivals | None:
         raise Mistake(f"strategy.{error}") from None
 
 
-def sites_of_round(scenario: Scenario, seed: int, names: Sequence[str], number: int) -> list[int]:
+def joining_of(scenario: Scenario, seed: int) -> Callable[[int], Words]:
+    """Return, from the number of a round to the random words by which sites join it on their own, from their start.
+
+    They are those of one training, and the same whenever it asks: by name, or under keys that nobody can know where the
+    randomness is to be secure and a guarantee counts on nobody's knowing who joined.
+    """
+    if scenario.privacy.rng == "secure" and scenario.privacy.unit == "client":
+        drawn = cache(lambda number: Words.unknown())
+        return lambda number: drawn(number).again()
+    return lambda number: _named(seed, number)
+
+
+def _named(seed: int, number: int) -> Words:
+    return Words.of(seed, "sites that join", number)
+
+
+def sites_of_round(
+    scenario: Scenario, seed: int, names: Sequence[str], number: int, joining: Callable[[int], Words] | None = None
+) -> list[int]:
     """Return the numbers of a round's sites, ascending: all that have joined, or those that are drawn.
 
     Where a number is wanted, no site joins late, and each is as likely as any. Where there is a rate, each site joins
-    the round with this probability on its own, by random words of which each site has its own; it may be none. Where
-    sites take turns, each is in every n-th round, in an order that is drawn once. A strategy that does
-    not wait has those that answer first.
+    the round with this probability on its own, by random words of which each site has its own; it may be none. The
+    words are those of the training's ``joining``; without it, they follow from the seed. Where sites take turns, each
+    is in every n-th round, in an order that is drawn once. A strategy that does not wait has those that answer first.
     """
     arrivals = arrivals_of(scenario, seed, len(names))
     if arrivals:
         return list(arrivals.flush(number).begun)
     rate = scenario.training.site_sampling_rate
     if rate is not None:
-        words = Words.of(seed, "sites that join", number).draw(len(names))
+        words = (joining(number) if joining else _named(seed, number)).draw(len(names))
         chosen = choose(words, rate)
         return [site for site in joined(scenario, names, number) if chosen[site]]
     turns = scenario.training.site_turns

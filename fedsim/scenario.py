@@ -22,6 +22,7 @@ from pydantic import (
 
 from fedsim import catalog
 from fedsim.losses import Kind
+from fedsim.randomness import Random
 
 Positive = Annotated[FiniteFloat, Field(gt=0)]
 Probability = Annotated[FiniteFloat, Field(gt=0, lt=1)]
@@ -261,7 +262,7 @@ class Privacy(_Section):
     clip: Positive = 1.0
     noise_multiplier: Annotated[Positive, Field(le=1e6)] | None = None
     neighbours: Literal["add-or-remove-one", "replace-one"] = "add-or-remove-one"
-    rng: Literal["reproducible", "secure"] = "reproducible"
+    rng: Random = "reproducible"
     tuning: Tuning = Tuning()
     loose_delta: bool = False
     adaptive_clip: AdaptiveClip | None = None
@@ -280,8 +281,6 @@ class Privacy(_Section):
         for name in ("adaptive_clip", "correlated"):
             if getattr(self, name) and self.unit not in ("none", "client"):
                 raise ValueError(f"{name}: expected unit = 'client', whose noise the server adds, got {self.unit!r}")
-        if self.rng == "secure" and self.unit not in ("none", "record"):
-            raise ValueError(f"rng: expected reproducible beside unit = {self.unit!r}; secure is for unit = 'record'")
         if self.adaptive_clip and self.correlated:
             raise ValueError("adaptive_clip: expected none beside correlated, whose noise cancels at one clip only")
         return self

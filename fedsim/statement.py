@@ -44,15 +44,11 @@ _FITTED = (
     "greatest value of every column, which are single records. Declare public ranges and run again for a guarantee "
     "that covers the whole way from record to model."
 )
-_RANDOM = {
-    "reproducible": "Reproducible: noise and batches come from a generator that the seed determines, so that the run "
-    "can be repeated. Against somebody who knows the seed there is no guarantee, and this report prints it: what is "
-    "stated holds for a deployment with secret seeds, not for the very models of this run.",
-    "secure": "Secure: noise and batches come from AES in counter mode, under a key of 128 bits that the operating "
-    "system drew for each of a site's rounds and that was written nowhere. What is stated holds for the very models of "
-    "this run. It can't be repeated: another run with the same seed has the same splits and initial weights, and other "
-    "noise and batches.",
-}
+_REPRODUCIBLE = (
+    "Reproducible: noise and batches come from a generator that the seed determines, so that the run can be repeated. "
+    "Against somebody who knows the seed there is no guarantee, and this report prints it: what is stated holds for a "
+    "deployment with secret seeds, not for the very models of this run."
+)
 _ARITHMETIC = "Continuous Gaussian noise in float32, not hardened against attacks on floating-point arithmetic."
 
 
@@ -64,6 +60,7 @@ def statement(run: Run) -> Pairs:
         return [("Guarantee", "Nothing was released: the first private round would already have exceeded the budget.")]
     arm, claim = promised_arm(run), CLAIMS[run.ledger["unit"]]
     own = _trainings(run, arm)
+    secret = random_of(own) == "secure"
     others = sorted({training["arm"] for training in _trainings(run)} - {arm})
     return [
         *_claim(run, arm, own, claim),
@@ -71,12 +68,12 @@ def statement(run: Run) -> Pairs:
         *_DONE[run.ledger["unit"]](own),
         *((("Preprocessing", _FITTED),) if run.ledger["ranges_fitted"] else ()),
         ("Released", claim.released["masked" if run.scenario.secure_aggregation.on and arm == "federated" else arm]),
-        ("Trust model", claim.trust[arm]),
+        ("Trust model", claim.trust[arm] + ("" if secret else claim.seed)),
         *_secure(run),
         ("Tuning", _tuning(run, own)),
         *_repetition(run),
         *(("Not covered", gap) for gap in claim.not_covered),
-        ("Random numbers", _RANDOM[random_of(own)]),
+        ("Random numbers", claim.secure if secret else _REPRODUCIBLE),
         ("Arithmetic", _ARITHMETIC),
         *(("Other arms", f"{other}: {_in_one_line(_trainings(run, other))}") for other in others),
     ]
@@ -277,11 +274,11 @@ def _in_shares(own: list[Training]) -> Pairs:
     counts = [Counter(entry["site"] for entry in training["entries"]) for training in own]
     most = max(count for counter in counts for count in counter.values())
     shares = {NoiseShare(**entry["mechanism"]) for training in own for entry in training["entries"]}
-    each = " or ".join(
+    each = " or ".join(dict.fromkeys(
         f"{share.asked} sites each add noise of standard deviation {share.deviation:.4g}; {share.drop_outs} may be "
         f"missing, {share.colluding} may tell theirs"
         for share in sorted(shares, key=lambda share: (share.asked, share.noise_multiplier))
-    )
+    ))  # fmt: skip
     reach = " or ".join(sorted({f"{share.sensitivity:.6g}" for share in shares}))
     return [
         ("Sampling", "None is claimed: the server knows whom it asks."),

@@ -20,8 +20,8 @@ from fedsim.loading import task_of
 from fedsim.local_rule import LocalRule, Part, Parts, Plain
 from fedsim.losses import LOSSES, RowLosses
 from fedsim.mistakes import Mistake
-from fedsim.privacy.ledger import Mechanism, Random
-from fedsim.randomness import Words, choose, global_seed, torch_seed
+from fedsim.privacy.ledger import Mechanism
+from fedsim.randomness import Random, Words, choose, global_seed, kind_of, torch_seed
 from fedsim.scenario import Optimizer, Scenario
 from fedsim.strategy import State
 
@@ -61,9 +61,10 @@ class Streams:
         name holds all that shapes the release, or two runs that differ in epsilon alone could be subtracted.
 
         Secure: the noise, who is in a batch (which amplification by sampling presumes secret), and what layers draw,
-        since one row more moves the others' places in a batch.
+        since one row more moves the others' places in a batch. Where whole sites are protected, no promise rests on how
+        a site trains, so that stays by name; their noise is drawn elsewhere (``whole_sites.noise_words``).
         """
-        if scenario.privacy.rng == "secure":
+        if scenario.privacy.rng == "secure" and scenario.privacy.unit == "record":
             return cls(Words.unknown(), Words.unknown(), int(Words.unknown().draw(1)[0]))
         return cls(
             batches=Words.of(seed, "batches", site, round_number),
@@ -74,7 +75,7 @@ class Streams:
     @property
     def kind(self) -> Random:
         """What the randomness of a release is: secure only if both its noise and its batches are."""
-        return "secure" if self.noise.secret and self.batches.secret else "reproducible"
+        return kind_of(self.noise, self.batches)
 
 
 @dataclass(frozen=True)

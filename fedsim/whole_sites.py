@@ -1,6 +1,6 @@
 """From a scenario to the noise that protects whole sites, and the budget it has."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from fedsim.grid import node_of
 from fedsim.mistakes import Mistake
@@ -24,10 +24,32 @@ def steps_of_site(scenario: Scenario, seed: int, names: Sequence[str]) -> tuple[
     return (1.0, most_rounds(scenario, seed, names)) if rate is None else (rate, scenario.training.rounds)
 
 
+def noise_words(scenario: Scenario, seed: int, purpose: str, *place: int | str) -> Words:
+    """Return the random words of the noise on one release, or on one site's share of it.
+
+    By name, or under a key that nobody can know if ``privacy.rng`` is ``secure``; then they are others in each call.
+
+    Args:
+        scenario: All of it that shapes the release is a part of the name: no two releases share noise.
+        seed: The seed of the training.
+        purpose: Who adds the noise to what.
+        place: The arm, the site unless it is the server, and the round.
+    """
+    if scenario.privacy.rng == "secure":
+        return Words.unknown()
+    return Words.of(seed, purpose, scenario.release, *place)
+
+
 def central_noise(
-    scenario: Scenario, seed: int, arm: str, names: Sequence[str], multiplier: float, ledger: Ledger
+    scenario: Scenario,
+    seed: int,
+    arm: str,
+    names: Sequence[str],
+    multiplier: float,
+    ledger: Ledger,
+    joining: Callable[[int], Words],
 ) -> CentralNoise:
-    """Return what adds noise at the server."""
+    """Return what adds noise at the server, where sites join by the words of ``joining``, if on their own."""
     weights = {node_of(site): expected_batch(scenario, name) for site, name in enumerate(names)}
     share, privacy = share_of_sites(scenario, names), scenario.privacy
 
@@ -45,7 +67,8 @@ def central_noise(
             sampling_rate=_rate(scenario),
             expected=expected,
         ),
-        words=lambda number: Words.of(seed, "noise at the server", scenario.release, arm, number),
+        words=lambda number: noise_words(scenario, seed, "noise at the server", arm, number),
+        joining=joining,
         adaptive=_adaptive(scenario, share * len(names)),
         band=(scenario.training.site_turns or 1) if privacy.correlated else 1,
     )

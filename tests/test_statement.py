@@ -91,7 +91,7 @@ def test_the_statement_names_what_is_not_covered(tmp_path: Path) -> None:
     assert "who knows the seed there is no guarantee" in said["Random numbers"]
     assert "not hardened" in said["Arithmetic"]
     assert "whoever sees what it sends need not be trusted" in said["Trust model"]
-    assert "noise seed that nobody but the site knows" in said["Trust model"]
+    assert "noise seed that nobody knows but whoever adds the noise" in said["Trust model"]
 
 
 def test_values_that_differ_within_a_site_are_all_shown(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from fedsim.mistakes import Mistake
 from fedsim.privacy.accounting import Segment, epsilon
 from fedsim.privacy.ledger import EACH_SITE, Ledger, SiteUpdate
 from fedsim.results import Run
+from fedsim.sampling import joining_of
 from fedsim.scenario import Scenario
 from fedsim.scenario_files import read
 from fedsim.statement import statement
@@ -84,7 +85,9 @@ def test_no_two_models_share_noise():
     """M11: of any rounds, seeds or budgets."""
     ledger, keys = Ledger(1e-4, "add-or-remove-one"), []
     for budget, seed in ((4, 0), (4, 1), (5, 0)):
-        noise = central_noise(scenario(f"privacy.epsilon={budget}"), seed, "federated", ["a", "b"], 1.0, ledger)
+        chosen = scenario(f"privacy.epsilon={budget}")
+        joining = joining_of(chosen, seed)
+        noise = central_noise(chosen, seed, "federated", ["a", "b"], 1.0, ledger, joining)
         keys += [noise.words(number).key for number in range(1, 9)]
     assert len(set(keys)) == 3 * 8
 

@@ -12,7 +12,7 @@ twice within ``band`` rounds.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from torch import Tensor
 from fedsim.privacy.adaptive_clip import AdaptiveClip, noise_on_the_sum
 from fedsim.privacy.correlated import Correlated, column_norm
 from fedsim.privacy.ledger import EACH_SITE, Ledger, SiteUpdate
-from fedsim.randomness import Normals, Words
+from fedsim.randomness import Normals, Random, Words, kind_of
 
 _AT_ONCE = 2**22  # numbers of the updates that are clipped together, in float64
 
@@ -58,6 +58,7 @@ class CentralNoise:
         clip: The largest norm of one site's update in the sum.
         sites: Who there is.
         words: From the number of a round to the random words of its noise; no two rounds share any.
+        joining: From the number of a round to the random words by which sites joined it, if on their own.
         adaptive: What moves the clip, which then is the first; None keeps it.
         band: How many rounds' noise is correlated; 1 is independent noise.
     """
@@ -67,6 +68,7 @@ class CentralNoise:
     clip: float
     sites: PublicSites
     words: Callable[[int], Words]
+    joining: Callable[[int], Words]
     adaptive: AdaptiveClip | None = None
     band: int = 1
     _correlated: Correlated = field(init=False, repr=False)
@@ -80,7 +82,7 @@ class CentralNoise:
         return [EACH_SITE] if self.sites.sampling_rate is not None else [self.sites.names[node] for node in asked]
 
     def planned(self, number: int) -> SiteUpdate:
-        """Return what is done in a round."""
+        """Return what is done in a round, but for where its random numbers come from: they are not drawn yet."""
         multiplier, adaptive = self.noise_multiplier, self.adaptive
         return SiteUpdate(
             sampling_rate=1.0 if self.sites.sampling_rate is None else self.sites.sampling_rate,
@@ -108,11 +110,12 @@ class CentralNoise:
             ValueError: Noise is correlated, and a node was asked less than ``band`` rounds ago.
         """
         self._keep_apart(number, asked)
-        did = self.planned(number)
+        words = self.words(number)
+        did = replace(self.planned(number), rng=self._kind(number, words))
         weights = torch.tensor([self.sites.weights[node] / did.heaviest for node in nodes], dtype=torch.float64)
         total, within = clipped_sum(center, updates, weights, did.clip)
         drawn = torch.empty(1, len(center) + 1, device=center.device)  # the last number is for the bits
-        Normals([self.words(number)], center.device).fill(drawn)
+        Normals([words], center.device).fill(drawn)
         for who in self.charged(asked):
             self.ledger.charge(who, number, did)
         if self.adaptive:
@@ -120,6 +123,11 @@ class CentralNoise:
             self.adaptive.learn(bits, self.sites.expected(number)[0])
         noise = self._correlated.next(column_norm(self.band) * drawn[0, :-1].double())
         return ((total + did.noise_multiplier * did.clip * noise) / did.denominator).float()
+
+    def _kind(self, number: int, noise: Words) -> Random:
+        """Return what the randomness is that a round's promise rests on: its noise and, if that counts, who joined."""
+        sampled = self.sites.sampling_rate is not None and self.sites.sampling_rate < 1
+        return kind_of(noise, self.joining(number)) if sampled else kind_of(noise)
 
     def _keep_apart(self, number: int, asked: Sequence[int]) -> None:
         for node in asked if self.band > 1 else []:

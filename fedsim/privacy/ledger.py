@@ -4,13 +4,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from functools import lru_cache
-from typing import Any, Literal, get_args
+from typing import Any
 
-from fedsim.mistakes import Mistake
 from fedsim.privacy.accounting import Neighbours, Segment, epsilon
 from fedsim.privacy.noise_shares import NoiseShare
-
-Random = Literal["reproducible", "secure"]
+from fedsim.randomness import Random, check_random
 
 
 @dataclass(frozen=True)
@@ -38,8 +36,7 @@ class Mechanism:
 
     def __post_init__(self) -> None:
         self.segment()
-        if self.rng not in get_args(Random):
-            raise Mistake(f"rng: expected {' or '.join(get_args(Random))}, got {self.rng!r}")
+        check_random(self.rng)
 
     def segment(self) -> Segment:
         """Return what the accountant needs to know.
@@ -64,6 +61,8 @@ class SiteUpdate:
         bit_noise: The standard deviation of the noise on the sum of the sites' bits, each plus or minus one half, by
             which the clip moves; None where it does not.
         band: The noise is correlated over this many rounds, in which no site took part twice; 1 if it is independent.
+        rng: Where the noise came from and, of a sampling rate below 1, who joined: keys that follow from the seed, or
+            the operating system's.
 
     Raises:
         Mistake: A value is out of its range.
@@ -76,9 +75,11 @@ class SiteUpdate:
     denominator: float
     bit_noise: float | None = None
     band: int = 1
+    rng: Random = "reproducible"
 
     def __post_init__(self) -> None:
         self.segment()
+        check_random(self.rng)
 
     def segment(self) -> Segment:
         """Return what the accountant needs to know: one step, whose rows are the sites; bits and sum together.
@@ -100,6 +101,7 @@ class OwnUpdate:
     Attributes:
         noise_multiplier: The standard deviation of the Gaussian noise, over ``clip``.
         clip: The largest Euclidean norm of the update.
+        rng: Where the noise came from: a key that follows from the seed, or the operating system's.
 
     Raises:
         Mistake: A value is out of its range.
@@ -107,9 +109,11 @@ class OwnUpdate:
 
     noise_multiplier: float
     clip: float
+    rng: Random = "reproducible"
 
     def __post_init__(self) -> None:
         self.segment()
+        check_random(self.rng)
 
     def segment(self) -> Segment:
         """Return what the accountant needs to know; nobody else's update hides this one.

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from fedsim.privacy.accounting import Segment
 from fedsim.privacy.fixed_point import FixedPoint
-from fedsim.randomness import Normals, Words
+from fedsim.randomness import Normals, Random, Words, check_random
 
 _COST = 2**-9  # of the clip: the most that rounding adds to the sensitivity
 _FINE = 2**-10  # of a share's standard deviation: the coarsest grid
@@ -48,6 +48,7 @@ class NoiseShare:
         asked: How many sites were asked, m.
         drop_outs: How many may be missing from the sum, t.
         colluding: How many sites' shares of the noise may be known to whoever looks, c.
+        rng: Where the site's share came from: a key that follows from the seed, or the operating system's.
 
     Raises:
         Mistake: A value is out of its range.
@@ -60,9 +61,11 @@ class NoiseShare:
     asked: int
     drop_outs: int
     colluding: int
+    rng: Random = "reproducible"
 
     def __post_init__(self) -> None:
         self.segment()
+        check_random(self.rng)
         if not (self.clip > 0 and self.params >= 1 and self.drop_outs >= 0 and self.colluding >= 0 and self.sure >= 1):
             raise ValueError(f"expected a clip > 0 and more than {self.drop_outs} + {self.colluding} sites, "
                              f"got {self.clip:g} and {self.asked}")  # fmt: skip

@@ -8,8 +8,8 @@ import torch
 from opacus.optimizers import DPOptimizer
 
 from fedsim.mistakes import Mistake
-from fedsim.privacy.ledger import Mechanism, Random
-from fedsim.randomness import Normals, Words
+from fedsim.privacy.ledger import Mechanism
+from fedsim.randomness import Normals, Random, Words
 
 
 class SiteOptimizer(DPOptimizer):

@@ -8,7 +8,7 @@ from fedsim.training import expected_batch
 
 
 def share_of(scenario: Scenario, noise_multiplier: float, params: int, asked: int) -> NoiseShare:
-    """Return what each of the sites does that are asked in a round.
+    """Return what each of the sites is to do that are asked in a round.
 
     Args:
         scenario: The scenario, of the unit ``distributed``.
@@ -17,7 +17,15 @@ def share_of(scenario: Scenario, noise_multiplier: float, params: int, asked: in
         asked: How many sites are asked.
     """
     secure = scenario.secure_aggregation
-    return NoiseShare(noise_multiplier, scenario.privacy.clip, params, asked, secure.drop_outs or 0, secure.colluding)
+    return NoiseShare(
+        noise_multiplier=noise_multiplier,
+        clip=scenario.privacy.clip,
+        params=params,
+        asked=asked,
+        drop_outs=secure.drop_outs or 0,
+        colluding=secure.colluding,
+        rng=scenario.privacy.rng,
+    )
 
 
 def weights_of(scenario: Scenario, names: Sequence[str]) -> Mapping[str, float]:

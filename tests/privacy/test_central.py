@@ -43,6 +43,7 @@ def noise_of(weights=SKEWED, rate: float | None = 1.0, silent: bool = False, **c
             expected=lambda number: (share * len(weights), share * sum(weights)),
         ),
         words=lambda number: Silent() if silent else Words.of(0, "test", number),
+        joining=lambda number: Words.of(0, "joining", number),
     )
     return replace(base, **changes)
 

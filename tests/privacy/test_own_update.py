@@ -80,7 +80,7 @@ def test_what_leaves_a_site_is_noisy_and_says_so(scenario):
     chosen = scenario("privacy.unit=local")
     replies, exact = ask(chosen, private=True), ask(chosen, private=False)
     for reply in replies:
-        assert fields(reply.content)[MECHANISM] == ["clip", "noise_multiplier"]
+        assert fields(reply.content)[MECHANISM] == ["clip", "noise_multiplier", "rng"]
     noise = [
         (flatten(one.content["arrays"]) - flatten(other.content["arrays"])).numpy()  # type: ignore[arg-type]
         for one, other in zip(replies, exact, strict=True)
