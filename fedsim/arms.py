@@ -5,23 +5,24 @@ rate with the same optimizer and, under privacy of records, spend the same epsil
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from flwr.app import ArrayRecord
 from flwr.server.strategy import Strategy as OlderStrategy
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 
 from fedsim import catalog
 from fedsim.adapter import Adapter
-from fedsim.choice import asked_of, rule_of, strategy_of
+from fedsim.arrivals import Arrivals
+from fedsim.budgets import Spending, passes_of
+from fedsim.choice import strategy_of
 from fedsim.evaluation import Answers, answers, evaluate, predict, said, scores_of
 from fedsim.federation import Examples, Site, federate
 from fedsim.grid import FIRST_NODE, InProcessGrid, node_of
@@ -32,27 +33,14 @@ from fedsim.loading import task_of
 from fedsim.local_rule import Personal
 from fedsim.metrics import METRICS
 from fedsim.misbehaviour import attack_of, misbehaving, triggered
-from fedsim.mistakes import Mistake
-from fedsim.privacy.accounting import Segment, noise_multiplier
-from fedsim.privacy.ledger import Ledger, Mechanism, OwnUpdate
-from fedsim.randomness import Random
+from fedsim.privacy.ledger import Ledger
 from fedsim.records import Flat, Layout, flatten, kept_in
 from fedsim.rounds import Budget, CentralBudget, run_rounds
-from fedsim.sampling import (
-    arrivals_of,
-    joined,
-    joining_of,
-    most_rounds,
-    share_of_sites,
-    sites_of_round,
-    size_of_round,
-    time_after,
-)
+from fedsim.sampling import arrivals_of, joined, joining_of, most_rounds, share_of_sites, sites_of_round, time_after
 from fedsim.scenario import Arm, Privacy, Scenario
-from fedsim.secure.checks import check_secure
 from fedsim.secure.server import SecureAdapter
-from fedsim.secure.shares import share_of, weights_of
-from fedsim.strategy import WITHOUT_NOISE, State, reports_of
+from fedsim.secure.shares import weights_of
+from fedsim.strategy import State
 from fedsim.training import (
     Plan,
     Streams,
@@ -60,13 +48,11 @@ from fedsim.training import (
     best_device,
     check_expected_batches,
     expected_batch,
-    layers_of,
     losses_of,
     new_model,
     parts_of,
     plan,
 )
-from fedsim.whole_sites import central_noise, check_mean_only, steps_of_site
 
 logging.getLogger("flwr").setLevel(logging.WARNING)  # importing flwr sets it to DEBUG
 
@@ -117,85 +103,6 @@ def jobs(scenario: Scenario) -> list[Job]:
     return [Job(arm, private, seed) for seed in scenario.all_seeds for private, arms in kinds.items() for arm in arms]
 
 
-def noise_for(scenario: Scenario, seed: int, arm: Arm) -> float:
-    """Return an arm's noise multiplier: the scenario's, or the least that keeps every site within its epsilon."""
-    privacy = scenario.privacy
-    rate, steps = _rate_and_steps(scenario, seed, arm)
-    steps *= privacy.tuning.trainings
-    if privacy.noise_multiplier is not None:
-        Segment(rate, privacy.noise_multiplier, steps)  # raises a Mistake if it can't be accounted
-        return privacy.noise_multiplier
-    if privacy.epsilon is None or privacy.delta is None:
-        raise Mistake("privacy: expected epsilon and delta")
-    return noise_multiplier(privacy.epsilon, rate, steps, privacy.delta, privacy.relation)
-
-
-def _rate_and_steps(scenario: Scenario, seed: int, arm: Arm) -> tuple[float, int]:
-    """Return what an arm's privacy costs, but for the noise: the sampling rate, and how many noisy sums there are."""
-    names, training = _names(scenario, seed), scenario.training
-    if scenario.privacy.unit == "client":
-        return steps_of_site(scenario, seed, names)
-    if scenario.privacy.unit in ("local", "distributed"):
-        return 1.0, most_rounds(scenario, seed, names)
-    if arm == "centralized":
-        return training.sampling_rate * share_of_sites(scenario, names), training.rounds * training.local_steps
-    passes = passes_of(scenario) if arm == "federated" else 1
-    return training.sampling_rate, most_rounds(scenario, seed, names) * training.local_steps * passes
-
-
-def _names(scenario: Scenario, seed: int) -> Sequence[str]:
-    return federate(scenario, seed, best_device(scenario.device)).names
-
-
-def passes_of(scenario: Scenario) -> int:
-    """Return how often a site trains in a round: twice where the strategy has a second rule."""
-    return 1 + hasattr(strategy_of(scenario), "second_rule")
-
-
-def _most_rounds(scenario: Scenario, seed: int) -> int:
-    return most_rounds(scenario, seed, _names(scenario, seed))
-
-
-def check_strategy(scenario: Scenario, sites: int, model: nn.Module) -> None:
-    """Find out before anything is run what the strategy can't do here.
-
-    Raises:
-        Mistake: It wants losses or a choice by losses under privacy, can't use the model, or can't aggregate as many
-            updates as are asked for.
-    """
-    strategy, waits = strategy_of(scenario, sites), arrivals_of(scenario, scenario.seed, sites) is None
-    if scenario.privacy.unit == "client":
-        check_mean_only(scenario, strategy)
-    for name in asked_of(strategy):
-        if scenario.private and name in WITHOUT_NOISE:
-            raise Mistake(
-                f"strategy.name: expected one that does without {WITHOUT_NOISE[name]} under privacy, got "
-                f"{scenario.strategy.name}: losses are computed from rows without noise"
-            )
-    ours = hasattr(strategy, "aggregate")
-    choices = {
-        "training.sites_per_round": scenario.training.sites_per_round,
-        "training.site_sampling_rate": scenario.training.site_sampling_rate,
-        "training.site_turns": scenario.training.site_turns,
-        "faults.joins_late": scenario.faults.joins_late,
-    }
-    for key in [key for key, value in choices.items() if value and not (ours and waits)]:
-        raise Mistake(f"{key}: expected none beside {scenario.strategy.name}, which chooses among all sites itself")
-    start = parameters_to_vector(model.parameters()).detach()
-    if scenario.secure_aggregation.on:
-        check_secure(scenario, strategy, sites, len(start))
-    try:
-        rule_of(strategy).begin(start, {}, layers_of(model))
-        if ours:
-            asked = size_of_round(scenario, sites)
-            few = start[:8]  # what it can't do depends on how many updates there are, not on their length
-            reports = {name: torch.ones(asked) for name in reports_of(strategy)}
-            more = (reports,) if reports else ()
-            strategy.aggregate(few, few.expand(asked, -1), torch.full((asked,), 1 / asked).to(few), {}, *more)
-    except ValueError as error:
-        raise Mistake(f"strategy {scenario.strategy.name}: {error}") from error
-
-
 @dataclass
 class _Progress:
     """One job under way: what all arms need, and what they leave behind."""
@@ -214,52 +121,26 @@ class _Progress:
         self.model = new_model(self.scenario, self.federation.sites[0], self.job.seed, self.device)
         self.start = parameters_to_vector(self.model.parameters()).detach()
         self.losses, self.task = losses_of(self.scenario), task_of(self.scenario)
-        self.noise = noise_for(self.scenario, self.job.seed, self.job.arm) if self.job.private else None
+        where = (self.scenario, self.job.seed, self.job.arm, self.federation.names)
+        self.spending = Spending.of(*where) if self.job.private else None
         self.joining = joining_of(self.scenario, self.job.seed)
-        self.ledger: Ledger | None = None
         self.curve: list[dict[str, Any]] = []
         self.time: float | None = None
         self.notes: list[str] = []
 
+    @property
+    def noise(self) -> float | None:
+        """The noise multiplier; None without privacy."""
+        return self.spending.noise if self.spending else None
+
+    @property
+    def rounds(self) -> int:
+        """The most rounds that any site is in."""
+        return most_rounds(self.scenario, self.job.seed, self.federation.names)
+
     def sites_of(self, number: int) -> list[int]:
         """Return the numbers of a round's sites."""
         return sites_of_round(self.scenario, self.job.seed, self.federation.names, number, self.joining)
-
-    def budget(self, planned: Mapping[int, tuple[str, Plan]], rounds: int) -> Budget | None:
-        """Open the ledger of a private training, given {node: (site, plan)} and the most rounds a site is in."""
-        privacy = self.scenario.privacy
-        if self.noise is None or privacy.delta is None or privacy.epsilon is None:
-            return None
-        self.ledger = Ledger(privacy.delta, privacy.relation, trainings=privacy.tuning.trainings)
-        mechanism = cache(_own_update if privacy.unit == "local" else _planned_mechanism)
-        return Budget(
-            self.ledger,
-            privacy.epsilon,
-            {
-                node: (name, mechanism(todo, self.noise, privacy.clip, privacy.rng))
-                for node, (name, todo) in planned.items()
-            },
-            rounds,
-        )
-
-    def shared_budget(self) -> Budget | None:
-        """Open the ledger of a private training in which every site adds a share of the noise."""
-        privacy, names = self.scenario.privacy, self.federation.names
-        if self.noise is None or privacy.delta is None or privacy.epsilon is None or privacy.unit != "distributed":
-            return None
-        self.ledger = Ledger(privacy.delta, privacy.relation, trainings=privacy.tuning.trainings)
-        share = share_of(self.scenario, self.noise, len(self.start), len(self.sites_of(1)))
-        planned = {node_of(site): (name, share) for site, name in enumerate(names)}
-        return Budget(self.ledger, privacy.epsilon, planned, _most_rounds(self.scenario, self.job.seed))
-
-    def central_budget(self) -> CentralBudget | None:
-        """Open the ledger of a private training in which the server adds the noise."""
-        privacy, job, names = self.scenario.privacy, self.job, self.federation.names
-        if self.noise is None or privacy.delta is None or privacy.epsilon is None or privacy.unit != "client":
-            return None
-        self.ledger = Ledger(privacy.delta, privacy.relation, trainings=privacy.tuning.trainings)
-        noise = central_noise(self.scenario, job.seed, job.arm, names, self.noise, self.ledger, self.joining)
-        return CentralBudget(noise, privacy.epsilon, steps_of_site(self.scenario, job.seed, names)[1])
 
     def parts(self, vector: Tensor) -> Mapping[str, Tensor]:
         """Return a model's vector as {name: parameter}."""
@@ -320,14 +201,6 @@ class _Progress:
             self.notes.append(f"stopped after {rounds} of {wanted} rounds: the next would exceed epsilon {limit:g}")
 
 
-def _planned_mechanism(todo: Plan, noise: float, clip: float, rng: Random) -> Mechanism:
-    return Mechanism(todo.sampling_rate, noise, clip, todo.expected_batch, todo.steps, rng)
-
-
-def _own_update(todo: Plan, noise: float, clip: float, rng: Random) -> OwnUpdate:
-    return OwnUpdate(noise, clip, rng)
-
-
 def run_job(scenario: Scenario, job: Job, observe: Callable[[], None]) -> Trained:
     """Run one training.
 
@@ -344,7 +217,7 @@ def run_job(scenario: Scenario, job: Job, observe: Callable[[], None]) -> Traine
         scores_of(found, task.kind, range=task.range),
         tally(found, task.kind, task.range),
         pd.DataFrame(progress.curve),
-        progress.ledger,
+        progress.spending.ledger if progress.spending else None,
         progress.notes,
     )
 
@@ -352,44 +225,17 @@ def run_job(scenario: Scenario, job: Job, observe: Callable[[], None]) -> Traine
 def _federated(progress: _Progress) -> Models:
     scenario, job, names = progress.scenario, progress.job, progress.federation.names
     strategy, arrivals = strategy_of(scenario, len(names)), arrivals_of(scenario, job.seed, len(names))
-    run_config: dict[str, Any] = {
-        "scenario": scenario.model_dump_json(),
-        "seed": job.seed,
-        "arm": job.arm,
-        "strategy-code": catalog.code_hash(scenario.strategy.name),
-    }
-    if progress.noise is not None:
-        run_config["noise-multiplier"] = progress.noise
-    if scenario.secure_aggregation.on:
-        run_config["secure-aggregation"] = True
-    execute = catalog.load("engines", scenario.engine).execute(catalog.client_app(), scenario.cohort_size)
     plans = {
         node_of(number): (name, plan(scenario, expected_batch(scenario, name), progress.noise))
         for number, name in enumerate(names)
     }
-    passes = passes_of(scenario)
-    spent = {node: (name, replace(todo, steps=passes * todo.steps)) for node, (name, todo) in plans.items()}
-    central, shared = progress.central_budget(), progress.shared_budget()
-    weights = {node: todo.expected_batch for node, (_, todo) in plans.items()}
-    if shared:
-        weights = {node_of(site): weight for site, weight in enumerate(weights_of(scenario, names).values())}
-    grid = InProcessGrid(misbehaving(execute, scenario, job.seed, names), len(names), run_config)
+    budget = _budget(progress, plans)
+    execute = catalog.load("engines", scenario.engine).execute(catalog.client_app(), scenario.cohort_size)
+    grid = InProcessGrid(misbehaving(execute, scenario, job.seed, names), len(names), _run_config(progress))
     if isinstance(strategy, FlowerStrategy | OlderStrategy):
         hosted = Hosted(strategy, job.seed, len(names))
     else:
-        draw = partial(initial_models, progress.model, job.seed)
-        hosted = Adapter(
-            strategy,
-            weights=weights,
-            fixed_denominator=job.private,
-            schedule=None if arrivals else lambda number: [node_of(site) for site in progress.sites_of(number)],
-            arrivals=arrivals,
-            state=strategy.first_state(draw) if hasattr(strategy, "first_state") else {},
-            noise=central.noise if central else None,
-        )
-        if scenario.secure_aggregation.on:
-            share = (lambda asked, params: share_of(scenario, progress.noise or 0.0, params, asked)) if shared else None
-            hosted = SecureAdapter(hosted, scenario.secure_aggregation, share)
+        hosted = _adapted(progress, strategy, arrivals, budget)
 
     def models(arrays: ArrayRecord) -> Models:
         center = flatten(arrays).to(progress.device)
@@ -407,7 +253,7 @@ def _federated(progress: _Progress) -> Models:
         grid=grid,
         initial=Flat(progress.start, Layout.of(progress.model)),
         rounds=scenario.training.rounds,
-        budget=central or shared or progress.budget(spent, _most_rounds(scenario, job.seed)),
+        budget=budget,
         observe=observe,
         patient=arrivals is not None,
     )
@@ -418,6 +264,61 @@ def _federated(progress: _Progress) -> Models:
     found = models(finished.arrays)
     progress.note_backdoor(scenario, found)
     return found
+
+
+def _run_config(progress: _Progress) -> dict[str, Any]:
+    """Return what the server tells every site."""
+    scenario, job = progress.scenario, progress.job
+    told: dict[str, Any] = {
+        "scenario": scenario.model_dump_json(),
+        "seed": job.seed,
+        "arm": job.arm,
+        "strategy-code": catalog.code_hash(scenario.strategy.name),
+    }
+    if progress.noise is not None:
+        told["noise-multiplier"] = progress.noise
+    if scenario.secure_aggregation.on:
+        told["secure-aggregation"] = True
+    return told
+
+
+def _budget(progress: _Progress, plans: Mapping[int, tuple[str, Plan]]) -> Budget | CentralBudget | None:
+    """Return what the sites may spend, given {node: (site, what it trains in a round)}; None without privacy."""
+    spending, unit = progress.spending, progress.scenario.privacy.unit
+    if spending is None:
+        return None
+    if unit == "client":
+        return spending.central(progress.joining)
+    if unit == "distributed":
+        return spending.shared(len(progress.sites_of(1)), len(progress.start))
+    passes = passes_of(progress.scenario)
+    spent = {node: (name, replace(todo, steps=passes * todo.steps)) for node, (name, todo) in plans.items()}
+    return spending.own(spent, progress.rounds)
+
+
+def _adapted(
+    progress: _Progress,
+    strategy: Any,  # noqa: ANN401
+    arrivals: Arrivals | None,
+    budget: Budget | CentralBudget | None,
+) -> Adapter | SecureAdapter:
+    """Return a strategy of ours as Flower's, with the server's noise or masks around it."""
+    scenario, job, names = progress.scenario, progress.job, progress.federation.names
+    shares = progress.spending if scenario.privacy.unit == "distributed" else None
+    weights = weights_of(scenario, names) if shares else {name: expected_batch(scenario, name) for name in names}
+    draw = partial(initial_models, progress.model, job.seed)
+    adapter = Adapter(
+        strategy,
+        weights={node_of(site): weight for site, weight in enumerate(weights.values())},
+        fixed_denominator=job.private,
+        schedule=None if arrivals else lambda number: [node_of(site) for site in progress.sites_of(number)],
+        arrivals=arrivals,
+        state=strategy.first_state(draw) if hasattr(strategy, "first_state") else {},
+        noise=budget.noise if isinstance(budget, CentralBudget) else None,
+    )
+    if not scenario.secure_aggregation.on:
+        return adapter
+    return SecureAdapter(adapter, scenario.secure_aggregation, shares.share if shares else None)
 
 
 def _centralized(progress: _Progress) -> Models:
@@ -469,8 +370,8 @@ def _train_alone(
     charged = {key: "pooled" if key == GLOBAL else key for key in sites}
     number_of = {key: number for number, key in enumerate(sites)}
     numbered = {number_of[key]: (charged[key], todo(1)) for key, (_, todo) in sites.items()}
-    most = scenario.training.rounds if GLOBAL in sites else _most_rounds(scenario, job.seed)
-    budget, done = progress.budget(numbered, most), 0
+    most = scenario.training.rounds if GLOBAL in sites else progress.rounds
+    budget, done = progress.spending.own(numbered, most) if progress.spending else None, 0
     for number in range(1, scenario.training.rounds + 1):
         keys = keys_of(number)
         if budget and not budget.allows(number_of[key] for key in keys):

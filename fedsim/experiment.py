@@ -18,7 +18,8 @@ import pandas as pd
 import torch
 
 from fedsim import catalog, comparison, loading, report, results
-from fedsim.arms import GLOBAL, Job, Trained, check_strategy, jobs, noise_for, run_job
+from fedsim.arms import GLOBAL, Job, Trained, jobs, run_job
+from fedsim.budgets import noise_for
 from fedsim.delta_rule import check_delta
 from fedsim.evaluation import POOLED
 from fedsim.federation import federate
@@ -29,6 +30,7 @@ from fedsim.privacy.accounting import ACCOUNTANT
 from fedsim.scenario import FEDERATED_UNITS, Scenario
 from fedsim.scenario_files import read, read_own, with_strategy
 from fedsim.statement import random_of
+from fedsim.strategy_check import check_strategy
 from fedsim.training import best_device, check_expected_batches, check_rows_are_alone, new_model
 from fedsim.whole_sites import check_bits
 

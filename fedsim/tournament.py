@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 
 from fedsim import catalog, results
-from fedsim.arms import Job, check_strategy, run_job
+from fedsim.arms import Job, run_job
 from fedsim.choice import strategy_of
 from fedsim.delta_rule import check_delta
 from fedsim.federation import federate
@@ -29,6 +29,7 @@ from fedsim.privacy.accounting import epsilon as epsilon_of
 from fedsim.sampling import share_of_sites
 from fedsim.scenario import Scenario
 from fedsim.scenario_files import read, value_of, with_strategy
+from fedsim.strategy_check import check_strategy
 from fedsim.training import best_device, check_expected_batches, new_model
 
 NONE, OWN = "none", "own"

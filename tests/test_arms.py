@@ -3,7 +3,8 @@ import torch
 from torch.nn import functional
 
 from fedsim import arms
-from fedsim.arms import GLOBAL, Job, jobs, noise_for, run_job
+from fedsim.arms import GLOBAL, Job, jobs, run_job
+from fedsim.budgets import noise_for
 from fedsim.federation import federate
 from fedsim.losses import binary
 from fedsim.privacy.accounting import Segment, epsilon

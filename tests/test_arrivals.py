@@ -15,12 +15,14 @@ from scipy import stats
 from torch import nn
 
 from fedsim.adapter import Adapter
-from fedsim.arms import GLOBAL, Job, check_strategy, noise_for, run_job
+from fedsim.arms import GLOBAL, Job, run_job
 from fedsim.arrivals import Arrivals, durations
+from fedsim.budgets import noise_for
 from fedsim.grid import node_of
 from fedsim.mistakes import Mistake, RunFailed
 from fedsim.randomness import stream
 from fedsim.sampling import most_rounds, share_of_sites, sites_of_round
+from fedsim.strategy_check import check_strategy
 from strategies.fedavg import FedAvg
 from strategies.fedbuff import FedBuff
 from tests.flower import arrays, good, grid_of

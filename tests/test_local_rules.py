@@ -12,7 +12,8 @@ from torch import nn
 
 import clients.app
 from fedsim import catalog
-from fedsim.arms import GLOBAL, Job, check_strategy, noise_for, passes_of, run_job
+from fedsim.arms import GLOBAL, Job, run_job
+from fedsim.budgets import noise_for, passes_of
 from fedsim.engines import cohort, serial
 from fedsim.federation import federate
 from fedsim.local_rule import Part, Plain
@@ -20,6 +21,7 @@ from fedsim.mistakes import Mistake, RunFailed
 from fedsim.private_layers import PrivateLayers
 from fedsim.records import keep, kept_in
 from fedsim.scenario import Optimizer
+from fedsim.strategy_check import check_strategy
 from fedsim.training import Plan, layers_of, new_model
 from strategies.fedprox import Proximal
 from tests.conftest import examples, streams, work

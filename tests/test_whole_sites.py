@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from fedsim import experiment
-from fedsim.arms import GLOBAL, Job, jobs, noise_for, run_job
-from fedsim.audits.claims import claim_of
+from fedsim.arms import GLOBAL, Job, jobs, run_job
+from fedsim.budgets import noise_for
 from fedsim.federation import federate
 from fedsim.mistakes import Mistake
 from fedsim.privacy.accounting import Segment, epsilon
@@ -169,11 +169,6 @@ def test_a_strategy_that_needs_the_mean_alone_runs(name: str):
     found = trained(chosen)
     assert found.ledger is not None
     assert len(found.ledger.entries) == 2  # a second training at a site is released no more than its update is
-
-
-def test_an_audit_of_records_is_refused():
-    with pytest.raises(Mistake, match=r'privacy.unit: expected "record"'):
-        claim_of(scenario())
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from fedsim.arms import noise_for, passes_of
+from fedsim.budgets import noise_for, passes_of
 from fedsim.experiment import check
 from fedsim.federation import Federation, federate
 from fedsim.privacy.accounting import Neighbours, Segment, epsilon
@@ -11,7 +11,7 @@ from fedsim.privacy.central import CentralNoise
 from fedsim.privacy.ledger import Ledger, Mechanism, OwnUpdate, SiteUpdate, to_release
 from fedsim.privacy.noise_shares import NoiseShare
 from fedsim.results import Run
-from fedsim.sampling import most_rounds, sites_of_round
+from fedsim.sampling import joining_of, most_rounds, sites_of_round
 from fedsim.scenario import Scenario
 from fedsim.secure.shares import share_of
 from fedsim.training import expected_batch, new_model
@@ -85,7 +85,8 @@ def _of_whole_sites(scenario: Scenario, federation: Federation) -> SiteClaim:
 def central_of(scenario: Scenario, noise_multiplier: float, names: Sequence[str]) -> CentralNoise:
     """Return what adds noise at the server, with a ledger of its own."""
     ledger = Ledger(scenario.privacy.delta or 0.0, scenario.privacy.relation)
-    return central_noise(scenario, scenario.seed, "federated", names, noise_multiplier, ledger)
+    joining = joining_of(scenario, scenario.seed)
+    return central_noise(scenario, scenario.seed, "federated", names, noise_multiplier, ledger, joining)
 
 
 def claim_in(run: Run) -> Claim | SiteClaim | None:

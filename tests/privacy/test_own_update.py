@@ -7,7 +7,8 @@ import pytest
 import torch
 from scipy import stats
 
-from fedsim.arms import GLOBAL, Job, noise_for, run_job
+from fedsim.arms import GLOBAL, Job, run_job
+from fedsim.budgets import noise_for
 from fedsim.mistakes import Mistake
 from fedsim.privacy.accounting import Segment, epsilon
 from fedsim.privacy.ledger import Ledger, OwnUpdate

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from fedsim import cli, tournament, tournament_files
-from fedsim.arms import Job, noise_for, run_job
+from fedsim.arms import Job, run_job
+from fedsim.budgets import noise_for
 from fedsim.delta_rule import check_delta
 from fedsim.experiment import execute
 from fedsim.federation import federate

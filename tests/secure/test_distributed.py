@@ -9,7 +9,8 @@ import torch
 
 import clients.app
 from fedsim import experiment, misbehaviour
-from fedsim.arms import GLOBAL, Job, jobs, noise_for, run_job
+from fedsim.arms import GLOBAL, Job, jobs, run_job
+from fedsim.budgets import noise_for
 from fedsim.mistakes import Mistake
 from fedsim.privacy.accounting import Segment, epsilon
 from fedsim.privacy.noise_shares import NoiseShare

@@ -75,7 +75,7 @@ MUTANTS = (
     # tuning, and what several trainings come to
     Mutant(_LEDGER, "steps=self.trainings * one.steps", "steps=one.steps", "M7: charged trainings are counted once",
            TUNING),
-    Mutant("fedsim/arms.py", "steps *= privacy.tuning.trainings", "steps *= 1",
+    Mutant("fedsim/budgets.py", "steps *= privacy.tuning.trainings", "steps *= 1",
            "M7: noise for one of the trainings that are chosen among", TUNING),
     Mutant("fedsim/privacy/calculator.py", "promised = guarantee([replace(mechanism, steps=runs * steps)]",
            "promised = guarantee([mechanism]", "M7: several runs cost as little as one", TUNING),
@@ -361,7 +361,7 @@ MUTANTS = (
            "M5: more drop-outs than the noise allows for are tolerated", DISTRIBUTED),
     Mutant("fedsim/secure/shares.py", "weight / max(weights.values())", "weight / min(weights.values())",
            "M4: a heavy site counts for more than its clipped update", DISTRIBUTED),
-    Mutant("fedsim/arms.py", "return 1.0, most_rounds(scenario, seed, names)", "return 1.0, 1",
+    Mutant("fedsim/budgets.py", "return 1.0, most_rounds(scenario, seed, names)", "return 1.0, 1",
            "M7: noise for one round only", DISTRIBUTED),
     Mutant("clients/app.py", 'if scenario.privacy.unit != "distributed":', "if True:", "no share of the noise is added",
            DISTRIBUTED),
