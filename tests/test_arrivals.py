@@ -2,7 +2,7 @@
 
 import heapq
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import nn
 
 from fedsim.adapter import Adapter
 from fedsim.arms import GLOBAL, Job, run_job
-from fedsim.arrivals import Arrivals, durations
+from fedsim.arrivals import Arrivals, _worked_out, durations
 from fedsim.budgets import noise_for
 from fedsim.grid import node_of
 from fedsim.mistakes import Mistake, RunFailed
@@ -129,6 +129,16 @@ def test_more_sites_than_there_are_can_not_be_waited_for(k: int, concurrency: in
 
 # FedBuff, event by event.
 
+SPEEDS = np.array([1.0, 1.3, 1.4, 2.0])  # so that who is behind does not hang on the draw
+
+
+@pytest.fixture
+def speeds(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr("fedsim.arrivals.durations", lambda seed, sites, spread: SPEEDS)
+    _worked_out.cache_clear()
+    yield
+    _worked_out.cache_clear()
+
 
 def event_by_event(
     hospitals: list[Hospital],  # noqa: F811
@@ -138,7 +148,7 @@ def event_by_event(
     lie: Callable[[int, Vector], Vector],
 ) -> tuple[Vector, int]:
     """Train each site when it begins; return the model after some server steps, and the largest staleness."""
-    takes, random = durations(0, 4, 1.0), stream(0, "arrivals")
+    takes, random = SPEEDS, stream(0, "arrivals")
     x, version, now, most = np.zeros(31), 0, 0.0, 0
     events: list[tuple[float, int, int, Vector]] = []
     buffer: list[tuple[int, int, Vector]] = []
@@ -160,6 +170,7 @@ def event_by_event(
 
 @pytest.mark.parametrize("engine", ["serial", "cohort"])
 @pytest.mark.parametrize(("k", "concurrency", "eta"), [(1, 4, 1.0), (2, 4, 0.8), (3, 4, 1.0), (2, 2, 1.0), (2, 3, 1.0)])
+@pytest.mark.usefixtures("speeds")
 def test_fedbuff_is_algorithm_1(scenario, hospitals, engine, k, concurrency, eta):  # noqa: F811
     expected, most = event_by_event(hospitals, k, concurrency, eta, lambda site, change: change)
     settings = [f"strategy={{ name='fedbuff', k={k}, concurrency={concurrency}, eta={eta} }}", SPREAD]
@@ -167,6 +178,7 @@ def test_fedbuff_is_algorithm_1(scenario, hospitals, engine, k, concurrency, eta
     assert most >= 1 or concurrency == 2
 
 
+@pytest.mark.usefixtures("speeds")
 def test_attackers_turn_around_what_they_changed_in_the_models_they_began_with(scenario, hospitals):  # noqa: F811
     expected, _ = event_by_event(hospitals, 3, 4, 1.0, lambda site, change: -2 * change)
     assert len(set(Arrivals(0, 4, 3, 4, 1.0).flush(2).begun.values())) == 2  # not all began with one
@@ -186,11 +198,12 @@ def test_serial_and_cohort_agree_on_sites_that_are_not_in_step(scenario, private
     np.testing.assert_allclose(other[GLOBAL], one[GLOBAL], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.usefixtures("speeds")
 def test_a_site_pays_when_it_answers_and_the_busiest_keeps_the_budget(scenario):
     chosen = scenario("strategy.name=fedbuff", SPREAD, "training.rounds=9")
     found = run_job(chosen, Job("federated", True, 0), lambda: None)
-    arrivals = Arrivals(0, 4, 2, 4, 1.0)
-    expected = [(n, NAMES[site]) for n in range(1, 10) for site in arrivals.flush(n).begun]
+    whole = Arrivals(0, 4, 2, 4, 1.0)
+    expected = [(n, NAMES[site]) for n in range(1, 10) for site in whole.flush(n).begun]
     assert [(entry.round, entry.site) for entry in found.ledger.entries] == expected
     most = max(Counter(site for _, site in expected).values())
     assert most_rounds(chosen, 0, NAMES) == most < 9

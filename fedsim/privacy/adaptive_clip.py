@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from fedsim.mistakes import Mistake
 
+_FARTHEST = math.log(1e12)  # noise alone never drives the clip, from 1, out of what float32 can hold
+
 
 @dataclass
 class AdaptiveClip:
@@ -34,8 +36,8 @@ class AdaptiveClip:
             sites: The public number of sites that were expected in the round.
         """
         within = bits / sites + 0.5
-        self.clip *= math.exp(-self.rate * (within - self.quantile))
-        self.clip = min(max(self.clip, 1e-12), 1e12)  # noise alone never drives it out of what float32 can hold
+        moved = math.log(self.clip) - self.rate * (within - self.quantile)
+        self.clip = math.exp(min(max(moved, -_FARTHEST), _FARTHEST))
 
 
 def noise_on_the_sum(together: float, bit_noise: float) -> float:

@@ -40,6 +40,13 @@ def test_it_reaches_the_quantile_from_anywhere(first: float, quantile: float):
     assert play(noise(first, quantile=quantile), rounds)[-1] == pytest.approx(0.1 + 1.8 * quantile, rel=0.2)
 
 
+@pytest.mark.parametrize("bits", [1e6, -1e6, 1e300, -1e300])
+def test_noise_that_drowns_the_bits_moves_the_clip_to_an_end_and_no_further(bits: float):
+    adaptive = AdaptiveClip(1.0, 0.5, 0.2, 1e9)
+    adaptive.learn(bits, 10)
+    assert adaptive.clip == pytest.approx(1e-12 if bits > 0 else 1e12)
+
+
 def test_it_is_algorithm_1_written_out():
     clip, found = 3.0, play(noise(3.0, bit_noise=1e9), 1)
     assert found[0] != clip  # so much noise moves it anywhere

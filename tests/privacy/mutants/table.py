@@ -257,7 +257,7 @@ MUTANTS = (
            "the noise is not the inverse's", SITES),
     Mutant("fedsim/privacy/adaptive_clip.py", "(2 * bit_noise) ** -2", "(4 * bit_noise) ** -2",
            "M19: the bits cost a quarter", SITES),
-    Mutant("fedsim/privacy/adaptive_clip.py", "-self.rate *", "self.rate *", "M17: the clip moves the wrong way",
+    Mutant("fedsim/privacy/adaptive_clip.py", "- self.rate *", "+ self.rate *", "M17: the clip moves the wrong way",
            SITES),
     Mutant(_LEDGER, "2 * self.bit_noise, 1)", "4 * self.bit_noise, 1)",
            "M19: the ledger charges the bits too little", SITES),
