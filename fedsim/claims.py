@@ -165,6 +165,7 @@ LOCAL = Claim(
         "Whether a site answered in a round, and how long it took.",
         "The centralized and the local arm: a whole site has no protection there, so they were run without privacy "
         "only.",
+        _FILES,
     ),
 )
 
