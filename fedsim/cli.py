@@ -134,7 +134,9 @@ def compare(
     attack: Annotated[
         str, typer.Option(help="Attacks, e.g. none,sign-flip:factor=4, by a fifth of the sites; own: the scenario's.")
     ] = "own",
-    epsilon: Annotated[str, typer.Option(help="Privacy budgets, e.g. none,8,2.")] = "none",
+    epsilon: Annotated[
+        str, typer.Option(help="Privacy budgets, e.g. none,8,2, of the scenario's unit or of records.")
+    ] = "none",
     seeds: Annotated[int, typer.Option(help="How many seeds.", min=1)] = 5,
     vary: Annotated[
         list[str] | None, typer.Option(metavar="KEY=V1,V2", help="Cross with any value: attack.share=0.1,0.3.")

@@ -31,6 +31,7 @@ APP = "tests/test_app.py"
 DISTRIBUTED = "tests/secure/test_distributed.py"
 NOISE_SHARES = "tests/privacy/test_noise_shares.py"
 SECURE = "tests/privacy/test_secure_aggregation.py tests/privacy/test_fixed_point.py tests/secure"
+TOURNAMENT = "tests/test_tournament.py"
 TUNING = "tests/privacy/test_tuning.py"
 RULES = "tests/test_local_rules.py"
 SITES = "tests/privacy/test_central.py tests/privacy/test_adaptive_clip.py tests/privacy/test_correlated.py"
@@ -84,6 +85,10 @@ MUTANTS = (
            "M7: the trainings of a run are not added up", TUNING),
     Mutant("fedsim/tournament.py", "for _, released in own for one in released]",
            "for _, released in own[:1] for one in released]", "M7: a tournament's trainings are not added up", TUNING),
+    Mutant("fedsim/tournament.py", 'one.privacy.relation == "replace-one"', 'one.privacy.neighbours == "replace-one"',
+           "M14: a tournament of the unit local is as cheap as one of client", TOURNAMENT),
+    Mutant("fedsim/tournament.py", "replaced or protected != {RECORD.protected}, {RECORD.protected}",
+           "replaced, {RECORD.protected}", "M14: a record as cheap as an absent site", TOURNAMENT),
     Mutant("fedsim/scenario.py", 'else {"loose_delta", "rng", "tuning"}', 'else {"loose_delta", "rng"}',
            "a setting that shapes nothing changes the noise", TUNING),
     Mutant("fedsim/scenario.py", '{"loose_delta", "rng"} if self.privacy.tuning.charged',
