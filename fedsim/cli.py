@@ -256,7 +256,7 @@ def check(
     if as_json:
         _print_json({"strategy": strategy, "passes": not broken, "checks": [asdict(one) for one in found]})
     else:
-        _console().print(checks_table(strategy, found))
+        _console(80).print(checks_table(strategy, found))  # sentences wrap
     if broken:
         raise typer.Exit(_FAILURE)
 
@@ -416,9 +416,9 @@ def _print_json(value: Any) -> None:  # noqa: ANN401  anything JSON can hold
     sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def _console() -> Console:
-    """Return a console that does not cut tables when the output is not a terminal."""
-    return Console() if sys.stdout.isatty() else Console(width=200)
+def _console(width: int = 200) -> Console:
+    """Return a console of the terminal's width; where the output is none, of one that does not cut tables."""
+    return Console() if sys.stdout.isatty() else Console(width=width)
 
 
 @contextlib.contextmanager
