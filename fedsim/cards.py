@@ -1,8 +1,10 @@
 """Cards: what a scenario asks for, what a task holds, what a strategy or an engine does."""
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill, wrap
 from typing import Any
 
 import tomli_w
@@ -18,6 +20,7 @@ from fedsim.tables import Column, Number
 from fedsim.task import Task
 
 _MOST_SITES = 40  # that are listed one by one
+_WIDTH = 80  # of a terminal
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,26 @@ def card(what: str) -> Card:
 def _scenario_card(scenario: Scenario) -> Card:
     fixed, values = settled(scenario), scenario.values()
     task, contents = task_of(fixed), contents_of(fixed)
-    text = f"{tomli_w.dumps(values)}\n# sites of {scenario.task or 'the table'}: {task.title}\n{_sites(contents)}"
+    heading = _wrapped(f"# sites of {scenario.task or 'the table'}: {task.title}", "# ")
+    text = f"{_toml(values)}\n{heading}\n{_sites(contents)}"
     values |= {"sites": _site_values(contents)}
     return Card(text, values, f"{scenario.title}\n{_partition(scenario)}", contents)
+
+
+def _toml(values: Mapping[str, Any]) -> str:
+    """Return a scenario as TOML; what it is about keeps to the width, in the same value."""
+    text, about = (tomli_w.dumps(each, multiline_strings=True) for each in (values, {"about": values.get("about", "")}))
+    folded = [
+        " \\\n".join(wrap(line, _WIDTH - 2, break_long_words=False, break_on_hyphens=False))
+        if len(line) > _WIDTH
+        else line
+        for line in about.split("\n")
+    ]
+    return text.replace(about, "\n".join(folded))
+
+
+def _wrapped(line: str, indent: str) -> str:
+    return fill(line, _WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _partition(scenario: Scenario) -> str:
@@ -117,7 +137,8 @@ def _code_card(name: str, thing: Any) -> Card:  # noqa: ANN401  a strategy class
 
 def _sites(contents: Contents | None) -> str:
     if contents is None:
-        return "sites: as many as the scenario asks for (partition.by = 'made', partition.sites), made when needed"
+        made = "sites: as many as the scenario asks for (partition.by = 'made', partition.sites), made when needed"
+        return _wrapped(made, "  ")
     sites, sizes = contents.sites, sorted(facts["rows"] for facts in contents.sites.values())
     width = max(map(len, sites))
     lines = [f"  {site:<{width}}  {facts['rows']:>6} rows, {facts['about']}" for site, facts in sites.items()]

@@ -186,6 +186,7 @@ LOCAL = Claim(
         "Whether a site answered in a round, and how long it took.",
         "The centralized and the local arm: a whole site has no protection there, so they were run without privacy "
         "only.",
+        _FILES,
     ),
     secure="Secure: the noise on each update comes "
     + _FROM_THE_SYSTEM.format(each="each of a site's rounds", same=_BY_SEED, other="noise"),

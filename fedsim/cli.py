@@ -134,7 +134,9 @@ def compare(
     attack: Annotated[
         str, typer.Option(help="Attacks, e.g. none,sign-flip:factor=4, by a fifth of the sites; own: the scenario's.")
     ] = "own",
-    epsilon: Annotated[str, typer.Option(help="Privacy budgets, e.g. none,8,2.")] = "none",
+    epsilon: Annotated[
+        str, typer.Option(help="Privacy budgets, e.g. none,8,2, of the scenario's unit or of records.")
+    ] = "none",
     seeds: Annotated[int, typer.Option(help="How many seeds.", min=1)] = 5,
     vary: Annotated[
         list[str] | None, typer.Option(metavar="KEY=V1,V2", help="Cross with any value: attack.share=0.1,0.3.")
@@ -254,7 +256,7 @@ def check(
     if as_json:
         _print_json({"strategy": strategy, "passes": not broken, "checks": [asdict(one) for one in found]})
     else:
-        _console().print(checks_table(strategy, found))
+        _console(80).print(checks_table(strategy, found))  # sentences wrap
     if broken:
         raise typer.Exit(_FAILURE)
 
@@ -414,9 +416,9 @@ def _print_json(value: Any) -> None:  # noqa: ANN401  anything JSON can hold
     sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def _console() -> Console:
-    """Return a console that does not cut tables when the output is not a terminal."""
-    return Console() if sys.stdout.isatty() else Console(width=200)
+def _console(width: int = 200) -> Console:
+    """Return a console of the terminal's width; where the output is none, of one that does not cut tables."""
+    return Console() if sys.stdout.isatty() else Console(width=width)
 
 
 @contextlib.contextmanager

@@ -19,12 +19,13 @@ import torch
 from fedsim import catalog, results
 from fedsim.arms import Job, run_job
 from fedsim.choice import strategy_of
+from fedsim.claims import CLAIMS, RECORD
 from fedsim.delta_rule import check_delta
 from fedsim.federation import federate
 from fedsim.loading import settled
 from fedsim.misbehaviour import attack_of, attackers_of
 from fedsim.mistakes import Mistake, RunFailed
-from fedsim.privacy.accounting import Segment
+from fedsim.privacy.accounting import Neighbours, Segment
 from fedsim.privacy.accounting import epsilon as epsilon_of
 from fedsim.sampling import share_of_sites
 from fedsim.scenario import Scenario
@@ -34,6 +35,7 @@ from fedsim.training import best_device, check_expected_batches, new_model
 
 NONE, OWN = "none", "own"
 _SHARE = "0.2"  # of the sites attack, if nothing else is said
+_SITES = {"task", "data", "partition"}  # what decides which rows are at one site
 _NO_MATTER = {"name", "title", "about", "seed", "seeds", "arms"}
 _VERSIONS = ("torch", "flwr", "opacus", "dp-accounting", "numpy")
 
@@ -83,12 +85,16 @@ class Released:
         trainings: How many there were.
         epsilon: Of all of them together, each at the site where it spent most, by composition.
         delta: At which; the least, where several were asked for.
+        units: The privacy units they had.
+        protected: For whom that epsilon is: ``record`` or ``whole site``.
     """
 
     scenario: str
     trainings: int
     epsilon: float
     delta: float
+    units: Sequence[str]
+    protected: str
 
 
 @dataclass(frozen=True)
@@ -117,6 +123,7 @@ def cells(axes: Axes) -> list[Cell]:
         Mistake: A name or value is wrong.
     """
     varied = [_values(text) for text in axes.varied]
+    units = {name: read(name, axes.changes).privacy.unit for name in axes.scenarios}
     found = []
     fields = itertools.product(axes.scenarios, axes.attacks, axes.epsilons, itertools.product(*varied), axes.strategies)
     for name, attack, epsilon, settings, strategy in fields:
@@ -124,7 +131,7 @@ def cells(axes: Axes) -> list[Cell]:
             *_named("strategy", strategy),
             *([] if attack == OWN else _named("attack", attack)),
             *axes.changes,
-            *_privacy(epsilon),
+            *_privacy(epsilon, units[name]),
             *(f"{key}={value}" for key, value in settings),
             f"seeds={axes.seeds}",
             'arms=["federated"]',
@@ -148,8 +155,12 @@ def _named(section: str, text: str) -> list[str]:
     return [f"attack={{ name = {json.dumps(name)}{share} }}", *parameters]
 
 
-def _privacy(epsilon: str) -> list[str]:
-    return ["privacy.unit=none"] if epsilon == NONE else ["privacy.unit=record", f"privacy.epsilon={epsilon}"]
+def _privacy(epsilon: str, own: str) -> list[str]:
+    """Return overrides for a budget: of the scenario's own unit, or of records where it has none."""
+    if epsilon != NONE:
+        return [f"privacy.unit={'record' if own == 'none' else own}", f"privacy.epsilon={epsilon}"]
+    nobody_colludes = ["secure_aggregation.colluding=0"] if own == "distributed" else []  # there is no noise to tell of
+    return ["privacy.unit=none", *nobody_colludes]
 
 
 def _values(text: str) -> list[tuple[str, str]]:
@@ -192,13 +203,30 @@ def _together(spent: Sequence[tuple[Cell, Sequence[Sequence[Any]]]]) -> list[Rel
     """Compose what the private trainings on each scenario's records released, each at its costliest site."""
     found = []
     for name in dict.fromkeys(cell.place["scenario"] for cell, _ in spent):
-        own = [(cell.scenario.privacy, released) for cell, released in spent if cell.place["scenario"] == name]
-        delta = min(privacy.delta for privacy, _ in own if privacy.delta)
-        replaced = any(privacy.neighbours == "replace-one" for privacy, _ in own)
+        own = [(cell.scenario, released) for cell, released in spent if cell.place["scenario"] == name]
+        scenarios = [scenario for scenario, _ in own]
+        delta = min(one.privacy.delta for one in scenarios if one.privacy.delta)
+        protected, neighbours = _protected(scenarios)
         segments = [Segment(*one) for _, released in own for one in released]
-        together = epsilon_of(segments, delta, "replace-one" if replaced else "add-or-remove-one")
-        found.append(Released(name, len(own), together, delta))
+        together = epsilon_of(segments, delta, neighbours)
+        units = sorted({one.privacy.unit for one in scenarios})
+        found.append(Released(name, len(own), together, delta, units, protected))
     return found
+
+
+def _protected(scenarios: Sequence[Scenario]) -> tuple[str, Neighbours]:
+    """Return for whom some trainings can be composed, and between which data sets.
+
+    For a whole site if all of them protect one and have the same sites, else for one record: where whole sites are
+    protected, a record that changes replaces its site's update. What is replaced costs at least as much as what is
+    added or removed, so if anything is, all counts as replaced.
+    """
+    protected = {CLAIMS[one.privacy.unit].protected for one in scenarios}
+    sites = {one.model_dump_json(include=_SITES) for one in scenarios}
+    replaced = any(one.privacy.relation == "replace-one" for one in scenarios)
+    if RECORD.protected in protected or len(sites) > 1:
+        replaced, protected = replaced or protected != {RECORD.protected}, {RECORD.protected}
+    return protected.pop(), "replace-one" if replaced else "add-or-remove-one"
 
 
 def _check(cell: Cell) -> float:

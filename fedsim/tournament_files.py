@@ -13,6 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
+from fedsim.claims import CLAIMS
 from fedsim.privacy.accounting import HOPELESS
 from fedsim.privacy.tiers import caution
 from fedsim.results import write_bytes
@@ -83,18 +84,30 @@ def lines(played: Played, ranked: pd.DataFrame, axes: Sequence[str], seeds: int)
         if seeds > 1
         else "Test figures of one seed: no interval, so nothing can be told apart."
     )
-    yield "Epsilon is that of one training; choosing a strategy by these figures is not charged."
+    yield f"Epsilon is that of one training{_for_whom(played)}; choosing a strategy by these figures is not charged."
     for one in played.released:
         most = f"above {HOPELESS:g}" if math.isinf(one.epsilon) else f"{math.ceil(100 * one.epsilon - 1e-9) / 100:.2f}"
         weak = f"; {weak}" if (weak := caution(one.epsilon)) else ""
         yield (
             f"No one epsilon covers choosing among these rows: the {one.trainings} private trainings on the records of "
-            f"{one.scenario} come to epsilon {most} together (composition, delta {one.delta:g}){weak}. Rows without "
-            "privacy are covered by nothing."
+            f"{one.scenario} come to epsilon {most} together for one {one.protected} (privacy.unit "
+            f"{' and '.join(one.units)}; composition, delta {one.delta:g}){weak}. Rows without privacy are covered by "
+            "nothing."
         )
     for row in played.refused.to_dict("records"):
         place = ", ".join(str(row[name]) for name in axes if row[name] != "none")
         yield f"No figures: {place}: {row['reason']}"
+
+
+def _for_whom(played: Played) -> str:
+    """Return for whom the epsilon of one training is: alike in all scenarios, or in each; nothing without privacy."""
+    whom = {
+        one.scenario: " or ".join(dict.fromkeys(f"one {CLAIMS[unit].protected}" for unit in one.units))
+        for one in played.released
+    }
+    if len(set(whom.values())) < 2:
+        return "".join(f", for {text}" for text in set(whom.values()))
+    return "".join(f", for {text} in {name}" for name, text in whom.items())
 
 
 def _shown(ranked: pd.DataFrame, axes: Sequence[str]) -> list[str]:

@@ -1,11 +1,13 @@
 """What ``fedsim show`` says of tasks and scenarios, and draws of their sites."""
 
+import tomllib
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tomli_w
 from torch import nn
 
 from fedsim import catalog, loading
@@ -14,7 +16,7 @@ from fedsim.contents import Contents, contents_of
 from fedsim.mistakes import Mistake
 from fedsim.partition import QUANTILES
 from fedsim.pictures import draw
-from fedsim.scenario_files import parse
+from fedsim.scenario_files import parse, read
 from fedsim.tables import Levels, Number, encode
 from fedsim.task import Rows, Task
 
@@ -129,3 +131,19 @@ def test_a_scenarios_picture_is_titled_by_its_partition(tmp_path: Path):
     found = card(str(path))
     assert found.title == "Branches\npartition: dirichlet, sites 5, alpha 0.5"
     assert list(found.values["sites"]) == [f"site-0{number}" for number in range(5)]
+
+
+@pytest.mark.parametrize("name", catalog.titles("scenarios"))
+def test_the_card_of_a_scenario_fits_a_terminal_and_says_the_same(name: str):
+    """80 columns; what a scenario is about is folded, not cut: as TOML it is what it was."""
+    text = card(name).text
+    assert max(map(len, text.splitlines())) <= 80
+    assert tomllib.loads(text.partition("\n# sites of ")[0]) == read(name).values()
+
+
+def test_what_a_scenario_is_about_may_have_quotes_and_long_words(tmp_path: Path):
+    about = 'It says "no" and C:\\temp, ' + 'word """ ' * 30 + "x" * 100 + "\n\n  indented\n"
+    path = tmp_path / "odd.toml"
+    path.write_text(tomli_w.dumps(read("hospital-heart").values() | {"about": about, "name": "odd"}))
+    text = card(str(path)).text
+    assert tomllib.loads(text.partition("\n# sites of ")[0])["about"] == about

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fedsim import cli
+from fedsim import catalog, cli
 
 SMALL = ["--set", "training.rounds=1", "--set", "privacy.epsilon=1", "--seeds", "2"]
 
@@ -195,3 +195,12 @@ def test_many_sites_are_not_all_listed(fedsim):
     assert ran.code == 0
     assert "AUC inside each site, the 40 with the most test rows of 50" in " ".join(ran.out.split())
     assert len(re.findall(r"^ site-\d\d ", ran.out, re.MULTILINE)) == 40
+
+
+@pytest.mark.parametrize("name", catalog.titles("strategies"))
+def test_what_a_strategy_keeps_fits_80_columns_when_piped_and_is_said_in_full(fedsim, name: str):
+    ran = fedsim("check", name)
+    assert (ran.code, ran.err) == (0, "")
+    assert max(map(len, ran.out.splitlines())) <= 80
+    checks = json.loads(fedsim("check", name, "--json").out)["checks"]
+    assert set(" ".join(f"{one['name']} {one['detail']}" for one in checks).split()) <= set(ran.out.split())

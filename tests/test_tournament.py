@@ -13,6 +13,7 @@ from fedsim import cli, ranking, tournament, tournament_files
 from fedsim.conformance import examine
 from fedsim.evaluation import POOLED
 from fedsim.mistakes import Mistake
+from fedsim.privacy.accounting import Neighbours, Segment, epsilon
 from fedsim.scenario import Split
 from fedsim.scenario_files import read
 from fedsim.tournament import Axes, Played, cells, play
@@ -124,6 +125,94 @@ def test_what_can_not_be_run_is_listed_and_the_rest_goes_on(tmp_path: Path):
     reasons = dict(zip(played.refused["strategy"], played.refused["reason"], strict=True))
     assert "n >= 2 f + 3 = 5" in reasons["krum"]
     assert "without losses under privacy" in reasons["qfedavg"]
+
+
+FEW = ["partition.sites=7", "training.rounds=2", "training.local_steps=1", "training.site_sampling_rate=1.0"]
+SHARED = ["partition.sites=7", "training.rounds=2", "training.local_steps=1", "secure_aggregation.drop_outs=1",
+          "secure_aggregation.colluding=1", "faults.drop_out=0"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("scenario", "changes", "unit"),
+    [
+        ("hospital-heart-complete", ["privacy.delta=1e-4"], "record"),  # it has none of its own
+        ("hospital-heart", [], "record"),
+        ("hospital-heart", ["privacy.unit=local"], "local"),
+        ("synthetic-whole-sites", FEW, "client"),
+        ("synthetic-untrusted-server", SHARED, "distributed"),
+    ],
+)
+def test_a_budget_is_for_the_scenarios_own_unit_and_without_one_for_records(scenario: str, changes: list, unit: str):
+    plain, private = cells(Axes([scenario], ["fedavg"], epsilons=["none", "3"], changes=changes))
+    assert (plain.scenario.privacy.unit, plain.private) == ("none", False)
+    assert plain.scenario.secure_aggregation.colluding == 0
+    assert (private.scenario.privacy.unit, private.scenario.privacy.epsilon, private.private) == (unit, 3.0, True)
+    assert plain.scenario.secure_aggregation.on == private.scenario.secure_aggregation.on == (unit == "distributed")
+
+
+def lines_of(played: Played) -> str:
+    names = ranking.axes_of(played.scores)
+    return " ".join(tournament_files.lines(played, ranking.rank(played, "accuracy", Split().overlap), names, 1))
+
+
+@pytest.mark.parametrize(
+    ("scenario", "changes", "relation"),
+    [
+        ("synthetic-whole-sites", FEW, "add-or-remove-one"),
+        ("synthetic-whole-sites", [*FEW, "privacy.neighbours=replace-one"], "replace-one"),
+        ("synthetic-label-skew", [*FEW[1:3], "privacy.unit=local", "privacy.delta=1e-4"], "replace-one"),
+        ("synthetic-untrusted-server", SHARED, "add-or-remove-one"),
+    ],
+)
+def test_trainings_that_protect_whole_sites_are_composed_for_a_whole_site(
+    scenario: str, changes: list, relation: Neighbours, tmp_path: Path
+):
+    """Two strategies of two rounds; one that a unit can't have is refused, with its reason."""
+    strategies = ["fedavg", "fedadam", "qfedavg"]
+    changes = [*changes, "privacy.noise_multiplier=4", "privacy.epsilon=1000"]
+    played = play(cells(Axes([scenario], strategies, epsilons=["900"], changes=changes, seeds=1)), tmp_path)
+    assert list(played.refused["strategy"]) == ["qfedavg"]
+    assert re.search("mean of the updates|without losses", played.refused["reason"][0])
+    (one,) = played.released
+    assert (one.trainings, one.protected) == (2, "whole site")
+    assert one.epsilon == epsilon([Segment(1.0, 4.0, 2 * 2)], 1e-4, relation)
+    assert f"for one whole site (privacy.unit {one.units[0]}; composition" in lines_of(played)
+    assert "Epsilon is that of one training, for one whole site;" in lines_of(played)
+
+
+def test_trainings_of_several_units_are_composed_for_one_record_that_replaces_its_sites_update(tmp_path: Path):
+    """An oracle with numbers: what protects a whole site counts twice the clip for one record."""
+    changes = [*QUICK, "privacy.noise_multiplier=4", "training.expected_batch=60"]
+    axes = Axes(["hospital-heart"], ["fedavg"], epsilons=["900"], varied=["privacy.unit=record,client"],
+                changes=changes, seeds=1)  # fmt: skip
+    (one,) = play(cells(axes), tmp_path).released
+    assert (list(one.units), one.protected) == (["client", "record"], "record")
+    records, updates = [Segment(0.5, 4.0, 4)], [Segment(1.0, 4.0, 2)]
+    assert one.epsilon == epsilon([*records, *updates], 1e-4, "replace-one")
+    assert one.epsilon > epsilon([*records, *updates], 1e-4)
+    assert one.epsilon > epsilon([*records, Segment(1.0, 2.0, 2)], 1e-4)  # only the sites' updates count twice
+
+
+def test_whole_sites_that_are_not_the_same_sites_are_composed_for_one_record(tmp_path: Path):
+    changes = [*FEW, "privacy.noise_multiplier=4"]
+    axes = Axes(["synthetic-whole-sites"], ["fedavg"], epsilons=["900"], varied=["partition.sites=7,8"],
+                changes=changes, seeds=1)  # fmt: skip
+    played = play(cells(axes), tmp_path)
+    (one,) = played.released
+    assert (one.trainings, one.protected) == (2, "record")
+    assert one.epsilon == epsilon([Segment(1.0, 4.0, 4)], 1e-4, "replace-one")
+    assert "for one record (privacy.unit client; composition" in lines_of(played)
+
+
+def test_each_scenario_is_said_to_protect_its_own_unit(tmp_path: Path):
+    small = {"hospital-heart": QUICK, "synthetic-whole-sites": FEW}
+    axes = [
+        Axes([name], ["fedavg"], epsilons=["900"], changes=[*changes, "privacy.noise_multiplier=4"], seeds=1)
+        for name, changes in small.items()
+    ]
+    played = play([cell for one in axes for cell in cells(one)], tmp_path)
+    said = lines_of(played)
+    assert "Epsilon is that of one training, for one record in hospital-heart, for one whole site in synth" in said
 
 
 def made_up(figures: dict[str, list[float]]) -> Played:

@@ -1,7 +1,6 @@
 """Whole trainings watched from inside: what is drawn, what is accounted, and what changes with one record."""
 
 import dataclasses
-import hashlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -10,15 +9,14 @@ import pytest
 import torch
 
 import clients.app
-from fedsim import arms, cohort, experiment, federation
+from fedsim import arms, experiment, federation
 from fedsim.arms import Job, jobs, run_job
 from fedsim.experiment import execute, resume
 from fedsim.federation import Examples, Federation
 from fedsim.mistakes import Interrupted
-from fedsim.privacy import optimizer
-from fedsim.randomness import Normals
 from fedsim.scenario import Scenario
 from fedsim.scenario_files import read
+from tests.privacy.watching import Watch
 
 NOISE = ["training.rounds=3", "seeds=1", "privacy.unit=record", "privacy.delta=1e-4", "privacy.epsilon=900",
          "privacy.noise_multiplier=2"]  # fmt: skip
@@ -36,24 +34,6 @@ SCENARIOS = {
     "many schools": ["school-tiny"],
     "a budget that ends": ["hospital-heart", "privacy.epsilon=2.2"],
 }  # fmt: skip
-
-
-class Watch:
-    """Counts and keeps what every noise generator gives, in both engines."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        watch = self
-        self.shapes: list[tuple[int, ...]] = []
-        self.digests: list[str] = []
-
-        class Watched(Normals):
-            def fill(self, out: torch.Tensor) -> None:
-                super().fill(out)
-                watch.shapes.append(tuple(out.shape))
-                watch.digests += [hashlib.sha256(row.numpy().tobytes()).hexdigest() for row in out]
-
-        monkeypatch.setattr(cohort, "Normals", Watched)
-        monkeypatch.setattr(optimizer, "Normals", Watched)
 
 
 @pytest.fixture

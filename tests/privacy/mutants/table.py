@@ -31,12 +31,14 @@ APP = "tests/test_app.py"
 DISTRIBUTED = "tests/secure/test_distributed.py"
 NOISE_SHARES = "tests/privacy/test_noise_shares.py"
 SECURE = "tests/privacy/test_secure_aggregation.py tests/privacy/test_fixed_point.py tests/secure"
+TOURNAMENT = "tests/test_tournament.py"
 TUNING = "tests/privacy/test_tuning.py"
 RULES = "tests/test_local_rules.py"
 SITES = "tests/privacy/test_central.py tests/privacy/test_adaptive_clip.py tests/privacy/test_correlated.py"
 SAMPLING = "tests/test_sampling.py"
 WHOLE = "tests/test_whole_sites.py"
 OWN = "tests/privacy/test_own_update.py"
+REPLAY = "tests/privacy/test_replay_sites.py"
 _CENTRAL = "fedsim/privacy/central.py"
 _ACCOUNTING, _LEDGER, _OPTIMIZER, _TRAINING, _COHORT, _LAYERS, _CONVOLUTIONS, _RANDOMNESS = (
     f"fedsim/{name}.py"
@@ -83,6 +85,10 @@ MUTANTS = (
            "M7: the trainings of a run are not added up", TUNING),
     Mutant("fedsim/tournament.py", "for _, released in own for one in released]",
            "for _, released in own[:1] for one in released]", "M7: a tournament's trainings are not added up", TUNING),
+    Mutant("fedsim/tournament.py", 'one.privacy.relation == "replace-one"', 'one.privacy.neighbours == "replace-one"',
+           "M14: a tournament of the unit local is as cheap as one of client", TOURNAMENT),
+    Mutant("fedsim/tournament.py", "replaced or protected != {RECORD.protected}, {RECORD.protected}",
+           "replaced, {RECORD.protected}", "M14: a record as cheap as an absent site", TOURNAMENT),
     Mutant("fedsim/scenario.py", 'else {"loose_delta", "rng", "tuning"}', 'else {"loose_delta", "rng"}',
            "a setting that shapes nothing changes the noise", TUNING),
     Mutant("fedsim/scenario.py", '{"loose_delta", "rng"} if self.privacy.tuning.charged',
@@ -285,6 +291,27 @@ MUTANTS = (
            "M11: all rounds have the same noise", OWN),
     Mutant("clients/app.py", 'place = (str(config["arm"]), name, number)', 'place = (str(config["arm"]), number)',
            "M11: all sites have the same noise", OWN),
+    # whole sites, run again with another one: what shows beside the noise
+    Mutant("fedsim/privacy/own_update.py", "    Normals([words], center.device).fill(noise)\n",
+           "    one = Normals([words], center.device)\n    one.fill(noise)\n"
+           "    if not update.isfinite().all():\n        one.fill(noise)\n",
+           "M25: a spoiled update has other noise", REPLAY),
+    Mutant(_SHARES, "    Normals([words], update.device).fill(two)\n",
+           "    one = Normals([words], update.device)\n    one.fill(two)\n"
+           "    if not update.isfinite().all():\n        one.fill(two)\n",
+           "M25: a spoiled update has other shares", REPLAY),
+    Mutant("clients/app.py", "    content[MECHANISM] = from_mechanism(replace(share, rng=kind_of(words)))\n    return",
+           "    content[MECHANISM] = from_mechanism(share)\n    content[MECHANISM][\"rows\"] = len(site.train)\n    return",
+           "M6: the number of rows leaves beside the masked vector", REPLAY),
+    Mutant("clients/app.py", "        did = OwnUpdate(float(",
+           "        print(len(setting.federation.sites[0].train))\n        did = OwnUpdate(float(",
+           "M25: a line says how many rows a site has", REPLAY),
+    Mutant("fedsim/adapter.py", "updates, shares = (sent + mean)[None], torch.ones(1, device=sent.device)",
+           "updates, shares = (sent + mean)[None], torch.ones(1) * len(nodes) / max(1, len(self.asked))",
+           "M5, M25: the model shows beside its noise how many answered", REPLAY),
+    Mutant(_CENTRAL, "        if self.adaptive:\n            bits",
+           "        if self.adaptive and len(nodes) == len(asked):\n            bits",
+           "M25: the clip moves only if all answered", REPLAY),
     # what leaves a site
     Mutant("clients/app.py", "if setting.scenario.private and noise is None:", "if False:",
            "a server that leaves the noise out gets an exact model", APP),
