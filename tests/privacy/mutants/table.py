@@ -300,8 +300,8 @@ MUTANTS = (
            "    one = Normals([words], update.device)\n    one.fill(two)\n"
            "    if not update.isfinite().all():\n        one.fill(two)\n",
            "M25: a spoiled update has other shares", REPLAY),
-    Mutant("clients/app.py", "    content[MECHANISM] = from_mechanism(replace(share, rng=kind_of(words)))\n    return",
-           "    content[MECHANISM] = from_mechanism(share)\n    content[MECHANISM][\"rows\"] = len(site.train)\n    return",
+    Mutant("clients/app.py", "from_mechanism(replace(share, rng=kind_of(words)))\n",
+           "from_mechanism(share)\n    content[MECHANISM][\"rows\"] = len(site.train)\n",
            "M6: the number of rows leaves beside the masked vector", REPLAY),
     Mutant("clients/app.py", "        did = OwnUpdate(float(",
            "        print(len(setting.federation.sites[0].train))\n        did = OwnUpdate(float(",
