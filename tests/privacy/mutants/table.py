@@ -291,8 +291,9 @@ MUTANTS = (
            "    one = Normals([words], update.device)\n    one.fill(two)\n"
            "    if not update.isfinite().all():\n        one.fill(two)\n",
            "M25: a spoiled update has other shares", REPLAY),
-    Mutant("clients/app.py", "    content[MECHANISM] = from_mechanism(share)\n",
-           "    content[MECHANISM] = from_mechanism(share)\n    content[MECHANISM][\"rows\"] = len(site.train)\n",
+    Mutant("clients/app.py", "\n    content[MECHANISM] = from_mechanism(",
+           "\n    content['rows'] = message.content[CONFIG].copy()\n    content['rows']['rows'] = len(site.train)\n"
+           "    content[MECHANISM] = from_mechanism(",
            "M6: the number of rows leaves beside the masked vector", REPLAY),
     Mutant("clients/app.py", "        did = OwnUpdate(float(",
            "        print(len(setting.federation.sites[0].train))\n        did = OwnUpdate(float(",
