@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from fedsim.claims import CLAIMS
 from fedsim.results import Run
 from fedsim.scenario import SecureAggregation
-from fedsim.statement import statement
+from fedsim.statement import _meaning, statement
 from tests.runs import FEWER_ARMS, make_run, nothing_released, spending, training
 
 Edit = Callable[[dict[str, Any]], None]
@@ -171,3 +172,13 @@ def test_secure_aggregation_is_stated_where_it_was_on(tmp_path: Path, private: b
     assert "75%, rounded up, of a round's sites" in terms(on)["Secure aggregation"]
     assert "a server and sites that keep to the protocol" in terms(on)["Secure aggregation"]
     assert ("under masks" in terms(on)["Released"]) == private
+
+
+@pytest.mark.parametrize(("epsilon", "right"), [(1.0, "73.2"), (8.0, "99.97")])
+def test_the_page_for_data_protection_officers_says_what_a_statement_does(epsilon: float, right: str):
+    """The most often that a guess is right, at delta 1e-4, rounded up."""
+    said = re.search(r"is right at most (\S+) %", _meaning(epsilon, 1e-4, CLAIMS["record"]))
+    assert said is not None
+    assert float(right) - 0.1 < float(said[1]) <= float(right)
+    page = (Path(__file__).parents[1] / "docs" / "privacy.md").read_text("utf-8")
+    assert re.search(rf"at most\s+{right} %(\s+of the\s+time)?\s+at epsilon {epsilon:g}", page)
