@@ -401,7 +401,7 @@ def test_whatever_the_strategy_the_listed_fields_are_all_that_leaves(replay: Rep
         whole = federation.federate(chosen, 0)
         model = experiment.new_model(chosen, whole.sites[0], 0, "cpu")
         try:
-            arms.check_strategy(chosen, len(whole.sites), model)
+            experiment.check_strategy(chosen, len(whole.sites), model)
         except Mistake:
             refused.add(strategy)
             continue

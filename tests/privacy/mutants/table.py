@@ -263,27 +263,6 @@ MUTANTS = (
            "place = (scenario.release, str(config[\"arm\"]), name)", "M11: all rounds have the same noise", OWN),
     Mutant("clients/app.py", "place = (scenario.release, str(config[\"arm\"]), name, number)",
            "place = (scenario.release, str(config[\"arm\"]), number)", "M11: all sites have the same noise", OWN),
-    # whole sites, run again with another one: what shows beside the noise
-    Mutant("fedsim/privacy/own_update.py", "    Normals([words], center.device).fill(noise)\n",
-           "    one = Normals([words], center.device)\n    one.fill(noise)\n"
-           "    if not update.isfinite().all():\n        one.fill(noise)\n",
-           "M25: a spoiled update has other noise", REPLAY),
-    Mutant(_SHARES, "    Normals([words], update.device).fill(two)\n",
-           "    one = Normals([words], update.device)\n    one.fill(two)\n"
-           "    if not update.isfinite().all():\n        one.fill(two)\n",
-           "M25: a spoiled update has other shares", REPLAY),
-    Mutant("clients/app.py", "    content[MECHANISM] = from_mechanism(share)\n",
-           "    content[MECHANISM] = from_mechanism(share)\n    content[MECHANISM][\"rows\"] = len(site.train)\n",
-           "M6: the number of rows leaves beside the masked vector", REPLAY),
-    Mutant("clients/app.py", "        did = OwnUpdate(float(",
-           "        print(len(setting.federation.sites[0].train))\n        did = OwnUpdate(float(",
-           "M25: a line says how many rows a site has", REPLAY),
-    Mutant("fedsim/adapter.py", "updates, shares = (sent + mean)[None], torch.ones(1, device=sent.device)",
-           "updates, shares = (sent + mean)[None], torch.ones(1) * len(nodes) / max(1, len(self.asked))",
-           "M5, M25: the model shows beside its noise how many answered", REPLAY),
-    Mutant(_CENTRAL, "        if self.adaptive:\n            bits",
-           "        if self.adaptive and len(nodes) == len(asked):\n            bits",
-           "M25: the clip moves only if all answered", REPLAY),
     # what leaves a site
     Mutant("clients/app.py", "if setting.scenario.private and noise is None:", "if False:",
            "a server that leaves the noise out gets an exact model", APP),
@@ -303,6 +282,28 @@ MUTANTS = (
            "M10: a row's loss depends on the others'", "tests/test_moon.py"),
     Mutant("fedsim/engines/serial.py", 'private = "noise-multiplier" in context.run_config', "private = False",
            "M6: the text of an error leaves", APP),
+    # whole sites, run again with another one: what shows beside the noise
+    Mutant("fedsim/privacy/own_update.py", "    Normals([words], center.device).fill(noise)\n",
+           "    one = Normals([words], center.device)\n    one.fill(noise)\n"
+           "    if not update.isfinite().all():\n        one.fill(noise)\n",
+           "M25: a spoiled update has other noise", REPLAY),
+    Mutant(_SHARES, "    Normals([words], update.device).fill(two)\n",
+           "    one = Normals([words], update.device)\n    one.fill(two)\n"
+           "    if not update.isfinite().all():\n        one.fill(two)\n",
+           "M25: a spoiled update has other shares", REPLAY),
+    Mutant("clients/app.py", "\n    content[MECHANISM] = from_mechanism(",
+           "\n    content['rows'] = message.content[CONFIG].copy()\n    content['rows']['rows'] = len(site.train)\n"
+           "    content[MECHANISM] = from_mechanism(",
+           "M6: the number of rows leaves beside the masked vector", REPLAY),
+    Mutant("clients/app.py", "        did = OwnUpdate(float(",
+           "        print(len(setting.federation.sites[0].train))\n        did = OwnUpdate(float(",
+           "M25: a line says how many rows a site has", REPLAY),
+    Mutant("fedsim/adapter.py", "updates, shares = (sent + mean)[None], torch.ones(1, device=sent.device)",
+           "updates, shares = (sent + mean)[None], torch.ones(1) * len(nodes) / max(1, len(self.asked))",
+           "M5, M25: the model shows beside its noise how many answered", REPLAY),
+    Mutant(_CENTRAL, "        if self.adaptive:\n            bits",
+           "        if self.adaptive and len(nodes) == len(asked):\n            bits",
+           "M25: the clip moves only if all answered", REPLAY),
     # secure aggregation
     Mutant(_PROTOCOL, "masked = values + _stream(self._own_mask, len(values))", "masked = values + np.uint64(0)",
            "no mask of its own: a site that is said to be gone is laid open", SECURE),
