@@ -25,11 +25,11 @@ from fedsim.choice import asked_of, strategy_of
 from fedsim.engines import cohort
 from fedsim.federation import Examples, Federation, Site
 from fedsim.mistakes import Mistake
-from fedsim.privacy import central
+from fedsim.privacy import central, noise_shares
 from fedsim.privacy.adaptive_clip import AdaptiveClip
 from fedsim.privacy.central import CentralNoise, clipped_sum
 from fedsim.privacy.ledger import OwnUpdate
-from fedsim.privacy.noise_shares import NoiseShare
+from fedsim.privacy.noise_shares import NoiseShare, noisy
 from fedsim.records import ARRAYS, CONFIG, MECHANISM, METRICS, REPORTED, ROUND, TOLD, WEIGHT
 from fedsim.results import Run
 from fedsim.scenario import Scenario
@@ -81,11 +81,15 @@ VARIANTS = {
 
 
 class Tape:
-    """What a mechanism is given in every release, and what it gave for the first run: that it gives ever after."""
+    """What a mechanism is given in every release, and what it gave for the first run: that it gives ever after.
+
+    And the noise: what it would have given, less what it was given.
+    """
 
     def __init__(self) -> None:
         self.runs = True
         self.given: dict[Hashable, Tensor] = {}
+        self.noise: dict[Hashable, Tensor] = {}
         self._gave: dict[Hashable, Any] = {}
 
     def play(self, key: Hashable, given: Tensor, gave: Any) -> Any:
@@ -110,6 +114,7 @@ def freeze(monkeypatch: pytest.MonkeyPatch, tape: Tape, bits: Tape) -> None:
 
     def released(self: CentralNoise, number: int, *args: Any) -> Tensor:
         mean = release(self, number, *args)
+        tape.noise[number] = mean.double() * self.planned(number).denominator - sums[-1]
         return tape.play(number, sums[-1], mean)
 
     def learned(self: AdaptiveClip, noisy: float, sites: float) -> None:
@@ -117,7 +122,15 @@ def freeze(monkeypatch: pytest.MonkeyPatch, tape: Tape, bits: Tape) -> None:
 
     def noised(center: Tensor, update: Tensor, did: OwnUpdate, words: Any) -> Tensor:
         given, _ = clipped_sum(center, update[None], torch.ones(1).double(), did.clip)
-        return tape.play(words.key, given, own(center, update, did, words))
+        sent = own(center, update, did, words)
+        tape.noise[words.key] = sent.double() - center - given
+        return tape.play(words.key, given, sent)
+
+    def shared(update: Tensor, weight: float, share: NoiseShare, words: Any) -> np.ndarray:
+        sent = noisy(update, weight, share, words)
+        exact = weight * noise_shares.clipped(update, share.clip)
+        tape.noise[words.key] = torch.from_numpy(sent - noise_shares._rounded(exact, share))
+        return sent
 
     def unmasked(terms: Any, *args: Any) -> np.ndarray:
         found = total(terms, *args)
@@ -127,6 +140,7 @@ def freeze(monkeypatch: pytest.MonkeyPatch, tape: Tape, bits: Tape) -> None:
     monkeypatch.setattr(CentralNoise, "release", released)
     monkeypatch.setattr(AdaptiveClip, "learn", learned)
     monkeypatch.setattr(clients.app, "noised", noised)
+    monkeypatch.setattr(clients.app, "noisy", shared)
     monkeypatch.setattr(server, "unmasked_sum", unmasked)
 
 
@@ -186,7 +200,7 @@ class Replay:
         """Forget the run before; the next is on this federation, whose first site may answer nothing."""
         self.keys = keys = []
         watched = (self.noise.shapes, self.noise.digests, self.messages.sent, self.messages.replies)
-        for kept in (*watched, self.tape.given, self.bits.given):
+        for kept in (*watched, self.tape.given, self.tape.noise, self.bits.given):
             kept.clear()
         self._log.clear()
         clients.app._setting.cache_clear()
@@ -266,7 +280,7 @@ def test_another_site_changes_only_what_goes_into_the_mechanism(replay: Replay, 
     assert seen["draws of noise"][1]
     assert seen["messages"]
     assert seen["replies"]
-    given, bits = dict(replay.tape.given), dict(replay.bits.given)
+    given, noise, bits = dict(replay.tape.given), dict(replay.tape.noise), dict(replay.bits.given)
     declared = sensitivity(done)
     rounding = 1e-3 if "cohort" in name else 1e-6  # a batch's other rows move the last bits of a sum
     worst = 0.0
@@ -278,6 +292,7 @@ def test_another_site_changes_only_what_goes_into_the_mechanism(replay: Replay, 
             assert covered(unit, again)[part] == value, f"{change}: {part}"
         assert replay.tape.given.keys() == given.keys()
         assert replay.bits.given.keys() == bits.keys()
+        torch.testing.assert_close(replay.tape.noise, noise, rtol=0, atol=1e-5)  # float32 on the way out
         distance = max(
             float((replay.tape.given[key] - before).double().norm()) / declared(key) for key, before in given.items()
         )
