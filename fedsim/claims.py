@@ -111,7 +111,7 @@ CLIENT = Claim(
     unit="One whole site, with all its rows and in all rounds. Not two sites that belong together.",
     neighbours={
         "add-or-remove-one": "Two federations are neighbours if one of them has the rows of one site more and they are "
-        "otherwise equal (add or remove one site; one that is removed counts as no change in every round). The list of "
+        "otherwise equal (add or remove one site; one that is removed adds nothing to any sum). The list of "
         "sites and their weights are public.",
         "replace-one": "Two federations are neighbours if the rows of one site differ and they are otherwise equal "
         "(replace one site).",

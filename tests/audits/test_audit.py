@@ -191,10 +191,11 @@ def test_a_record_is_rebuilt_by_matching_gradients_where_no_layer_gives_it_away(
 
 
 def test_a_scenario_without_privacy_has_no_claim_but_is_attacked(scenario):
+    """D8: never a number."""
     chosen = scenario("privacy.unit=none")
     found = audit(chosen, claim_of(chosen), SMALL)
     assert found.claim is None
-    assert found.values["claimed"] is found.values["lower_bound"] is None  # D8: never a number
+    assert found.values["claimed"] is found.values["lower_bound"] is None
     assert not found.broken
     assert [*lines(found, chosen)][-1] == "there is no claim to hold this against"
 

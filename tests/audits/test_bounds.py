@@ -32,7 +32,7 @@ def test_the_interval_holds_what_its_tails_say(successes: int, trials: int):
 
 @pytest.mark.parametrize("claimed", [1.0, 2.0, 4.0, 8.0])
 def test_a_right_claim_is_never_refuted_and_a_wrong_one_is(claimed: float):
-    """D1 to D3 on exact Gaussians: 20 audits each; then with a quarter of the noise the claim needs."""
+    """D1, D2, D3: on exact Gaussians, 20 audits each; then with a quarter of the noise the claim needs."""
     shift = {1.0: 1 / 3.731, 2.0: 1 / 1.994, 4.0: 1 / 1.081, 8.0: 1 / 0.6}[claimed]
     assert epsilon((Segment(1.0, 1 / shift, 1),), DELTA) == pytest.approx(claimed, abs=0.02)
     for seed in range(20):

@@ -7,10 +7,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 IDS = re.compile(r"[A-H]\d{1,2}(?:, [A-Z]\d{1,2})*(?=[:.,; ])")
-LETTERS = "ABCG"  # accounting, mechanism, choice of rows and sites, security
+LETTERS = "ABCDGH"  # accounting, mechanism, choice of rows and sites, audits, security, words
 ROW = re.compile(rf"^\| ([{LETTERS}]\d{{1,2}}) \| (.+) \| (.+) \| (.+) \|$", re.MULTILINE)
 NEEDED = {
-    f"{letter}{number}" for letter, last in (("A", 11), ("B", 13), ("C", 3), ("G", 7)) for number in range(1, last + 1)
+    f"{letter}{number}"
+    for letter, last in (("A", 11), ("B", 13), ("C", 3), ("D", 8), ("G", 7), ("H", 3))
+    for number in range(1, last + 1)
 }
 
 

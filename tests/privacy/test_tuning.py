@@ -178,6 +178,7 @@ def test_a_tournament_says_what_choosing_among_its_rows_would_cost(tmp_path: Pat
     ],
 )
 def test_a_delta_that_bounds_nothing_anywhere_is_refused(delta: float, settings: list[str], refused: bool):
+    """H2."""
     chosen = read("hospital-heart", [f"privacy.delta={delta}", *settings])
     federation = federate(chosen, 0)
     if not refused:
