@@ -221,6 +221,7 @@ def test_the_other_arms_do_as_much_as_the_buffer_takes(scenario):
 
 
 @pytest.mark.parametrize("faults", [["faults.drop_out=0.4"], ["faults.spoiled=0.3"], ["faults.crash=0.3"]])
+@pytest.mark.usefixtures("speeds")
 def test_who_fails_is_left_out_and_the_schedule_goes_on(scenario, faults):
     chosen = scenario("strategy={ name='fedbuff', k=3 }", SPREAD, "training.rounds=8", *faults)
     found = run_job(chosen, Job("federated", True, 0), lambda: None)
