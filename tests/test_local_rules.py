@@ -394,7 +394,8 @@ def test_private_layers_of_a_deeper_model_agree_on_both_engines(scenario, monkey
     other = trained(scenario, *changed, private=private, engine="cohort")
     own = {"fedbn": slice(155, 165), "fedper": slice(165, 171), "fedrep": slice(165, 171)}[name]
     for site, model in one.items():
-        np.testing.assert_allclose(other[site], model, rtol=1e-4, atol=1e-6)
+        # LayerNorm divides by spreads of 5 numbers: float32's last bits show more than in a linear model
+        np.testing.assert_allclose(other[site], model, rtol=1e-4, atol=5e-6)
         same(np.delete(model, own), np.delete(one[GLOBAL], own))
     assert not np.allclose(one["cleveland"][own], one["hungarian"][own])
 
