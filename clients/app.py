@@ -216,7 +216,7 @@ class SiteApp(ClientApp):
         rows = site.train
         if site.number in setting.attackers and hasattr(setting.attack, "poison"):
             rows = setting.attack.poison(rows, setting.classes, stream(seed, "poison", site.name))
-        name = site.name if path is None else f"{site.name}, beside"
+        name = site.name if path is None else f"{site.name}\0beside"
         streams = Streams.of(setting.scenario, seed, arm, name, number)
         came = _start(message, setting)
         work = Work(setting.model, came, rows, todo, streams, setting.losses, rule)

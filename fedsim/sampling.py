@@ -49,11 +49,13 @@ def joining_of(scenario: Scenario, seed: int) -> Callable[[int], Words]:
     if scenario.privacy.rng == "secure" and scenario.privacy.unit == "client":
         drawn = cache(lambda number: Words.unknown())
         return lambda number: drawn(number).again()
-    return lambda number: _named(seed, number)
+    return lambda number: _named(scenario, seed, number)
 
 
-def _named(seed: int, number: int) -> Words:
-    return Words.of(seed, "sites that join", number)
+def _named(scenario: Scenario, seed: int, number: int) -> Words:
+    """Return the words of a round by name; where who joins is counted on, no two releases share them, as with noise."""
+    own = (scenario.release,) if scenario.privacy.unit == "client" else ()
+    return Words.of(seed, "sites that join", *own, number)
 
 
 def sites_of_round(
@@ -71,7 +73,7 @@ def sites_of_round(
         return list(arrivals.flush(number).begun)
     rate = scenario.training.site_sampling_rate
     if rate is not None:
-        words = (joining(number) if joining else _named(seed, number)).draw(len(names))
+        words = (joining(number) if joining else _named(scenario, seed, number)).draw(len(names))
         chosen = choose(words, rate)
         return [site for site in joined(scenario, names, number) if chosen[site]]
     turns = scenario.training.site_turns

@@ -57,8 +57,10 @@ class Streams:
     def of(cls, scenario: Scenario, seed: int, arm: str, site: str, round_number: int) -> Streams:
         """Return the streams by name, or new ones that nobody can know if ``privacy.rng`` is ``secure``.
 
-        By name: arms and variants of a scenario share batches, for a fair comparison. No two releases share noise: its
-        name holds all that shapes the release, or two runs that differ in epsilon alone could be subtracted.
+        By name: without privacy, arms and variants of a scenario share batches, for a fair comparison. No two releases
+        share noise: its name holds all that shapes the release, or two runs that differ in epsilon alone could be
+        subtracted. Nor do they share batches where records are protected: several trainings are composed as if each had
+        drawn its own, and a row that is in the same steps of all of them would be hidden less.
 
         Secure: the noise, who is in a batch (which amplification by sampling presumes secret), and what layers draw,
         since one row more moves the others' places in a batch. Where whole sites are protected, no promise rests on how
@@ -66,8 +68,9 @@ class Streams:
         """
         if scenario.privacy.rng == "secure" and scenario.privacy.unit == "record":
             return cls(Words.unknown(), Words.unknown(), int(Words.unknown().draw(1)[0]))
+        own = (scenario.release, arm) if scenario.privacy.unit == "record" else ()
         return cls(
-            batches=Words.of(seed, "batches", site, round_number),
+            batches=Words.of(seed, "batches", *own, site, round_number),
             noise=Words.of(seed, "noise", scenario.release, arm, site, round_number),
             layers=torch_seed(seed, "layers", site, round_number),
         )

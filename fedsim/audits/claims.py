@@ -93,7 +93,8 @@ def claim_in(run: Run) -> Claim | SiteClaim | None:
     """Return what a run's ledger claims for the site that spent the most; None if nothing was released under privacy.
 
     Of a federated training, if there was one. Rounds of one site that were not alike can't be audited as one training;
-    the site's first mechanism stands for all.
+    the site's first mechanism stands for all. Where tuning is charged, the ledger's epsilon is that of all trainings
+    together, and the claim is what it comes to for the one that is attacked.
     """
     released = [one for one in run.ledger["trainings"] if one["entries"]]
     own = [one for one in released if one["arm"] == "federated"] or released
@@ -102,7 +103,9 @@ def claim_in(run: Run) -> Claim | SiteClaim | None:
     training = max(own, key=lambda one: max(one["epsilon"].values()))
     site = max(training["epsilon"], key=training["epsilon"].get)
     releases = [to_release(entry["mechanism"]) for entry in training["entries"] if entry["site"] == site]
-    first, rest = releases[0], (training["epsilon"][site], run.ledger["delta"], run.ledger["neighbours"])
+    delta, neighbours = run.ledger["delta"], run.ledger["neighbours"]
+    spent = epsilon([one.segment() for one in releases], delta, neighbours)  # the ledger's may be of several trainings
+    first, rest = releases[0], (spent, delta, neighbours)
     if not isinstance(first, Mechanism):
         return SiteClaim(first, len(releases), *rest)
     return Claim(replace(first, steps=sum(one.steps for one in releases if isinstance(one, Mechanism))), *rest)

@@ -34,6 +34,7 @@ from fedsim.randomness import Words, choose, stream
 from fedsim.scenario import Scenario
 
 _LOUD = 1e6  # a canary's update over the clip; an adaptive clip does not outgrow it
+_LOUDEST = 1e37  # what float32 can hold
 _CALLS = 40_000  # of a mechanism, that all trials of one audit may take: seconds
 
 
@@ -67,6 +68,10 @@ def trials_of(claim: SiteClaim, wanted: int) -> int:
     return max(100, min(wanted, _CALLS // (2 * claim.rounds * band)))
 
 
+def _loud(clip: float) -> float:
+    return min(_LOUD * clip, max(_LOUDEST, clip))
+
+
 def _replaced(claim: SiteClaim) -> bool:
     return claim.neighbours == "replace-one" and claim.segment.sampling_rate == 1
 
@@ -76,7 +81,7 @@ def at_the_server(central: CentralNoise, claim: SiteClaim, seed: int) -> Score:
     node = max(central.sites.weights, key=central.sites.weights.__getitem__)
 
     def score(sent: float, trial: int) -> float:
-        update = torch.tensor([[sent * _LOUD * central.clip]])
+        update = torch.tensor([[sent * _loud(central.clip)]])
         nodes = [node] if sent else []
         watched = _watched(central, central.sites, claim.segment, nodes, update[: len(nodes)], trial, seed)
         bits = not _replaced(claim)  # the opposite is as loud
@@ -89,7 +94,7 @@ def one_run(central: CentralNoise, claim: SiteClaim, canaries: int, seed: int) -
     """Run once with about half of many sites that each have a coordinate of the model to themselves."""
     included = stream(seed, "audit sites").random(canaries) < 0.5
     nodes = np.flatnonzero(included).tolist()
-    updates = _LOUD * central.clip * torch.eye(canaries)[nodes]
+    updates = _loud(central.clip) * torch.eye(canaries)[nodes]
     sites = _alike(canaries, claim.segment.sampling_rate)
     watched = _watched(central, sites, claim.segment, nodes, updates, -1, seed)
     scores = _ratio(torch.stack([one.seen for one in watched]), claim.segment).numpy()
@@ -100,7 +105,7 @@ def one_run(central: CentralNoise, claim: SiteClaim, canaries: int, seed: int) -
 def random_sites(central: CentralNoise, claim: SiteClaim, canaries: int, size: int, seed: int) -> OneShot:
     """Run once with sites whose updates are random directions, all of them in it; see ``one_shot``."""
     directions, nodes = directions_of(canaries, size, seed), list(range(canaries))  # (canaries, size)
-    updates, sites = _LOUD * central.clip * directions, _alike(canaries, claim.segment.sampling_rate)
+    updates, sites = _loud(central.clip) * directions, _alike(canaries, claim.segment.sampling_rate)
     watched = _watched(central, sites, claim.segment, nodes, updates, -2, seed)
     return estimate(directions, torch.stack([one.seen for one in watched]).sum(0).float(), claim.delta)
 
@@ -196,7 +201,7 @@ def by_itself(did: OwnUpdate, rounds: int, seed: int) -> Score:
     center = torch.zeros(1)
 
     def score(sent: float, trial: int) -> float:
-        update = torch.tensor([sent * _LOUD * did.clip])
+        update = torch.tensor([sent * _loud(did.clip)])
         places = [(trial, number) for number in range(rounds)]
         seen = [noised(center, update, did, Words.of(seed, "audited update", *place)) for place in places]
         return float(torch.stack(seen).double().sum()) / did.clip
@@ -217,7 +222,7 @@ def under_masks(share: NoiseShare, rounds: int, trials: int, seed: int) -> Score
             noise += noisy(nothing, 1.0, share, Words.of(seed, "audited shares", site, number))
 
     def score(sent: float, trial: int) -> float:
-        update = torch.tensor([sent * _LOUD * share.clip])
+        update = torch.tensor([sent * _loud(share.clip)])
         places = [(trial, number) for number in range(rounds)]
         own = [noisy(update, 1.0, share, Words.of(seed, "audited share", *place))[0] for place in places]
         return float(sum(own) + noise[trial]) / share.sensitivity

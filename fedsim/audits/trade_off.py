@@ -73,7 +73,9 @@ def _epsilon_allowed(claimed: Segment, delta: float, allows: Callable[[np.ndarra
     def allowed(noise: float) -> bool:
         return allows(np.array(profile([replace(claimed, noise_multiplier=noise)], _EPSILONS.tolist())))
 
-    low, high = max(SMALLEST_NOISE, claimed.noise_multiplier / 4), 4 * claimed.noise_multiplier
+    low, high = claimed.noise_multiplier / 4, 4 * claimed.noise_multiplier
+    if claimed.sampling_rate < 1:
+        low = max(SMALLEST_NOISE, low)
     if low >= high or allowed(high):
         return 0.0
     if not allowed(low):

@@ -1,5 +1,6 @@
 """What secure aggregation can't do, found out before anything is run."""
 
+import math
 from typing import Any
 
 from fedsim.misbehaviour import attack_of
@@ -36,7 +37,8 @@ def check_secure(scenario: Scenario, strategy: Any, sites: int, params: int) -> 
     if hasattr(attack_of(scenario), "forge"):
         raise Mistake(f"attack.name: expected one that poisons rows beside secure_aggregation, "
                       f"got {scenario.attack.name}: it changes models on their way, where they are masked")  # fmt: skip
-    least = min(scenario.training.sites_per_round or sites, sites - len(scenario.faults.joins_late))
+    wanted, turns = scenario.training.sites_per_round or sites, scenario.training.site_turns or 1
+    least = min(wanted, sites // turns - len(scenario.faults.joins_late))
     if least < 3:
         raise Mistake(f"secure_aggregation: expected at least 3 sites in every round, got {least}: of two, each could "
                       "subtract its own update from the sum")  # fmt: skip
@@ -47,7 +49,7 @@ def check_secure(scenario: Scenario, strategy: Any, sites: int, params: int) -> 
     if settings.drop_outs is not None and settings.colluding + settings.drop_outs >= least:
         raise Mistake(f"secure_aggregation.colluding: expected sites whose noise is left, got {settings.colluding} and "
                       f"{settings.drop_outs} drop-outs of {least} sites")  # fmt: skip
-    most = min(scenario.training.sites_per_round or sites, sites)
+    most = min(wanted, math.ceil(sites / turns))
     if most**2 * params > MOST_WORDS or most > 500:
         raise Mistake(f"secure_aggregation: expected a round of at most 500 sites and sites^2 x parameters of at most "
                       f"{MOST_WORDS:g}, since every two sites share a mask; got {most} sites and {params} parameters; "

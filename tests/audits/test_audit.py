@@ -209,6 +209,16 @@ def test_the_claim_of_a_run_is_that_of_its_ledger(scenario, tmp_path):
     assert claim.epsilon == pytest.approx(epsilon([claim.mechanism.segment()], claim.delta, claim.neighbours))
 
 
+def test_of_charged_tuning_one_training_is_attacked_and_claimed(scenario, tmp_path):
+    """Against the epsilon of all 20 together nothing that one training gives away would count."""
+    chosen = scenario("arms=['federated']", "privacy.tuning={ runs = 20, charged = true }")
+    written, promised = claim_in(execute(chosen, tmp_path / "run", None)), claim_of(chosen)
+    assert written is not None
+    assert promised is not None
+    assert written.epsilon == pytest.approx(promised.epsilon, rel=1e-9)
+    assert written.epsilon < 0.5
+
+
 def command(monkeypatch, capsys, *words: str) -> tuple[int, str, str]:
     monkeypatch.setattr(sys, "argv", ["fedsim", "audit", *words])
     with pytest.raises(SystemExit) as stop:

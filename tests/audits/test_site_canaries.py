@@ -102,6 +102,13 @@ def test_an_audit_notices_that_the_noise_of_those_who_are_missing_or_talk_was_co
     assert audited(chosen("distributed", *few), 4000).broken
 
 
+@pytest.mark.parametrize("kind", ["client", "local", "distributed"])
+def test_a_clip_near_the_end_of_float32_does_not_blind_the_audit(kind: str):
+    found = audited(chosen(kind, "privacy.clip=1e35"), 300).paired
+    assert found is not None
+    assert found.estimate == pytest.approx(4, rel=0.3)
+
+
 def test_an_audit_notices_rounds_that_were_not_counted():
     true = claim_of(chosen("local", "privacy.epsilon=8", "training.rounds=12"))
     assert isinstance(true, SiteClaim)

@@ -20,9 +20,11 @@ from fedsim.privacy.accounting import Segment, epsilon, noise_multiplier
 from fedsim.privacy.calculator import answer
 from fedsim.privacy.ledger import Ledger, Mechanism
 from fedsim.results import Run
+from fedsim.sampling import joining_of, sites_of_round
 from fedsim.scenario_files import read
 from fedsim.statement import statement
 from fedsim.terminal import closing_lines
+from fedsim.training import Streams
 from tests.runs import make_run, spending, training
 
 CHARGED = "privacy.tuning={ runs = 20, charged = true }"
@@ -52,6 +54,27 @@ def test_charged_tuning_sets_the_noise_for_all_trainings_together(scenario, arm:
     assert epsilon([Segment(0.5, noise, 4)] * 20, 1e-4) <= 1.0
     assert noise > 2 * noise_for(scenario(), 0, arm)
     assert noise_for(scenario("privacy.tuning.runs=20"), 0, arm) == noise_for(scenario(), 0, arm)
+
+
+@pytest.mark.parametrize("change", ["training.optimizer.lr=0.1", "privacy.epsilon=2", "strategy.name=fedadam", CHARGED])
+def test_trainings_that_are_composed_draw_their_own_batches_and_sites(scenario, change: str):
+    """What is sampled is not sampled together: else k trainings on the same sites cost one with k times the signal."""
+    one, other = scenario(), scenario(change)
+    keys = {Streams.of(of, 0, arm, "cleveland", 1).batches.key for of in (one, other) for arm in ("federated", "local")}
+    assert len(keys) == 4
+    joining = ["privacy.unit=client", "training.site_sampling_rate=0.5", "partition={by='iid',sites=40}",
+               "training.expected_batch=5"]  # fmt: skip
+    several = [joining_of(scenario(*joining, *more), 0)(1).key for more in ([], [change])]
+    assert several[0] != several[1]
+    names = [f"site-{number:02d}" for number in range(40)]
+    drawn = [sites_of_round(scenario(*joining, *more), 0, names, 1) for more in ([], [change])]
+    assert drawn[0] != drawn[1]
+
+
+def test_without_privacy_arms_and_variants_share_batches(scenario):
+    plain = [scenario("privacy.unit=none"), scenario("privacy.unit=none", "training.optimizer.lr=0.1")]
+    keys = {Streams.of(of, 0, arm, "cleveland", 1).batches.key for of in plain for arm in ("federated", "local")}
+    assert len(keys) == 1
 
 
 def test_a_charged_training_stops_before_all_together_would_exceed_the_budget(scenario):

@@ -23,6 +23,7 @@ def check(*overrides: str, sites: int = 4, params: int = 31) -> None:
         ("strategy={class='flwr.serverapp.strategy:FedAvg'}", "the mean of the updates alone"),
         ("attack={name='sign-flip', share=0.25}", "attack.name: expected one that poisons rows .* got sign-flip"),
         ("training.sites_per_round=2", "at least 3 sites in every round, got 2"),
+        ("training.site_turns=2", "at least 3 sites in every round, got 2"),
         ("secure_aggregation.drop_outs=2", "secure_aggregation.drop_outs: expected fewer than half .* got 2 of 4"),
         ("training.site_sampling_rate=0.5", "training.site_sampling_rate: expected none beside secure_aggregation"),
         ("privacy.unit=client", "a server that sees no update can't clip it"),
