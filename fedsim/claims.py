@@ -53,8 +53,9 @@ _REPETITION = (
     "of these models, or one of an arm without privacy, learns more."
 )
 _FILES = (
-    "The other files of the run directory: checkpoints/ holds the models of the arms without privacy, too. Counts in "
-    "this report can be small cells, such as one healthy patient. Check both before handing them on."
+    "The other files of the run directory: checkpoints/ holds the models of the arms without privacy, too, and what "
+    "sites keep at home. Counts in this report can be small cells, such as one healthy patient. Check both before "
+    "handing them on."
 )
 
 RECORD = Claim(
