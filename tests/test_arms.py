@@ -26,7 +26,7 @@ def test_federated_is_fedavg_written_out_naively(scenario):
         models = []
         for site in sites:
             w, b = weight.clone().requires_grad_(), bias.clone().requires_grad_()
-            drawn = streams(0, "federated", site.name, number)
+            drawn = streams(0, "federated", site.name, number, "privacy.unit=none")
             todo = Plan(2, 0.5, declared[site.name], chosen.training.optimizer, None)
             for batch in poisson_batches(Work(torch.nn.Linear(1, 1), weight, site.train, todo, drawn, binary)):
                 logits = (batch.inputs @ w.T + b)[:, 0]
