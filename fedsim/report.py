@@ -9,7 +9,6 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 import tomli_w
 
@@ -19,6 +18,7 @@ from fedsim.findings import Numbers, answers
 from fedsim.group_findings import blocks
 from fedsim.groups import RATES
 from fedsim.metrics import Metric
+from fedsim.pages import PAGES
 from fedsim.results import Run, write_bytes
 from fedsim.statement import epsilons, statement, weaknesses
 from fedsim.task import SITE
@@ -27,13 +27,6 @@ _FEW_SEEDS = 5
 _MOST_NOTES = 60
 _ABOUT = {"binary": ["Positive", "Negative"], "classes": ["Of the most common class"], "number": ["Mean outcome"]}
 _GAINS = {"": "", SAME: SAME, "higher": "gains", "lower": "loses"}
-_PAGE = jinja2.Environment(
-    loader=jinja2.PackageLoader("fedsim"),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
 
 
 def write(run: Run) -> Path:
@@ -47,7 +40,7 @@ def _render(run: Run) -> str:
     numbers = Numbers(run)
     notes, sites = _notes(run), [_site_row(numbers, site) for site in numbers.shown]
     terms = itertools.groupby(statement(run), itemgetter(0))
-    return _PAGE.get_template("report.html.j2").render(
+    return PAGES.get_template("report.html.j2").render(
         run=run,
         task=run.manifest["task"],
         data=run.manifest["data"],

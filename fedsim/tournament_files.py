@@ -7,26 +7,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
 from fedsim.claims import CLAIMS
+from fedsim.pages import PAGES
 from fedsim.privacy.accounting import HOPELESS
 from fedsim.privacy.tiers import caution
 from fedsim.results import write_bytes
 from fedsim.tournament import Played
 from fedsim.tournament_charts import pictures
-
-_PAGE = jinja2.Environment(
-    loader=jinja2.PackageLoader("fedsim"),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
 
 
 def write(folder: Path, played: Played, ranked: pd.DataFrame, axes: Sequence[str], metric: str, seeds: int) -> None:
@@ -41,7 +33,7 @@ def write(folder: Path, played: Played, ranked: pd.DataFrame, axes: Sequence[str
         write_bytes(folder / f"{name.replace('.', '-')}.png", picture)
     shown = _shown(ranked, axes)
     heads, rows = _cells(ranked, shown, metric)
-    page = _PAGE.get_template("tournament.html.j2").render(
+    page = PAGES.get_template("tournament.html.j2").render(
         lines=list(lines(played, ranked, axes, seeds)),
         metric=metric,
         pictures={name: base64.b64encode(picture).decode() for name, picture in drawn.items()},

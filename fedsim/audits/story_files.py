@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import jinja2
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
@@ -19,15 +18,9 @@ from fedsim.audits.membership import Membership
 from fedsim.audits.story import Level, Story
 from fedsim.audits.target import property_in_words
 from fedsim.loading import task_of
+from fedsim.pages import PAGES
 from fedsim.results import write_bytes, write_json
 
-_PAGE = jinja2.Environment(
-    loader=jinja2.PackageLoader("fedsim"),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
 _DASH = "–"
 Row = tuple[str, str, list[str]]  # what it is, how to read it, and a cell for each level
 
@@ -44,7 +37,7 @@ def write(told: Story, folder: Path) -> list[Path]:
     pictures = {name: picture for name, picture in drawn.items() if picture}
     for name, picture in pictures.items():
         write_bytes(folder / f"{name}.png", picture)
-    page = _PAGE.get_template("story.html.j2").render(
+    page = PAGES.get_template("story.html.j2").render(
         told=told,
         answers=list(answers(told)),
         groups=groups(told),
