@@ -19,12 +19,12 @@ import torch
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from fedsim import catalog
 from fedsim.choice import asked_of, rule_of, strategy_of
 from fedsim.evaluation import evaluate as measure
 from fedsim.federation import Federation, federate
+from fedsim.functional import outputs_with
 from fedsim.loading import task_of
 from fedsim.local_rule import CHOSEN, Choosing, Comparing, LocalRule, Parts
 from fedsim.losses import RowLosses
@@ -300,7 +300,7 @@ def _mean_loss(work: Work, model: Tensor) -> float:
     if not len(work.examples):
         return 0.0
     with torch.no_grad():
-        outputs = functional_call(work.model.eval(), parts_of(work.model, model), (work.examples.inputs,))
+        outputs = outputs_with(work.model.eval(), parts_of(work.model, model), work.examples.inputs)
         return float(work.losses(outputs, work.examples.target).mean())
 
 

@@ -16,13 +16,14 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.utils import parameters_to_vector
 
 from fedsim.federation import Examples
+from fedsim.functional import outputs_with
 from fedsim.layers import NoRule, Rows, like
 from fedsim.losses import RowLosses
 from fedsim.privacy.ledger import Mechanism
+from fedsim.privacy.norms import keep_float32_whole
 from fedsim.randomness import Normals, choose
 from fedsim.stacked import StackedModel
 from fedsim.training import Done, Noise, Work, new_optimizer, parts_of, some_rows
@@ -71,6 +72,8 @@ def train_together(works: Sequence[Work], stack: Tensor) -> list[Done]:
         NoRule: The model can't be stacked.
     """
     todo, losses = works[0].plan, works[0].losses
+    if todo.noise:
+        keep_float32_whole()
     model = stacked_model(works[0].model, stack.device)
     model.bind(stack)
     shares = 1 / stack.new_tensor([work.plan.expected_batch for work in works])  # (sites,)
@@ -105,12 +108,18 @@ def _sum_gradients(model: StackedModel, batch: Batch, losses: RowLosses, noise: 
         found.backward(batch.share)
         return model.sum_gradients()
     found.sum().backward()
-    squares = model.squares()
-    spoiled = ~squares.isfinite()
-    if spoiled.any():  # a row whose gradient is not finite counts as zero
-        model.forget(spoiled)
-        squares = squares.masked_fill(spoiled, 0.0)
-    factor = (noise.clip / (squares.sqrt() + 1e-6)).clamp(max=1.0)  # (rows,)
+    sizes = model.sizes()
+    squares = sizes.squares
+    masses = sizes.masses
+    sound = (squares >= 0) & squares.isfinite()
+    if not sound.all():  # a row whose gradient has no norm counts as zero
+        model.forget(~sound)
+        squares = squares.masked_fill(~sound, 0.0)
+        masses = masses.masked_fill(~sound, 0.0)
+
+    # An upper bound of what the row adds, with what float32 may lose of its terms; Opacus adds the 1e-6, too.
+    bounds = squares.sqrt() + torch.finfo(found.dtype).eps * masses.sqrt() + 1e-6  # (rows,)
+    factor = (noise.clip / bounds).clamp(max=1.0).to(batch.share.dtype)
     return model.sum_gradients(factor * batch.share)
 
 
@@ -235,16 +244,16 @@ def _try(
     stacked.bind(stack)
     outputs = stacked(batch.inputs, batch.rows)
     losses(outputs, batch.target).sum().backward()
-    costs, squares = stacked.costs(), stacked.squares()[filled]
+    costs, squares = stacked.costs(), stacked.sizes().squares[filled]
     stacked.sum_gradients(batch.share)
     expected = torch.zeros_like(stack)
     agree = []
     for row, site in enumerate(np.repeat(np.arange(3), counts)):
         own = stack[site].clone().requires_grad_()
-        output = functional_call(model, parts_of(model, own), (inputs[row : row + 1],))
+        output = outputs_with(model, parts_of(model, own), inputs[row : row + 1])
         (gradient,) = torch.autograd.grad(losses(output, target[row : row + 1]).sum(), own)
         expected[site] += factor[row] * gradient
-        agree += [(output[0], outputs[filled][row]), (gradient.pow(2).sum(), squares[row])]
+        agree += [(output[0], outputs[filled][row]), (gradient.double().pow(2).sum(), squares[row])]
     agree += zip(stacked.views(expected), stacked.gradients, strict=True)
     right = all(torch.allclose(*pair, rtol=1e-3, atol=1e-5) for pair in agree)
     return costs if right else None

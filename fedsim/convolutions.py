@@ -8,24 +8,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedsim.layers import Layer, Now, like, outer_squares, scaled
-
-_ROWS = 16  # rows that are unfolded together for the norms of a convolution
-_FLOATS = 2**24  # of the gradients of rows that are kept from the norms to the sums
+from fedsim.layers import Now, Products
 
 
-class Conv2d(Layer):
+class Conv2d(Products):
     """``torch.nn.Conv2d`` with zero padding and one group.
 
     On the CPU the sites are convolved one after another, which was measured to be faster there than one grouped
     convolution, which ``vmap`` makes, and than unfolding (docs/decisions/0005). On CUDA one serves all sites.
     """
 
+    rows_at_once = 16  # more are slower to unfold on a CPU
+
     def __init__(self, now: Now, parts: dict[str, str], layer: nn.Conv2d) -> None:
         super().__init__(now, parts)
         self.how: tuple[Any, Any, Any] = (layer.stride, layer.padding, layer.dilation)
         self.kernel = layer.kernel_size
-        self.of_rows: Tensor | None = None  # each row's weight gradient, (rows, out, in), if its norm needed that
 
     def outputs(self, inputs: Tensor) -> Tensor:  # noqa: D102
         weight, bias = self.values["weight"], self.values.get("bias")
@@ -53,46 +51,20 @@ class Conv2d(Layer):
             if len(own)
         ])  # fmt: skip
 
-    def begin(self) -> None:  # noqa: D102
-        super().begin()
-        self.of_rows = None
+    def positions(self) -> int:  # noqa: D102
+        return sum(gradients[0, 0].numel() for _, gradients in self.uses)
 
-    def squares(self) -> Tensor:  # noqa: D102
-        rows, (out, *_) = self.now.rows.total, self.totals["weight"].shape[1:]
-        fan_in, positions = self.totals["weight"][0, 0].numel(), sum(g[0, 0].numel() for _, g in self.uses)
-        if rows * out * fan_in <= _FLOATS and positions * (fan_in + out) >= fan_in * out:
-            self.of_rows = self.totals["weight"].new_empty(rows, out, fan_in)
-        found = []
-        for start in range(0, rows, _ROWS):
-            part = slice(start, start + _ROWS)
-            seen, gradients = self._unfolded(part)
-            if self.of_rows is None:
-                found.append(outer_squares(seen.mT, gradients.mT, bias="bias" in self.values))
-                continue
-            found.append(torch.bmm(gradients, seen.mT, out=self.of_rows[part]).pow(2).sum((1, 2)))
-            if "bias" in self.values:
-                found[-1] += gradients.sum(2).pow(2).sum(1)
-        return torch.cat(found)
+    def pairs(self, rows: slice | Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
+        seen = [self._seen(inputs[rows], gradients.shape[2:]) for inputs, gradients in self.uses]
+        at_outputs = [gradients[rows].flatten(2) for _, gradients in self.uses]
+        return torch.cat(seen, 2).mT, torch.cat(at_outputs, 2).mT
 
-    def forget(self, rows: Tensor) -> None:  # noqa: D102
-        super().forget(rows)
-        if self.of_rows is not None:
-            self.of_rows.masked_fill_(like(rows, self.of_rows), 0)
+    def bias_gradients(self) -> Tensor:  # noqa: D102
+        return torch.stack([gradients.sum((2, 3)) for _, gradients in self.uses]).sum(0)
 
-    def sums(self, factor: Tensor | None) -> None:  # noqa: D102
-        uses = self.uses
-        if factor is not None:
-            uses = [(inputs, scaled(gradients, factor)) for inputs, gradients in uses]
-        self._sum_weights(uses, factor)
-        if "bias" in self.totals:
-            of_rows = torch.stack([gradients.sum((2, 3)) for _, gradients in uses]).sum(0)  # (rows, out)
-            torch.sum(self.now.rows.apart(of_rows), 1, out=self.totals["bias"])
-
-    def _sum_weights(self, uses: list[tuple[Tensor, Tensor]], factor: Tensor | None) -> None:
-        weight, total = self.values["weight"], self.totals["weight"].zero_()
-        if self.of_rows is not None and factor is not None:
-            total.flatten(1).index_add_(0, self.now.rows.site, scaled(self.of_rows, factor).flatten(1))
-            return
+    def sum_weights(self, uses: list[tuple[Tensor, Tensor]]) -> None:  # noqa: D102
+        weight = self.values["weight"]
+        total = self.totals["weight"].zero_()
         for inputs, gradients in uses:
             if self._grouped(inputs):
                 found = self._backward(self._abreast(gradients), self._abreast(inputs), weight.flatten(0, 1), False)
@@ -106,11 +78,6 @@ class Conv2d(Layer):
 
     def _split(self, values: Tensor) -> tuple[Tensor, ...]:
         return values.split(self.now.rows.sizes)
-
-    def _unfolded(self, rows: slice) -> tuple[Tensor, Tensor]:
-        """Return what the positions of some rows saw, (rows, in, positions), and (rows, out, positions) gradients."""
-        seen = [self._seen(inputs[rows], gradients.shape[2:]) for inputs, gradients in self.uses]
-        return torch.cat(seen, 2), torch.cat([gradients[rows].flatten(2) for _, gradients in self.uses], 2)
 
     def _seen(self, inputs: Tensor, out: torch.Size) -> Tensor:
         """Unfold as ``functional.unfold`` does, ten times faster on a CPU."""

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from fedsim.federation import POOLED, Examples, Federation
+from fedsim.functional import outputs_with
 from fedsim.losses import Kind
 from fedsim.metrics import score
 from fedsim.tables import Number
@@ -111,7 +111,7 @@ def predict(
         for together in _chunks(same):
             inputs = torch.cat([examples.inputs for _, _, examples in together])
             with torch.no_grad():
-                outputs = functional_call(model, dict(together[0][1]), (inputs,))
+                outputs = outputs_with(model, together[0][1], inputs)
             split = outputs.split([len(examples) for _, _, examples in together])
             yield from ((name, examples, own) for (name, _, examples), own in zip(together, split, strict=True))
 

@@ -9,6 +9,27 @@ by row. From these two follow the norm of each row's gradient, without that grad
 norms": Goodfellow 2015, https://arxiv.org/abs/1510.01799; Li et al. 2022, https://arxiv.org/abs/2110.05679), and then
 the sum of the clipped gradients, without a second backward pass ("book-keeping": Bu et al. 2023,
 https://arxiv.org/abs/2210.00038). Training without privacy is the same with no clipping in between.
+
+What clips is an upper bound, whatever the numbers. Let u = 2^-24 be the unit roundoff of float32, G a row's gradient,
+N its norm. A layer adds a row's share to its site's sum in one of three ways, and each has a norm that fits it:
+
+1. As G itself, computed once in float32 (``Affine``, ``Embedding``, and ``Products`` with many positions). The norm
+   is that of the very numbers which are added, in float64. Whatever was lost on the way to G does not matter.
+2. As one outer product of gradient and input (``Products`` with one position). Then N is the product of their norms.
+   Norms in float64 are right to n 2^-53 of themselves for n numbers.
+3. As a sum over positions of outer products g_p x_p that is never computed for one row alone (``Products`` with few
+   positions and a large weight). N^2 is the sum over p, q of (g_p g_q)(x_p x_q), in float64. With the mass
+   S = sum of |g_p| |x_p|, its error is at most (in + out + positions^2) 2^-52 S^2. The sum itself is rounded in
+   float32, where the row's terms are S in all. So this way is only taken by rows with S <= 2^6 N (``CANCELLING``);
+   other rows, whose terms nearly cancel, go the first way. Hence N^2 is right to 2^-40 (in + out + positions^2).
+
+In each way the computed N is right to far less than 2^-20 of itself, and the terms of a row's share have a mass of at
+most 2^6 clips (S = N but in the third way). A row is clipped by N + 2 u S, so that every term may be off by 2 u. What
+is left is how a sum loses digits: n float32 numbers may in the worst case lose n u times their mass, in any engine.
+What was found by searching for it stands in docs/privacy.md.
+
+A norm is no number, or too large for its square to be one in the type of the model: such a row counts as zero.
+Inputs and gradients are held to the same limit, since a factor could not scale them without loss.
 """
 
 from __future__ import annotations
@@ -19,6 +40,11 @@ from functools import cached_property
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from fedsim.privacy.norms import square_norms
+
+CANCELLING = 2.0**6  # a row whose terms are so many times its gradient is not summed term by term
+_FLOATS = 2**24  # of the gradients of rows that are kept from the norms to the sums, or worked on at once
 
 
 class NoRule(Exception):
@@ -88,6 +114,20 @@ class Now:
     anchor: Tensor
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """How large each row's gradient is.
+
+    Attributes:
+        squares: The squared norm, float64 (rows,); NaN or infinite where it can't be told.
+        masses: The square of the summed norms of the terms that are added to the site's sum, float64 (rows,). It is
+            ``squares`` where the gradient itself is added.
+    """
+
+    squares: Tensor
+    masses: Tensor
+
+
 class _Seen(torch.autograd.Function):
     """One use of a layer; the backward pass leaves (inputs, gradients at the outputs) with the layer."""
 
@@ -144,16 +184,168 @@ class Layer(nn.Module):
             for inputs, gradients in self.uses
         ]
 
-    def squares(self) -> Tensor:
-        """Return the squared norm of each row's gradient over all uses, (rows,)."""
+    def sizes(self) -> Sizes:
+        """Measure each row's gradient over all uses."""
         raise NotImplementedError
+
+    def single_out(self, rows: Tensor) -> Tensor | None:
+        """Add some rows, int64 (n,), to the sums as gradients that are computed themselves.
+
+        Returns:
+            The squared norms of these gradients, float64 (n,); None if this layer does so with all rows anyway.
+        """
+        return None
 
     def sums(self, factor: Tensor | None) -> None:
         """Write each site's sum of its rows' gradients, each times its factor (rows,), into ``totals``."""
         raise NotImplementedError
 
 
-class Linear(Layer):
+class Products(Layer):
+    """A layer whose weight gradient is, in each row, a sum over positions of outer products of gradient and input.
+
+    The norms and the sums under privacy go one of the three ways in this module's docstring, by the numbers of
+    positions and of weights alone, but for rows that are singled out.
+    """
+
+    rows_at_once = _FLOATS  # how many rows' positions are gathered at once, at most
+
+    def __init__(self, now: Now, parts: dict[str, str]) -> None:
+        super().__init__(now, parts)
+        self._kept: Tensor | None = None  # each row's weight gradient, (rows, out, in), from the norms to the sums
+        self._alone: Tensor | None = None  # rows that are singled out, int64 (n,)
+
+    def positions(self) -> int:
+        """Return how many positions a row has over all uses."""
+        raise NotImplementedError
+
+    def pairs(self, rows: slice | Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the positions of some rows saw, (rows, positions, in), and (rows, positions, out) gradients."""
+        raise NotImplementedError
+
+    def bias_gradients(self) -> Tensor:
+        """Return each row's gradient of the bias, (rows, out)."""
+        raise NotImplementedError
+
+    def sum_weights(self, uses: list[tuple[Tensor, Tensor]]) -> None:
+        """Write each site's sum of weight gradients over all rows and positions of some uses into ``totals``."""
+        raise NotImplementedError
+
+    def begin(self) -> None:  # noqa: D102
+        super().begin()
+        self._kept = None
+        self._alone = None
+
+    def sizes(self) -> Sizes:  # noqa: D102
+        biased = "bias" in self.totals
+        if self.positions() == 1:
+            squares = torch.cat([outer_squares(*self.pairs(part), bias=biased) for part in self._chunks()])
+            return Sizes(squares, squares)
+
+        if self._is_itself_cheaper():
+            squares = self._squares_of_gradients()
+            if biased:
+                squares += square_norms(self.bias_gradients())
+            return Sizes(squares, squares)
+
+        squares = torch.cat([outer_squares(*self.pairs(part), bias=biased) for part in self._chunks()])
+        masses = torch.cat([outer_masses(*self.pairs(part)) for part in self._chunks()])
+        return Sizes(squares, masses)
+
+    def single_out(self, rows: Tensor) -> Tensor | None:  # noqa: D102
+        if self.positions() == 1 or self._is_itself_cheaper():
+            return None
+        self._alone = rows
+        squares = torch.cat([square_norms(self._gradients(some)) for some in rows.split(self._rows_in_chunk())])
+        return squares + square_norms(self.bias_gradients()[rows]) if "bias" in self.totals else squares
+
+    def forget(self, rows: Tensor) -> None:  # noqa: D102
+        super().forget(rows)
+        if self._kept is not None:
+            self._kept.masked_fill_(like(rows, self._kept), 0)
+
+    def sums(self, factor: Tensor | None) -> None:  # noqa: D102
+        if "bias" in self.totals:
+            of_rows = self.bias_gradients()
+            of_rows = of_rows if factor is None else scaled(of_rows, factor)
+            torch.sum(self.now.rows.apart(of_rows), 1, out=self.totals["bias"])
+
+        if factor is None:
+            self.sum_weights(self.uses)
+        elif self.positions() > 1 and self._is_itself_cheaper():
+            self._sum_gradients(factor)
+        else:
+            self._sum_products(factor)
+
+    def _sum_gradients(self, factor: Tensor) -> None:
+        """Sum the gradients of rows, which were kept or are computed anew."""
+        total = self.totals["weight"].zero_()
+        if self._kept is None:
+            for part in self._chunks():
+                self._add(total, self._gradients(part), factor[part], self.now.rows.site[part])
+        elif self.now.rows.padded:
+            sites, width = self.now.rows.sites, self.now.rows.width
+            of_sites = self._kept.view(sites, width, -1)
+            torch.bmm(factor.view(sites, 1, width), of_sites, out=total.view(sites, 1, -1))
+        else:
+            self._add(total, self._kept, factor, self.now.rows.site)
+
+    def _sum_products(self, factor: Tensor) -> None:
+        """Sum outer products of all rows at once, but for those that are singled out."""
+        alone = self._alone
+        together = factor if alone is None else factor.index_fill(0, alone, 0)
+        uses = [(inputs, scaled(gradients, together)) for inputs, gradients in self.uses]
+        if alone is None:
+            self.sum_weights(uses)
+            return
+
+        # A factor of zero leaves nothing of a finite number, and what is not finite was forgotten before.
+        self.sum_weights(uses)
+        for some in alone.split(self._rows_in_chunk()):
+            self._add(self.totals["weight"], self._gradients(some), factor[some], self.now.rows.site[some])
+
+    @staticmethod
+    def _add(total: Tensor, gradients: Tensor, factor: Tensor, sites: Tensor) -> None:
+        """Add gradients (rows, out, in), each times its factor (rows,), to their sites' sums (sites, *shape)."""
+        total.view(len(total), -1).index_add_(0, sites, scaled(gradients, factor).flatten(1))
+
+    def _squares_of_gradients(self) -> Tensor:
+        """Compute the gradients of all rows, and keep them if there is room; return their squared norms, (rows,)."""
+        rows, shape = self.now.rows.total, self._shape()
+        if rows * shape[0] * shape[1] <= _FLOATS:
+            self._kept = self.totals["weight"].new_empty(rows, *shape)
+        squares = []
+        for part in self._chunks():
+            gradients = self._gradients(part, None if self._kept is None else self._kept[part])
+            squares.append(square_norms(gradients))
+        return torch.cat(squares)
+
+    def _gradients(self, rows: slice | Tensor, out: Tensor | None = None) -> Tensor:
+        """Compute the weight gradients of some rows, (rows, out, in)."""
+        inputs, gradients = self.pairs(rows)
+        return torch.bmm(gradients.mT, inputs, out=out)
+
+    def _is_itself_cheaper(self) -> bool:
+        """Whether a row's gradient is no larger than what its positions saw."""
+        after, before = self._shape()
+        return self.positions() * (before + after) >= before * after
+
+    def _shape(self) -> tuple[int, int]:
+        """Return the numbers of outputs and of inputs of one position."""
+        weight = self.totals["weight"]
+        return weight.shape[1], weight[0, 0].numel()
+
+    def _rows_in_chunk(self) -> int:
+        after, before = self._shape()
+        floats = max(before * after, self.positions() * (before + after))
+        return max(1, min(self.rows_at_once, _FLOATS // floats))
+
+    def _chunks(self) -> list[slice]:
+        step = self._rows_in_chunk()
+        return [slice(start, start + step) for start in range(0, self.now.rows.total, step)]
+
+
+class Linear(Products):
     """``torch.nn.Linear`` on (rows, ..., features); what stands between are positions, whose gradients add up."""
 
     def outputs(self, inputs: Tensor) -> Tensor:  # noqa: D102
@@ -163,22 +355,28 @@ class Linear(Layer):
     def input_gradients(self, inputs: Tensor, gradients: Tensor) -> Tensor:  # noqa: D102
         return self._products(gradients, self.values["weight"], None)
 
-    def squares(self) -> Tensor:  # noqa: D102
-        return outer_squares(*self._used(), bias="bias" in self.values)
+    def positions(self) -> int:  # noqa: D102
+        return sum(self._positions(gradients).shape[1] for _, gradients in self.uses)
 
-    def sums(self, factor: Tensor | None) -> None:  # noqa: D102
-        inputs, gradients = self._used()
-        if factor is not None:
-            gradients = scaled(gradients, factor)
-        a, g = self.now.rows.of_sites(inputs), self.now.rows.of_sites(gradients)
-        torch.bmm(g.mT, a, out=self.totals["weight"])
-        if "bias" in self.totals:
-            torch.sum(g, 1, out=self.totals["bias"])
+    def pairs(self, rows: slice | Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
+        inputs, gradients = self._together(self.uses)
+        return inputs[rows], gradients[rows]
 
-    def _used(self) -> tuple[Tensor, Tensor]:
-        """Return the inputs (rows, positions, in) and output gradients (rows, positions, out) of all uses."""
-        pairs = [(self._positions(inputs), self._positions(gradients)) for inputs, gradients in self.uses]
-        return pairs[0] if len(pairs) == 1 else tuple(torch.cat(parts, 1) for parts in zip(*pairs, strict=True))  # type: ignore[return-value]
+    def bias_gradients(self) -> Tensor:  # noqa: D102
+        return self._together(self.uses)[1].sum(1)
+
+    def sum_weights(self, uses: list[tuple[Tensor, Tensor]]) -> None:  # noqa: D102
+        inputs, gradients = self._together(uses)
+        rows = self.now.rows
+        torch.bmm(rows.of_sites(gradients).mT, rows.of_sites(inputs), out=self.totals["weight"])
+
+    def _together(self, uses: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        """Return the inputs (rows, positions, in) and output gradients (rows, positions, out) of some uses."""
+        inputs = [self._positions(seen) for seen, _ in uses]
+        gradients = [self._positions(at_outputs) for _, at_outputs in uses]
+        if len(uses) == 1:
+            return inputs[0], gradients[0]
+        return torch.cat(inputs, 1), torch.cat(gradients, 1)
 
     def _positions(self, values: Tensor) -> Tensor:
         return values.reshape(self.now.rows.total, -1, values.shape[-1])
@@ -203,18 +401,38 @@ class Linear(Layer):
 class Embedding(Layer):
     """``torch.nn.Embedding``: a row's gradient at a word is the sum over the positions that hold the word."""
 
+    def __init__(self, now: Now, parts: dict[str, str]) -> None:
+        super().__init__(now, parts)
+        self._of_rows: Tensor | None = None  # each row's gradient at its words, (rows, positions, features)
+
     def outputs(self, inputs: Tensor) -> Tensor:  # noqa: D102
         return self.values["weight"][self._sites(inputs), inputs]
 
-    def squares(self) -> Tensor:  # noqa: D102
+    def begin(self) -> None:  # noqa: D102
+        super().begin()
+        self._of_rows = None
+
+    def sizes(self) -> Sizes:  # noqa: D102
         words, gradients = self._used()
         same = words[:, :, None] == words[:, None, :]  # (rows, positions, positions)
-        return torch.where(same, gradients @ gradients.mT, 0.0).sum((1, 2))
+
+        # The first position that holds a word stands for all of them, so that a row's gradient is not added in parts.
+        is_first = ~same.tril(-1).any(2)
+        self._of_rows = (same.to(gradients) @ gradients) * is_first[:, :, None]
+        squares = square_norms(self._of_rows)
+        return Sizes(squares, squares)
+
+    def forget(self, rows: Tensor) -> None:  # noqa: D102
+        super().forget(rows)
+        if self._of_rows is not None:
+            self._of_rows = self._of_rows.masked_fill(like(rows, self._of_rows), 0)
 
     def sums(self, factor: Tensor | None) -> None:  # noqa: D102
         words, gradients = self._used()
         if factor is not None:
-            gradients = scaled(gradients, factor)
+            if self._of_rows is None:
+                raise RuntimeError("expected sizes() before clipped sums")
+            gradients = scaled(self._of_rows, factor)
         self.totals["weight"].zero_().index_put_((self._sites(words), words), gradients, accumulate=True)
 
     def _used(self) -> tuple[Tensor, Tensor]:
@@ -240,8 +458,9 @@ class Affine(Layer):
     def input_gradients(self, inputs: Tensor, gradients: Tensor) -> Tensor:  # noqa: D102
         return gradients * self._spread("weight", inputs)
 
-    def squares(self) -> Tensor:  # noqa: D102
-        return torch.stack([gradient.flatten(1).pow(2).sum(1) for gradient in self._of_rows().values()]).sum(0)
+    def sizes(self) -> Sizes:  # noqa: D102
+        squares = torch.stack([square_norms(gradient) for gradient in self._of_rows().values()]).sum(0)
+        return Sizes(squares, squares)
 
     def sums(self, factor: Tensor | None) -> None:  # noqa: D102
         for name, gradient in self._of_rows().items():
@@ -269,24 +488,36 @@ class Affine(Layer):
 
 
 def outer_squares(inputs: Tensor, gradients: Tensor, bias: bool) -> Tensor:
-    """Return the squared norms, (rows,), of sums over positions of outer products.
+    """Return the squared norms, float64 (rows,), of sums over positions of outer products.
 
-    A row's weight gradient is the sum over its positions of gradient x input. For one position the norm is the product
-    of theirs; for a few it follows from the products among positions (ghost norms); else the gradient is computed.
+    For one position the norm is the product of the norms; for several it follows from the products among positions
+    (ghost norms). Their sum may cancel, so it is computed in float64, and may still be a little below zero.
 
     Args:
         inputs: (rows, positions, in).
         gradients: (rows, positions, out).
         bias: Whether there is one, whose gradient is the sum of the gradients.
     """
-    positions, before, after = inputs.shape[1], inputs.shape[2], gradients.shape[2]
-    if positions == 1:
-        return gradients.pow(2).sum((1, 2)) * (inputs.pow(2).sum((1, 2)) + float(bias))
-    if positions * (before + after) < before * after:
-        squares = ((inputs @ inputs.mT) * (gradients @ gradients.mT)).sum((1, 2))
-    else:
-        squares = (gradients.mT @ inputs).pow(2).sum((1, 2))
-    return squares + gradients.sum(1).pow(2).sum(1) if bias else squares
+    if inputs.shape[1] == 1:
+        return square_norms(gradients) * (square_norms(inputs) + float(bias))
+    seen, at_outputs = inputs.double(), gradients.double()
+    among = (seen @ seen.mT) * (at_outputs @ at_outputs.mT)  # (rows, positions, positions)
+    squares = among.sum((1, 2))
+    too_large = square_norms(inputs) + square_norms(gradients)  # infinite or NaN where a factor would lose digits
+    squares = torch.where(too_large.isfinite(), squares, torch.nan)
+    return squares + square_norms(gradients.sum(1)) if bias else squares
+
+
+def outer_masses(inputs: Tensor, gradients: Tensor) -> Tensor:
+    """Return the squares, float64 (rows,), of the norms of outer products summed over positions.
+
+    Args:
+        inputs: (rows, positions, in).
+        gradients: (rows, positions, out).
+    """
+    seen = torch.linalg.vector_norm(inputs, dim=2, dtype=torch.float64)  # (rows, positions)
+    at_outputs = torch.linalg.vector_norm(gradients, dim=2, dtype=torch.float64)
+    return (seen * at_outputs).sum(1).square()
 
 
 def scaled(values: Tensor, factor: Tensor) -> Tensor:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from fedsim.federation import Examples
+from fedsim.functional import outputs_with
 from fedsim.local_rule import Comparing
 from fedsim.losses import RowLosses
 from fedsim.training import Work, parts_of
@@ -110,5 +110,5 @@ def _representations(revealing: Revealing, vector: Tensor, inputs: Tensor) -> Te
     """Return what a model with these parameters makes of rows inside, (rows, features)."""
     revealing.eval()  # no dropout: it draws
     with torch.no_grad():
-        both = functional_call(revealing, parts_of(revealing, vector), (inputs,))  # (rows, outputs + features)
+        both = outputs_with(revealing, parts_of(revealing, vector), inputs)  # (rows, outputs + features)
     return both[:, -revealing.features :]

@@ -1,6 +1,6 @@
 """A model of many sites at once: one architecture, whose layers are those of ``fedsim.layers``.
 
-To add a layer type: write its outputs, input gradients, ``squares`` and ``sums``, and enter it in ``RULES``.
+To add a layer type: write its outputs, input gradients, ``sizes`` and ``sums``, and enter it in ``RULES``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.convolutions import Conv2d, MaxPool2d
-from fedsim.layers import Affine, Embedding, Layer, Linear, NoRule, Now, Rows
+from fedsim.layers import CANCELLING, Affine, Embedding, Layer, Linear, NoRule, Now, Rows, Sizes
 from fedsim.recurrent import Recurrent
 
 
@@ -58,9 +58,25 @@ class StackedModel:
             layer.begin()
         return self.module(inputs)
 
-    def squares(self) -> Tensor:
-        """Return the squared norm of each row's gradient, (rows,), after a backward pass."""
-        return torch.stack([layer.squares() for layer in self._used()]).sum(0)
+    def sizes(self) -> Sizes:
+        """Measure each row's gradient, after a backward pass; a square that is not >= 0 can't be told.
+
+        Rows whose terms nearly cancel are singled out: see ``fedsim.layers``.
+        """
+        used = [*self._used()]
+        found = [layer.sizes() for layer in used]
+        squares = torch.stack([sizes.squares for sizes in found])  # (layers, rows)
+        masses = torch.stack([sizes.masses for sizes in found])  # (layers, rows)
+
+        cancelling = masses.sum(0) > CANCELLING**2 * squares.sum(0)
+        alone = cancelling.nonzero()[:, 0]
+        if len(alone):
+            for place, layer in enumerate(used):
+                own = layer.single_out(alone)
+                if own is not None:
+                    squares[place, alone] = own
+                    masses[place, alone] = own
+        return Sizes(squares.sum(0), masses.sum(0))
 
     def forget(self, rows: Tensor) -> None:
         """Set some rows, bool (rows,), to zero: no factor would do it where there is a NaN or an infinity."""

@@ -21,6 +21,7 @@ from fedsim.local_rule import LocalRule, Part, Parts, Plain
 from fedsim.losses import LOSSES, RowLosses
 from fedsim.mistakes import Mistake
 from fedsim.privacy.ledger import Mechanism
+from fedsim.privacy.norms import keep_float32_whole
 from fedsim.randomness import Random, Words, choose, global_seed, kind_of, torch_seed
 from fedsim.scenario import Optimizer, Scenario
 from fedsim.strategy import State
@@ -287,6 +288,7 @@ def _train_privately(work: Work, noise: Noise, model: nn.Module, path: list[Tens
 
     from fedsim.privacy.optimizer import SiteOptimizer
 
+    keep_float32_whole()
     wrapped = GradSampleModule(model, batch_first=True, loss_reduction="sum")
     parameters = _in_order_of(work.model, model)
     optimizer = new_optimizer(work.plan.optimizer, parameters)

@@ -216,7 +216,7 @@ def test_norms_of_sums_of_outer_products(positions: int, bias: bool):
     inputs, gradients = torch.randn(6, positions, 30), torch.randn(6, positions, 20)
     own = torch.einsum("rto,rti->roi", gradients, inputs)
     expected = own.flatten(1).pow(2).sum(1) + (gradients.sum(1).pow(2).sum(1) if bias else 0)
-    torch.testing.assert_close(outer_squares(inputs, gradients, bias), expected, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(outer_squares(inputs, gradients, bias), expected.double(), rtol=1e-4, atol=1e-3)
 
 
 class Moves(nn.Module):
@@ -316,7 +316,7 @@ def test_a_row_that_is_not_finite_counts_as_zero(model: str, bad: float, kept: i
 
     A gradient of 1e38 may be finite, where units are switched off: then one step moves by the clip at most.
     """
-    monkeypatch.setattr("fedsim.convolutions._FLOATS", kept)
+    monkeypatch.setattr("fedsim.layers._FLOATS", kept)
     steps = 1 if bad == 1e38 else 20
     without, spoiled = (works(model, noise=Noise(0.5, 1.0), steps=steps, rate=1.0) for _ in range(2))
     rows = spoiled[2].examples

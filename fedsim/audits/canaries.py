@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from fedsim.audits.bounds import one_run_bound, paired_bound
 from fedsim.audits.trade_off import one_run_noise_bound, paired_noise_bound
 from fedsim.federation import Examples
+from fedsim.functional import outputs_with
 from fedsim.losses import RowLosses, binary
 from fedsim.privacy.accounting import Segment, epsilon
 from fedsim.randomness import Words, stream
@@ -109,7 +109,7 @@ def one_run(todo: Plan, delta: float, canaries: int, seed: int, train_all: Train
 def gradient_of(model: nn.Module, start: Tensor, losses: RowLosses, record: Examples) -> Tensor:
     """Return the gradient of one record's loss at the start, (params,)."""
     own = start.clone().requires_grad_()
-    outputs = functional_call(model, dict(parts_of(model, own)), (record.inputs,))
+    outputs = outputs_with(model, parts_of(model, own), record.inputs)
     (gradient,) = torch.autograd.grad(losses(outputs, record.target).sum(), own)
     return gradient
 

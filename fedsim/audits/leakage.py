@@ -5,9 +5,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional
 
+from fedsim.functional import outputs_with
 from fedsim.losses import RowLosses, number
 from fedsim.randomness import stream
 from fedsim.training import parts_of
@@ -39,7 +39,7 @@ def dlg(
     "Deep leakage from gradients" (Zhu, Liu, Han 2019, https://arxiv.org/abs/1906.08935), Algorithm 1, by L-BFGS.
     """
     with torch.no_grad():
-        outputs = functional_call(model, dict(parts_of(model, start)), (torch.zeros(shape).to(start),)).shape[1]
+        outputs = outputs_with(model, parts_of(model, start), torch.zeros(shape).to(start)).shape[1]
     label = torch.zeros(shape[0], outputs).to(start)
 
     def soft(label: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ def _search(
 
         def apart(guess: Tensor = guess, free: Tensor = free) -> Tensor:
             own = start.detach().clone().requires_grad_()
-            outputs = functional_call(model, dict(parts_of(model, own)), (guess,))
+            outputs = outputs_with(model, parts_of(model, own), guess)
             (found,) = torch.autograd.grad(losses(outputs, target(free)).sum(), own, create_graph=True)
             return distance(found, gradient)
 

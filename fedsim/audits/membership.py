@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from scipy.stats import norm
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from fedsim.audits.bounds import RATES, roc
 from fedsim.federation import Examples
+from fedsim.functional import outputs_with
 from fedsim.losses import RowLosses
 from fedsim.randomness import Words, stream
 from fedsim.training import Done, Plan, Streams, Work, parts_of
@@ -128,7 +128,7 @@ def halves(rows: int, shadows: int, seed: int) -> np.ndarray:
 def confidences(model: nn.Module, parameters: Tensor, rows: Examples, losses: RowLosses) -> np.ndarray:
     """Return logit(p) of each record's own outcome, (rows,), where -log(p) is its loss."""
     with torch.no_grad():
-        outputs = functional_call(model, dict(parts_of(model, parameters)), (rows.inputs,)).double()
+        outputs = outputs_with(model, parts_of(model, parameters), rows.inputs).double()
         target = rows.target.double() if rows.target.is_floating_point() else rows.target
         loss = losses(outputs, target).cpu().numpy()
     loss = np.clip(loss, 1e-300, None)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from fedsim.federation import Examples
+from fedsim.functional import outputs_with
 from fedsim.losses import RowLosses
 from fedsim.randomness import Words, stream
 from fedsim.training import Done, Plan, Streams, Work, parts_of
@@ -82,7 +82,7 @@ def named(scores: np.ndarray) -> Source:
 def losses_on(model: nn.Module, models: Tensor, losses: RowLosses, rows: Examples) -> np.ndarray:
     """Return each model's loss on each record, float64 (models, records), given parameters (models, params)."""
     with torch.no_grad():
-        found = [losses(functional_call(model, dict(parts_of(model, one)), (rows.inputs,)), rows.target)
+        found = [losses(outputs_with(model, parts_of(model, one), rows.inputs), rows.target)
                  for one in models]  # fmt: skip
     return torch.stack(found).double().cpu().numpy()
 

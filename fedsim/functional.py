@@ -1,0 +1,28 @@
+"""Running a model with other parameters than its own."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+from torch.func import functional_call
+
+
+def outputs_with(model: nn.Module, parameters: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+    """Run a model with the given parameters in place of its own, which stay as they are.
+
+    ``torch.func.functional_call`` alone does not put the parameters of a layer back that a model uses twice: it swaps
+    them once for each of the layer's names. Here each layer is given its parameters once.
+
+    Args:
+        model: The architecture.
+        parameters: {name: value} for all names in ``model.named_parameters()``.
+        inputs: Rows, (rows, ...).
+
+    Returns:
+        The outputs, (rows, ...).
+    """
+    values = {id(own): parameters[name] for name, own in model.named_parameters()}
+    given = {}
+    for prefix, layer in model.named_modules():  # each layer once, under its first name
+        for name, own in layer.named_parameters(recurse=False, remove_duplicate=False):
+            given[f"{prefix}.{name}" if prefix else name] = values[id(own)]
+    return functional_call(model, given, (inputs,), tie_weights=False)

@@ -1,0 +1,41 @@
+"""Norms that clip by, and the arithmetic that they hold for."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def square_norms(values: Tensor) -> Tensor:
+    """Compute the squared Euclidean norm of each row in float64.
+
+    In float32 the norm of ten million numbers is too small by a 4000th, and its square may be zero or infinite.
+
+    Args:
+        values: Rows of any shape, (rows, ...).
+
+    Returns:
+        Float64 (rows,): infinite where the type of the values could not hold it, since a factor that brings such a row
+        back to the clip has too few digits there; NaN where a value is.
+    """
+    norms = torch.linalg.vector_norm(values.flatten(1), dim=1, dtype=torch.float64)
+    largest = torch.finfo(values.dtype).max ** 0.5
+    return norms.masked_fill(norms > largest, torch.inf).square()
+
+
+def keep_float32_whole() -> None:
+    """Switch off TF32 and bfloat16 inside float32 products and convolutions, for this process.
+
+    A clipped sum whose factors are rounded to ten bits can be longer than the clip by a thousandth, which no bound of
+    its norm knows of. Torch allows this in cuDNN's convolutions by default, and elsewhere where it was asked to.
+    """
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    for products in (*_of(torch.backends.cuda), *_of(torch.backends.cudnn), *_of(torch.backends.mkldnn)):
+        products.fp32_precision = "ieee"
+
+
+def _of(backend: Any) -> list[Any]:  # noqa: ANN401  torch's settings are objects made at run time
+    """Return the settings of a backend's kinds of operations, of those that it has."""
+    kinds = [getattr(backend, name, None) for name in ("matmul", "conv", "rnn")]
+    return [kind for kind in kinds if hasattr(kind, "fp32_precision")]
