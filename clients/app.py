@@ -52,6 +52,7 @@ from fedsim.records import (
     to_state,
 )
 from fedsim.representation import Revealing, with_term
+from fedsim.rows_alone import check_rows_are_alone, some_rows
 from fedsim.scenario import Scenario
 from fedsim.secure.shares import share_of, weights_of
 from fedsim.secure.site import advertise, asked_in, check_ready, mask, masked, unmask
@@ -62,14 +63,12 @@ from fedsim.training import (
     Streams,
     Work,
     best_device,
-    check_rows_are_alone,
     expected_batch,
     layers_of,
     losses_of,
     new_model,
     parts_of,
     plan,
-    some_rows,
 )
 from fedsim.training import train as train_site
 from fedsim.whole_sites import noise_words

@@ -36,6 +36,7 @@ from fedsim.misbehaviour import attack_of, misbehaving, triggered
 from fedsim.privacy.ledger import Ledger
 from fedsim.records import Flat, Layout, flatten, kept_in
 from fedsim.rounds import Budget, CentralBudget, run_rounds
+from fedsim.rows_alone import check_rows_are_alone
 from fedsim.sampling import arrivals_of, joined, joining_of, most_rounds, share_of_sites, sites_of_round, time_after
 from fedsim.scenario import Arm, Privacy, Scenario
 from fedsim.secure.server import SecureAdapter
@@ -119,6 +120,8 @@ class _Progress:
         self.federation = federate(self.scenario, self.job.seed, self.device)
         check_expected_batches(self.scenario, self.federation)
         self.model = new_model(self.scenario, self.federation.sites[0], self.job.seed, self.device)
+        if self.scenario.privacy.unit == "record":
+            check_rows_are_alone(self.model, self.federation.sites[0].train)
         self.start = parameters_to_vector(self.model.parameters()).detach()
         self.losses, self.task = losses_of(self.scenario), task_of(self.scenario)
         where = (self.scenario, self.job.seed, self.job.arm, self.federation.names)

@@ -20,13 +20,14 @@ from torch.nn.utils import parameters_to_vector
 
 from fedsim.federation import Examples
 from fedsim.functional import outputs_with
-from fedsim.layers import NoRule, Rows, like
+from fedsim.layers import NoRule, NotApart, Rows, like
 from fedsim.losses import RowLosses
 from fedsim.privacy.ledger import Mechanism
 from fedsim.privacy.norms import keep_float32_whole
 from fedsim.randomness import Normals, choose
+from fedsim.rows_alone import draws, some_rows
 from fedsim.stacked import StackedModel
-from fedsim.training import Done, Noise, Work, new_optimizer, parts_of, some_rows
+from fedsim.training import Done, Noise, Work, new_optimizer, parts_of
 
 _WORDS = 2**22  # random words that decide about batches, drawn at once
 _TRIED = 4  # rows on which a model is tried
@@ -213,16 +214,20 @@ def check_rules(model: nn.Module, losses: RowLosses, examples: Examples) -> Cost
         What it costs.
 
     Raises:
-        NoRule: It can't be stacked, or gives something else.
+        NoRule: It can't be stacked.
+        NotApart: It gives something else.
     """
     inputs, target = some_rows(examples), examples.target[:1].expand(_TRIED, *examples.target.shape[1:])
     try:
         stacked = stacked_model(model, inputs.device)
+        is_random = draws(model, inputs)
         tried = [_try(stacked, model, losses, inputs, target, padded) for padded in (True, False)]
     except Exception as error:
         raise NoRule(f"a model that can't be stacked: {str(error).partition(chr(10))[0]}") from error
+    if None in tried and is_random:
+        raise NoRule("a model that draws random numbers, so that its rows can't be told apart in a stack")
     if None in tried:
-        raise NoRule("a model whose rows can't be told apart in a stack")
+        raise NotApart("a model whose rows can't be told apart in a stack")
     floats, products = tried[1] or (0, 0)
     return Cost(sum(value.numel() for value in model.parameters()), floats / _TRIED, products / _TRIED)
 

@@ -27,11 +27,12 @@ from fedsim.misbehaviour import attack_of, attackers_of
 from fedsim.mistakes import Interrupted, Mistake
 from fedsim.owndata.ranges import MissingRanges
 from fedsim.privacy.accounting import ACCOUNTANT
+from fedsim.rows_alone import check_rows_are_alone
 from fedsim.scenario import FEDERATED_UNITS, Scenario
 from fedsim.scenario_files import read, read_own, with_strategy
 from fedsim.statement import random_of
 from fedsim.strategy_check import check_strategy
-from fedsim.training import best_device, check_expected_batches, check_rows_are_alone, new_model
+from fedsim.training import best_device, check_expected_batches, new_model
 from fedsim.whole_sites import check_bits
 
 Progress = Callable[[str, int, int], None]

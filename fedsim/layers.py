@@ -51,6 +51,10 @@ class NoRule(Exception):
     """A model can't be stacked; the message says why."""
 
 
+class NotApart(NoRule):
+    """A model's stacked form does not give what its rows give one by one: clipping would bound nothing."""
+
+
 class Rows:
     """Which rows of the big batch are whose.
 

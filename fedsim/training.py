@@ -10,12 +10,15 @@ import copy
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from fedsim.federation import Examples, Federation, Site
+from fedsim.functional import outputs_with
 from fedsim.loading import task_of
 from fedsim.local_rule import LocalRule, Part, Parts, Plain
 from fedsim.losses import LOSSES, RowLosses
@@ -23,8 +26,14 @@ from fedsim.mistakes import Mistake
 from fedsim.privacy.ledger import Mechanism
 from fedsim.privacy.norms import keep_float32_whole
 from fedsim.randomness import Random, Words, choose, global_seed, kind_of, torch_seed
+from fedsim.rows_alone import draws, some_rows
 from fedsim.scenario import Optimizer, Scenario
 from fedsim.strategy import State
+
+if TYPE_CHECKING:
+    from opacus import GradSampleModule
+
+_tried: WeakSet[nn.Module] = WeakSet()  # models of which Opacus was seen to find the gradients of rows
 
 
 @dataclass(frozen=True)
@@ -163,34 +172,6 @@ def plan(scenario: Scenario, expected_batch: float, noise_multiplier: float | No
     )
 
 
-def check_rows_are_alone(model: nn.Module, examples: Examples) -> None:
-    """Make sure that a row's output does not depend on the rows beside it; without that, clipping bounds nothing.
-
-    Raises:
-        Mistake: It does depend on them, or the model can't take a batch of no rows.
-    """
-    rows = some_rows(examples)
-    model.eval()
-    with torch.no_grad():
-        together, alone = model(rows), [model(rows[index : index + 1]) for index in range(len(rows))]
-        try:
-            model(rows[:0])
-        except Exception as error:
-            raise Mistake(f"task: expected a model that takes a batch of no rows, got {error}") from None
-    if len(rows) and not torch.allclose(together, torch.cat(alone), rtol=1e-4, atol=1e-5):
-        raise Mistake(
-            "task: expected a model whose output for a row depends on that row alone, got one that mixes rows"
-        )
-
-
-def some_rows(examples: Examples) -> Tensor:
-    """Return four rows to try a model on, (4, ...): made up where inputs are floats, so that no one's row is used."""
-    if not examples.inputs.is_floating_point():
-        return examples.inputs[torch.arange(4) % len(examples)]
-    random = torch.Generator().manual_seed(0)
-    return torch.randn(4, *examples.inputs.shape[1:], generator=random).to(examples.inputs)
-
-
 def best_device(wanted: str) -> str:
     """Return ``cuda`` or ``cpu``.
 
@@ -294,11 +275,12 @@ def _train_privately(work: Work, noise: Noise, model: nn.Module, path: list[Tens
     optimizer = new_optimizer(work.plan.optimizer, parameters)
     private = SiteOptimizer(optimizer, noise.multiplier, noise.clip, work.plan.expected_batch, work.streams.noise)
     try:
+        if work.model not in _tried:
+            _check_gradients_of_rows(work, wrapped)
+            _tried.add(work.model)
         for step, batch in enumerate(poisson_batches(work)):
             private.zero_grad()
-            with warnings.catch_warnings():  # torch tells Opacus' hooks that the inputs need no gradient: they don't
-                warnings.filterwarnings("ignore", message="Full backward hook is firing")
-                work.losses(wrapped(batch.inputs), batch.target).sum().backward()
+            _backward(work, wrapped, batch.inputs, batch.target)
             private.rows = len(batch)
             if private.pre_step():  # clips, adds noise, divides
                 _correct(work, parameters, step)
@@ -308,6 +290,51 @@ def _train_privately(work: Work, noise: Noise, model: nn.Module, path: list[Tens
     finally:
         wrapped.to_standard_module()
     return private.mechanism(work.plan.sampling_rate, work.streams.kind)
+
+
+def _backward(work: Work, wrapped: GradSampleModule, inputs: Tensor, target: Tensor) -> None:
+    """Let Opacus compute the gradients of rows."""
+    with warnings.catch_warnings():  # torch tells Opacus' hooks that the inputs need no gradient: they don't
+        warnings.filterwarnings("ignore", message="Full backward hook is firing")
+        work.losses(wrapped(inputs), target).sum().backward()
+
+
+def _check_gradients_of_rows(work: Work, wrapped: GradSampleModule) -> None:
+    """Make sure that what Opacus takes for the gradient of a row is what autograd gives for that row alone.
+
+    Opacus knows what a layer computes, and takes the first dimension for the rows. A model that draws random numbers is
+    not tried, since no row alone draws what it draws beside others.
+
+    Raises:
+        Mistake: It is something else: clipping it would bound nothing.
+    """
+    if not len(work.examples):
+        return
+    inputs = some_rows(work.examples, 3)
+    target = work.examples.target[:1].expand(len(inputs), *work.examples.target.shape[1:])
+    if draws(work.model, inputs):
+        return
+
+    _backward(work, wrapped, inputs, target)
+    own = dict(wrapped._module.named_parameters())
+    of_rows: list[Tensor] = [own[name].grad_sample for name, _ in work.model.named_parameters()]  # pyright: ignore[reportAttributeAccessIssue]
+    counts = {len(gradients) for gradients in of_rows}
+    if counts != {len(inputs)} and not any(count % len(inputs) for count in counts):
+        return  # a layer that sees a row several times is refused in the first step, with the number of rows there
+
+    alike = counts == {len(inputs)}
+    for row in range(len(inputs) if alike else 0):
+        vector = work.start.clone().requires_grad_()
+        outputs = outputs_with(work.model, parts_of(work.model, vector), inputs[row : row + 1])
+        (alone,) = torch.autograd.grad(work.losses(outputs, target[row : row + 1]).sum(), vector)
+        together = torch.cat([gradients[row].flatten() for gradients in of_rows])
+        alike &= torch.allclose(alone, together, rtol=1e-3, atol=1e-5)
+    if not alike:
+        raise Mistake(
+            "task: expected a model of which Opacus finds each row's gradient, since clipping that is what the privacy "
+            "of a record rests on; got one for which it finds something else, such as one that moves the dimension of "
+            "the rows"
+        )
 
 
 def _with_opacus_layers(module: nn.Module) -> nn.Module:

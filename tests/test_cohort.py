@@ -11,6 +11,8 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 
 from fedsim.cohort import check_rules, train_together
+from fedsim.engines import cohort as cohort_engine
+from fedsim.engines import serial as serial_engine
 from fedsim.federation import Examples
 from fedsim.layers import NoRule, outer_squares
 from fedsim.losses import binary, classes
@@ -337,6 +339,33 @@ def test_padding_is_never_trained_on(model: str):
     for noise in (None, Noise(0.5, 1.0)):
         short, long = together(works(model, noise=noise)[:2]), together(works(model, noise=noise))
         torch.testing.assert_close(long[:2], short, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("engine", [cohort_engine, serial_engine])
+def test_under_privacy_rows_that_can_not_be_told_apart_end_the_run(engine):
+    """Falling back to serial would keep the claim: Opacus takes the first dimension, here time, for the rows."""
+    (first, *_) = works("mlp", noise=Noise(0.3, 1.0), steps=1, rate=1.0)
+    net = Moves()
+    four = examples(4, 16)  # as many rows as positions: the number of gradients looks right
+    with pytest.raises(Mistake, match=r"rows can be told apart|Opacus finds each row's gradient"):
+        engine.train_all([replace(first, model=net, start=vector(net), examples=four)])
+
+
+def test_without_privacy_such_a_model_is_trained_one_after_another():
+    (first, *_) = works("mlp", steps=2, rate=1.0)
+    net = Moves()
+    work = replace(first, model=net, start=vector(net))
+    (found,) = cohort_engine.train_all([work.again()])
+    torch.testing.assert_close(found.parameters, train(work).parameters)
+
+
+def test_under_privacy_a_model_that_drops_by_hand_is_trained_one_after_another():
+    """Its rows are alone; they only draw, which a stack can't."""
+    (first, *_) = works("mlp", noise=Noise(0.3, 1.0), steps=2, rate=1.0)
+    net = Drops()
+    (found,) = cohort_engine.train_all([replace(first, model=net, start=vector(net))])
+    assert found.mechanism is not None
+    assert found.mechanism.steps == 2
 
 
 def test_serial_refuses_what_opacus_would_clip_piece_by_piece():

@@ -16,8 +16,9 @@ from fedsim.federation import Examples, federate
 from fedsim.losses import LOSSES, binary
 from fedsim.randomness import global_seed
 from fedsim.representation import ComparedLosses, Revealing, with_term
+from fedsim.rows_alone import some_rows
 from fedsim.scenario import Optimizer
-from fedsim.training import Noise, Plan, Work, layers_of, new_model, parts_of, some_rows
+from fedsim.training import Noise, Plan, Work, layers_of, new_model, parts_of
 from strategies.moon import Contrastive
 from tests.conftest import Silent, examples, streams, vector, work
 from tests.test_local_rules import BATCH, LR, ROUNDS, SETTING, STEPS, WEIGHTS, same, trained

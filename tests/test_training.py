@@ -6,12 +6,12 @@ from torch.nn import functional
 from fedsim import training
 from fedsim.federation import Examples, federate
 from fedsim.mistakes import Mistake
+from fedsim.rows_alone import check_rows_are_alone
 from fedsim.scenario import Optimizer
 from fedsim.training import (
     Plan,
     best_device,
     check_expected_batches,
-    check_rows_are_alone,
     expected_batch,
     new_model,
     train,
@@ -132,6 +132,96 @@ class Mixing(nn.Module):
 class Picky(nn.Module):
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         return inputs[:, :1] + 0 * inputs[0, 0]
+
+
+class MixingInTraining(nn.Module):
+    """Does something to a batch, in training only; a layer before makes gradients of it."""
+
+    def __init__(self, do) -> None:
+        super().__init__()
+        self.layer, self.do = nn.Linear(4, 1), do
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.layer(self.do(inputs) if self.training and len(inputs) else inputs)
+
+
+class Remembering(nn.Module):
+    """Subtracts a running mean that is no buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean: torch.Tensor | float = 0.0
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        outputs = (inputs - self.mean)[:, :1]
+        if self.training and len(inputs):
+            self.mean = 0.9 * self.mean + 0.1 * inputs.mean()
+        return outputs
+
+
+def shuffled_noise(inputs: torch.Tensor) -> torch.Tensor:
+    """Drop by hand, and mix: the dropout is no reason not to look."""
+    return functional.dropout(inputs - inputs.mean(0), training=True)
+
+
+def last_counts(inputs: torch.Tensor) -> torch.Tensor:
+    return inputs + 0.1 * inputs[-1:]
+
+
+MIXING = {
+    "mean": lambda rows: rows - rows.mean(0),
+    "norm": lambda rows: rows / rows.norm(),
+    "softmax over rows": lambda rows: rows.softmax(0),
+    "running sum": lambda rows: rows.cumsum(0) / 10,
+    "number of rows": lambda rows: rows / len(rows),
+    "sorted rows": lambda rows: rows.sort(0).values,
+    "neighbour": lambda rows: rows + 0.1 * rows.roll(1, 0),
+    "last row": last_counts,
+    "only in large batches": lambda rows: rows - rows.mean(0) if len(rows) > 8 else rows,
+    "with dropout by hand": shuffled_noise,
+}
+
+
+@pytest.mark.parametrize("name", MIXING)
+def test_a_model_that_mixes_rows_in_training_only_is_refused(name: str):
+    """M10: evaluation shows nothing of it, and training is where rows are clipped."""
+    model = MixingInTraining(MIXING[name])
+    with pytest.raises(Mistake, match="one that mixes rows in training mode"):
+        check_rows_are_alone(model, examples(4))
+    model.eval()
+    assert torch.equal(model(examples(4).inputs), model.layer(examples(4).inputs))
+
+
+def test_a_model_that_remembers_rows_is_refused():
+    """M10: a row would be in what comes after it, where nothing clips it."""
+    with pytest.raises(Mistake, match="remembers nothing"):
+        check_rows_are_alone(Remembering(), examples(4))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_trying_a_model_leaves_its_mode_as_it_was(training: bool):
+    model = nn.Sequential(nn.Linear(4, 3), nn.Dropout(), nn.Linear(3, 1)).train(training)
+    check_rows_are_alone(model, examples(4))
+    assert [layer.training for layer in model.modules()] == [training] * 4
+
+
+def test_a_model_whose_rows_depend_on_nobody_passes_with_draws_of_its_own():
+    class Drops(nn.Module):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            return functional.dropout(inputs, training=self.training)[:, :1]
+
+    check_rows_are_alone(Drops(), examples(4))
+    rnn = nn.GRU(4, 3, num_layers=2, dropout=0.5, batch_first=True)
+
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = rnn
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            return self.rnn(inputs[:, None].expand(-1, 5, -1))[0][:, -1, :1]
+
+    check_rows_are_alone(Recurrent(), examples(4))
 
 
 @pytest.mark.parametrize(

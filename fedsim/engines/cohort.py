@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fedsim.cohort import Cost, check_rules, same_steps, train_together
 from fedsim.engines import serial
 from fedsim.grid import Execute
-from fedsim.layers import NoRule
+from fedsim.layers import NoRule, NotApart
 from fedsim.mistakes import Mistake
 from fedsim.training import Done, Work
 
@@ -114,6 +114,9 @@ def _if_no_site_fails(do: Callable[[], list[T]]) -> list[T] | None:
 def train_all(works: Sequence[Work], cohort_size: int | str = "auto") -> list[Done]:
     """Do all works, stacked; what can't be stacked one after another, logged once for each cause.
 
+    Raises:
+        Mistake: Records are to be protected, and a model's rows can't be told apart.
+
     Unless ``cohort_size`` says how many sites go into a stack, there is a stack for each core. Every stack is worked on
     by one thread; the cut changes results by rounding only.
     """
@@ -124,6 +127,12 @@ def train_all(works: Sequence[Work], cohort_size: int | str = "auto") -> list[Do
     for numbers in groups.values():
         group = [works[number] for number in numbers]
         cost = _cost(group[0])
+        if isinstance(cost, NotApart) and group[0].plan.noise:
+            raise Mistake(
+                "task: expected a model whose rows can be told apart in training, since clipping each row's gradient "
+                "is what the privacy of a record rests on; got one that does not give for each row what it gives for "
+                "that row alone, such as one that moves the dimension of the rows"
+            )
         if isinstance(cost, NoRule):
             _tell(str(cost))
             found = serial.train_all(group)

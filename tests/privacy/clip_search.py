@@ -1,9 +1,9 @@
 """Search for a row that counts for more than the clip, over inputs, weights and outcomes at once.
 
 A candidate is a model's parameters and a few rows. Random ones are made to be nasty: positions that nearly cancel,
-numbers of very different sizes, many equal words. Some are improved by gradient descent on the norm of the row's gradient over
-the sizes of what it is made of, which is how far terms cancel; all are then improved by an evolution strategy on the
-share itself: the norm of what the last row adds to its site's noiseless sum, over the clip. For hours of it:
+numbers of very different sizes, many equal words. Some are improved by gradient descent on the norm of the row's
+gradient over the sizes of what it is made of, which is how far terms cancel; all are then improved by an evolution
+strategy on the share itself: the norm of what the last row adds to its site's noiseless sum, over the clip. For hours:
 
     python -m tests.privacy.clip_search --minutes 60
 """
@@ -61,8 +61,9 @@ class Words4(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         words = inputs.nan_to_num().abs().clamp(max=9).long()
-        signs = torch.tensor([1.0, -1.0]).repeat(inputs.shape[1] // 2).to(inputs)
-        return self.layer((self.embedding(words) * signs[:, None] * inputs[:, :, None].sign()).sum(1))
+        signs = torch.tensor([1.0, -1.0]).repeat(inputs.shape[1] // 2).to(inputs) * inputs.sign()
+        signs = signs + 0 * inputs  # a NaN has a sign for torch, and is to spoil its row
+        return self.layer((self.embedding(words) * signs[:, :, None]).sum(1))
 
 
 class Last(nn.Module):
@@ -169,10 +170,20 @@ class Candidates:
 
 @dataclass
 class Worst:
-    """The largest shares that were found, of a row alone and beside others, and how many were tried."""
+    """The largest shares that were found, and how many candidates were tried.
+
+    Attributes:
+        alone: Of a row that is its site's only one.
+        beside: Of a row beside others, against the same batch in which it counts as zero.
+        coming: Of a row beside others, against a batch without it. The others' own gradients may then differ in their
+            last bits, since torch multiplies short batches in another order than long ones.
+        tried: How many candidates.
+        not_finite: How many gave a sum that is not finite.
+    """
 
     alone: float = 0.0
     beside: float = 0.0
+    coming: float = 0.0
     tried: int = 0
     not_finite: int = 0
 
@@ -285,17 +296,24 @@ def descended(model: nn.Module, tried: Candidates, steps: int) -> Candidates:
 
 
 def measure(subject: Subject, model: nn.Module, tried: Candidates, engine: str, worst: Worst) -> Tensor:
-    """Return the larger of each candidate's two shares, (n,), and remember the worst."""
+    """Return the larger of each candidate's shares alone and beside others, (n,), and remember the worst."""
     alone = sums(subject, model, tried, slice(ROWS - 1, ROWS), engine)
     both = sums(subject, model, tried, slice(ROWS), engine)
     without = sums(subject, model, tried, slice(ROWS - 1), engine)
-    found = torch.stack([alone.norm(dim=1), (both - without).norm(dim=1)]) / CLIP  # (2, n)
+
+    inputs = tried.inputs.clone()
+    inputs[:, -1] = torch.nan  # a row that is not finite is there and counts as zero
+    spoiled = Candidates(tried.parameters, inputs, tried.target)
+    as_zero = sums(subject, model, spoiled, slice(ROWS), engine)
+
+    found = torch.stack([alone, both - as_zero, both - without]).norm(dim=2) / CLIP  # (3, n)
     worst.not_finite += int((~found.isfinite()).any(0).sum())
     found = found.nan_to_num(posinf=0.0)
     worst.alone = max(worst.alone, float(found[0].max()))
     worst.beside = max(worst.beside, float(found[1].max()))
+    worst.coming = max(worst.coming, float(found[2].max()))
     worst.tried += len(tried)
-    return found.amax(0)
+    return found[:2].amax(0)
 
 
 def search(name: str, engine: str, seconds: float, seed: int, size: int = 48, generations: int = 10**9) -> Worst:
@@ -336,12 +354,14 @@ def main() -> None:
     engines = asked.engine or ENGINES
     each = 60 * asked.minutes / (len(SUBJECTS) * len(engines))
     say = partial(print, flush=True)
-    say("| subject | engine | candidates | alone | beside others | not finite |")
-    say("|---|---|---|---|---|---|")
+    say("| subject | engine | candidates | alone | beside others | coming and going | not finite |")
+    say("|---|---|---|---|---|---|---|")
     for place, name in enumerate(SUBJECTS):
         for engine in engines:
             worst = search(name, engine, each, asked.seed + 1000 * place)
-            figures = f"{worst.tried} | {worst.alone:.7f} | {worst.beside:.7f} | {worst.not_finite}"
+            figures = (
+                f"{worst.tried} | {worst.alone:.7f} | {worst.beside:.7f} | {worst.coming:.7f} | {worst.not_finite}"
+            )
             say(f"| {name} | {engine} | {figures} |")
 
 
