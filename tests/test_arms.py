@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
 from fedsim import arms
@@ -7,6 +8,7 @@ from fedsim.arms import GLOBAL, Job, jobs, run_job
 from fedsim.budgets import noise_for
 from fedsim.federation import federate
 from fedsim.losses import binary
+from fedsim.mistakes import Mistake
 from fedsim.privacy.accounting import Segment, epsilon
 from fedsim.training import Plan, Work, poisson_batches
 from tests.conftest import streams
@@ -115,6 +117,23 @@ def test_under_privacy_a_site_that_fails_does_not_raise_the_others_share(scenari
         monkeypatch.setattr(clients.app, "train_site", training)
         models[part] = trained(chosen, "federated", private=True).models[GLOBAL]["weight"]
     torch.testing.assert_close(models["all"], models["rest"] + models["one"])
+
+
+@pytest.mark.parametrize("arm", ["federated", "centralized", "local"])
+def test_under_privacy_no_arm_trains_a_model_that_mixes_rows(scenario, monkeypatch: pytest.MonkeyPatch, arm: str):
+    """M10: also where no ClientApp looks at the model."""
+
+    class Centering(nn.Module):
+        def __init__(self, inputs: int) -> None:
+            super().__init__()
+            self.layer = nn.Linear(inputs, 1)
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            return self.layer(inputs - inputs.mean(0) if self.training and len(inputs) else inputs)
+
+    monkeypatch.setattr(arms, "new_model", lambda scenario, site, *_: Centering(site.train.inputs.shape[1]))
+    with pytest.raises(Mistake, match="mixes rows in training mode"):
+        run_job(scenario(), Job(arm, True, 0), lambda: None)  # type: ignore[arg-type]
 
 
 def test_jobs_come_seed_by_seed(scenario):

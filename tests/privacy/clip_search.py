@@ -95,6 +95,11 @@ def twice() -> nn.Module:
     return nn.Sequential(shared, nn.Tanh(), shared, nn.Linear(12, 1))
 
 
+def convolved_twice() -> nn.Module:
+    shared = nn.Conv2d(2, 2, 3, padding=1)
+    return nn.Sequential(shared, nn.Tanh(), shared, nn.Flatten(), nn.Linear(32, 1))
+
+
 def normed_twice() -> nn.Module:
     shared = nn.LayerNorm(12)
     return nn.Sequential(shared, nn.Linear(12, 12), shared, nn.Linear(12, 1))
@@ -140,6 +145,7 @@ SUBJECTS = {
         ),
         (1, 6, 6),
     ),
+    "a convolution used twice": Subject(convolved_twice, (2, 4, 4)),
     "gru": Subject(lambda: nn.Sequential(Last(nn.GRU(5, 6, batch_first=True)), nn.Linear(6, 1)), (6, 5)),
     "lstm": Subject(lambda: nn.Sequential(Last(nn.LSTM(5, 6, batch_first=True)), nn.Linear(6, 1)), (6, 5)),
     "large gru": Subject(lambda: nn.Sequential(Last(nn.GRU(40, 40, batch_first=True)), nn.Linear(40, 1)), (4, 40)),
@@ -317,15 +323,15 @@ def measure(subject: Subject, model: nn.Module, tried: Candidates, engine: str, 
 
 
 def search(name: str, engine: str, seconds: float, seed: int, size: int = 48, generations: int = 10**9) -> Worst:
-    """Search for so many seconds, or generations."""
+    """Search for so many seconds of this process, or generations."""
     subject, random, worst = SUBJECTS[name], torch.Generator().manual_seed(seed), Worst()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = subject.make()
-    end = time.monotonic() + seconds
+    end = time.process_time() + seconds
     best, scores = None, None
     for generation in range(generations):
-        if generation and time.monotonic() > end:
+        if generation and time.process_time() > end:
             break
         new = made(subject, model, size, random)
         if generation % 4 == 0:

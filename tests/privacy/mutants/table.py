@@ -23,6 +23,8 @@ class Mutant:
 ACCOUNT = "tests/privacy/test_accounting.py tests/privacy/test_ledger.py"
 SITE = "tests/privacy/test_dpsgd.py"
 STACK = "tests/test_cohort.py"
+CLIPS = "tests/privacy/test_clip_search.py"
+ALONE = "tests/test_training.py"
 RANDOM = "tests/test_randomness.py tests/privacy/test_dpsgd.py"
 SECRET = "tests/privacy/test_secure_rng.py"
 ROUNDS = "tests/test_rounds.py"
@@ -48,6 +50,8 @@ _ACCOUNTING, _LEDGER, _OPTIMIZER, _TRAINING, _COHORT, _LAYERS, _CONVOLUTIONS, _R
     )
 )
 _SHARES = "fedsim/privacy/noise_shares.py"
+_NORMS = "fedsim/privacy/norms.py"
+_ALONE = "fedsim/rows_alone.py"
 _PROTOCOL, _SITE_SIDE, _SERVER_SIDE = (
     f"fedsim/{name}.py" for name in ("privacy/secure_aggregation", "secure/site", "secure/server")
 )
@@ -99,16 +103,14 @@ MUTANTS = (
     # DP-SGD at one site
     Mutant(_OPTIMIZER, "float(self.noise_multiplier) * float(self.max_grad_norm)", "float(self.noise_multiplier)",
            "M16: sigma read as a standard deviation", SITE),
-    Mutant(_OPTIMIZER, "gradient[~finite] = 0.0", "pass", "M8: a record that is not finite spoils the release", SITE),
+    Mutant(_OPTIMIZER, "gradient[~sound] = 0.0", "pass", "M8: a record that is not finite spoils the release", SITE),
     Mutant(_OPTIMIZER, "self._draws += 1", "self._draws += int(self.rows > 0)", "M9: empty batches are not accounted",
            SITE),
     Mutant(_OPTIMIZER, "+ std * part.view_as(parameter)", "+ std * part.view_as(parameter) * (parameter.dim() > 1)",
            "M24: biases get no noise", SITE),
     Mutant(_OPTIMIZER, "if {len(gradient) for gradient in gradients} != {self.rows}:", "if False:",
            "M10: a row that a layer meets twice is clipped twice", SITE),
-    Mutant(_OPTIMIZER, "        super().clip_and_accumulate()\n",
-           "        for p, g in zip(self.params, gradients, strict=True):\n            p.summed_grad = g.sum(0)\n",
-           "M23: no clipping", SITE),
+    Mutant(_OPTIMIZER, 'torch.einsum("i,i...", factor, gradient)', "gradient.sum(0)", "M23: no clipping", SITE),
     Mutant(_OPTIMIZER, "noise_multiplier=float(self.noise_multiplier),\n            clip",
            "noise_multiplier=2 * float(self.noise_multiplier),\n            clip", "M2: reports twice the noise", SITE),
     Mutant(_OPTIMIZER, "steps=self._draws", "steps=1", "M2: reports one step", SITE),
@@ -192,8 +194,26 @@ MUTANTS = (
     # the cohort engine
     Mutant(_COHORT, "todo.noise.multiplier * todo.noise.clip * shares", "todo.noise.multiplier * shares",
            "M16: sigma read as a standard deviation", STACK),
-    Mutant(_COHORT, "if spoiled.any():", "if False:", "M8: a record that is not finite spoils the release", STACK),
-    Mutant(_COHORT, "(squares.sqrt() + 1e-6)", "(squares + 1e-6)", "M23: the square of the norm clips", STACK),
+    Mutant(_COHORT, "if not sound.all():", "if False:", "M8: a record that is not finite spoils the release", STACK),
+    Mutant(_COHORT, "squares.sqrt() + torch.finfo", "squares + torch.finfo",
+           "M23: the square of the norm clips", STACK),
+    Mutant(_COHORT, "sound = (squares >= 0) & squares.isfinite()", "sound = squares == squares",
+           "M8: a row whose norm is infinite counts", f"{STACK} {CLIPS}"),
+    Mutant(_COHORT, "        keep_float32_whole()\n", "        pass\n",
+           "M23: products may be rounded to ten bits under a norm that was not", CLIPS),
+    Mutant("fedsim/engines/cohort.py", "if isinstance(cost, NotApart) and group[0].plan.noise:", "if False:",
+           "M10: rows that can't be told apart are handed to another engine under the same claim", STACK),
+    Mutant("fedsim/stacked.py", "masses.sum(0) > CANCELLING**2 * squares.sum(0)", "masses.sum(0) < 0",
+           "M23: terms that cancel are summed one by one, in float32", CLIPS),
+    Mutant("fedsim/stacked.py", "                    squares[place, alone] = own\n", "",
+           "M23: a row that is summed as its gradient is clipped by products that cancel", CLIPS),
+    Mutant(_LAYERS, "factor.index_fill(0, alone, 0)", "factor", "M23: a row that is singled out counts twice", CLIPS),
+    Mutant(_LAYERS, "                squares += square_norms(self.bias_gradients())", "                pass",
+           "M24: norms of many positions without the bias", STACK),
+    Mutant(_LAYERS, "squares + square_norms(gradients.sum(1)) if bias else squares", "squares",
+           "M24: norms by products among positions without the bias", STACK),
+    Mutant(_NORMS, "dim=1, dtype=torch.float64", "dim=1", "M23: float32 loses digits of a large layer's norm", CLIPS),
+    Mutant(_NORMS, 'products.fp32_precision = "ieee"', "pass", "M23: convolutions in TF32 or bfloat16", CLIPS),
     Mutant(_COHORT, "            draws += 1", "            draws += batch.rows.total > 0",
            "M9: empty batches are not accounted", STACK),
     Mutant(_COHORT, "Normals([work.streams.noise for work in works]",
@@ -212,14 +232,17 @@ MUTANTS = (
     Mutant(_COHORT, "yield from choose(np.concatenate(drawn, 1), works[0].plan.sampling_rate)",
            "yield from choose(np.concatenate(drawn, 1), works[0].plan.sampling_rate / 2)",
            "M2: the sampling rate is not the one accounted for", STACK),
-    Mutant(_LAYERS, "(inputs.pow(2).sum((1, 2)) + float(bias))", "inputs.pow(2).sum((1, 2))",
+    Mutant(_LAYERS, "(square_norms(inputs) + float(bias))", "square_norms(inputs)",
            "M24: norms without the bias", STACK),
-    Mutant(_LAYERS, "torch.where(same, gradients @ gradients.mT, 0.0).sum((1, 2))", "gradients.pow(2).sum((1, 2))",
+    Mutant(_LAYERS, "(same.to(gradients) @ gradients) * is_first[:, :, None]", "gradients",
            "M10: a word that comes twice is clipped by its parts", STACK),
+    Mutant(_LAYERS, "(same.to(gradients) @ gradients) * is_first[:, :, None]", "same.to(gradients) @ gradients",
+           "M10: a word that comes twice is added twice", STACK),
     Mutant(_LAYERS, "own if name not in found else found[name] + own", "own", "M10: only the last use counts", STACK),
-    Mutant(_CONVOLUTIONS, "found[-1] += gradients.sum(2).pow(2).sum(1)", "pass", "M24: norms without the bias", STACK),
-    Mutant(_CONVOLUTIONS, "self.of_rows.masked_fill_(like(rows, self.of_rows), 0)", "pass",
+    Mutant(_LAYERS, "self._kept.masked_fill_(like(rows, self._kept), 0)", "pass",
            "M8: a kept gradient that is not finite spoils the release", STACK),
+    Mutant(_CONVOLUTIONS, "torch.cat(at_outputs, 2).mT", "torch.cat(at_outputs[-1:] * len(at_outputs), 2).mT",
+           "M10: only the last use of a convolution counts", STACK),
     # rounds and aggregation
     Mutant("fedsim/rounds.py", "mechanism, times) <= epsilon", "mechanism, times) <= 1.2 * epsilon",
            "M7: the budget is exceeded by a fifth", ROUNDS),
@@ -305,6 +328,16 @@ MUTANTS = (
     Mutant("clients/app.py", "    if scenario.privacy.unit == \"record\":\n        check_rows_are_alone",
            "    if False:\n        check_rows_are_alone",
            "M10: a model that mixes rows is trained under privacy", f"{APP} tests/test_training.py"),
+    Mutant(_ALONE, "for training in (False, True):", "for training in (False,):",
+           "M10: a model that mixes rows in training only is trained under privacy", ALONE),
+    Mutant(_ALONE, "_SIZES = (4, 33)", "_SIZES = (4,)", "M10: a model that mixes rows of large batches", ALONE),
+    Mutant(_ALONE, "    _said(model, rows.flip(0)[: len(rows) // 2])\n", "",
+           "M10: a model that remembers rows is trained under privacy", ALONE),
+    Mutant("fedsim/arms.py", '        if self.scenario.privacy.unit == "record":\n            check_rows_are_alone',
+           "        if False:\n            check_rows_are_alone",
+           "M10: a model that mixes rows is trained in the local arm", "tests/test_arms.py"),
+    Mutant(_TRAINING, "if work.model not in _tried:", "if False:",
+           "M23: Opacus clips something else than the gradient of a row", STACK),
     Mutant("clients/app.py", "if noise is not None and name in WITHOUT_NOISE:", "if False:",
            "M6: losses, or a choice by them, leave without noise", RULES),
     Mutant("clients/app.py", "steps = sum(own.mechanism.steps for _, own in trained if own.mechanism)",
