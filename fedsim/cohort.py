@@ -23,7 +23,7 @@ from fedsim.functional import outputs_with
 from fedsim.layers import NoRule, NotApart, Rows, like
 from fedsim.losses import RowLosses
 from fedsim.privacy.ledger import Mechanism
-from fedsim.privacy.norms import keep_float32_whole
+from fedsim.privacy.norms import keep_float32_whole, largest_square
 from fedsim.randomness import Normals, choose
 from fedsim.rows_alone import draws, some_rows
 from fedsim.stacked import StackedModel
@@ -111,9 +111,9 @@ def _sum_gradients(model: StackedModel, batch: Batch, losses: RowLosses, noise: 
     found.sum().backward()
     sizes = model.sizes()
     squares = sizes.squares
-    masses = sizes.masses
-    sound = (squares >= 0) & squares.isfinite()
-    if not sound.all():  # a row whose gradient has no norm counts as zero
+    masses = squares if sizes.masses is None else sizes.masses
+    sound = (squares >= 0) & (squares <= largest_square(found))
+    if not sound.all():  # a row whose gradient has no norm, or too large a one, counts as zero
         model.forget(~sound)
         squares = squares.masked_fill(~sound, 0.0)
         masses = masses.masked_fill(~sound, 0.0)

@@ -41,7 +41,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedsim.privacy.norms import square_norms
+from fedsim.privacy.norms import largest_square, square_norms
 
 CANCELLING = 2.0**6  # a row whose terms are so many times its gradient is not summed term by term
 _FLOATS = 2**24  # of the gradients of rows that are kept from the norms to the sums, or worked on at once
@@ -124,12 +124,12 @@ class Sizes:
 
     Attributes:
         squares: The squared norm, float64 (rows,); NaN or infinite where it can't be told.
-        masses: The square of the summed norms of the terms that are added to the site's sum, float64 (rows,). It is
-            ``squares`` where the gradient itself is added.
+        masses: The square of the summed norms of the terms that are added to the site's sum, float64 (rows,); None
+            where each row adds one term, and this is ``squares``.
     """
 
     squares: Tensor
-    masses: Tensor
+    masses: Tensor | None = None
 
 
 class _Seen(torch.autograd.Function):
@@ -241,27 +241,21 @@ class Products(Layer):
         self._alone = None
 
     def sizes(self) -> Sizes:  # noqa: D102
+        if self.positions() > 1 and self._is_itself_cheaper():
+            return Sizes(self._with_bias(self._squares_of_gradients(), slice(None)))
+
         biased = "bias" in self.totals
-        if self.positions() == 1:
-            squares = torch.cat([outer_squares(*self.pairs(part), bias=biased) for part in self._chunks()])
-            return Sizes(squares, squares)
-
-        if self._is_itself_cheaper():
-            squares = self._squares_of_gradients()
-            if biased:
-                squares += square_norms(self.bias_gradients())
-            return Sizes(squares, squares)
-
-        squares = torch.cat([outer_squares(*self.pairs(part), bias=biased) for part in self._chunks()])
-        masses = torch.cat([outer_masses(*self.pairs(part)) for part in self._chunks()])
-        return Sizes(squares, masses)
+        found = [outer_sizes(*self.pairs(part), bias=biased) for part in self._chunks()]
+        squares = torch.cat([sizes.squares for sizes in found])
+        masses = [sizes.masses for sizes in found if sizes.masses is not None]
+        return Sizes(squares, torch.cat(masses) if masses else None)
 
     def single_out(self, rows: Tensor) -> Tensor | None:  # noqa: D102
         if self.positions() == 1 or self._is_itself_cheaper():
             return None
         self._alone = rows
         squares = torch.cat([square_norms(self._gradients(some)) for some in rows.split(self._rows_in_chunk())])
-        return squares + square_norms(self.bias_gradients()[rows]) if "bias" in self.totals else squares
+        return self._with_bias(squares, rows)
 
     def forget(self, rows: Tensor) -> None:  # noqa: D102
         super().forget(rows)
@@ -280,6 +274,10 @@ class Products(Layer):
             self._sum_gradients(factor)
         else:
             self._sum_products(factor)
+
+    def _with_bias(self, squares: Tensor, rows: Tensor | slice) -> Tensor:
+        """Return the squared norms of some rows' gradients, given those of the weight alone."""
+        return squares + square_norms(self.bias_gradients()[rows]) if "bias" in self.totals else squares
 
     def _sum_gradients(self, factor: Tensor) -> None:
         """Sum the gradients of rows, which were kept or are computed anew."""
@@ -360,14 +358,16 @@ class Linear(Products):
         return self._products(gradients, self.values["weight"], None)
 
     def positions(self) -> int:  # noqa: D102
-        return sum(self._positions(gradients).shape[1] for _, gradients in self.uses)
+        self.uses = [self._together(self.uses)]  # once for all that asks for them
+        return self.uses[0][0].shape[1]
 
     def pairs(self, rows: slice | Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
         inputs, gradients = self._together(self.uses)
         return inputs[rows], gradients[rows]
 
     def bias_gradients(self) -> Tensor:  # noqa: D102
-        return self._together(self.uses)[1].sum(1)
+        gradients = self._together(self.uses)[1]
+        return gradients[:, 0] if gradients.shape[1] == 1 else gradients.sum(1)
 
     def sum_weights(self, uses: list[tuple[Tensor, Tensor]]) -> None:  # noqa: D102
         inputs, gradients = self._together(uses)
@@ -423,8 +423,7 @@ class Embedding(Layer):
         # The first position that holds a word stands for all of them, so that a row's gradient is not added in parts.
         is_first = ~same.tril(-1).any(2)
         self._of_rows = (same.to(gradients) @ gradients) * is_first[:, :, None]
-        squares = square_norms(self._of_rows)
-        return Sizes(squares, squares)
+        return Sizes(square_norms(self._of_rows))
 
     def forget(self, rows: Tensor) -> None:  # noqa: D102
         super().forget(rows)
@@ -463,8 +462,7 @@ class Affine(Layer):
         return gradients * self._spread("weight", inputs)
 
     def sizes(self) -> Sizes:  # noqa: D102
-        squares = torch.stack([square_norms(gradient) for gradient in self._of_rows().values()]).sum(0)
-        return Sizes(squares, squares)
+        return Sizes(torch.stack([square_norms(gradient) for gradient in self._of_rows().values()]).sum(0))
 
     def sums(self, factor: Tensor | None) -> None:  # noqa: D102
         for name, gradient in self._of_rows().items():
@@ -491,8 +489,8 @@ class Affine(Layer):
         return self.values[name][self.now.rows.site].reshape(inputs.shape[0], *shape[1:])
 
 
-def outer_squares(inputs: Tensor, gradients: Tensor, bias: bool) -> Tensor:
-    """Return the squared norms, float64 (rows,), of sums over positions of outer products.
+def outer_sizes(inputs: Tensor, gradients: Tensor, bias: bool) -> Sizes:
+    """Measure, in each row, the sum over positions of outer products of gradients and inputs, without computing it.
 
     For one position the norm is the product of the norms; for several it follows from the products among positions
     (ghost norms). Their sum may cancel, so it is computed in float64, and may still be a little below zero.
@@ -500,28 +498,25 @@ def outer_squares(inputs: Tensor, gradients: Tensor, bias: bool) -> Tensor:
     Args:
         inputs: (rows, positions, in).
         gradients: (rows, positions, out).
-        bias: Whether there is one, whose gradient is the sum of the gradients.
+        bias: Whether there is one, whose gradient is the sum of the gradients, and is added as such.
     """
     if inputs.shape[1] == 1:
-        return square_norms(gradients) * (square_norms(inputs) + float(bias))
-    seen, at_outputs = inputs.double(), gradients.double()
-    among = (seen @ seen.mT) * (at_outputs @ at_outputs.mT)  # (rows, positions, positions)
-    squares = among.sum((1, 2))
-    too_large = square_norms(inputs) + square_norms(gradients)  # infinite or NaN where a factor would lose digits
-    squares = torch.where(too_large.isfinite(), squares, torch.nan)
-    return squares + square_norms(gradients.sum(1)) if bias else squares
+        of_inputs = _scalable(square_norms(inputs[:, 0]), inputs)
+        return Sizes(square_norms(gradients[:, 0]) * (of_inputs + float(bias)))
+    seen = inputs.double()
+    at_outputs = gradients.double()
+    among_seen = seen @ seen.mT  # (rows, positions, positions)
+    among_outputs = at_outputs @ at_outputs.mT
+    squares = (among_seen * among_outputs).sum((1, 2))
+    of_seen = _scalable(among_seen.diagonal(dim1=1, dim2=2), inputs)  # (rows, positions)
+    of_outputs = among_outputs.diagonal(dim1=1, dim2=2)
+    masses = (of_seen * of_outputs).sqrt().sum(1).square()
+    return Sizes(squares + square_norms(gradients.sum(1)) if bias else squares, masses)
 
 
-def outer_masses(inputs: Tensor, gradients: Tensor) -> Tensor:
-    """Return the squares, float64 (rows,), of the norms of outer products summed over positions.
-
-    Args:
-        inputs: (rows, positions, in).
-        gradients: (rows, positions, out).
-    """
-    seen = torch.linalg.vector_norm(inputs, dim=2, dtype=torch.float64)  # (rows, positions)
-    at_outputs = torch.linalg.vector_norm(gradients, dim=2, dtype=torch.float64)
-    return (seen * at_outputs).sum(1).square()
+def _scalable(squares: Tensor, values: Tensor) -> Tensor:
+    """Return squared norms of values, NaN where a factor on the gradient beside them would be too small a number."""
+    return squares.masked_fill(squares > largest_square(values), torch.nan)
 
 
 def scaled(values: Tensor, factor: Tensor) -> Tensor:

@@ -66,8 +66,10 @@ class StackedModel:
         used = [*self._used()]
         found = [layer.sizes() for layer in used]
         squares = torch.stack([sizes.squares for sizes in found])  # (layers, rows)
-        masses = torch.stack([sizes.masses for sizes in found])  # (layers, rows)
+        if all(sizes.masses is None for sizes in found):
+            return Sizes(squares.sum(0))
 
+        masses = torch.stack([sizes.squares if sizes.masses is None else sizes.masses for sizes in found])
         cancelling = masses.sum(0) > CANCELLING**2 * squares.sum(0)
         alone = cancelling.nonzero()[:, 0]
         if len(alone):

@@ -14,7 +14,7 @@ from fedsim.cohort import check_rules, train_together
 from fedsim.engines import cohort as cohort_engine
 from fedsim.engines import serial as serial_engine
 from fedsim.federation import Examples
-from fedsim.layers import NoRule, outer_squares
+from fedsim.layers import NoRule, Sizes, outer_sizes
 from fedsim.losses import binary, classes
 from fedsim.mistakes import Mistake
 from fedsim.randomness import Words
@@ -214,11 +214,16 @@ def test_several_classes(noise: Noise | None):
 @pytest.mark.parametrize("positions", [1, 3, 40])
 @pytest.mark.parametrize("bias", [False, True])
 def test_norms_of_sums_of_outer_products(positions: int, bias: bool):
-    """For one position, for few (ghost norms), and for many, where the gradient itself is cheaper."""
+    """For one position, and for several (ghost norms)."""
     inputs, gradients = torch.randn(6, positions, 30), torch.randn(6, positions, 20)
     own = torch.einsum("rto,rti->roi", gradients, inputs)
-    expected = own.flatten(1).pow(2).sum(1) + (gradients.sum(1).pow(2).sum(1) if bias else 0)
-    torch.testing.assert_close(outer_squares(inputs, gradients, bias), expected.double(), rtol=1e-4, atol=1e-3)
+    expected = own.flatten(1).double().pow(2).sum(1)
+    of_bias = gradients.double().sum(1).pow(2).sum(1)
+    sizes = outer_sizes(inputs, gradients, bias)
+    torch.testing.assert_close(sizes.squares, expected + (of_bias if bias else 0), rtol=1e-5, atol=1e-5)
+    terms = (inputs.norm(dim=2) * gradients.norm(dim=2)).sum(1)
+    masses = expected if sizes.masses is None else sizes.masses
+    torch.testing.assert_close(masses.sqrt(), terms.double(), rtol=1e-5, atol=1e-5)
 
 
 class Moves(nn.Module):
@@ -289,7 +294,9 @@ def test_a_model_that_can_not_be_stacked_is_refused(name: str):
 
 def test_a_wrong_rule_is_found_out(monkeypatch):
     """Norms too small by a tenth would let a row do more than is accounted for."""
-    monkeypatch.setattr("fedsim.layers.outer_squares", lambda *args, **kwargs: 0.8 * outer_squares(*args, **kwargs))
+    monkeypatch.setattr(
+        "fedsim.layers.outer_sizes", lambda *args, **kwargs: Sizes(0.8 * outer_sizes(*args, **kwargs).squares)
+    )
     with pytest.raises(NoRule, match="rows can't be told apart"):
         check_rules(MODELS["mlp"](), binary, examples(5, 16))
 

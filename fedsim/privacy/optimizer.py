@@ -9,7 +9,7 @@ from opacus.optimizers import DPOptimizer
 
 from fedsim.mistakes import Mistake
 from fedsim.privacy.ledger import Mechanism
-from fedsim.privacy.norms import square_norms
+from fedsim.privacy.norms import largest_square, square_norms
 from fedsim.randomness import Normals, Random, Words
 
 
@@ -51,7 +51,7 @@ class SiteOptimizer(DPOptimizer):
                 "a layer sees a row more than once, so clipping would not bound what one row does"
             )
         squares = torch.stack([square_norms(gradient) for gradient in gradients]).sum(0)  # (rows,)
-        sound = squares.isfinite()
+        sound = squares <= largest_square(gradients[0])  # no NaN is
         for gradient in gradients:
             gradient[~sound] = 0.0
         squares = squares.masked_fill(~sound, 0.0)
