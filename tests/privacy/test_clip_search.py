@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -134,7 +133,9 @@ def test_the_norm_of_ten_million_numbers_keeps_its_digits():
     assert abs(float(square_norms(values)) / float(values.double().pow(2).sum()) - 1) < 1e-12
     tiny = torch.full((1, 4), 1e-30)
     assert abs(float(square_norms(tiny)) / 4e-60 - 1) < 1e-6
-    assert square_norms(torch.tensor([[1e20], [float("nan")], [1.0]])).tolist()[0] == np.inf
+    large, nothing = square_norms(torch.tensor([[1e30], [float("nan")]]))
+    assert abs(float(large) / 1e60 - 1) < 1e-6  # float32 has no such number
+    assert nothing.isnan()
 
 
 def test_serial_clips_a_large_layer_by_its_whole_norm():
