@@ -9,7 +9,9 @@ from torch import nn
 
 from fedsim.evaluation import INSIDE, POOLED, Answers, evaluate, headline_of, scores_of
 from fedsim.federation import Examples, Federation, Site
+from fedsim.ranking import rank
 from fedsim.tables import Number
+from fedsim.tournament import Played
 from tests.conftest import examples
 
 
@@ -186,3 +188,22 @@ def test_many_made_up_sites_are_measured_at_once():
 def test_the_row_that_is_spoken_of_first_is_the_one_inside_sites_where_there_is_one():
     assert headline_of(["a", INSIDE, POOLED]) == INSIDE
     assert headline_of(["a", POOLED]) == POOLED  # a table from before there was the other
+
+
+def test_strategies_are_ranked_by_the_first_row_and_its_sites_are_sites_only():
+    """Pooled, the other one is ahead; the rows of all sites are no site, the worst of which is told."""
+    rows = []
+    for strategy, inside, pooled in (("a", 0.8, 0.5), ("b", 0.7, 0.9)):
+        for seed in range(3):
+            figures = {"north": inside + 0.1, "south": inside - 0.1, INSIDE: inside, POOLED: pooled}
+            rows += [
+                {"scenario": "s", "strategy": strategy, "seed": seed, "site": site, "auc": value + seed / 100}
+                for site, value in figures.items()
+            ]
+    costs = pd.DataFrame([{"scenario": "s", "strategy": name, "megabytes": 1.0} for name in "ab"])
+    played = Played(pd.DataFrame(rows), pd.DataFrame(), costs, pd.DataFrame())
+    table = rank(played, "auc", 1 / 3).set_index("strategy")
+    assert list(table.index) == ["a", "b"]
+    assert table["mean"]["a"] == pytest.approx(0.81)
+    assert table["worst"]["b"] == pytest.approx(0.61)
+    assert table["spread"]["b"] == pytest.approx(0.1)
