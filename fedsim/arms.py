@@ -23,7 +23,7 @@ from fedsim.adapter import Adapter
 from fedsim.arrivals import Arrivals
 from fedsim.budgets import Spending, passes_of
 from fedsim.choice import strategy_of
-from fedsim.evaluation import Answers, answers, evaluate, predict, said, scores_of
+from fedsim.evaluation import HEADLINE, Answers, answers, evaluate, predict, said, scores_of
 from fedsim.federation import Examples, Site, federate
 from fedsim.grid import FIRST_NODE, InProcessGrid, node_of
 from fedsim.groups import tally
@@ -83,8 +83,8 @@ class Trained:
     Attributes:
         models: What was trained.
         scores: The test metrics, as ``evaluate`` returns them.
-        curve: The pooled validation metrics after each round: round, the metrics of the task's kind and, of the
-            federated arm where sites differ in speed, the virtual time, in what a training takes a typical site.
+        curve: The validation metrics after each round, of the row HEADLINE: round, the metrics of the task's kind and,
+            of the federated arm where sites differ in speed, the virtual time, in what a training takes a typical site.
         groups: What the models do to each group of test rows, as ``groups.tally`` returns it.
         ledger: What was released; None without privacy.
         notes: What did not go by the book: replies set aside, rounds not run for want of budget.
@@ -161,9 +161,10 @@ class _Progress:
         """Measure on the validation rows, and tell that a round is over."""
         if self.scenario.split.validation:
             own, kind = self.by_site(models), self.task.kind
-            pooled = evaluate(self.model, own, self.federation, "validation", kind, False, self.task.range).iloc[0]
+            table = evaluate(self.model, own, self.federation, "validation", kind, False, self.task.range)
+            first = table[table["site"] == HEADLINE].iloc[0]
             time = {} if self.time is None else {"time": self.time}
-            self.curve.append({"round": number, **time, **pooled[[metric.name for metric in METRICS[self.task.kind]]]})
+            self.curve.append({"round": number, **time, **first[[metric.name for metric in METRICS[self.task.kind]]]})
         self.observe()
 
     def personal(self, strategy: Any, told: State, center: Tensor, grid: InProcessGrid) -> Models:  # noqa: ANN401

@@ -19,7 +19,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from fedsim.evaluation import POOLED
 from fedsim.metrics import Metric
 
 
@@ -70,25 +69,31 @@ STYLE: Any = {
 
 
 @matplotlib.rc_context(STYLE)
-def arms(comparison: pd.DataFrame, metric: Metric) -> str:
-    """Draw a pooled metric of every arm with its interval, and beside it the paired difference to the centralized arm.
+def arms(comparison: pd.DataFrame, metric: Metric, site: str, called: str) -> str:
+    """Draw a metric of every arm with its interval, and beside it the paired difference to the centralized arm.
+
+    A difference has two intervals: a thick line for these records, and a thin one for institutions like these.
 
     Args:
         comparison: As ``fedsim.comparison.compare`` returns it.
         metric: What to draw.
+        site: The row for all sites to draw: inside sites, or pooled.
+        called: How to call what is drawn.
     """
-    rows = _rows(comparison[comparison["site"] == POOLED], metric)
+    rows = _rows(comparison[comparison["site"] == site], metric)
     label, span = _upper(metric.label), metric.high - metric.low
     compared = any(pd.notna(row["difference"]) for row in rows)
     figure = Figure(figsize=(WIDTH, 0.75 + 0.34 * len(rows)), layout="constrained")
     panels = cast(Any, figure.subplots(1, 2 if compared else 1, sharey=True, squeeze=False))[0]
     _dots(panels[0], rows, ("mean", "low", "high"), within=(metric.low, metric.high))
-    panels[0].set_title(f"{label} over all sites")
+    panels[0].set_title(f"{label} {called}")
     panels[0].set_yticks(range(len(rows)), [f"{row['arm']}, {PRIVACY[row['private']]}" for row in rows])
     panels[0].set_ylim(len(rows) - 0.5, -0.5)
     if compared:
         panels[1].axvline(0, color=FAINT, linewidth=1)
         _dots(panels[1], rows, ("difference", "difference_low", "difference_high"), within=(-span, span))
+        here = ("difference", "difference_here_low", "difference_here_high")
+        _dots(panels[1], rows, here, within=(-span, span), width=4)
         panels[1].set_title(f"Difference in {metric.label} to centralized, paired by seed")
         for place, row in enumerate(rows):
             if row["arm"] == "centralized":
@@ -98,7 +103,9 @@ def arms(comparison: pd.DataFrame, metric: Metric) -> str:
     for panel in panels:
         panel.grid(axis="y", visible=False)
         panel.tick_params(axis="y", length=0)
-    return svg(figure, "arms", f"{label} of every arm with its interval, and its difference to the centralized arm")
+    name = f"arms-{called.partition(' ')[0]}"  # a page may have a chart of each place
+    about = f"{label} {called} of every arm with its interval, and its difference to the centralized arm"
+    return svg(figure, name, about)
 
 
 @matplotlib.rc_context(STYLE)
@@ -127,15 +134,20 @@ def curves(rounds: pd.DataFrame, metrics: Sequence[Metric]) -> str:
 
 @matplotlib.rc_context(STYLE)
 def sites(
-    comparison: pd.DataFrame, metric: Metric, labels: Mapping[str, str], gains: Mapping[tuple[bool, str], str]
+    comparison: pd.DataFrame,
+    metric: Metric,
+    labels: Mapping[str, str],
+    gains: Mapping[tuple[bool, str], str],
+    asked: str,
 ) -> str:
-    """Draw a metric of every arm inside each site, from local to federated, with the gain written beside it.
+    """Draw a metric of every arm at each site, from local to federated, with the gain written beside it.
 
     Args:
         comparison: As ``fedsim.comparison.compare`` returns it.
         metric: What to draw.
         labels: {site: what to write for it}, in the order to draw them.
         gains: {(private, site): what to write beside its dots}.
+        asked: The question that the gains' intervals answer.
     """
     rows = _rows(comparison[comparison["site"].isin(list(labels))], metric)
     kinds = [private for private in PRIVACY if any(row["private"] == private for row in rows)]
@@ -147,10 +159,10 @@ def sites(
         panel.set_yticks(range(len(labels)), [short(label) for label in labels.values()])
         for place, site in enumerate(labels):
             _beside(panel, place, gains.get((private, site), ""), color=INK)
-        _beside(panel, -0.75, f"change in {metric.label} by joining (95 % interval)", color=FAINT)
-    panels[-1].set_xlabel(f"{_upper(metric.label)} inside the site, mean over seeds")
+        _beside(panel, -0.75, f"change in {metric.label} by joining (95 % interval {asked})", color=FAINT)
+    panels[-1].set_xlabel(f"{_upper(metric.label)} at the site, mean over seeds")
     _legend(figure, [arm for arm in ARMS if any(row["arm"] == arm for row in rows)], lines=False)
-    return svg(figure, "sites", f"{_upper(metric.label)} inside each site: local, federated and centralized")
+    return svg(figure, "sites", f"{_upper(metric.label)} at each site: local, federated and centralized")
 
 
 def key(arm: str, private: bool) -> str:
@@ -174,13 +186,19 @@ def _rows(comparison: pd.DataFrame, metric: Metric) -> list[dict[str, Any]]:
     return sorted(cast(list[dict[str, Any]], rows), key=lambda row: (row["private"], order.index(row["arm"])))
 
 
-def _dots(panel: Axes, rows: list[dict[str, Any]], columns: tuple[str, str, str], within: tuple[float, float]) -> None:
+def _dots(
+    panel: Axes,
+    rows: list[dict[str, Any]],
+    columns: tuple[str, str, str],
+    within: tuple[float, float],
+    width: float = 1.8,
+) -> None:
     """Draw a dot and an interval in each line; the interval is cut where the metric ends."""
     for place, row in enumerate(rows):
         mean, low, high = (row[column] for column in columns)
         colour = ARMS[row["arm"]].colour
         if pd.notna(low):
-            panel.plot([max(low, within[0]), min(high, within[1])], [place, place], color=colour, linewidth=1.8)
+            panel.plot([max(low, within[0]), min(high, within[1])], [place, place], color=colour, linewidth=width)
         panel.plot([mean], [place], linestyle="none", **marker(row["arm"], row["private"]))
 
 

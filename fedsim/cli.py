@@ -301,7 +301,8 @@ def groups(
     console = _console()
     console.print(groups_table(finished, arm, rate))
     for line in (
-        "Means over seeds of test rows; ± half a 95 % interval, paired by seed. To others: less everyone else's.",
+        f"Means over seeds of test rows; ± half a 95 % interval {finished.asked}, paired by seed. To others: less "
+        "everyone else's. By privacy: its interval speaks of these records.",
         f"Of: the rows of a seed that the rate is taken of; few: fewer than {FEW} in some seed.",
     ):
         console.print(line, markup=False, highlight=False, soft_wrap=True)

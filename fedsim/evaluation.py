@@ -1,6 +1,6 @@
-"""How good models are, pooled over the sites and inside each."""
+"""How good models are: inside the sites, pooled over them, and at each."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
@@ -10,12 +10,14 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from fedsim.federation import POOLED, Examples, Federation
+from fedsim.federation import INSIDE, POOLED, TOGETHER, Examples, Federation
 from fedsim.functional import outputs_with
 from fedsim.losses import Kind
-from fedsim.metrics import score
+from fedsim.metrics import score, score_inside
 from fedsim.tables import Number
 
+__all__ = ["HEADLINE", "INSIDE", "POOLED", "TOGETHER", "answers", "evaluate", "headline_of", "scores_of"]
+HEADLINE = INSIDE  # the row of a table of scores that is spoken of first, and that strategies are ranked by
 _ROWS = 2**15  # rows that go through a model at once
 
 
@@ -56,13 +58,16 @@ def evaluate(
         federation: The sites.
         part: Which rows.
         kind: What the task's targets are.
-        sites: Whether to measure inside each site too, not only pooled.
+        sites: Whether to measure at each site too, not only all together.
         range: The public range of a number, by which targets are scaled.
 
     Returns:
-        One row for each site and one for all together (site = POOLED): site, rows, what the rows are like, and the
-        metrics of the kind. What the rows are like: how many are ``positives`` or of the ``most_common`` class, or
-        their ``mean`` in the outcome's unit. A metric that can't be computed, such as the AUC where only one class
+        One row for each site and two for all together: site, rows, what the rows are like, and the metrics of the
+        kind. In the row INSIDE each row is compared with rows of its own site only (see ``metrics.score_inside``): its
+        AUC and R² don't reward a model for telling sites apart. In the row POOLED all rows are in one pot. Accuracy,
+        log loss and RMSE are means over rows, so that they are the same in both. What the rows are like: how many are
+        ``positives`` or of the ``most_common`` class (in the row INSIDE, of the most common class of their own site),
+        or their ``mean`` in the outcome's unit. A metric that can't be computed, such as the AUC where only one class
         occurs, is missing.
     """
     return scores_of(answers(model, parameters, federation, part, kind), kind, sites, range)
@@ -94,9 +99,20 @@ def scores_of(
 ) -> pd.DataFrame:
     """Return the table ``evaluate`` makes, from what the models said."""
     rows = [measure(one.site, one.target, one.said, kind, range) for one in found] if sites else []
-    target, together = (np.concatenate([getattr(one, name) for one in found]) for name in ("target", "said"))
-    rows.append(measure(POOLED, target, together, kind, range))
-    return pd.DataFrame(rows)
+    target = np.concatenate([one.target for one in found])
+    together = np.concatenate([one.said for one in found])
+    site = np.repeat(np.arange(len(found)), [len(one.target) for one in found])
+
+    pooled = measure(POOLED, target, together, kind, range)
+    inside = pooled | {"site": INSIDE} | score_inside(kind, target, together, site)
+    if kind == "classes":
+        inside["most_common"] = sum(int(np.bincount(one.target).max()) for one in found if len(one.target))
+    return pd.DataFrame([*rows, inside, pooled])
+
+
+def headline_of(sites: Collection[str]) -> str:
+    """Return the row that is spoken of first, given the names of all rows: older tables have no HEADLINE."""
+    return HEADLINE if HEADLINE in sites else POOLED
 
 
 def predict(

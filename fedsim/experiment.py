@@ -17,11 +17,11 @@ from typing import Any
 import pandas as pd
 import torch
 
-from fedsim import catalog, comparison, loading, report, results
+from fedsim import catalog, loading, report, results
 from fedsim.arms import GLOBAL, Job, Trained, jobs, run_job
 from fedsim.budgets import noise_for
 from fedsim.delta_rule import check_delta
-from fedsim.evaluation import POOLED
+from fedsim.evaluation import POOLED, TOGETHER
 from fedsim.federation import federate
 from fedsim.misbehaviour import attack_of, attackers_of
 from fedsim.mistakes import Interrupted, Mistake
@@ -59,9 +59,11 @@ def run(
         strategy: In place of the scenario's: a name, a file of your own, or ``package.module:Class``.
 
     Returns:
-        A row for each arm, private and metric with ``mean, low, high``, the paired difference to the centralized arm
-        and to the local arm, and the mean inside each site. ``frame.attrs["run_dir"]`` has the run directory, which
-        ``fedsim.load`` reads.
+        A row for each arm, private and metric with ``mean, low, high`` and the paired differences to the centralized
+        and to the local arm, all as ``fedsim.comparison.compare`` returns them. ``over`` says what these are of:
+        ``(inside sites)``, where each row is compared with rows of its own site only. The pooled figure, with the rows
+        of all sites in one pot, comes second: ``pooled_mean, pooled_low, pooled_high``. Last comes each site's mean.
+        ``frame.attrs["run_dir"]`` has the run directory, which ``fedsim.load`` reads.
 
     Raises:
         Mistake: The scenario is wrong, or the run directory is taken.
@@ -109,12 +111,18 @@ def resume(path: str | Path, progress: Progress | None = None) -> results.Run:
 
 
 def summary(run: results.Run) -> pd.DataFrame:
-    """Return the arms of a run, pooled, with a column for each site's mean."""
+    """Return the arms of a run: figures inside sites, then pooled ones, then a column for each site's mean."""
     compared = run.comparison
-    inside = compared[compared["site"] != POOLED]
     keys = ["private", "arm", "metric"]
-    sites = inside.pivot_table(index=keys, columns="site", values="mean", dropna=False).reset_index()
-    table = comparison.pooled(compared).merge(sites, on=keys)
+    table = compared[compared["site"] == run.headline].rename(columns={"site": "over"})
+
+    ends = {"mean": "pooled_mean", "low": "pooled_low", "high": "pooled_high"}
+    pooled = compared[compared["site"] == POOLED].rename(columns=ends)
+    table = table.merge(pooled[[*keys, *ends.values()]], on=keys)
+
+    at_sites = compared[~compared["site"].isin(TOGETHER)]
+    sites = at_sites.pivot_table(index=keys, columns="site", values="mean", dropna=False).reset_index()
+    table = table.merge(sites, on=keys)
     table.attrs["run_dir"] = str(run.path)
     return table
 

@@ -10,14 +10,24 @@ import torch
 from torch import Tensor
 
 from fedsim.faults import check_sites, mislabel
-from fedsim.loading import POOLED, check_examples, rows_of, task_of
+from fedsim.loading import INSIDE, POOLED, TOGETHER, check_examples, rows_of, task_of
 from fedsim.mistakes import Mistake
 from fedsim.partition import Sites, divide, skewed
 from fedsim.randomness import stream
 from fedsim.scenario import Scenario
 from fedsim.task import Make, Task
 
-__all__ = ["POOLED", "Examples", "Federation", "Site", "federate", "split_by_time", "split_rows"]
+__all__ = [
+    "INSIDE",
+    "POOLED",
+    "TOGETHER",
+    "Examples",
+    "Federation",
+    "Site",
+    "federate",
+    "split_by_time",
+    "split_rows",
+]
 _ROWS = {"name", "title", "task", "data", "partition"}  # what decides about the sites' rows, and names
 _KEPT = 2**29  # bytes of made-up rows that are kept
 

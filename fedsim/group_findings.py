@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pandas as pd
 
-from fedsim.comparison import SAME
+from fedsim.comparison import HERE, SAME
 from fedsim.estimate import Estimate
 from fedsim.evaluation import POOLED
 from fedsim.groups import FEW, RATES, Rate
@@ -17,6 +17,7 @@ from fedsim.task import SITE
 _SAID = 2  # of a kind's rates are spoken of, the others are in the table
 _CLEAR = ("higher", "lower")
 _Row = Mapping[str, Any]
+_HERE = f"{HERE[0].upper()}{HERE[1:]}"
 _COUNTED = ["group", "rows", "positives"]
 
 
@@ -52,7 +53,8 @@ class Block:
 def treatment(run: Run, arm: str) -> str:
     """Return in a few sentences how an arm treats protected groups, with privacy if there is; nothing without groups.
 
-    A difference is named where its interval leaves out 0.
+    A difference is named where its interval leaves out 0. Differences speak of institutions like these, changes by
+    privacy of these records.
     """
     if set(run.groups["attribute"]) <= {SITE}:
         return ""
@@ -68,13 +70,13 @@ def treatment(run: Run, arm: str) -> str:
     found = [
         *clear,
         f"No {'other ' if clear else ''}difference in {labels} between groups of {attributes} can be told apart from "
-        "chance.",
+        f"chance {run.asked}.",
     ]
     if private:
         found += _changed(run, own[own["metric"] == said[0]])
         moved = _records(_one_of_two(own, "widening"))
         found += [_moved(run, row) for row in moved] or [
-            f"That privacy makes any of these differences larger or smaller cannot be told: {SAME} from zero."
+            f"That privacy makes any of these differences larger or smaller {HERE} cannot be told: {SAME} from zero."
         ]
     few = [f"{row['attribute']} {row['group']} ({_label(run, row)})" for row in _records(own) if row["few"]]
     if few:
@@ -117,12 +119,12 @@ def _records(table: pd.DataFrame) -> list[_Row]:
 
 
 def _cell(row: _Row) -> Cell:
-    rate = Estimate(row["mean"], row["low"], row["high"])
+    rate = Estimate(row["mean"], row["low"], row["high"], row["why"])
     return Cell(rate, _estimate(row, "difference"), _estimate(row, "change"), bool(row["few"]))
 
 
 def _estimate(row: _Row, name: str) -> Estimate:
-    return Estimate(float(row[name]), float(row[f"{name}_low"]), float(row[f"{name}_high"]))
+    return Estimate(float(row[name]), float(row[f"{name}_low"]), float(row[f"{name}_high"]), str(row[f"{name}_why"]))
 
 
 def _span(counts: pd.Series) -> str:
@@ -160,7 +162,7 @@ def _difference(run: Run, row: _Row) -> str:
     size = _estimate(row, "difference").text(signed=True)
     return (
         f"The {_label(run, row)} is {row['difference_verdict']} for {row['attribute']} {row['group']} than for "
-        f"everyone else: {size}{_observed(run, row)}."
+        f"everyone else {run.asked}: {size}{_observed(run, row)}."
     )
 
 
@@ -185,11 +187,11 @@ def _changed(run: Run, own: pd.DataFrame) -> list[str]:
         rows = _records(own[own["change_verdict"] == way])
         sizes = [_estimate(row, "change") for row in rows]
         named = [
-            f"{row['attribute']} {row['group']} ({size.value(signed=True)}, 95 % interval {size.bounds(signed=True)})"
+            f"{row['attribute']} {row['group']} ({size.value(signed=True)}, {size.interval(signed=True)})"
             for row, size in zip(rows, sizes, strict=True)
         ]
         if named:
-            said.append(f"Privacy makes the {_label(run, rows[0])} {way} for {listed(named)}.")
+            said.append(f"{_HERE}, privacy makes the {_label(run, rows[0])} {way} for {listed(named)}.")
     return said
 
 
@@ -197,6 +199,6 @@ def _moved(run: Run, row: _Row) -> str:
     before = _estimate(row, "difference").mean - _estimate(row, "widening").mean
     grows = abs(row["difference"]) > abs(before)
     return (
-        f"Privacy makes the difference in {_label(run, row)} of {row['attribute']} {row['group']} to everyone else "
-        f"{'larger' if grows else 'smaller'}: it moves by {_estimate(row, 'widening').text(signed=True)}."
+        f"{_HERE}, privacy makes the difference in {_label(run, row)} of {row['attribute']} {row['group']} to everyone "
+        f"else {'larger' if grows else 'smaller'}: it moves by {_estimate(row, 'widening').text(signed=True)}."
     )

@@ -4,6 +4,9 @@ A difference is a group's rate less that of everyone else. It may be below or ab
 groups are treated alike; the width from the lowest to the highest group can't be below zero, and chance alone makes it
 larger than that. The width is the demographic parity difference of selection rates, and the equal opportunity
 difference of true positive rates (Hardt, Price, Srebro 2016, https://arxiv.org/abs/1610.02413).
+
+Rates, and differences between groups, have intervals for institutions like these: would others like them be treated so?
+Changes by privacy have intervals for these records: what did the noise do here? See ``fedsim.comparison``.
 """
 
 from collections.abc import Iterable
@@ -12,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from fedsim.comparison import interval, verdict
+from fedsim.comparison import Stated, state, verdict
 from fedsim.evaluation import POOLED
 from fedsim.groups import FEW, RATES, SUMS, Rate, denominators, rates
 from fedsim.losses import Kind
@@ -27,13 +30,14 @@ def compare_groups(groups: pd.DataFrame, kind: Kind, overlap: float) -> pd.DataF
     Args:
         groups: A row for each arm, private, seed, attribute, group and site, as ``groups.tally`` makes them.
         kind: What the outcome is.
-        overlap: Of the seeds' training rows, as ``comparison.interval`` takes it.
+        overlap: Of the seeds' training rows, as ``comparison.compare`` takes it.
 
     Returns:
         A row for each arm, private, attribute, group and metric: ``least`` and ``most``, the rows of a seed that the
-        rate is taken of, and ``few``, whether these can be fewer than FEW; ``mean, low, high``, and with the same
-        endings ``difference`` to everyone else; ``change`` from the same training without privacy, and ``widening``,
-        the change of the difference; each of the three with its ``verdict``. All are paired by seed.
+        rate is taken of, and ``few``, whether these can be fewer than FEW; ``mean, low, high`` and ``why`` there is no
+        interval, and with the same endings ``difference`` to everyone else, both for institutions like these. Then,
+        for these records, the ``change`` from the same training without privacy and the ``widening``, which is the
+        change of the difference. Each of the three has its ``verdict``. All are paired by seed.
     """
     known = {one.name: one for one in RATES[kind]}
     seeds, tables = groups["seed"].nunique(), _by_seed(groups, kind).groupby(_KEYS, sort=False)
@@ -52,8 +56,8 @@ def compare_widths(groups: pd.DataFrame, kind: Kind, overlap: float) -> pd.DataF
 
     Returns:
         ``width``, the highest rate less the lowest, and ``worst``, the worst rate where one way is worse, and each
-        one's change from the same training without privacy (``width_change``, ``worst_change``), with ``_low`` and
-        ``_high``; ``worst_group``, the group with the worst mean.
+        one's change from the same training without privacy (``width_change``, ``worst_change``, for these records),
+        with ``_low``, ``_high`` and ``_why``; ``worst_group``, the group with the worst mean.
     """
     known = {one.name: one for one in RATES[kind]}
     seeds, table = groups["seed"].nunique(), _by_seed(groups, kind)
@@ -66,8 +70,11 @@ def compare_widths(groups: pd.DataFrame, kind: Kind, overlap: float) -> pd.DataF
         before = found.get((arm, False, attribute, metric)) if private else None
         row = {"arm": arm, "private": private, "attribute": attribute, "metric": metric, "worst_group": worst}
         for name, values in extremes.items():
-            row |= _bounds(name, values, overlap)
-            row |= _bounds(f"{name}_change", values - before[0][name] if before else values * np.nan, overlap)
+            span = known[metric].high - known[metric].low
+            ends = (0.0, span) if name == "width" else (known[metric].low, known[metric].high)
+            row |= _columns(name, state(values, overlap, ends))
+            change = values - before[0][name] if before else values * np.nan
+            row |= _columns(f"{name}_change", state(change, 0.0, (-span, span)))
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -106,17 +113,17 @@ def _row(table: pd.DataFrame, metric: Rate, seeds: int, overlap: float) -> dict[
     """Return what is said of a group's rate, from its value in each of some seeds."""
     least = int(table["least"].min()) if len(table) == seeds else 0
     row: dict[str, Any] = {"least": least, "most": int(table["least"].max()), "few": least < FEW}
-    mean = np.clip(interval(table["rate"], overlap), metric.low, metric.high)
-    row |= dict(zip(("mean", "low", "high"), mean, strict=True))
-    changes = {
-        "difference": table["difference"],
-        "change": table["rate"] - table["rate_before"],
-        "widening": table["difference"] - table["difference_before"],
-    }
+    rate = state(table["rate"], overlap, (metric.low, metric.high))
+    row |= {"mean": rate.mean, "low": rate.low, "high": rate.high, "why": rate.why}
     span = metric.high - metric.low
-    for name, values in changes.items():
-        row |= {key: float(np.clip(value, -span, span)) for key, value in _bounds(name, values, overlap).items()}
-        row[f"{name}_verdict"] = verdict(row[f"{name}_low"], row[f"{name}_high"])
+    changes = {
+        "difference": state(table["difference"], overlap, (-span, span)),
+        "change": state(table["rate"] - table["rate_before"], 0.0, (-span, span)),
+        "widening": state(table["difference"] - table["difference_before"], 0.0, (-2 * span, 2 * span)),
+    }
+    for name, found in changes.items():
+        row |= _columns(name, found)
+        row[f"{name}_verdict"] = verdict(found.low, found.high)
     return row
 
 
@@ -129,5 +136,5 @@ def _extremes(table: pd.DataFrame, metric: Rate) -> tuple[dict[str, pd.Series], 
     return {"width": most - least, "worst": worst}, None if metric.better == "neither" else str(order.index[0])
 
 
-def _bounds(name: str, values: pd.Series, overlap: float) -> dict[str, float]:
-    return dict(zip((name, f"{name}_low", f"{name}_high"), interval(values, overlap), strict=True))
+def _columns(name: str, found: Stated) -> dict[str, float | str]:
+    return {name: found.mean, f"{name}_low": found.low, f"{name}_high": found.high, f"{name}_why": found.why}

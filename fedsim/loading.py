@@ -12,7 +12,9 @@ from fedsim.owndata.prepared import settled as settled_data
 from fedsim.scenario import Data, Scenario
 from fedsim.task import SITE, Rows, Task
 
-POOLED = "(pooled)"  # stands for all sites together, so that none may have this name
+POOLED = "(pooled)"  # stands for the rows of all sites in one pot
+INSIDE = "(inside sites)"  # stands for all sites, each row compared with rows of its own site only
+TOGETHER = (INSIDE, POOLED)  # stand for all sites, so that no site may have one of these names
 
 
 def task_of(scenario: Scenario) -> Task:
@@ -90,7 +92,7 @@ def _problems(task: Task, rows: Rows) -> dict[str, bool]:
     count = len(rows.inputs)
     return {
         "as many targets and sites as inputs": len(rows.site) != count,
-        f"sites with names other than {POOLED}": bool((rows.site == POOLED).any()),
+        f"sites with names other than {' and '.join(TOGETHER)}": bool(np.isin(rows.site, TOGETHER).any()),
         "as many times as inputs": rows.time is not None and len(rows.time) != count,
         "finite times": rows.time is not None and not np.isfinite(rows.time).all(),
         "times, since it is split by time,": rows.time is None and task.by_time,

@@ -13,19 +13,23 @@ from fedsim.losses import Kind
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure: its name in tables, what people call it, which way is better, and where it ends."""
+    """A figure: its name in tables, what people call it, which way is better, and where it ends.
+
+    ``by_site`` says whether the figure inside sites is another than the pooled one. A mean over rows is the same.
+    """
 
     name: str
     label: str
     better: Literal["higher", "lower"]
     low: float
     high: float
+    by_site: bool = False
 
 
-AUC = Metric("auc", "AUC", "higher", 0.0, 1.0)
+AUC = Metric("auc", "AUC", "higher", 0.0, 1.0, by_site=True)
 ACCURACY = Metric("accuracy", "accuracy", "higher", 0.0, 1.0)
 LOG_LOSS = Metric("log_loss", "log loss", "lower", 0.0, math.inf)
-R2 = Metric("r2", "R²", "higher", -math.inf, 1.0)
+R2 = Metric("r2", "R²", "higher", -math.inf, 1.0, by_site=True)
 RMSE = Metric("rmse", "RMSE", "lower", 0.0, math.inf)
 
 METRICS: Mapping[Kind, tuple[Metric, ...]] = {
@@ -84,3 +88,67 @@ def r2(target: np.ndarray, said: np.ndarray) -> float | None:
     """Return the share of the variance of these rows' targets that is explained; None where they are all equal."""
     spread = float(((target - target.mean()) ** 2).sum())
     return 1 - float(((target - said) ** 2).sum()) / spread if spread > 1e-12 * max(1, len(target)) else None
+
+
+def score_inside(kind: Kind, target: np.ndarray, found: np.ndarray, site: np.ndarray) -> dict[str, float | None]:
+    """Return {name: figure} of the metrics that compare rows, where each row is compared with its own site's only.
+
+    These are the metrics whose ``by_site`` is true. The other metrics are means over rows, so that it makes no
+    difference to them which site a row is at.
+
+    Args:
+        kind: What the targets are.
+        target: As of ``score``, (rows,).
+        found: As of ``score``, (rows,) or (rows, classes).
+        site: Each row's site, whole numbers from 0 on, (rows,).
+    """
+    if not len(target) or not np.isfinite(found).all():
+        return {metric.name: None for metric in METRICS[kind] if metric.by_site}
+    if kind == "number":
+        return {"r2": r2_inside(target, found, site)}
+    if kind == "binary":
+        return {"auc": auc_inside(target, found, site)}
+    return {"auc": auc_of_classes_inside(target, found, site)}
+
+
+def auc_inside(target: np.ndarray, probability: np.ndarray, site: np.ndarray) -> float | None:
+    """Return the mean of the sites' AUCs, weighted by their pairs of a positive and a negative row.
+
+    That is the share of all pairs of one site that are ranked rightly, ties half. Sites without a pair drop out, and
+    without any pair there is no figure. Arguments as of ``score_inside``; one sort serves all sites.
+    """
+    order = np.lexsort((probability, site))
+    target, probability, site = target[order] == 1, probability[order], site[order]
+
+    # Rows of one site with the same probability share the mean of their ranks, which are counted within the site.
+    first_of_site = np.r_[True, site[1:] != site[:-1]]
+    first_of_tie = first_of_site | np.r_[True, probability[1:] != probability[:-1]]
+    starts = np.flatnonzero(first_of_tie)
+    ends = np.r_[starts[1:], len(site)]
+    places = np.flatnonzero(first_of_site)[np.cumsum(first_of_site) - 1]
+    tie = np.cumsum(first_of_tie) - 1
+    ranks = (starts[tie] + ends[tie] + 1) / 2 - places
+
+    rows = np.bincount(site).astype(float)
+    positives = np.bincount(site, weights=target)
+    right = np.bincount(site, weights=ranks * target) - positives * (positives + 1) / 2
+    pairs = positives * (rows - positives)
+    return float(right[pairs > 0].sum() / pairs.sum()) if pairs.any() else None
+
+
+def auc_of_classes_inside(target: np.ndarray, probability: np.ndarray, site: np.ndarray) -> float | None:
+    """Return the mean over classes of each class's AUC against the rest inside sites, of classes with a pair."""
+    each = [auc_inside(target == number, probability[:, number], site) for number in range(probability.shape[1])]
+    known = [area for area in each if area is not None]
+    return float(np.mean(known)) if known else None
+
+
+def r2_inside(target: np.ndarray, said: np.ndarray, site: np.ndarray) -> float | None:
+    """Return the share of the variance inside sites that is explained; None where each site's targets are all equal.
+
+    Squares are summed over all sites, those of the targets around the mean of their own site's rows.
+    """
+    rows = np.maximum(np.bincount(site), 1)
+    means = np.bincount(site, weights=target) / rows
+    spread = float(((target - means[site]) ** 2).sum())
+    return 1 - float(((target - said) ** 2).sum()) / spread if spread > 1e-12 * len(target) else None

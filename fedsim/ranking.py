@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from fedsim.comparison import SAME, interval, verdict
-from fedsim.evaluation import POOLED
+from fedsim.evaluation import TOGETHER, headline_of
 from fedsim.loading import task_of
 from fedsim.metrics import BY_NAME, METRICS
 from fedsim.mistakes import Mistake
@@ -44,7 +44,8 @@ def rank(played: Played, metric: str, overlap: float, target: float | None = Non
 
     Args:
         played: What a tournament gave.
-        metric: What to rank by: the mean over seeds of its pooled test value; higher is better.
+        metric: What to rank by: the mean over seeds of its test value, higher is better. Its row is HEADLINE of
+            ``fedsim.evaluation``, which is the figure inside sites.
         overlap: Of the seeds' training rows, as ``comparison.interval`` takes it.
         target: A validation value of the metric, to count the rounds until it is reached.
 
@@ -68,10 +69,14 @@ def rank(played: Played, metric: str, overlap: float, target: float | None = Non
 
 def _ranked(scores: pd.DataFrame, metric: str, overlap: float) -> list[dict[str, object]]:
     """Return the rows of one field, best first."""
-    pooled = scores[scores["site"] == POOLED].pivot(index="seed", columns="strategy", values=metric).astype(float)
+    pooled = (
+        scores[scores["site"] == headline_of(set(scores["site"]))]
+        .pivot(index="seed", columns="strategy", values=metric)
+        .astype(float)
+    )
     order = pooled.mean().sort_values(ascending=False, kind="stable").index
     groups = _groups(pooled, list(order), overlap)
-    inside, ends = scores[scores["site"] != POOLED], (BY_NAME[metric].low, BY_NAME[metric].high)
+    inside, ends = scores[~scores["site"].isin(TOGETHER)], (BY_NAME[metric].low, BY_NAME[metric].high)
     rows = []
     for strategy in order:
         own = inside[inside["strategy"] == strategy].pivot(index="seed", columns="site", values=metric).astype(float)

@@ -13,7 +13,8 @@ import pandas as pd
 import tomli_w
 
 from fedsim import charts, group_charts
-from fedsim.comparison import SAME
+from fedsim.comparison import HERE, SAME
+from fedsim.evaluation import POOLED
 from fedsim.findings import Numbers, answers
 from fedsim.group_findings import blocks
 from fedsim.groups import RATES
@@ -49,8 +50,8 @@ def _render(run: Run) -> str:
         findings=answers(numbers),
         cautions=_cautions(run),
         groups=[_arm_group(numbers, private) for private in numbers.kinds],
-        metrics=run.metrics,
-        arms_chart=charts.arms(numbers.table, numbers.metric),
+        columns=[_heading(run, metric, site) for metric, site in _columns(run)],
+        arms_charts=_arms_charts(numbers),
         curves_chart=_curves_chart(run),
         sites_chart=_sites_chart(numbers, sites),
         sites=sites,
@@ -84,15 +85,22 @@ def _cautions(run: Run) -> list[str]:
     found = weaknesses(run)
     if seeds == 1:
         found.append("One seed: there are no intervals, and no difference in this report can be told from chance.")
+    elif seeds == 2:
+        found.append("Two seeds: two seeds give no verdict, and so there are no intervals. Take five or more.")
     elif seeds < _FEW_SEEDS:
         found.append(f"Only {seeds} seeds: the intervals are very wide. Take {_FEW_SEEDS} or more before deciding.")
+    if run.headline == POOLED and len(run.sites["site"].unique()) > 2:
+        found.append(
+            "This run is older than the figures inside sites: its figures are pooled over the sites, and so they also "
+            "reward a model for telling the sites apart. Run it again to get the others."
+        )
     if notes:
         found.append(f"Not everything went by the book: see the {notes} notes at the end.")
     return found
 
 
 def _arm_group(numbers: Numbers, private: bool) -> dict[str, Any]:
-    """Return the arms with or without privacy, for their table: a row for each arm, a cell for each metric."""
+    """Return the arms with or without privacy, for their table: a row for each arm, a cell for each figure."""
     arms = [arm for arm in numbers.arms if numbers.was_run(arm, private)]
     terms = {arm: epsilons(numbers.run.epsilon(arm)) for arm in arms} if private else {}
     same = len(set(terms.values())) == 1
@@ -100,7 +108,7 @@ def _arm_group(numbers: Numbers, private: bool) -> dict[str, Any]:
         {
             "arm": arm,
             "key": charts.key(arm, private),
-            "cells": [_cell(numbers, private, arm, metric) for metric in numbers.run.metrics],
+            "cells": [_cell(numbers, private, arm, metric, site) for metric, site in _columns(numbers.run)],
         }
         for arm in arms
     ]
@@ -111,15 +119,47 @@ def _arm_group(numbers: Numbers, private: bool) -> dict[str, Any]:
     }
 
 
-def _cell(numbers: Numbers, private: bool, arm: str, metric: Metric) -> dict[str, str]:
-    mean, change = (numbers.of(kind, private, arm, metric.name) for kind in ("mean", "difference"))
+def _columns(run: Run) -> list[tuple[Metric, str]]:
+    """Return the figures of the arms' table: inside sites first, and where it is another the pooled one second."""
+    columns = []
+    for metric in run.metrics:
+        columns.append((metric, run.headline))
+        if metric.by_site and run.pooled_differs:
+            columns.append((metric, POOLED))
+    return columns
+
+
+def _heading(run: Run, metric: Metric, site: str) -> dict[str, str]:
+    place = "" if not metric.by_site else "pooled" if site == POOLED else run.headline_place
+    unit = run.manifest["task"]["unit"] if metric.name == "rmse" else ""
+    label = f"{metric.label[0].upper()}{metric.label[1:]}"
+    return {"label": f"{label} {place}".strip(), "hint": f"{metric.better} is better{f', in {unit}' if unit else ''}"}
+
+
+def _arms_charts(numbers: Numbers) -> list[str]:
+    """Draw the headline inside sites, and where it is another the pooled one below it."""
+    run, metric = numbers.run, numbers.metric
+    drawn = [charts.arms(numbers.table, metric, run.headline, run.headline_place)]
+    if numbers.pooled:
+        drawn.append(charts.arms(numbers.table, metric, POOLED, "pooled over the sites"))
+    return drawn
+
+
+def _cell(numbers: Numbers, private: bool, arm: str, metric: Metric, site: str) -> dict[str, Any]:
+    mean = numbers.of("mean", private, arm, metric.name, site)
+    here = numbers.of("difference", private, arm, metric.name, site, here=True)
+    wide = numbers.of("difference", private, arm, metric.name, site)
     better = {"": "", SAME: SAME, metric.better: "better"}
+    questions = [(HERE, here)] if numbers.run.same_rows else [(HERE, here), (numbers.run.asked, wide)]
     return {
         "mean": mean.value(),
-        "bounds": mean.bounds(),
-        "change": "reference" if arm == "centralized" else change.value(signed=True),
-        "change_bounds": change.bounds(signed=True),
-        "verdict": better.get(change.verdict, "worse"),
+        "bounds": mean.below(),
+        "change": "reference" if arm == "centralized" else here.value(signed=True),
+        "answers": [
+            {"question": question, "bounds": one.below(signed=True), "verdict": better.get(one.verdict, "worse")}
+            for question, one in questions
+            if one.below()
+        ],
     }
 
 
@@ -136,13 +176,28 @@ def _site_row(numbers: Numbers, site: str) -> dict[str, Any]:
     """Return how much a site was tested on, and what it gains by joining."""
     sites = numbers.run.sites
     own = sites[(sites["arm"] == numbers.arms[0]) & ~sites["private"].astype(bool) & (sites["site"] == site)]
-    gains = [numbers.of("gain", private, "federated", site=site) for private in numbers.gain_kinds]
+    gains = []
+    for private in numbers.gain_kinds:
+        here = numbers.of("gain", private, "federated", site=site, here=True)
+        wide = numbers.of("gain", private, "federated", site=site)
+        questions = [(HERE, here)] if numbers.run.same_rows else [(HERE, here), (numbers.run.asked, wide)]
+        gains.append(
+            {
+                "value": here.value(signed=True),
+                "bounds": here.below(signed=True),
+                "answers": [
+                    {"question": question, "bounds": one.below(signed=True), "verdict": _GAINS[one.verdict]}
+                    for question, one in questions
+                    if one.below()
+                ],
+            }
+        )
     return {
         "site": site,
         "rows": _span(own["rows"]),
         "about": _about_rows(numbers.run, own),
         "known": f"{int(own[numbers.metric.name].notna().sum())} of {len(own)}",
-        "gains": [(gain.value(signed=True), gain.bounds(signed=True), _GAINS[gain.verdict]) for gain in gains],
+        "gains": gains,
     }
 
 
@@ -184,8 +239,8 @@ def _span(counts: pd.Series) -> str:
 def _sites_chart(numbers: Numbers, rows: list[dict[str, Any]]) -> str:
     labels = {row["site"]: f"{row['site']} ({row['rows']} test rows)" for row in rows}
     gains = {
-        (private, row["site"]): f"{value} ({bounds})" if bounds else value
+        (private, row["site"]): f"{gain['value']} ({gain['bounds']})" if gain["bounds"] else gain["value"]
         for row in rows
-        for private, (value, bounds, _) in zip(numbers.gain_kinds, row["gains"], strict=True)
+        for private, gain in zip(numbers.gain_kinds, row["gains"], strict=True)
     }
-    return charts.sites(numbers.table, numbers.metric, labels, gains)
+    return charts.sites(numbers.table, numbers.metric, labels, gains, HERE)

@@ -27,8 +27,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from fedsim.comparison import compare
-from fedsim.evaluation import POOLED
+from fedsim.comparison import ELSEWHERE, HERE, compare
+from fedsim.evaluation import POOLED, TOGETHER, headline_of
 from fedsim.group_harm import compare_groups, compare_widths
 from fedsim.losses import Kind
 from fedsim.metrics import METRICS, Metric
@@ -56,10 +56,37 @@ class Run:
     manifest: dict[str, Any]
 
     POOLED: ClassVar[str] = POOLED
+    TOGETHER: ClassVar[tuple[str, ...]] = TOGETHER
+    HERE: ClassVar[str] = HERE
+
+    @cached_property
+    def headline(self) -> str:
+        """The site whose rows in ``sites`` and ``comparison`` are spoken of first; POOLED in older runs."""
+        return headline_of(set(self.sites["site"]))
+
+    @property
+    def headline_place(self) -> str:
+        """How the figures of the row ``headline`` are called."""
+        return "pooled over the sites" if self.headline == POOLED else "inside sites"
+
+    @property
+    def same_rows(self) -> bool:
+        """Whether all seeds train on and test the same rows, so that no interval speaks of other rows."""
+        return self.manifest["task"]["by_time"]
+
+    @property
+    def asked(self) -> str:
+        """The question that intervals answer, but those that are called by HERE: ELSEWHERE, if the seeds allow it."""
+        return HERE if self.same_rows else ELSEWHERE
+
+    @property
+    def pooled_differs(self) -> bool:
+        """Whether there are pooled figures to be shown beside those of the row ``headline``."""
+        return self.headline != POOLED and self.sites["site"].nunique() > 1 + len(TOGETHER)
 
     @cached_property
     def comparison(self) -> pd.DataFrame:
-        """The arms compared, pooled and inside each site; see ``fedsim.comparison.compare``."""
+        """The arms compared, over all sites and at each; see ``fedsim.comparison.compare``."""
         return compare(self.sites, self.overlap)
 
     @cached_property
@@ -85,7 +112,7 @@ class Run:
     @property
     def overlap(self) -> float:
         """What ``fedsim.comparison.interval`` must know of the seeds: whether they have the same rows."""
-        return 0.0 if self.manifest["task"]["by_time"] else self.scenario.split.overlap
+        return 0.0 if self.same_rows else self.scenario.split.overlap
 
     def epsilon(self, arm: str = "federated") -> dict[str, float]:
         """Return {site: the most that one private training of an arm spent there}; empty if none released anything."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fedsim.claims import CLAIMS, Claim
-from fedsim.evaluation import POOLED
+from fedsim.evaluation import TOGETHER
 from fedsim.privacy import accounting
 from fedsim.privacy.accounting import Segment
 from fedsim.privacy.correlated import column_norm
@@ -264,7 +264,7 @@ def _loose_delta(run: Run) -> list[str]:
 def _training_rows(run: Run) -> dict[str, float]:
     """Return {site: about how many rows it trains on}, estimated from its test rows and the shares of the split."""
     split = run.scenario.split
-    inside = run.sites[run.sites["site"] != POOLED]
+    inside = run.sites[~run.sites["site"].isin(TOGETHER)]
     tested = inside.groupby("site", sort=False)["rows"].mean()
     return {str(site): float(rows) / split.test * (1 - split.test - split.validation) for site, rows in tested.items()}
 

@@ -4,7 +4,7 @@ Like the command line, which imports it at once, it must not import anything hea
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
@@ -21,22 +21,34 @@ if TYPE_CHECKING:
 _DASH = "–"
 _SITE = "site"  # fedsim.task.SITE
 _MOST_SITES = 40  # that are listed one by one
-_CHANGES = ("difference", "difference_low", "difference_high", "gain", "gain_low", "gain_high")
+_LEAST_SHOWN = 0.0005  # half of an interval that three digits would show as zero
+_ENDS = ("low", "high")
+_CHANGES = (
+    "difference",
+    *(f"difference_{end}" for end in _ENDS),
+    *(f"difference_here_{end}" for end in _ENDS),
+    "gain",
+    *(f"gain_{end}" for end in _ENDS),
+    *(f"gain_here_{end}" for end in _ENDS),
+)
+_VERDICTS = ("verdict", "here_verdict", "gain_verdict", "gain_here_verdict")
 
 
 def as_document(finished: "Run") -> dict[str, Any]:
     """Return the document that ``--json`` prints."""
     compared = finished.comparison
-    pooled, inside = compared[compared["site"] == finished.POOLED], compared[compared["site"] != finished.POOLED]
+    first = compared[compared["site"] == finished.headline]
+    keys = ["arm", "private", "metric"]
+    pooled = compared[compared["site"] == finished.POOLED]
+    seconds = {tuple(row[name] for name in keys): row for row in pooled.to_dict("records")}
+    at_sites: dict[tuple[Any, ...], dict[str, float | None]] = {}
+    for row in compared[~compared["site"].isin(finished.TOGETHER)][[*keys, "site", "mean"]].to_dict("records"):
+        at_sites.setdefault(tuple(row[name] for name in keys), {})[row["site"]] = _number(row["mean"])
     arms = []
-    for row in pooled.itertuples():
-        same = (inside["arm"] == row.arm) & (inside["private"] == row.private) & (inside["metric"] == row.metric)
-        sites = {site: _number(mean) for site, mean in inside[same][["site", "mean"]].itertuples(index=False)}
-        numbers = {name: _number(getattr(row, name)) for name in ("mean", "low", "high", *_CHANGES)}
-        verdicts = {name: _word(getattr(row, name)) for name in ("verdict", "gain_verdict")}
-        arms.append(
-            {"arm": row.arm, "private": row.private, "metric": row.metric, **numbers, **verdicts, "sites": sites}
-        )
+    for row in first.to_dict("records"):
+        key = tuple(row[name] for name in keys)
+        about = {"arm": row["arm"], "private": row["private"], "metric": row["metric"], "over": row["site"]}
+        arms.append({**about, **_figures(row), "pooled": _figures(seconds[key]), "sites": at_sites[key]})
     return {
         "run_dir": str(finished.path),
         "scenario": finished.scenario.name,
@@ -44,26 +56,48 @@ def as_document(finished: "Run") -> dict[str, Any]:
         "data": finished.manifest["data"],
         "seeds": finished.scenario.all_seeds,
         "arms": arms,
+        "intervals": {
+            "low, high": finished.asked,
+            "here_low, here_high": finished.HERE,
+        },
         "delta": finished.ledger["delta"],
         "epsilon": next(filter(None, map(finished.epsilon, finished.scenario.arms)), {}),
     }
 
 
+def _figures(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return what a document holds of a row of the comparison."""
+    numbers = {name: _number(row[name]) for name in ("mean", "low", "high", *_CHANGES)}
+    return {**numbers, **{name: _word(row[name]) for name in _VERDICTS}, "why": row["why"] or None}
+
+
 def arms_table(finished: "Run") -> Table:
-    """Return the arms, pooled: a row for each."""
+    """Return the arms over all sites: a row for each, the figure inside sites first, the pooled one second."""
     compared = finished.comparison
-    pooled = compared[compared["site"] == finished.POOLED]
+    shown = compared[compared["site"].isin([finished.headline, finished.POOLED])]
+    first, *others = finished.metrics
+    twice = finished.pooled_differs and first.by_site
+    place = "inside sites" if finished.headline != finished.POOLED else "pooled"
     table = _table(escape(finished.scenario.title))
-    for name in ("arm", "epsilon", *(metric.label for metric in finished.metrics), "vs. centralized"):
-        table.add_column(name, justify="left" if name in ("arm", "epsilon") else "right", no_wrap=True)
-    for (private, arm), rows in pooled.groupby(["private", "arm"], sort=False):
-        headline, *others = (rows[rows["metric"] == metric.name].iloc[0] for metric in finished.metrics)
+    table.add_column("arm", no_wrap=True)
+    table.add_column("epsilon", no_wrap=True)
+    table.add_column(f"{first.label}\n{place}" if first.by_site else first.label, justify="right", no_wrap=True)
+    if twice:
+        table.add_column(f"{first.label}\npooled", justify="right", no_wrap=True)
+    for metric in others:
+        label = f"{metric.label}\n{place}" if metric.by_site else metric.label.replace(" ", "\n")
+        table.add_column(label, justify="right", no_wrap=True)
+    table.add_column("vs.\ncentralized", justify="right", no_wrap=True)
+    for (private, arm), rows in shown.groupby(["private", "arm"], sort=False):
+        own = {(row["site"], row["metric"]): row for row in rows.to_dict("records")}
+        headline = own[finished.headline, first.name]
         table.add_row(
             str(arm),
             _spent(finished.epsilon(str(arm))) if private else "none",
-            _with_margin(headline["mean"], headline["high"]),
-            *(_figure(other["mean"]) for other in others),
-            _with_margin(headline["difference"], headline["difference_high"], sign="+"),
+            _with_margin(headline["mean"], headline["low"], headline["high"]),
+            *([_figure(own[finished.POOLED, first.name]["mean"])] if twice else []),
+            *(_figure(own[finished.headline, metric.name]["mean"]) for metric in others),
+            _with_margin(headline["difference"], headline["difference_low"], headline["difference_high"], sign="+"),
         )
     return table
 
@@ -71,9 +105,9 @@ def arms_table(finished: "Run") -> Table:
 def sites_table(finished: "Run") -> Table:
     """Return the headline inside each site: a row for each."""
     compared, metric = finished.comparison, finished.metrics[0]
-    inside = compared[(compared["site"] != finished.POOLED) & (compared["metric"] == metric.name)]
+    inside = compared[~compared["site"].isin(finished.TOGETHER) & (compared["metric"] == metric.name)]
     columns = dict.fromkeys(zip(inside["private"], inside["arm"], strict=True))
-    table = _table(f"{metric.label[0].upper()}{metric.label[1:]} inside each site")
+    table = _table(f"{metric.label[0].upper()}{metric.label[1:]} at each site")
     table.add_column("site", no_wrap=True)
     for private, arm in columns:
         table.add_column(f"{arm}\n{'private' if private else 'plain'}", justify="right")
@@ -109,7 +143,10 @@ def groups_table(finished: "Run", arm: str, rate: str) -> Table:
         shown = [_figure(rows[name, group, kind]["mean"]) for kind in ([False, True] if private else [False])]
         of = f"{last['least']}" if last["least"] == last["most"] else f"{last['least']}-{last['most']}"
         few = " few" if last["few"] else ""
-        changes = [_with_margin(last[one], last[f"{one}_high"], "+") for one in ("difference", "change")[: 1 + private]]
+        changes = [
+            _with_margin(last[one], last[f"{one}_low"], last[f"{one}_high"], "+")
+            for one in ("difference", "change")[: 1 + private]
+        ]
         table.add_row(escape(f"{name} {group}"), of + few, *shown, *changes)
     return table
 
@@ -133,7 +170,7 @@ def checks_table(strategy: str, found: "Sequence[Finding]") -> Table:
 
 def _largest(finished: "Run") -> set[str]:
     """Return the sites that are listed one by one: all, or those with the most test rows."""
-    inside = finished.sites[finished.sites["site"] != finished.POOLED]
+    inside = finished.sites[~finished.sites["site"].isin(finished.TOGETHER)]
     rows = inside.groupby("site")["rows"].mean().sort_values(ascending=False, kind="stable")
     return set(rows.index[:_MOST_SITES])
 
@@ -146,10 +183,15 @@ def _table(title: str) -> Table:
 
 
 def closing_lines(finished: "Run") -> Iterator[str]:
-    """Yield what else is to be known: intervals, epsilon, notes, and where the run is."""
+    """Yield what came out, and what else is to be known: intervals, epsilon, notes, and where the run is."""
+    from fedsim.findings import in_short  # it needs what is heavy
+
+    yield from in_short(finished)
     count = len(finished.scenario.all_seeds)
-    if count > 1:
-        yield f"Means over {count} seeds, ± half a 95 % interval; differences are paired by seed."
+    if count > 2:
+        yield f"Means over {count} seeds, ± half a 95 % interval {finished.asked}; differences are paired by seed."
+    elif count == 2:
+        yield "Means over 2 seeds: two seeds give no verdict."
     if not finished.scenario.private:
         yield "No privacy guarantee: nothing was clipped or noised."
     what = CLAIMS[finished.ledger["unit"]].protected if finished.scenario.private else ""
@@ -188,10 +230,13 @@ def _spent(epsilon: dict[str, float]) -> str:
     return f"{math.ceil(100 * max(epsilon.values()) - 1e-9) / 100:.2f}" if epsilon else _DASH
 
 
-def _with_margin(value: float, high: float, sign: str = "") -> str:
+def _with_margin(value: float, low: float, high: float, sign: str = "") -> str:
     if math.isnan(value):
         return _DASH
-    return f"{value:{sign}.3f}" + ("" if math.isnan(high) else f" ± {high - value:.3f}")
+    if math.isnan(high):
+        return f"{value:{sign}.3f}"
+    half = max(high - value, value - low)  # one of them is cut where the metric ends
+    return f"{value:{sign}.3f} ± {half:.3f}" if half >= _LEAST_SHOWN else f"{value:{sign}.3f} ± <0.001"
 
 
 def _figure(value: float) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fedsim.evaluation import POOLED, Answers
+from fedsim.evaluation import INSIDE, POOLED, Answers
 from fedsim.groups import tally
 from fedsim.results import Run
 from fedsim.scenario_files import parse
@@ -26,11 +26,15 @@ SEEDS = len(NOISE)
 
 
 def scores(effects: Effects, arms: Sequence[str], kinds: Sequence[bool], sites: Sequence[str]) -> pd.DataFrame:
-    """Return a table of test scores; an effect is added to an arm's AUC, seed by seed."""
+    """Return a table of test scores; an effect is added to an arm's AUC, seed by seed.
+
+    Pooled, all AUCs are higher, and the local arm's the most: it knows how the sites differ.
+    """
     rows = []
     for seed, private, arm in itertools.product(range(SEEDS), kinds, arms):
-        for site in (*sites, POOLED):
+        for site in (*sites, INSIDE, POOLED):
             auc = 0.8 + 0.02 * seed + effects.get((arm, private), [0.0] * SEEDS)[seed]
+            auc += 0.04 * (site == POOLED) + 0.01 * (site == POOLED and arm == "local")
             figures = {"rows": 20 + seed, "positives": 8, "auc": auc, "accuracy": auc - 0.1, "log_loss": 1.2 - auc}
             rows.append({"arm": arm, "private": private, "seed": seed, "site": site, **figures})
     return pd.DataFrame(rows)
@@ -78,7 +82,7 @@ def make_run(
     title: str = "Two clinics",
 ) -> Run:
     table = scores(effects or {}, arms, (False, True) if private else (False,), sites)
-    pooled = table[table["site"] == POOLED].drop(columns=["site", "rows", "positives"])
+    first = table[table["site"] == INSIDE].drop(columns=["site", "rows", "positives"])
     privacy = {"unit": "record" if private else "none", "epsilon": 8.0, "delta": 1e-4}
     about = {"name": "two-clinics", "title": title, "task": "hospital/heart", "seeds": SEEDS}
     return Run(
@@ -86,7 +90,7 @@ def make_run(
         scenario=parse({**about, "arms": list(arms), "privacy": privacy}),
         sites=table,
         groups=treated(tuple(arms), (False, True) if private else (False,), tuple(sites), rows=40).copy(),
-        rounds=pd.concat([pooled.assign(round=number) for number in (1, 2, 3)], ignore_index=True),
+        rounds=pd.concat([first.assign(round=number) for number in (1, 2, 3)], ignore_index=True),
         ledger={
             "unit": privacy["unit"],
             "neighbours": "add-or-remove-one",
@@ -126,14 +130,28 @@ def make_run(
 
 
 def one_seed(run: Run) -> Run:
+    return first_seeds(run, 1)
+
+
+def first_seeds(run: Run, count: int) -> Run:
     return replace(
         run,
-        scenario=run.scenario.model_copy(update={"seeds": 1}),
-        sites=run.sites[run.sites["seed"] == 0],
-        groups=run.groups[run.groups["seed"] == 0],
-        rounds=run.rounds[run.rounds["seed"] == 0],
-        manifest=run.manifest | {"seeds": [0]},
+        scenario=run.scenario.model_copy(update={"seeds": count}),
+        sites=run.sites[run.sites["seed"] < count],
+        groups=run.groups[run.groups["seed"] < count],
+        rounds=run.rounds[run.rounds["seed"] < count],
+        manifest=run.manifest | {"seeds": list(range(count))},
     )
+
+
+def older(run: Run) -> Run:
+    """Leave the figures inside sites out, which runs had none of once."""
+    return replace(run, sites=run.sites[run.sites["site"] != INSIDE])
+
+
+def by_time(run: Run) -> Run:
+    """Let all seeds have the same rows."""
+    return replace(run, manifest=run.manifest | {"task": run.manifest["task"] | {"by_time": True}})
 
 
 def only_north_gains(run: Run) -> Run:

@@ -1,4 +1,5 @@
 import itertools
+import math
 import re
 import xml.etree.ElementTree as ET
 
@@ -7,8 +8,8 @@ import pandas as pd
 import pytest
 
 from fedsim import charts
-from fedsim.comparison import compare
-from fedsim.evaluation import POOLED
+from fedsim.comparison import HERE, compare
+from fedsim.evaluation import INSIDE, POOLED
 from fedsim.metrics import AUC, LOG_LOSS
 from fedsim.scenario import Split
 
@@ -20,7 +21,9 @@ def comparison() -> pd.DataFrame:
     rows = [
         {"arm": arm, "private": private, "seed": seed, "site": site}
         | {"auc": 0.7 + 0.05 * seed + 0.02 * private, "accuracy": 0.7, "log_loss": 0.5}
-        for seed, private, arm, site in itertools.product(range(3), (False, True), charts.ARMS, (*SITES, POOLED))
+        for seed, private, arm, site in itertools.product(
+            range(3), (False, True), charts.ARMS, (*SITES, INSIDE, POOLED)
+        )
     ]
     return compare(pd.DataFrame(rows), Split().overlap)
 
@@ -32,6 +35,10 @@ def rounds() -> pd.DataFrame:
         for seed, private, arm, number in itertools.product(range(3), (False, True), charts.ARMS, (1, 2, 3, 4))
     ]
     return pd.DataFrame(rows)
+
+
+def arms(comparison: pd.DataFrame) -> str:
+    return charts.arms(comparison, AUC, INSIDE, "inside sites")
 
 
 def words(svg: str) -> list[str]:
@@ -47,9 +54,9 @@ def test_every_arm_has_a_colour_a_marker_and_a_line_of_its_own() -> None:
 def test_charts_are_xml_with_the_same_bytes_each_time(comparison: pd.DataFrame, rounds: pd.DataFrame) -> None:
     labels = {site: site for site in SITES}
     for draw in (
-        lambda: charts.arms(comparison, AUC),
+        lambda: arms(comparison),
         lambda: charts.curves(rounds, [AUC, LOG_LOSS]),
-        lambda: charts.sites(comparison, AUC, labels, {(True, "north"): "+0.100"}),
+        lambda: charts.sites(comparison, AUC, labels, {(True, "north"): "+0.100"}, HERE),
     ):
         svg = draw()
         assert ET.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"
@@ -58,14 +65,14 @@ def test_charts_are_xml_with_the_same_bytes_each_time(comparison: pd.DataFrame, 
 
 def test_drawing_leaves_matplotlib_as_it_was(comparison: pd.DataFrame) -> None:
     before = dict(matplotlib.rcParams)
-    charts.arms(comparison, AUC)
+    arms(comparison)
     assert dict(matplotlib.rcParams) == before
 
 
 def test_names_are_written_as_they_are(comparison: pd.DataFrame) -> None:
     """A dollar sign is no formula and an angle bracket is no tag."""
     found = words(
-        charts.sites(comparison, AUC, {site: f"{site} (20 rows)" for site in SITES}, {(False, "<south>"): "+0.1"})
+        charts.sites(comparison, AUC, {site: f"{site} (20 rows)" for site in SITES}, {(False, "<south>"): "+0.1"}, HERE)
     )
     for site in SITES:
         assert found.count(f"{site} (20 rows)") == 2
@@ -75,33 +82,52 @@ def test_names_are_written_as_they_are(comparison: pd.DataFrame) -> None:
 def test_a_name_in_a_script_the_font_lacks_is_no_warning(
     comparison: pd.DataFrame, recwarn: pytest.WarningsRecorder
 ) -> None:
-    assert "病院" in words(charts.sites(comparison, AUC, {"north": "病院"}, {}))
+    assert "病院" in words(charts.sites(comparison, AUC, {"north": "病院"}, {}, HERE))
     assert not recwarn.list
 
 
 def test_long_names_are_cut_in_the_middle(comparison: pd.DataFrame) -> None:
-    assert f"St {'x' * 15}…{'x' * 23} 7" in words(charts.sites(comparison, AUC, {"north": f"St {'x' * 200} 7"}, {}))
+    assert f"St {'x' * 15}…{'x' * 23} 7" in words(
+        charts.sites(comparison, AUC, {"north": f"St {'x' * 200} 7"}, {}, HERE)
+    )
 
 
 def test_only_what_was_run_is_drawn(comparison: pd.DataFrame, rounds: pd.DataFrame) -> None:
     plain = ~comparison["private"].astype(bool)
-    assert not [text for text in words(charts.arms(comparison[plain], AUC)) if "with privacy" in text]
+    assert not [text for text in words(arms(comparison[plain])) if "with privacy" in text]
     alone = comparison["arm"] == "local"
-    assert not [
-        text for text in words(charts.arms(comparison[alone].assign(difference=float("nan")), AUC)) if "Diff" in text
-    ]
+    assert not [text for text in words(arms(comparison[alone].assign(difference=float("nan")))) if "Diff" in text]
     assert "federated" not in words(charts.curves(rounds[rounds["arm"] != "federated"], [AUC, LOG_LOSS]))
-    assert "federated" not in words(charts.sites(comparison[alone], AUC, {"north": "north"}, {}))
+    assert "federated" not in words(charts.sites(comparison[alone], AUC, {"north": "north"}, {}, HERE))
 
 
 def test_an_interval_ends_where_the_auc_does(comparison: pd.DataFrame) -> None:
     """Without the cut the axis would run up to 40."""
     wide = comparison.assign(high=40.0, low=-40.0, difference_low=-9.0, difference_high=9.0)
-    ticks = [text.replace("−", "-") for text in words(charts.arms(wide, AUC))]
+    ticks = [text.replace("−", "-") for text in words(arms(wide))]
     numbers = [float(text) for text in ticks if re.fullmatch(r"-?\d+\.\d+", text)]
     assert numbers
     assert max(numbers) <= 1.25
     assert min(numbers) >= -1.25
+
+
+def test_each_row_for_all_sites_has_a_chart_that_says_which_it_is(comparison: pd.DataFrame) -> None:
+    """With ids of its own, since both are in one page."""
+    first, second = arms(comparison), charts.arms(comparison, AUC, POOLED, "pooled over the sites")
+    assert "AUC inside sites" in words(first)
+    assert "AUC pooled over the sites" in words(second)
+    ids = [set(re.findall(r' id="([^"]+)"', chart)) for chart in (first, second)]
+    assert not ids[0] & ids[1]
+
+
+def test_a_difference_is_drawn_with_an_interval_for_each_question(comparison: pd.DataFrame) -> None:
+    """A thick line for these records, a thin one beyond it."""
+    ends = {"difference_low": -0.3, "difference_high": 0.3, "difference_here_low": -0.1, "difference_here_high": 0.1}
+    federated = comparison["arm"] == "federated"
+    drawn = comparison.assign(difference=0.0, **{end: math.nan for end in ends})
+    without = arms(drawn).count("stroke-width: 4")
+    drawn.loc[federated, list(ends)] = list(ends.values())
+    assert arms(drawn).count("stroke-width: 4") == without + 2
 
 
 def test_a_key_is_hollow_with_privacy() -> None:

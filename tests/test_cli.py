@@ -31,17 +31,26 @@ def fedsim(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_a_run_prints_one_json_document_and_nothing_else(fedsim):
-    ran = fedsim("run", "hospital-heart", *SMALL, "--json")
+    ran = fedsim("run", "hospital-heart", *SMALL, "--json", "--seeds", "3")
     assert ran.code == 0
     assert ran.err == ""
     document = json.loads(ran.out)
-    assert list(document) == ["run_dir", "scenario", "kind", "data", "seeds", "arms", "delta", "epsilon"]
-    assert (document["scenario"], document["seeds"], document["delta"]) == ("hospital-heart", [0, 1], 1e-4)
+    assert list(document) == ["run_dir", "scenario", "kind", "data", "seeds", "arms", "intervals", "delta", "epsilon"]
+    assert (document["scenario"], document["seeds"], document["delta"]) == ("hospital-heart", [0, 1, 2], 1e-4)
     kinds = {(arm["arm"], arm["private"], arm["metric"]) for arm in document["arms"]}
     assert len(kinds) == len(document["arms"]) == 3 * 2 * 3
     first = document["arms"][0]
     assert (first["arm"], first["private"], first["metric"]) == ("federated", False, "auc")
     assert first["low"] < first["mean"] < first["high"]
+    assert first["over"] == "(inside sites)"
+    assert first["pooled"]["mean"] != first["mean"]
+    assert first["difference_low"] < first["difference_here_low"] < first["difference_here_high"]
+    assert document["intervals"] == {
+        "low, high": "at institutions like these",
+        "here_low, here_high": "on these records",
+    }
+    accuracy = next(arm for arm in document["arms"] if arm["metric"] == "accuracy")
+    assert accuracy["pooled"]["mean"] == accuracy["mean"]
     assert set(first["sites"]) == set(document["epsilon"])
     assert all(0.98 < value <= 1 for value in document["epsilon"].values())
     again = fedsim("show", "run", document["run_dir"], "--json")
@@ -52,7 +61,10 @@ def test_a_run_ends_with_tables_and_the_report(fedsim):
     ran = fedsim("run", "hospital-heart", *SMALL, "--set", "privacy.unit=none")
     assert ran.code == 0
     assert ran.err == ""
-    assert "AUC inside each site" in ran.out
+    assert "AUC at each site" in ran.out
+    assert "Nobody can be said to gain or lose by this run: the AUC inside sites is" in ran.out
+    assert "Means over 2 seeds: two seeds give no verdict." in ran.out
+    assert "±" not in ran.out
     assert "No privacy guarantee" in ran.out
     report = Path(re.search(r"report: (.*)", ran.out)[1])  # type: ignore[index]
     assert report.exists()
@@ -193,7 +205,7 @@ def test_many_sites_are_not_all_listed(fedsim):
     words = ("hospital-heart", *SMALL, "--set", "privacy.unit=none", "--set", "training.expected_batch=8")
     ran = fedsim("run", *words, "--set", 'partition={by="iid",sites=50}')
     assert ran.code == 0
-    assert "AUC inside each site, the 40 with the most test rows of 50" in " ".join(ran.out.split())
+    assert "AUC at each site, the 40 with the most test rows of 50" in " ".join(ran.out.split())
     assert len(re.findall(r"^ site-\d\d ", ran.out, re.MULTILINE)) == 40
 
 

@@ -125,12 +125,18 @@ def test_what_can_not_be_done_is_found_before_anything_is_written(tmp_path: Path
 
 
 def test_from_python_it_returns_pandas(tmp_path: Path):
-    table = fedsim.run("hospital-heart", "training.rounds=1", "privacy.unit=none", seeds=2, out=tmp_path / "x")
+    table = fedsim.run("hospital-heart", "training.rounds=1", "privacy.unit=none", seeds=3, out=tmp_path / "x")
     assert isinstance(table, pd.DataFrame)
     row = table[(table["arm"] == "federated") & (table["metric"] == "auc")].iloc[0]
     assert row["low"] < row["mean"] < row["high"]
     assert {"cleveland", "hungarian", "switzerland", "va_long_beach"} <= set(table)
-    assert fedsim.load(table.attrs["run_dir"]).scenario.seeds == 2
+    names = list(table)
+    assert names.index("mean") < names.index("pooled_mean") < names.index("cleveland")
+    run = fedsim.load(table.attrs["run_dir"])
+    assert run.scenario.seeds == 3
+    means = run.sites[run.sites["arm"] == "federated"].groupby("site")["auc"].mean()
+    assert row["over"] == "(inside sites)"
+    assert (row["mean"], row["pooled_mean"]) == pytest.approx((means["(inside sites)"], means["(pooled)"]))
 
 
 def test_epsilon_is_computed_from_what_ran(small):

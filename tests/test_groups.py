@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from fedsim import cli
-from fedsim.comparison import SAME
+from fedsim.comparison import AGREE, SAME, state
 from fedsim.evaluation import POOLED, Answers
 from fedsim.experiment import execute
 from fedsim.federation import federate
@@ -139,6 +139,33 @@ def test_where_there_is_no_gap_one_is_found_about_one_time_in_twenty():
     assert verdicts[1::2].count(SAME) >= 24
 
 
+def test_gaps_speak_of_other_institutions_and_changes_by_privacy_of_these_records():
+    """Their intervals are those of ``comparison.state`` for each question, of the same values."""
+    table = treated(("federated",), gap=0.1, widening=0.3, attribute="sex")
+    rate = table.query("site == '(pooled)' and group == 'female'").pivot(index="seed", columns="private", values="tpr")
+    row = compare_groups(table, "binary", 1 / 3).query("group == 'female' and metric == 'tpr' and private").iloc[0]
+    here, wide = state(rate[True] - rate[False], 0.0), state(rate[True], 1 / 3)
+    assert (row["change_low"], row["change_high"]) == pytest.approx((here.low, here.high))
+    assert (row["low"], row["high"]) == pytest.approx((wide.low, wide.high))
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_groups_have_no_verdict_below_three_seeds(seeds: int):
+    table = treated(gap=0.3, attribute="sex").query(f"seed < {seeds}")
+    found = compare_groups(table, "binary", 1 / 3)
+    assert found[["difference_verdict", "change_verdict", "widening_verdict"]].isna().all().all()
+    assert found[["low", "difference_low"]].isna().all().all()
+
+
+def test_a_rate_that_is_the_same_in_all_seeds_has_no_interval():
+    table = treated(attribute="sex")
+    table = table.assign(found=table["positives"].astype(float), tpr=1.0)
+    row = compare_groups(table, "binary", 1 / 3).query("group == 'female' and metric == 'tpr'").iloc[0]
+    assert (row["mean"], row["why"], row["difference_why"]) == (1.0, AGREE, AGREE)
+    assert np.isnan(row["low"])
+    assert pd.isna(row["difference_verdict"])
+
+
 def test_groups_with_few_rows_are_marked_and_left_out_of_the_width():
     table = treated(attribute="sex", rows=40)
     men = (table["group"] == "male") & (table["seed"] == 0)
@@ -165,9 +192,15 @@ def run_with(folder: Path, private: bool = True, **changes: float) -> Run:
 
 def test_findings_name_a_gap_and_what_privacy_does_to_it(tmp_path: Path):
     said = dict(findings(run_with(tmp_path, gap=0.1, widening=0.3)))[QUESTION]
-    assert "The true positive rate is lower for sex female than for everyone else: −0.39" in said
-    assert "Privacy makes the difference in true positive rate of sex female to everyone else larger" in said
-    assert "Privacy makes the true positive rate lower for sex female (−0.2" in said
+    assert (
+        "The true positive rate is lower for sex female than for everyone else at institutions like these: −0.39"
+        in said
+    )
+    assert (
+        "On these records, privacy makes the difference in true positive rate of sex female to everyone else larger"
+        in said
+    )
+    assert "On these records, privacy makes the true positive rate lower for sex female (−0.2" in said
     said = dict(findings(run_with(tmp_path)))[QUESTION]
     assert said.startswith("No difference in true positive rate or selection rate between groups of sex can be told")
     assert SAME in said

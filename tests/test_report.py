@@ -18,8 +18,11 @@ from tests.runs import (
     FEWER_ARMS,
     SEEDS,
     WORSE,
+    by_time,
+    first_seeds,
     make_run,
     nothing_released,
+    older,
     one_seed,
     only_north_gains,
     without_auc,
@@ -150,7 +153,7 @@ def test_what_comes_from_files_is_escaped(tmp_path: Path) -> None:
     assert f"T {bad}" in text
     assert f"round 1: {bad}" in text
     gains, _, groups = text.partition("Are groups treated differently?")
-    assert gains.count('"$b$--><img src=x>') == 3  # in the table and in both panels of the chart
+    assert gains.count('"$b$--><img src=x>') == 4  # in a sentence, in the table and in both panels of the chart
     assert groups.count('"$b$--><img src=x>') >= 7  # in a chart and in the table of each arm
 
 
@@ -179,12 +182,53 @@ def test_an_auc_that_is_missing_everywhere_is_shown_without_it(tmp_path: Path) -
 
 @pytest.mark.usefixtures("undrawn")
 def test_the_table_says_better_by_the_sense_of_each_metric(tmp_path: Path) -> None:
-    """The higher AUC of the federated arm is its lower log loss, and both are better."""
+    """The higher AUC of the federated arm is its lower log loss, and both are better: by four figures, twice each."""
     page = html_of(make_run(tmp_path, {("federated", False): BETTER}, private=False))
-    assert page.count('<small class="verdict">better</small>') == 3
+    assert page.count('<small class="verdict">better</small>') == 8
     assert '<small class="verdict">worse</small>' not in page
     page = html_of(make_run(tmp_path, {("federated", False): WORSE}, private=False))
-    assert page.count('<small class="verdict">worse</small>') == 3
+    assert page.count('<small class="verdict">worse</small>') == 8
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_table_has_the_figure_inside_sites_before_the_pooled_one(tmp_path: Path) -> None:
+    page = Text.of(html_of(make_run(tmp_path)))
+    heads = [page.index(text) for text in ("AUC inside sites higher", "AUC pooled higher", "Accuracy higher")]
+    assert heads == sorted(heads)
+    assert "Accuracy and log loss are means over rows, and so the same inside sites and pooled." in page
+    alone = Text.of(html_of(make_run(tmp_path, sites=["north"])))
+    assert "AUC pooled" not in alone
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_an_older_run_has_a_page_that_says_its_figures_are_pooled(tmp_path: Path) -> None:
+    page = Text.of(html_of(older(make_run(tmp_path))))
+    assert "This run is older than the figures inside sites: its figures are pooled over the sites" in page
+    assert "AUC inside sites" not in page
+    assert "AUC pooled over the sites" in page
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_table_names_the_question_of_each_interval(tmp_path: Path) -> None:
+    run = make_run(tmp_path, {("federated", True): (-0.01, -0.03, -0.012, -0.028)})
+    page = html_of(run)
+    assert re.search(
+        r'<small>on these records −0\.0\d+ to −0\.0\d+</small><small class="verdict">worse</small>'
+        r'<small>at institutions like these −0\.0\d+ to \+0\.0\d+</small><small class="verdict">not dist',
+        page,
+    )
+    assert "mean, 95 % interval at institutions like these" in page
+    timed = html_of(by_time(run))
+    assert "mean, 95 % interval on these records" in timed
+    assert "<small>at institutions like these" not in timed
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_two_seeds_have_no_interval(tmp_path: Path) -> None:
+    page = Text.of(html_of(first_seeds(make_run(tmp_path, {("federated", True): WORSE}), 2)))
+    assert "Two seeds: two seeds give no verdict" in page
+    assert "95 % interval −" not in page
+    assert "worse" not in page
 
 
 @pytest.mark.usefixtures("undrawn")

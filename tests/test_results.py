@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 import torch
 
-from fedsim import results
-from fedsim.experiment import execute
+from fedsim import report, results, terminal
+from fedsim.experiment import execute, summary
 from fedsim.mistakes import Mistake
 
 
@@ -46,8 +46,30 @@ def test_anyone_with_pandas_can_read_it(finished: Path):
 def test_what_is_loaded_is_what_was_written(finished: Path):
     run = results.load(finished)
     assert run.scenario.training.rounds == 1
-    assert len(run.sites) == 3 * 5
+    assert len(run.sites) == 3 * 6  # four hospitals, inside them, and pooled
     assert run.epsilon() == {}
+
+
+def test_a_run_from_before_there_were_figures_inside_sites_is_loaded_and_reported(copied: Path):
+    """It is spoken of by its pooled figures, on the page, in the document and from Python."""
+    table = pd.read_parquet(copied / "sites.parquet")
+    pooled = table[table["site"] == "(pooled)"].set_index("arm")["auc"]
+    results.write_table(copied / "sites.parquet", table[table["site"] != "(inside sites)"])
+    manifest = json.loads((copied / "manifest.json").read_text())
+    manifest["files"]["sites.parquet"] = results.sha256((copied / "sites.parquet").read_bytes())
+    results.write_json(copied / "manifest.json", manifest)
+
+    run = results.load(copied)
+    assert run.headline == "(pooled)"
+    assert "its figures are pooled over the sites" in report.write(run).read_text("utf-8")
+    for arm in terminal.as_document(run)["arms"]:
+        assert arm["over"] == "(pooled)"
+        assert set(arm["sites"]) == {"cleveland", "hungarian", "switzerland", "va_long_beach"}
+        assert arm["metric"] != "auc" or arm["mean"] == pytest.approx(pooled[arm["arm"]])
+    frame = summary(run)
+    assert set(frame["over"]) == {"(pooled)"}
+    assert frame["mean"].tolist() == frame["pooled_mean"].tolist()
+    assert "pooled over the sites" in " ".join(terminal.closing_lines(run))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 
 from fedsim import catalog
 from fedsim.arms import jobs, run_job
-from fedsim.evaluation import POOLED
+from fedsim.evaluation import TOGETHER
 from fedsim.federation import federate
 from fedsim.scenario import Scenario
 from fedsim.scenario_files import read
@@ -49,7 +49,7 @@ def test_a_scenario_runs_to_its_end(name: str):
         done = run_job(scenario, job, lambda: None)
         planned = ["dropped out"] if scenario.faults.drop_out else []
         assert not [note for note in done.notes if not any(note.endswith(known) for known in planned)]
-        assert list(done.scores["site"]) == [*federate(scenario, 0).names, POOLED]
+        assert list(done.scores["site"]) == [*federate(scenario, 0).names, *TOGETHER]
         assert done.scores.iloc[-1, 3:].notna().all(), "a metric of all sites together is missing"
         assert (done.ledger is not None) == job.private
         assert scenario.split.validation == 0 or list(done.curve["round"]) == [1, 2]

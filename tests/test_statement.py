@@ -11,7 +11,7 @@ import pytest
 from fedsim.claims import CLAIMS
 from fedsim.results import Run
 from fedsim.scenario import SecureAggregation
-from fedsim.statement import _meaning, statement
+from fedsim.statement import _meaning, _training_rows, statement
 from tests.runs import FEWER_ARMS, make_run, nothing_released, spending, training
 
 Edit = Callable[[dict[str, Any]], None]
@@ -182,3 +182,8 @@ def test_the_page_for_data_protection_officers_says_what_a_statement_does(epsilo
     assert float(right) - 0.1 < float(said[1]) <= float(right)
     page = (Path(__file__).parents[1] / "docs" / "privacy.md").read_text("utf-8")
     assert re.search(rf"at most\s+{right} %(\s+of the\s+time)?\s+at epsilon {epsilon:g}", page)
+
+
+def test_rows_of_all_sites_are_not_taken_for_a_site(tmp_path: Path) -> None:
+    """Their training rows are no institution's, whose delta would be judged."""
+    assert set(_training_rows(make_run(tmp_path))) == {"north", "south"}

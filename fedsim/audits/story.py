@@ -55,9 +55,10 @@ class Level:
         return Numbers(self.run)
 
     def mean(self, metric: Metric) -> dict[str, float | None]:
-        """Return a metric of the federated model on the test rows of all sites, with its 95 % interval."""
+        """Return a metric of the federated model inside sites, with its 95 % interval at institutions like these."""
         found = self.numbers.of("mean", self.private, "federated", metric.name)
-        return {key: None if math.isnan(value) else value for key, value in vars(found).items()}
+        values = {"mean": found.mean, "low": found.low, "high": found.high}
+        return {key: None if math.isnan(value) else value for key, value in values.items()}
 
     @property
     def values(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from fedsim.audits.inversion import Inversion
 from fedsim.audits.membership import Membership
 from fedsim.audits.story import Level, Story
 from fedsim.audits.target import property_in_words
+from fedsim.comparison import HERE
 from fedsim.loading import task_of
 from fedsim.pages import PAGES
 from fedsim.results import write_bytes, write_json
@@ -75,7 +76,7 @@ def answers(told: Story) -> Iterator[tuple[str, str]]:
     """Yield what an officer asks, and the answer that the figures give."""
     metric = told.levels[0].run.metrics[0]
     reached = "; ".join(f"{_figure(level.mean(metric)['mean'])} with {level.title}" for level in told.levels)
-    yield "How good is the model?", f"By {metric.label}, on test rows of all sites: {reached}."
+    yield "How good is the model?", f"By {metric.label} {told.levels[0].run.headline_place}: {reached}."
     found = [(level, one) for level in told.levels if (one := _lira(level))]
     if found:
         said = "; ".join(f"{one.tpr:.1%} with {level.title}" for level, one in found)
@@ -112,18 +113,24 @@ def _model_rows(levels: Sequence[Level]) -> list[Row]:
     rows: list[Row] = []
     for number, metric in enumerate(levels[0].run.metrics):
         means = [level.numbers.of("mean", level.private, "federated", metric.name) for level in levels]
-        cells = [f"{mean.value()}{f' ({mean.bounds()})' if mean.bounds() else ''}" for mean in means]
+        cells = [f"{mean.value()}{f' ({mean.below()})' if mean.below() else ''}" for mean in means]
         hint = (
-            f"{metric.better} is better; 95 % interval over {levels[0].run.scenario.seeds} seeds" if not number else ""
+            f"{levels[0].run.headline_place}; {metric.better} is better; 95 % interval over "
+            f"{levels[0].run.scenario.seeds} seeds, {levels[0].run.asked}"
+            if not number
+            else ""
         )
         rows.append((f"{metric.label[0].upper()}{metric.label[1:]}", hint, cells))
-    changes = [level.numbers.cost() if level.private else None for level in levels]
+    changes = [level.numbers.cost(here=True) if level.private else None for level in levels]
     cells = [
-        f"{one.value(signed=True)}{f' ({one.bounds(signed=True)})' if one.bounds() else ''}" if one else _DASH
+        f"{one.value(signed=True)}{f' ({one.below(signed=True)})' if one.bounds() else ''}" if one else _DASH
         for one in changes
     ]
     label = levels[0].run.metrics[0].label
-    return [*rows, ("What noise changes", f"in {label}, paired by seed, beside the same training without noise", cells)]
+    return [
+        *rows,
+        ("What noise changes", f"in {label} {HERE}, paired by seed, beside the same training without noise", cells),
+    ]
 
 
 def _membership_rows(levels: Sequence[Level]) -> list[Row]:

@@ -72,9 +72,9 @@ def test_one_command_makes_a_report(folder: Path, fedsim, target: str):
     page = (Path(document["run_dir"]) / "report.html").read_text()
     assert f"Rows of {target}.csv" in page
     said = {
-        "ill": "The AUC says how often",
+        "ill": "The AUC inside sites says how often",
         "stage": "Always naming the most common class",
-        "days": "R² is the share of",
+        "days": "R² inside sites is the share of",
     }
     assert said[target] in page
     assert str(folder) not in page  # a report is handed on: no path of this machine
