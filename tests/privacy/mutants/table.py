@@ -39,6 +39,8 @@ SAMPLING = "tests/test_sampling.py"
 WHOLE = "tests/test_whole_sites.py"
 OWN = "tests/privacy/test_own_update.py"
 REPLAY = "tests/privacy/test_replay_sites.py"
+BUDGETS = "tests/test_rounds.py tests/privacy/test_central.py tests/test_budgets.py"
+TAILS = "tests/privacy/test_tails.py"
 _CENTRAL = "fedsim/privacy/central.py"
 _ACCOUNTING, _LEDGER, _OPTIMIZER, _TRAINING, _COHORT, _LAYERS, _CONVOLUTIONS, _RANDOMNESS = (
     f"fedsim/{name}.py"
@@ -68,6 +70,11 @@ MUTANTS = (
            "PoissonSampledDpEvent(segment.sampling_rate / 2, noise)", "M2: half the sampling rate", ACCOUNT),
     Mutant(_ACCOUNTING, "s.steps / s.noise_multiplier**2", "s.steps / s.noise_multiplier**2.1",
            "M2: the wrong power of sigma", ACCOUNT),
+    Mutant(_ACCOUNTING, 'if neighbours == "add-or-remove-one" and sum(', "if sum(",
+           "M14: in very many steps, replaced rows cost what added ones do, by Renyi accounting", ACCOUNT),
+    Mutant(_ACCOUNTING, "PLDAccountant(relation, value_discretization_interval=1e-5)",
+           'PLDAccountant(_RELATION["add-or-remove-one"], value_discretization_interval=1e-5)',
+           "M14: replaced rows cost as little as added ones, at a small epsilon", ACCOUNT),
     Mutant(_LEDGER, "released.noise_multiplier] += released.steps", "released.noise_multiplier] = released.steps",
            "M7: a new round forgets the rounds before", ACCOUNT),
     Mutant(_LEDGER, "epsilon([*spent, replace(one", "epsilon([replace(one", "M7: the budget forgets what was spent",
@@ -220,7 +227,34 @@ MUTANTS = (
     Mutant(_CONVOLUTIONS, "found[-1] += gradients.sum(2).pow(2).sum(1)", "pass", "M24: norms without the bias", STACK),
     Mutant(_CONVOLUTIONS, "self.of_rows.masked_fill_(like(rows, self.of_rows), 0)", "pass",
            "M8: a kept gradient that is not finite spoils the release", STACK),
+    # tails
+    Mutant(_RANDOMNESS, ".mul_(-2).sqrt_()", ".mul_(-2).sqrt_().clamp_(max=4.3)", "M16: noise is cut at 4.3 sigma",
+           TAILS),
+    Mutant(_RANDOMNESS, ".add_(0.5).mul_(2**-31)", ".add_(64).mul_(2**-31)", "M16: noise ends at 5.9 sigma", TAILS),
+    Mutant(_RANDOMNESS, "bits[:, pairs:].float()", "bits[:, pairs:].abs().float()",
+           "M16: half of the noise is never below 0", TAILS),
+    Mutant(_OPTIMIZER, "std * part.view_as(parameter)", "std * part.view_as(parameter).clamp(-4.3, 4.3)",
+           "M16: a step's noise is cut", TAILS),
+    Mutant(_COHORT, "gradient.addcmul_(noise, like(", "gradient.addcmul_(noise.clamp(-4.3, 4.3), like(",
+           "M16: a step's noise is cut, in the stack", TAILS),
+    Mutant("fedsim/privacy/own_update.py", "did.clip * noise[0]", "did.clip * noise[0].clamp(-4.3, 4.3)",
+           "M16: a site's noise on its update is cut", TAILS),
+    Mutant(_SHARES, "two[0].double()", "two[0].double().clamp(-4.3, 4.3)", "M16: a share of the noise is cut", TAILS),
+    Mutant(_CENTRAL, "drawn[0, :-1].double()", "drawn[0, :-1].double().clamp(-4.3, 4.3)",
+           "M16: the server's noise is cut", TAILS),
+    Mutant("fedsim/privacy/correlated.py", "        self._before.appendleft(found)\n        return found\n",
+           "        self._before.appendleft(found)\n        return found.clamp(-6.7, 6.7)\n",
+           "M16: noise that takes earlier rounds' off is cut where independent noise ends", TAILS),
     # rounds and aggregation
+    Mutant("fedsim/rounds.py", "for spent, done, mechanism in alike", "for spent, done, mechanism in list(alike)[:1]",
+           "M7: one site's budget stands for all, of those that have spent unlike", BUDGETS),
+    Mutant("fedsim/rounds.py", "(self.planned[node] for node in nodes)",
+           "(self.planned[node] for node in list(nodes)[:1])", "M7: the first site's budget stands for all", BUDGETS),
+    Mutant("fedsim/rounds.py", "in self.noise.charged(nodes))", "in self.noise.charged(nodes)[:1])",
+           "M7: the first site's budget stands for all, where the server adds the noise", BUDGETS),
+    Mutant("fedsim/arms.py", "budget.allows(number_of[key] for key in keys)",
+           "budget.allows(number_of[key] for key in keys[:1])", "M7: the first site's budget stands for all, alone",
+           BUDGETS),
     Mutant("fedsim/rounds.py", "mechanism, times) <= epsilon", "mechanism, times) <= 1.2 * epsilon",
            "M7: the budget is exceeded by a fifth", ROUNDS),
     Mutant("fedsim/rounds.py", "if budget and not budget.allows(asked):",
