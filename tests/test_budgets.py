@@ -78,3 +78,15 @@ def test_sites_that_joined_earlier_end_the_training(scenario, kind: str, late: s
     spent = {site: done.ledger.rounds(site) for site in NAMES}
     assert spent == {site: 1 if site == late else 3 for site in NAMES}
     assert max(done.ledger.epsilon(site) for site in NAMES) <= limit
+
+
+@pytest.mark.parametrize("engine", ["cohort", "serial"])
+def test_a_second_training_in_each_round_is_planned_for(scenario, engine: str):
+    """A8: a budget for five trainings of a site holds two rounds of two."""
+    (limit,) = {limit_of(5, entry, of_kind(scenario, "own, of records", 900))
+                for entry in one_round(scenario, "own, of records").values()}  # fmt: skip
+    chosen = of_kind(scenario, "own, of records", limit, "strategy.name=apfl", f"engine={engine}")
+    done = trained(chosen, "own, of records")
+    assert done.ledger is not None
+    assert {site: done.ledger.rounds(site) for site in NAMES} == dict.fromkeys(NAMES, 2)
+    assert max(done.ledger.epsilon(site) for site in NAMES) <= limit

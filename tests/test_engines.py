@@ -39,6 +39,30 @@ def test_the_stack_is_cut_to_fit_into_memory(scenario, monkeypatch: pytest.Monke
     torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("private", [False, True])
+@pytest.mark.parametrize(("error", "sizes"), [(torch.OutOfMemoryError, [4, 2, 1, 1, 2, 1, 1]), (RuntimeError, [4])])
+def test_a_stack_that_fails_half_way_is_trained_again_from_its_start(
+    scenario, error: type[Exception], sizes: list[int], private: bool, monkeypatch: pytest.MonkeyPatch
+):
+    """Steps that were taken before are neither in the model nor in the ledger, and their noise is not drawn anew."""
+    job, chosen, whole, tried = Job("federated", private, 0), scenario("training.rounds=1"), cohort.train_together, []
+    expected = run_job(chosen, job, lambda: None)
+
+    def failing(works, stack):
+        tried.append(len(works))
+        done = whole(works, stack)
+        if len(works) > 1:
+            raise error("no room for the last step")
+        return done
+
+    monkeypatch.setattr(cohort, "train_together", failing)
+    monkeypatch.setattr(cohort, "_cores", lambda: 1)
+    found = run_job(chosen, job, lambda: None)
+    assert tried == sizes
+    torch.testing.assert_close(found.models[GLOBAL]["weight"], expected.models[GLOBAL]["weight"], rtol=1e-4, atol=1e-6)
+    assert (found.ledger and found.ledger.entries) == (expected.ledger and expected.ledger.entries)
+
+
 def test_a_site_that_fails_to_start_does_not_stop_the_others(scenario, monkeypatch: pytest.MonkeyPatch):
     honest = clients.app.SiteApp.prepare
 
