@@ -184,6 +184,17 @@ def test_no_two_messages_are_encrypted_under_one_key(monkeypatch: pytest.MonkeyP
     assert len(keys) == 2 * 5 * 4 == len(set(keys))
 
 
+@pytest.mark.parametrize("others", [0, 1])
+def test_no_vector_is_masked_for_fewer_sites_than_the_threshold(others: int):
+    """With nobody to share masks with there is the own mask alone, which the other sites' shares take off."""
+    one = Round()
+    keys = {site: one.parties[site].advertise() for site in SITES}
+    sent = {site: one.parties[site].share(keys) for site in SITES}
+    few = {other: sent[other][1] for other in [2, 3][:others]}
+    with pytest.raises(Refused, match=f"expected at least 3 sites, got {others + 1}"):
+        one.parties[1].mask(one.values[1], few)
+
+
 def test_keys_that_come_twice_are_refused():
     one = Round()
     keys = {site: one.parties[site].advertise() for site in SITES}

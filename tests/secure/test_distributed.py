@@ -124,7 +124,7 @@ def test_each_share_is_for_those_who_were_asked_and_not_for_all_sites(monkeypatc
     for total, update in zip(sums, updates, strict=True):
         noise = expected.grid.decode(total)[0] - update
         found = noise.std() / (expected.noise_multiplier * expected.sensitivity)
-        assert found == pytest.approx(math.sqrt(5 / 3), abs=5 / math.sqrt(2 * 6274))
+        assert found == pytest.approx(math.sqrt(5 / 3), rel=5 / math.sqrt(2 * 6274))
 
 
 def test_noise_is_not_shared_with_another_setting(monkeypatch):
