@@ -5,6 +5,7 @@ import pytest
 from fedsim.arms import Job, Trained, run_job
 from fedsim.budgets import Spending
 from fedsim.privacy.ledger import Entry, Ledger
+from fedsim.sampling import joining_of
 from fedsim.scenario import Scenario
 
 NAMES = ["cleveland", "hungarian", "switzerland", "va_long_beach"]
@@ -90,3 +91,14 @@ def test_a_second_training_in_each_round_is_planned_for(scenario, engine: str):
     assert done.ledger is not None
     assert {site: done.ledger.rounds(site) for site in NAMES} == dict.fromkeys(NAMES, 2)
     assert max(done.ledger.epsilon(site) for site in NAMES) <= limit
+
+
+def test_the_server_expects_the_share_of_sites_that_joins(scenario):
+    """What the bits of an adaptive clip and the noisy sum are divided by: public, and that of a round."""
+    chosen = scenario("privacy.unit=client", "training.site_sampling_rate=0.25", "partition={by='iid', sites=40}",
+                      "training.expected_batch=5", "privacy.noise_multiplier=4", "privacy.epsilon=900")  # fmt: skip
+    names = [f"site-{number:02d}" for number in range(40)]
+    spending = Spending.of(chosen, 0, "federated", names)
+    noise = spending.central(joining_of(chosen, 0)).noise
+    assert noise.sites.expected(1) == (10, 50)
+    assert noise.planned(1).denominator == 10
