@@ -1,6 +1,7 @@
 """The contract of engines: the same scenario and seed give the same result on each."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,10 @@ from flwr.clientapp import ClientApp
 import clients.app
 from fedsim import catalog
 from fedsim.arms import GLOBAL, Job, run_job
-from fedsim.engines import cohort
+from fedsim.engines import cohort, serial
+from fedsim.scenario import Optimizer
+from fedsim.training import Noise, Plan
+from tests.conftest import examples, streams, work
 
 ENGINES = list(catalog.titles("engines"))
 
@@ -37,6 +41,57 @@ def test_the_stack_is_cut_to_fit_into_memory(scenario, monkeypatch: pytest.Monke
     second = run_job(scenario("engine=cohort"), Job("federated", True, 0), lambda: None).models[GLOBAL]["weight"]
     assert set(sizes) == {4, 1}
     torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("private", [False, True])
+@pytest.mark.parametrize(("error", "sizes"), [(torch.OutOfMemoryError, [4, 2, 1, 1, 2, 1, 1]), (RuntimeError, [4])])
+def test_a_stack_that_fails_half_way_is_trained_again_from_its_start(
+    scenario, error: type[Exception], sizes: list[int], private: bool, monkeypatch: pytest.MonkeyPatch
+):
+    """Steps that were taken before are neither in the model nor in the ledger, and their noise is not drawn anew."""
+    job, chosen, whole, tried = Job("federated", private, 0), scenario("training.rounds=1"), cohort.train_together, []
+    expected = run_job(chosen, job, lambda: None)
+
+    def failing(works, stack):
+        tried.append(len(works))
+        done = whole(works, stack)
+        if len(works) > 1:
+            raise error("no room for the last step")
+        return done
+
+    monkeypatch.setattr(cohort, "train_together", failing)
+    monkeypatch.setattr(cohort, "_cores", lambda: 1)
+    found = run_job(chosen, job, lambda: None)
+    assert tried == sizes
+    torch.testing.assert_close(found.models[GLOBAL]["weight"], expected.models[GLOBAL]["weight"], rtol=1e-4, atol=1e-6)
+    assert (found.ledger and found.ledger.entries) == (expected.ledger and expected.ledger.entries)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"noise": None},
+        {"noise": Noise(1.0, 3.0)},
+        {"noise": Noise(0.1, 1.0)},
+        {"steps": 5},
+        {"sampling_rate": 0.9},
+        {"optimizer": Optimizer(name="sgd", lr=0.01)},
+    ],
+    ids=str,
+)
+def test_works_that_differ_in_what_is_done_to_rows_are_not_trained_as_one(change: dict):
+    """Each gets its own noise, clip, rate and steps, and says so, whichever comes first."""
+    usual = Plan(2, 0.5, 8.0, Optimizer(name="sgd", lr=0.5), Noise(1.0, 1.0))
+    net = torch.nn.Linear(4, 1)
+    works = [
+        work(net, examples(12, seed=site), plan, streams(0, "federated", str(site), 1))
+        for site, plan in enumerate([usual, replace(usual, **change), usual, replace(usual, **change)])
+    ]
+    together = cohort.train_all([one.again() for one in works])
+    alone = serial.train_all([one.again() for one in works])
+    for found, expected in zip(together, alone, strict=True):
+        torch.testing.assert_close(found.parameters, expected.parameters, rtol=1e-4, atol=1e-5)
+        assert found.mechanism == expected.mechanism
 
 
 def test_a_site_that_fails_to_start_does_not_stop_the_others(scenario, monkeypatch: pytest.MonkeyPatch):

@@ -1,4 +1,4 @@
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 from flwr.app import RecordDict
@@ -66,6 +66,78 @@ def test_a_restart_does_not_refund():
 def test_no_site_is_asked_when_not_even_one_round_is_affordable():
     finished, asked = run(private, budget(0.01))
     assert (finished.rounds, asked) == (0, 0)
+
+
+def spent_by(rounds: dict[str, int], step: Mechanism = STEP) -> Ledger:
+    """Return a ledger in which sites have made so many releases."""
+    ledger = Ledger(1e-5, "add-or-remove-one")
+    for site, times in rounds.items():
+        for number in range(times):
+            ledger.charge(site, number, step)
+    return ledger
+
+
+def limit_of(rounds: int) -> float:
+    """Return a budget for so many rounds and not one more."""
+    return spent_by({"a": rounds}).epsilon("a") + 1e-6
+
+
+@pytest.mark.parametrize("nearest", range(4))
+@pytest.mark.parametrize("others", [0, 1, 2])
+def test_the_site_that_is_nearest_to_its_budget_decides_whoever_is_asked_first(nearest: int, others: int):
+    """A8: the others have spent less, and each of the four is the nearest once."""
+    spend = replace(
+        budget(limit_of(3)), ledger=spent_by({f"site{site}": 3 if site == nearest else others for site in range(4)})
+    )
+    nodes = [node_of(site) for site in range(4)]
+    assert not spend.allows(nodes)
+    assert not spend.allows(nodes[::-1])
+    assert spend.allows(node for node in nodes if node != node_of(nearest))
+    assert not spend.allows([node_of(nearest)])
+    assert run(private, spend)[1] == 0
+
+
+@pytest.mark.parametrize("costly", range(4))
+def test_the_site_whose_next_round_costs_most_decides(costly: int):
+    """A8: all have spent alike, and one of them is to do more in a round than the others."""
+    planned = {node_of(site): (f"site{site}", replace(STEP, steps=2) if site == costly else STEP) for site in range(4)}
+    spend = Budget(spent_by({f"site{site}": 2 for site in range(4)}), limit_of(3), planned, rounds=6)
+    assert not spend.allows(planned)
+    assert spend.allows(node for node in planned if node != node_of(costly))
+
+
+@pytest.mark.parametrize("first", range(4))
+def test_rounds_end_when_sites_that_joined_earlier_have_spent_their_budget(first: int):
+    """A8: one site joins in the third round only; the run ends with the budget of the others, who were in all."""
+    asked = []
+
+    def schedule(number: int) -> list[int]:
+        return [node_of(site) for site in range(4) if number >= 3 or site != first]
+
+    def answer(site: int) -> RecordDict:
+        asked.append(site)
+        return private(site)
+
+    spend = budget(limit_of(4))
+    adapter = Adapter(FedAvg(), schedule=schedule)
+    finished = run_rounds(adapter, grid_of(answer), arrays(), 8, spend, lambda number, model: None)
+    assert finished.rounds == 4
+    assert [asked.count(site) for site in range(4)] == [2 if site == first else 4 for site in range(4)]
+    assert all(spend.ledger.epsilon(f"site{site}") <= spend.epsilon for site in range(4))
+
+
+@pytest.mark.parametrize("slow", range(4))
+def test_rounds_end_when_the_sites_that_do_all_their_steps_have_spent_their_budget(slow: int):
+    """A8: a straggler does, and reports, half of what is planned."""
+
+    def answer(site: int) -> RecordDict:
+        return good(site, mechanism=asdict(replace(STEP, steps=1 if site == slow else 2)))
+
+    planned = {node_of(site): (f"site{site}", replace(STEP, steps=2)) for site in range(4)}
+    spend = Budget(spent_by({}), limit_of(6), planned, rounds=9)
+    finished, _ = run(answer, spend, rounds=9)
+    assert finished.rounds == 3
+    assert all(spend.ledger.epsilon(f"site{site}") <= spend.epsilon for site in range(4))
 
 
 def test_every_release_is_charged_once():

@@ -109,6 +109,31 @@ def test_batchnorm_is_refused_with_a_replacement(scenario, monkeypatch):
         new_model(scenario(), _a_site(), 0, "cpu")
 
 
+class Remembering(nn.Module):
+    """Takes off the mean of the rows that it saw before: of other rows, and of no release."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(3))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return inputs - self.mean
+
+
+@pytest.mark.parametrize(
+    "layer", [Remembering(), nn.InstanceNorm1d(3, track_running_stats=True)], ids=lambda layer: type(layer).__name__
+)
+def test_a_layer_that_remembers_rows_is_refused(scenario, monkeypatch, layer: nn.Module):
+    """M10: what it keeps from step to step is neither clipped nor noised."""
+
+    class Keeping:
+        model = staticmethod(lambda inputs: nn.Sequential(nn.Linear(inputs, 3), nn.Sequential(layer), nn.Linear(3, 1)))
+
+    monkeypatch.setattr(training, "task_of", lambda scenario: Keeping)
+    with pytest.raises(Mistake, match=rf"have no buffers, got {type(layer).__name__} .1\.0."):
+        new_model(scenario(), _a_site(), 0, "cpu")
+
+
 def test_a_device_that_is_not_there_is_a_mistake(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(Mistake, match="device: expected a CUDA device, found none"):

@@ -228,6 +228,38 @@ def test_a_run_stops_before_it_exceeds_the_budget(asked):
     assert run(four(rate=0.5), 0.01)[1] == 0
 
 
+@pytest.mark.parametrize("nearest", range(4))
+def test_the_site_that_is_nearest_to_its_budget_decides_whoever_is_asked_first(nearest: int):
+    """A8: where sites are not sampled, each has an epsilon of its own; the others have been in fewer rounds."""
+    noise = four(rate=None)
+    nodes = [node_of(site) for site in range(4)]
+    for number in range(3):
+        noise.release(number, nodes if number == 0 else [nodes[nearest]], torch.zeros(9), torch.zeros(0, 9), [])
+    limit = epsilon([Segment(1.0, 2.0, 3)], 1e-3) + 1e-9
+    spend = CentralBudget(noise, limit, 6)
+    assert not spend.allows(nodes)
+    assert not spend.allows(nodes[::-1])
+    assert spend.allows(node for node in nodes if node != nodes[nearest])
+    before = len(noise.ledger.entries)
+    assert run(noise, limit)[1] == 0
+    assert len(noise.ledger.entries) == before
+
+
+@pytest.mark.parametrize("late", range(4))
+def test_rounds_end_when_sites_that_joined_earlier_have_spent_their_budget(late: int):
+    """A8: one site joins in the third round only."""
+    noise = four(rate=None)
+
+    def schedule(number: int) -> list[int]:
+        return [node_of(site) for site in range(4) if number >= 3 or site != late]
+
+    adapter = Adapter(FedAvg(), schedule=schedule, noise=noise)
+    spend = CentralBudget(noise, epsilon([Segment(1.0, 2.0, 4)], 1e-3) + 1e-9, 8)
+    finished = run_rounds(adapter, grid_of(good), arrays(), 8, spend, lambda number, model: None)
+    assert finished.rounds == 4
+    assert all(noise.ledger.epsilon(f"site{site}") <= spend.epsilon for site in range(4))
+
+
 def test_the_strategy_sees_one_update_of_weight_one():
     seen = []
 

@@ -128,6 +128,7 @@ def test_a_site_without_rows_releases_pure_noise():
 def test_the_noise_has_the_claimed_size_and_shape():
     """B1, B2: 1e6 draws of the real path; variance within 5 sd, Kolmogorov-Smirnov p > 1e-6, tails of a Gaussian.
 
+    See test_tails for more of them.
     The largest can't be above 6.66: that is what 31 bits give. A Gaussian's would be with a chance of 3e-5.
     """
     rows = Examples(torch.zeros(0, 999_999), torch.zeros(0))
@@ -142,7 +143,10 @@ def test_the_noise_has_the_claimed_size_and_shape():
     assert abs(noise.mean()) <= 5 / np.sqrt(count)
     assert stats.kstest(noise[:100_000], "norm").pvalue > 1e-6
     assert abs(stats.kurtosis(noise)) < 0.05
-    assert 4 < np.abs(noise).max() < 6.67
+    beyond = stats.binom(count, 2 * stats.norm.sf(4.3))  # 17 of a million are expected; none at all has p = 4e-8
+    assert beyond.cdf((np.abs(noise) > 4.3).sum()) > 1e-7
+    assert beyond.sf((np.abs(noise) > 4.3).sum() - 1) > 1e-7
+    assert np.abs(noise).max() < 6.67
 
 
 def test_noise_does_not_depend_on_the_rows():
@@ -246,6 +250,17 @@ def test_sites_rounds_and_arms_have_noise_of_their_own():
     ]
     found = {streams(*place).noise.draw(8).tobytes() for place in places}
     assert len(found) == len(places)
+
+
+@pytest.mark.parametrize("extra", [[], ["privacy.unit=local"], ["privacy.unit=none"], ["privacy.rng=secure"]])
+def test_noise_and_batches_never_come_from_one_stream(extra: list[str]):
+    """M11, M12: the accountant takes the noise for independent of which rows are in a step."""
+    places = [("federated", "a", 1), ("federated", "a", 2), ("federated", "b", 1), ("local", "a", 1)]
+    drawn = [streams(0, *place, *extra) for place in places]
+    batches = {one.batches.key for one in drawn}
+    noise = {one.noise.key for one in drawn}
+    assert len(noise) == len(places)
+    assert not batches & noise
 
 
 @pytest.mark.parametrize(

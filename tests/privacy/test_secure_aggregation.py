@@ -3,6 +3,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -165,6 +166,35 @@ def test_shares_reach_nobody_but_their_holder():
         one.parties[1].mask(one.values[1], swapped)
 
 
+def test_no_two_messages_are_encrypted_under_one_key(monkeypatch: pytest.MonkeyPatch):
+    """All have the same nonce: two of one key, such as there and back, would give away how their shares differ."""
+    keys = []
+
+    def watched(key: bytes) -> ChaCha20Poly1305:
+        keys.append(key)
+        return ChaCha20Poly1305(key)
+
+    monkeypatch.setattr(secure_aggregation, "ChaCha20Poly1305", watched)
+    for number in (1, 2):
+        one = Round(terms=Terms(number, 5, 3))
+        one.parties = {site: Party(site, one.terms, np.random.default_rng(site).bytes) for site in SITES}
+        public = {site: one.parties[site].advertise() for site in SITES}
+        for site in SITES:
+            one.parties[site].share(public)
+    assert len(keys) == 2 * 5 * 4 == len(set(keys))
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_no_vector_is_masked_for_fewer_sites_than_the_threshold(others: int):
+    """With nobody to share masks with there is the own mask alone, which the other sites' shares take off."""
+    one = Round()
+    keys = {site: one.parties[site].advertise() for site in SITES}
+    sent = {site: one.parties[site].share(keys) for site in SITES}
+    few = {other: sent[other][1] for other in [2, 3][:others]}
+    with pytest.raises(Refused, match=f"expected at least 3 sites, got {others + 1}"):
+        one.parties[1].mask(one.values[1], few)
+
+
 def test_keys_that_come_twice_are_refused():
     one = Round()
     keys = {site: one.parties[site].advertise() for site in SITES}
@@ -190,6 +220,19 @@ def test_one_share_less_is_as_likely_for_any_secret():
     """The polynomial's coefficients are fresh: a holder's share differs each time, for one and the same secret."""
     found = {shamir.split(bytes(32), [1, 2, 3], 2, np.random.default_rng(seed).bytes)[1] for seed in range(50)}
     assert len(found) == 50
+
+
+@pytest.mark.parametrize("secret", [bytes(32), b"\xff" * 32])
+def test_fewer_shares_than_the_threshold_are_uniform_whatever_the_secret(secret: bytes):
+    """Over all numbers below the prime: coefficients as short as a secret would let a share show its size.
+
+    Kolmogorov-Smirnov of 400 splits for each of two holders, p > 1e-7.
+    """
+    random = np.random.default_rng(1)
+    found = [shamir.split(secret, [1, 2, 3], 3, random.bytes) for _ in range(400)]
+    for holder in (1, 2):
+        values = [int.from_bytes(shares[holder], "big") / shamir.PRIME for shares in found]
+        assert stats.kstest(values, "uniform").pvalue > 1e-7
 
 
 def test_a_party_goes_on_from_what_it_kept():

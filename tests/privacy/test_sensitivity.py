@@ -52,6 +52,33 @@ def test_a_row_counts_no_more_than_the_clip(engine: str, value: float, precision
         assert found.norm() > 0.4
 
 
+class Chain(nn.Module):
+    """A number times a tiny weight times a large one: the first gradient overflows, the second does not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(1, 1, bias=False).double(), nn.Linear(1, 1, bias=False).double()
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.second(self.first(inputs))
+
+
+@pytest.mark.parametrize("engine", ["serial", "cohort"])
+def test_a_row_that_is_finite_in_some_layers_only_counts_as_nothing(engine: str):
+    """B9: not as nothing in one layer, and as NaN times nothing in the other."""
+    start = torch.tensor([1e-308, 100.0], dtype=torch.float64)
+    todo = Plan(1, 1.0, BATCH, Optimizer(lr=1.0), Noise(CLIP, 1.0))
+    found = []
+    for inputs in ([[1.0], [1e308]], [[1.0]]):
+        rows = Examples(torch.tensor(inputs, dtype=torch.float64), torch.zeros(len(inputs), dtype=torch.float64))
+        work = Work(Chain(), start, rows, todo, Streams(Words.of(0, "batches"), Silent()), binary)
+        stack = start.repeat(1, 1)
+        done = train(work) if engine == "serial" else train_together([work], stack)[0]
+        found.append(done.parameters - start)
+    assert found[0].isfinite().all()
+    torch.testing.assert_close(found[0], found[1], rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize(("engine", "pairs"), [("cohort", 1000), ("serial", 60)])
 def test_no_pair_of_neighbours_is_farther_apart_than_the_clip(engine: str, pairs: int):
     """B5: pairs of sites of 0, 1, 10 or 100 rows and one row more; the farthest are nearly a clip apart."""

@@ -1,5 +1,6 @@
 """Whole sites protected by shares of the noise under secure aggregation, from the scenario to the statement."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from fedsim.arms import GLOBAL, Job, jobs, run_job
 from fedsim.budgets import noise_for
 from fedsim.mistakes import Mistake
 from fedsim.privacy.accounting import Segment, epsilon
-from fedsim.privacy.noise_shares import NoiseShare
+from fedsim.privacy.noise_shares import NoiseShare, clipped
 from fedsim.scenario import Scenario
 from fedsim.scenario_files import read
 from fedsim.secure import server
@@ -21,6 +22,7 @@ from fedsim.statement import statement
 
 PRIVATE = Job("federated", True, 0)
 SMALL = ("partition.sites=7", "training.rounds=2", "training.local_steps=2", "seeds=1", "privacy.unit=distributed")
+HALVES = (slice(0, 5), slice(5, 10))
 SHARED = ("secure_aggregation={drop_outs=2, colluding=1}", "privacy.epsilon=20", "faults.drop_out=0")
 
 
@@ -107,6 +109,22 @@ def test_every_site_and_round_has_noise_of_its_own_and_nothing_beyond_the_public
     assert len({words.key for (_, _, _, words), _ in calls}) == 14
     assert len({share for (_, _, share, _), _ in calls}) == 1
     assert {weight for (_, weight, _, _), _ in calls} == {1.0}
+
+
+def test_each_share_is_for_those_who_were_asked_and_not_for_all_sites(monkeypatch):
+    """Of seven sites five are in a round: each adds the noise that five of them need."""
+    chosen = scenario("training.sites_per_round=5", "secure_aggregation={drop_outs=1, colluding=1}")
+    done, calls, sums = tapped(monkeypatch, chosen)
+    expected = NoiseShare(noise_for(chosen, 0, "federated"), 0.5, 6274, 5, 1, 1)
+    assert {share for (_, _, share, _), _ in calls} == {expected}
+    assert len(calls) == 10
+    assert done.ledger is not None
+    assert {entry.mechanism for entry in done.ledger.entries} == {expected}
+    updates = [np.sum([clipped(args[0], 0.5).numpy() for args, _ in calls[part]], axis=0) for part in HALVES]
+    for total, update in zip(sums, updates, strict=True):
+        noise = expected.grid.decode(total)[0] - update
+        found = noise.std() / (expected.noise_multiplier * expected.sensitivity)
+        assert found == pytest.approx(math.sqrt(5 / 3), rel=5 / math.sqrt(2 * 6274))
 
 
 def test_noise_is_not_shared_with_another_setting(monkeypatch):

@@ -160,12 +160,15 @@ def asked(scenario, kind: str, config: dict) -> list[Message]:
 
 
 @pytest.mark.parametrize("config", [{"secure-aggregation": True}, {}], ids=["asked for masks", "not asked for masks"])
-def test_a_site_does_not_train_without_masks_what_promises_them(scenario, config: dict):
-    """A server that leaves the first steps out, or the whole of it, gets no model."""
+def test_a_site_does_not_train_without_masks_what_promises_them(scenario, config: dict, monkeypatch):
+    """A server that leaves the first steps out, or the whole of it, gets no model, and no row is read for it."""
+    trained = []
+    monkeypatch.setattr(clients.app, "train_site", trained.append)
     chosen = scenario(ON, "privacy.unit=none")
     replies = asked(chosen, MessageType.TRAIN, config)
     kinds = {"Refused"} if config else {"PermissionError"}
     assert {reply.error.reason.partition(" ")[0].partition(":")[0] for reply in replies} == kinds
+    assert not trained
 
 
 def test_a_site_does_not_answer_with_metrics(scenario):
