@@ -12,7 +12,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fedsim.mistakes import RunFailed
 from fedsim.privacy.central import CentralNoise
-from fedsim.privacy.ledger import Ledger, Release
+from fedsim.privacy.ledger import Ledger, Party, Release
 from fedsim.privacy.secure_aggregation import Refused
 from fedsim.records import MECHANISM, to_mechanism
 from fedsim.screening import Rejected, screen
@@ -31,7 +31,7 @@ class Budget:
 
     ledger: Ledger
     epsilon: float
-    planned: Mapping[int, tuple[str, Release]]
+    planned: Mapping[int, tuple[Party, Release]]
     rounds: int
 
     def allows(self, nodes: Iterable[int]) -> bool:
@@ -85,7 +85,7 @@ class CentralBudget:
         """Write nothing down: only the server sees a reply."""
 
 
-def _allows(ledger: Ledger, epsilon: float, rounds: int, planned: Iterable[tuple[str, Release]]) -> bool:
+def _allows(ledger: Ledger, epsilon: float, rounds: int, planned: Iterable[tuple[Party, Release]]) -> bool:
     """Whether each of some sites may release one thing more.
 
     Asks first for all the rounds that are left: their epsilon is the same in every round, and costly to compute.

@@ -39,6 +39,7 @@ SAMPLING = "tests/test_sampling.py"
 WHOLE = "tests/test_whole_sites.py"
 OWN = "tests/privacy/test_own_update.py"
 REPLAY = "tests/privacy/test_replay_sites.py"
+NAMED = "tests/test_site_names.py"
 _CENTRAL = "fedsim/privacy/central.py"
 _ACCOUNTING, _LEDGER, _OPTIMIZER, _TRAINING, _COHORT, _LAYERS, _CONVOLUTIONS, _RANDOMNESS = (
     f"fedsim/{name}.py"
@@ -404,4 +405,15 @@ MUTANTS = (
     Mutant("fedsim/whole_sites.py", "return Words.of(seed, purpose, scenario.release, *place)",
            "return Words.of(seed, purpose, *place)", "M11: two settings share noise of different sizes", DISTRIBUTED),
     Mutant(_SHARES, "high + _LOW * low)", "high + 0 * low)", "noise that leaves steps out", NOISE_SHARES),
+    # names of sites
+    Mutant("fedsim/arms.py", "class Shared(Enum):", "class Shared(str, Enum):",
+           "a site called global leaves its exact model in place of the one that all share", NAMED),
+    Mutant(_LEDGER, "class Together(Enum):", "class Together(str, Enum):",
+           "a site's name is taken for several sites together", NAMED),
+    Mutant("fedsim/experiment.py", 'return f"site/{escaped}/"', 'return f"{escaped}/"',
+           "a site called global leaves its exact model beside the one that all share", NAMED),
+    Mutant("fedsim/statement.py", "            if charged_together(training):",
+           '            if entry["site"] == "pooled":', "a site called pooled is taken for the pool", NAMED),
+    Mutant("fedsim/loading.py", 'any("\\0" in str(site) for site in np.unique(rows.site))', "False",
+           "M11: a site has the noise of another's second training", NAMED),
 )  # fmt: skip
