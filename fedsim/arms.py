@@ -267,9 +267,15 @@ def _federated(progress: _Progress) -> Models:
         budget=budget,
         observe=observe,
         patient=arrivals is not None,
+        names={node: name for node, (name, _) in plans.items()},
     )
     for number, rejected in finished.rejected.items():
-        progress.notes += [f"round {number}: {plans[one.node][0]} was left out: {one.reason}" for one in rejected]
+        for one in rejected:
+            who = plans[one.node][0] if one.node in plans else f"node {one.node}"
+            progress.notes.append(f"round {number}: {who} was left out: {one.reason}")
+    for number, doubted in finished.doubted.items():
+        for node, doubt in doubted.items():
+            progress.notes.append(f"round {number}: {plans[node][0]} was charged as planned: {doubt}")
     progress.notes += [f"round {number} was refused: {why}" for number, why in finished.refused.items()]
     progress.end(finished.rounds)
     found = models(finished.arrays)

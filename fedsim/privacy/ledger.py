@@ -1,5 +1,6 @@
 """The ledger: what each site released, at which noise, and the epsilon that follows."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, replace
@@ -7,6 +8,7 @@ from enum import Enum
 from functools import lru_cache
 from typing import Any
 
+from fedsim.mistakes import Mistake
 from fedsim.privacy.accounting import Neighbours, Segment, epsilon
 from fedsim.privacy.noise_shares import NoiseShare
 from fedsim.randomness import Random, check_random
@@ -157,6 +159,37 @@ EACH_SITE = Together.EACH_SITE
 
 Party = str | Together
 """Who is charged: a site by its name, or several together."""
+
+
+def check_claim(claim: Release, planned: Release) -> None:
+    """Make sure that what a site says it did is possible, given what it was asked to do.
+
+    A straggler takes fewer steps. A site may say that it added less noise, which costs it more, or more of it. The
+    numbers that don't count for epsilon must at least be numbers: they stand in the ledger.
+
+    Raises:
+        Mistake: It is not possible.
+        ValueError: It is of another kind.
+    """
+    if type(claim) is not type(planned):
+        raise ValueError(f"expected a {type(planned).__name__}, got a {type(claim).__name__}")
+    for one in fields(claim):
+        value, told = getattr(claim, one.name), getattr(planned, one.name)
+        if one.name == "steps" and value > told:
+            raise Mistake(f"steps: expected at most the {told} that were asked for, got {value}")
+        if one.name in ("clip", "expected_batch") and not _is_size(value):
+            raise Mistake(f"{one.name}: expected a finite number > 0, got {value}")
+        if one.name in ("params", "drop_outs", "colluding") and value != told:
+            raise Mistake(f"{one.name}: expected {told}, got {value}")
+        if one.name == "asked" and (type(value) is not int or value > _MOST_SITES):
+            raise Mistake(f"asked: expected a whole number up to {_MOST_SITES}, got {value}")
+
+
+_MOST_SITES = 2**31
+
+
+def _is_size(value: Any) -> bool:  # noqa: ANN401  what a message may hold
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 @dataclass(frozen=True)

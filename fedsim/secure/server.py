@@ -18,7 +18,7 @@ from fedsim.privacy.noise_shares import NoiseShare
 from fedsim.privacy.secure_aggregation import Keys, Refused, Terms, Unmasking, unmasked_sum
 from fedsim.records import CONFIG, ROUND, STAGES, flatten
 from fedsim.scenario import SecureAggregation
-from fedsim.screening import Rejected, sort_out
+from fedsim.screening import Rejected, match, sort_out
 from fedsim.secure.messages import (
     ANSWERED,
     KEYS,
@@ -192,8 +192,9 @@ class SecureAdapter(FlowerStrategy):
             Refused: They are too few.
         """
         asked = [message.metadata.dst_node_id for message in messages]
-        usable, rejected = sort_out(now.grid.send_and_receive(messages), asked, _fault(read))
-        self.set_aside += rejected
+        answers, foreign = match(messages, now.grid.send_and_receive(messages))
+        usable, rejected = sort_out([one for one in answers if one is not None], asked, _fault(read))
+        self.set_aside += foreign + rejected
         self._enough(len(usable), did)
         return {reply.metadata.src_node_id: reply.content for reply in usable}
 
