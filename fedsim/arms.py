@@ -332,6 +332,7 @@ def _adapted(
         arrivals=arrivals,
         state=strategy.first_state(draw) if hasattr(strategy, "first_state") else {},
         noise=budget.noise if isinstance(budget, CentralBudget) else None,
+        own_participation="participation" in (scenario.strategy.model_extra or {}),
     )
     if not scenario.secure_aggregation.on:
         return adapter

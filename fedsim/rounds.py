@@ -199,7 +199,8 @@ def _run_rounds(
             answered, arrays = answered or new is not arrays, new
         except Refused as error:
             refused[number] = str(error)
-            account.rejected += strategy.set_aside if isinstance(strategy, Screens) else []
+        if isinstance(strategy, Screens):  # also those of its last step, which it takes when it aggregates
+            account.rejected += strategy.set_aside
         rejected[number] = account.rejected
         doubted[number] = account.doubted
         evaluations = grid.send_and_receive(strategy.configure_evaluate(number, arrays, ConfigRecord(), grid))
@@ -256,7 +257,6 @@ def _round(
     replies = [answer for answer in answers if answer is not None]
     if isinstance(strategy, Screens):
         usable = strategy.screen(replies, asked)
-        account.rejected += strategy.set_aside
     else:
         usable, rejected = screen(replies, arrays, asked)
         account.rejected += rejected

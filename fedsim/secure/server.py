@@ -130,8 +130,9 @@ class SecureAdapter(FlowerStrategy):
         self._check_weight(weight, masked)
         sent = flatten(self.inner.sent)
         mean = sent + torch.from_numpy(update / weight).to(sent.device)  # (params,), float64 until here
-        share = sent.new_tensor([weight / self._denominator(weight, now.asked)])
-        return self.inner.aggregate(server_round, mean.to(sent.dtype)[None], share), None
+        denominator = self._denominator(weight, now.asked)
+        share = sent.new_tensor([weight / denominator])
+        return self.inner.aggregate(server_round, mean.to(sent.dtype)[None], share, denominator), None
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
