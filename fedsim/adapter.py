@@ -1,6 +1,8 @@
 """From a strategy that is pure math to a Flower Strategy."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
+from math import isclose
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
@@ -42,6 +44,9 @@ class Adapter(FlowerStrategy):
             trains is the same as if it had been sent it then.
         noise: Where the server adds the noise: the strategy is handed one update, the noisy mean, of weight 1. Then
             ``weights`` and ``fixed_denominator`` have no say: its own public weights count.
+        own_participation: Leave a strategy's ``participation`` as it was built. Else, where weights are public, a field
+            of that name is set in each round to the share of all sites' weight that the round's sites have together:
+            ``participation * weights[k]`` is then site k's share of all weight, whoever else was asked.
 
     Raises:
         ValueError: A fixed denominator without weights, or a ``Buffered`` strategy without arrivals.
@@ -56,6 +61,7 @@ class Adapter(FlowerStrategy):
         state: State | None = None,
         arrivals: Arrivals | None = None,
         noise: CentralNoise | None = None,
+        own_participation: bool = False,
     ) -> None:
         if fixed_denominator and weights is None:
             raise ValueError("expected public weights beside fixed_denominator, got none")
@@ -70,6 +76,8 @@ class Adapter(FlowerStrategy):
         self.asked: Sequence[int] = []
         self.state: State = state or {}
         self.noise = noise
+        self._everybody = _weight_of_all(weights, noise)
+        self._sets_participation = not own_participation and "participation" in _fields(math)
         self.sent = ArrayRecord()
         self._models: dict[int, ArrayRecord] = {}  # {version: model}, the newest and those that sites still work with
         self._older: dict[int, tuple[int, ArrayRecord]] = {}  # {asked node: (staleness, model)} if not the newest
@@ -107,21 +115,36 @@ class Adapter(FlowerStrategy):
         vectors = [self._update(reply, sent) for reply in usable]
         updates = stacked(vectors) if vectors else sent.new_empty(0, len(sent))  # (sites, params)
         if self.noise is None:
-            shares = self._shares(usable)
+            shares, weight = self._shares(usable)
         else:
             nodes = [reply.metadata.src_node_id for reply in usable]
             mean = self.noise.release(server_round, self.asked, sent, updates, nodes)
             updates, shares = (sent + mean)[None], torch.ones(1, device=sent.device)
+            weight = self.noise.sites.expected(server_round)[1]
         reports = {name: self._reported(name, usable) for name in reports_of(self.math)}
-        return self.aggregate(server_round, updates, shares, reports), None
+        return self.aggregate(server_round, updates, shares, weight, reports), None
 
     def aggregate(
-        self, server_round: int, updates: Tensor, shares: Tensor, reports: Mapping[str, Tensor] | None = None
+        self,
+        server_round: int,
+        updates: Tensor,
+        shares: Tensor,
+        weight: float,
+        reports: Mapping[str, Tensor] | None = None,
     ) -> ArrayRecord:
-        """Return the new model from updates (sites, params), each one's share of the round and what each reported."""
+        """Return the new model.
+
+        Args:
+            server_round: The round.
+            updates: The models that came back, (sites, params).
+            shares: Each one's share of the round, (sites,).
+            weight: The weight that a share of 1 stands for, in the unit of the sites' weights.
+            reports: What each site reported, {name: (sites,)}.
+        """
         sent, more = flatten(self.sent), ((reports,) if reports else ())
+        strategy = self._in_round(weight)
         try:
-            center, self.state = self.math.aggregate(sent, updates, shares, self.state, *more)
+            center, self.state = strategy.aggregate(sent, updates, shares, self.state, *more)
         except ValueError as error:  # a condition on the data that the strategy checks
             raise Mistake(f"strategy {type(self.math).__name__}, round {server_round}: {error}") from error
         if not isinstance(center, torch.Tensor) or center.shape != sent.shape or not center.isfinite().all():
@@ -147,6 +170,20 @@ class Adapter(FlowerStrategy):
 
     def summary(self) -> None:
         """Log nothing; the run directory says what ran."""
+
+    def _in_round(self, weight: float) -> Strategy:
+        """Return the strategy with the share of all weight that a round has.
+
+        What a server sums up over the sites, such as SCAFFOLD's c, needs each site's share of all weight. The shares of
+        a round are of the weight of its own sites, which differs from round to round if weights are unequal.
+        """
+        if self._everybody is None or not self._sets_participation:
+            return self.math
+        share = min(1.0, weight / self._everybody)
+        built = getattr(self.math, "participation", share)
+        if share <= 0 or isclose(share, built, rel_tol=1e-9):  # the same, up to how sums are rounded
+            return self.math
+        return replace(self.math, participation=share)  # type: ignore[type-var]  a dataclass, see _fields
 
     def _let_arrive(self, arrivals: Arrivals, server_round: int, arrays: ArrayRecord) -> None:
         """Ask those whose answers are due, and look up the models they began with."""
@@ -186,12 +223,24 @@ class Adapter(FlowerStrategy):
         values = [float(reply.content[METRICS][REPORTED[name]]) for reply in replies]  # type: ignore[arg-type]
         return torch.tensor(values, device=flatten(self.sent).device)
 
-    def _shares(self, replies: list[Message]) -> torch.Tensor:
-        """Return each reply's share of the round, (sites,)."""
+    def _shares(self, replies: list[Message]) -> tuple[torch.Tensor, float]:
+        """Return each reply's share of the round, (sites,), and the weight that a share of 1 stands for."""
         if self.weights is None:
             received = [float(reply.content[METRICS][WEIGHT]) for reply in replies]  # type: ignore[arg-type]
             total = sum(received)
         else:
             received = [self.weights[reply.metadata.src_node_id] for reply in replies]
             total = sum(self.weights[node] for node in self.asked) if self.fixed_denominator else sum(received)
-        return torch.tensor([weight / total for weight in received], device=flatten(self.sent).device)
+        return torch.tensor([weight / total for weight in received], device=flatten(self.sent).device), total
+
+
+def _weight_of_all(weights: Mapping[int, float] | None, noise: CentralNoise | None) -> float | None:
+    """Return the public weight of all sites together; None where weights come with the replies."""
+    if noise is not None:
+        return sum(noise.sites.weights.values())
+    return sum(weights.values()) if weights is not None else None
+
+
+def _fields(strategy: object) -> set[str]:
+    """Return the names of a strategy's hyperparameters; of one that is no dataclass none, since it can't be changed."""
+    return {field.name for field in fields(strategy) if field.init} if is_dataclass(strategy) else set()

@@ -5,8 +5,9 @@ rate with the same optimizer and, under privacy of records, spend the same epsil
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from functools import cache, partial
 from typing import Any
 
@@ -33,7 +34,7 @@ from fedsim.loading import task_of
 from fedsim.local_rule import Personal
 from fedsim.metrics import METRICS
 from fedsim.misbehaviour import attack_of, misbehaving, triggered
-from fedsim.privacy.ledger import Ledger
+from fedsim.privacy.ledger import POOL, Ledger
 from fedsim.records import Flat, Layout, flatten, kept_in
 from fedsim.rounds import Budget, CentralBudget, run_rounds
 from fedsim.rows_alone import check_rows_are_alone
@@ -57,9 +58,19 @@ from fedsim.training import (
 
 logging.getLogger("flwr").setLevel(logging.WARNING)  # importing flwr sets it to DEBUG
 
-GLOBAL = "global"
-Models = Mapping[str, Mapping[str, Tensor]]
-"""{site: parameters of its model}, or {GLOBAL: parameters} when all sites share one model."""
+
+class Shared(Enum):
+    """The key of the model that all sites share. It equals no string, so that no site's name is taken for it."""
+
+    GLOBAL = "global"
+
+
+GLOBAL = Shared.GLOBAL
+Key = str | Shared
+"""Whose model: a site's, by its name, or the one that all share."""
+
+Models = Mapping[Key, Mapping[str, Tensor]]
+"""{site: parameters of its model}; sites that are not there share the model under ``GLOBAL``."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +164,7 @@ class _Progress:
         """Return what is said of each site's test rows by the model it would use."""
         return answers(self.model, self.by_site(models), self.federation, "test", self.task.kind)
 
-    def by_site(self, models: Models) -> Models:
+    def by_site(self, models: Models) -> dict[str, Mapping[str, Tensor]]:
         """Return {site: the model it would use}."""
         return {name: models.get(name) or models[GLOBAL] for name in self.federation.names}
 
@@ -260,9 +271,15 @@ def _federated(progress: _Progress) -> Models:
         budget=budget,
         observe=observe,
         patient=arrivals is not None,
+        names={node: name for node, (name, _) in plans.items()},
     )
     for number, rejected in finished.rejected.items():
-        progress.notes += [f"round {number}: {plans[one.node][0]} was left out: {one.reason}" for one in rejected]
+        for one in rejected:
+            who = plans[one.node][0] if one.node in plans else f"node {one.node}"
+            progress.notes.append(f"round {number}: {who} was left out: {one.reason}")
+    for number, doubted in finished.doubted.items():
+        for node, doubt in doubted.items():
+            progress.notes.append(f"round {number}: {plans[node][0]} was charged as planned: {doubt}")
     progress.notes += [f"round {number} was refused: {why}" for number, why in finished.refused.items()]
     progress.end(finished.rounds)
     found = models(finished.arrays)
@@ -319,6 +336,7 @@ def _adapted(
         arrivals=arrivals,
         state=strategy.first_state(draw) if hasattr(strategy, "first_state") else {},
         noise=budget.noise if isinstance(budget, CentralBudget) else None,
+        own_participation="participation" in (scenario.strategy.model_extra or {}),
     )
     if not scenario.secure_aggregation.on:
         return adapter
@@ -352,26 +370,28 @@ def _local(progress: _Progress) -> Models:
         todo = plan(scenario, expected_batch(scenario, name), progress.noise)
         return lambda number: federation.sites[site], lambda number: todo
 
-    sites = {name: alone(site, name) for site, name in enumerate(federation.names)}
+    sites: dict[Key, tuple[Callable[[int], Site], Callable[[int], Plan]]] = {}
+    for site, name in enumerate(federation.names):
+        sites[name] = alone(site, name)
     return _train_alone(progress, sites, lambda number: [federation.names[site] for site in progress.sites_of(number)])
 
 
 def _train_alone(
     progress: _Progress,
-    sites: Mapping[str, tuple[Callable[[int], Site], Callable[[int], Plan]]],
-    keys_of: Callable[[int], list[str]],
+    sites: Mapping[Key, tuple[Callable[[int], Site], Callable[[int], Plan]]],
+    keys_of: Callable[[int], Sequence[Key]],
 ) -> Models:
     """Train a model for each of some sites, on its own rows.
 
     Args:
         progress: The job.
-        sites: {name of the model: (from the number of a round to its rows, and to what is done to them)}.
+        sites: {whose model: (from the number of a round to its rows, and to what is done to them)}.
         keys_of: From the number of a round to the models that are trained in it.
     """
     scenario, job = progress.scenario, progress.job
     train_all = catalog.load("engines", scenario.engine).train_all
     vectors = dict.fromkeys(sites, progress.start)
-    charged = {key: "pooled" if key == GLOBAL else key for key in sites}
+    charged = {key: POOL if isinstance(key, Shared) else key for key in sites}
     number_of = {key: number for number, key in enumerate(sites)}
     numbered = {number_of[key]: (charged[key], todo(1)) for key, (_, todo) in sites.items()}
     most = scenario.training.rounds if GLOBAL in sites else progress.rounds

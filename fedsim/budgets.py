@@ -11,7 +11,7 @@ from fedsim.federation import federate
 from fedsim.grid import node_of
 from fedsim.mistakes import Mistake
 from fedsim.privacy.accounting import Segment, noise_multiplier
-from fedsim.privacy.ledger import Ledger, Mechanism, OwnUpdate
+from fedsim.privacy.ledger import Ledger, Mechanism, OwnUpdate, Party
 from fedsim.privacy.noise_shares import NoiseShare
 from fedsim.randomness import Random, Words
 from fedsim.rounds import Budget, CentralBudget
@@ -94,7 +94,7 @@ class Spending:
         """The most any site may spend."""
         return _promised(self.scenario.privacy)[0]
 
-    def own(self, planned: Mapping[int, tuple[str, Plan]], rounds: int) -> Budget:
+    def own(self, planned: Mapping[int, tuple[Party, Plan]], rounds: int) -> Budget:
         """Return the budget of sites that add the noise themselves, to their steps or to their updates.
 
         Args:

@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 
 from fedsim import catalog, loading, report, results
-from fedsim.arms import GLOBAL, Job, Trained, jobs, run_job
+from fedsim.arms import Job, Shared, Trained, jobs, run_job
 from fedsim.budgets import noise_for
 from fedsim.delta_rule import check_delta
 from fedsim.evaluation import POOLED, TOGETHER
@@ -62,7 +62,8 @@ def run(
         A row for each arm, private and metric with ``mean, low, high`` and the paired differences to the centralized
         and to the local arm, all as ``fedsim.comparison.compare`` returns them. ``over`` says what these are of:
         ``(inside sites)``, where each row is compared with rows of its own site only. The pooled figure, with the rows
-        of all sites in one pot, comes second: ``pooled_mean, pooled_low, pooled_high``. Last comes each site's mean.
+        of all sites in one pot, comes second: ``pooled_mean, pooled_low, pooled_high``. Last comes each site's mean, in
+        a column of the site's name (for a site that is called ``mean``, ``site mean``).
         ``frame.attrs["run_dir"]`` has the run directory, which ``fedsim.load`` reads.
 
     Raises:
@@ -121,10 +122,23 @@ def summary(run: results.Run) -> pd.DataFrame:
     table = table.merge(pooled[[*keys, *ends.values()]], on=keys)
 
     at_sites = compared[~compared["site"].isin(TOGETHER)]
-    sites = at_sites.pivot_table(index=keys, columns="site", values="mean", dropna=False).reset_index()
-    table = table.merge(sites, on=keys)
+    sites = at_sites.pivot_table(index=keys, columns="site", values="mean", dropna=False)
+    sites.columns = _columns_of(list(map(str, sites.columns)), set(map(str, table.columns)))
+    table = table.merge(sites.reset_index(), on=keys)
     table.attrs["run_dir"] = str(run.path)
     return table
+
+
+def _columns_of(sites: list[str], others: set[str]) -> list[str]:
+    """Return a column for each site: its name, with ``site`` before it if another column is called the same."""
+    columns = []
+    for site in sites:
+        column = site
+        if site in others:
+            while column in others or column in sites:
+                column = f"site {column}"
+        columns.append(column)
+    return columns
 
 
 def check(scenario: Scenario) -> None:
@@ -206,7 +220,7 @@ def _train_all(folder: Path, scenario: Scenario, progress: Progress | None) -> l
             trained.notes.extend([_ANEW] if anew else [])
             kept = _tensors(trained), _values(trained, time.perf_counter() - clock) | {"scenario": same}
             results.write_checkpoint(folder / "checkpoints", job.key, *kept)
-        finished.append((job, *kept))
+        finished.append((job, _with_todays_names(folder, *kept), kept[1]))
     return finished
 
 
@@ -225,8 +239,41 @@ def _random(finished: list[_Finished]) -> str | None:
     return random_of(ledgers) if ledgers else None
 
 
+_OF_ALL = "global/"  # before the names of the shared model's parameters
+
+
 def _tensors(trained: Trained) -> results.Tensors:
-    return {f"{model}/{name}": value for model, held in trained.models.items() for name, value in held.items()}
+    """Return all parameters by names that tell the model that all sites share from a site's, whatever it is called."""
+    tensors = {}
+    for model, held in trained.models.items():
+        place = _OF_ALL if isinstance(model, Shared) else _of_site(model)
+        tensors |= {f"{place}{name}": value for name, value in held.items()}
+    return tensors
+
+
+def _of_site(site: str) -> str:
+    """Return what stands before the names of a site's parameters: no slash of its own name ends it too early."""
+    escaped = site.replace("%", "%25").replace("/", "%2F")
+    return f"site/{escaped}/"
+
+
+def _with_todays_names(folder: Path, tensors: results.Tensors, values: dict[str, Any]) -> results.Tensors:
+    """Return the tensors of a checkpoint; of an older version's, a site's parameters began with its bare name.
+
+    Raises:
+        Mistake: In an older version's, a site's model can't be told from the one that all sites share.
+    """
+    if "tensor_names" in values:
+        return tensors
+    sites = {row["site"] for row in values["scores"]} - {POOLED}
+    renamed = {}
+    for name, value in tensors.items():
+        owners = [site for site in sites if name.startswith(f"{site}/")]
+        if len(owners) + name.startswith(_OF_ALL) != 1:
+            raise Mistake(f"{folder}: expected checkpoints of this version, got an older one's, in which {name} may be "
+                          "of more than one model; run the scenario into a new directory")  # fmt: skip
+        renamed[_of_site(owners[0]) + name.removeprefix(f"{owners[0]}/") if owners else name] = value
+    return renamed
 
 
 def _values(trained: Trained, seconds: float) -> dict[str, Any]:
@@ -237,6 +284,7 @@ def _values(trained: Trained, seconds: float) -> dict[str, Any]:
         "ledger": trained.ledger.as_json() if trained.ledger else None,
         "notes": trained.notes,
         "seconds": round(seconds, 3),
+        "tensor_names": "global/ or site/",
     }
 
 
@@ -267,9 +315,9 @@ def _write_results(folder: Path, scenario: Scenario, finished: list[_Finished]) 
         if job == product:
             whole = scenario.privacy.unit in FEDERATED_UNITS  # then models that sites keep are not private: left out
             plain = {
-                name.removeprefix(f"{GLOBAL}/"): value
+                name.removeprefix(_OF_ALL): value
                 for name, value in tensors.items()
-                if not whole or name.startswith(f"{GLOBAL}/")
+                if not whole or name.startswith(_OF_ALL)
             }
             about = {"task": scenario.task or loading.task_of(scenario).title, "training": job.key}
             results.write_tensors(folder / "model.safetensors", plain, about)

@@ -93,6 +93,7 @@ def _problems(task: Task, rows: Rows) -> dict[str, bool]:
     return {
         "as many targets and sites as inputs": len(rows.site) != count,
         f"sites with names other than {' and '.join(TOGETHER)}": bool(np.isin(rows.site, TOGETHER).any()),
+        "names of sites without a zero byte": any("\0" in str(site) for site in np.unique(rows.site)),
         "as many times as inputs": rows.time is not None and len(rows.time) != count,
         "finite times": rows.time is not None and not np.isfinite(rows.time).all(),
         "times, since it is split by time,": rows.time is None and task.by_time,

@@ -4,7 +4,7 @@ Flower's FedAvg would take a NaN, broadcast a wrong shape, count a reply twice o
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +19,39 @@ class Rejected:
 
     node: int
     reason: str
+
+
+def match(messages: Sequence[Message], replies: Iterable[Message]) -> tuple[list[Message | None], list[Rejected]]:
+    """Match replies with the messages they answer.
+
+    A reply is a site's by the message it answers, whose id the grid has given, not by the sender that it names: else a
+    site could answer, and be charged, in another's place.
+
+    Args:
+        messages: What was sent, as it is after the grid has sent it.
+        replies: In any order.
+
+    Returns:
+        The answer to each message, in their order, None where there is none; and the replies that are set aside, by
+        the site that was asked. They name another sender, are a site's second, or answer nothing that was sent.
+    """
+    place_of = {message.metadata.message_id: place for place, message in enumerate(messages)}
+    answers: list[Message | None] = [None] * len(messages)
+    rejected = []
+    for reply in replies:
+        sender = reply.metadata.src_node_id
+        place = place_of.get(reply.metadata.reply_to_message_id)
+        if place is None:
+            rejected.append(Rejected(sender, "was not asked"))
+            continue
+        asked = messages[place].metadata.dst_node_id
+        if sender != asked:
+            rejected.append(Rejected(asked, f"answered under another site's id, {sender}"))
+        elif answers[place] is not None:
+            rejected.append(Rejected(asked, "replied twice"))
+        else:
+            answers[place] = reply
+    return answers, rejected
 
 
 def screen(replies: Iterable[Message], sent: ArrayRecord, asked: Iterable[int]) -> tuple[list[Message], list[Rejected]]:

@@ -13,7 +13,7 @@ from fedsim.evaluation import TOGETHER
 from fedsim.privacy import accounting
 from fedsim.privacy.accounting import Segment
 from fedsim.privacy.correlated import column_norm
-from fedsim.privacy.ledger import SiteUpdate, to_release
+from fedsim.privacy.ledger import SiteUpdate, charged_together, to_release
 from fedsim.privacy.noise_shares import NoiseShare
 from fedsim.privacy.tiers import WEAK
 from fedsim.results import Run, most_spent
@@ -22,7 +22,6 @@ from fedsim.scenario import FEDERATED_UNITS
 Pairs = list[tuple[str, str]]
 Training = Mapping[str, Any]  # one of the ledger's: arm, seed, epsilon {site: value}, entries
 
-_POOL = "pooled"  # whose releases are of every site's records
 FEW_NAMES = 5  # that a sentence can hold
 _NOT_PRIVATE = (
     ("Guarantee", "This run gives no privacy guarantee: nothing was clipped and no noise was added."),
@@ -212,9 +211,18 @@ def _each_alone(run: Run, own: list[Training], times: int) -> str:
 
 def _all_together(run: Run, trainings: list[Training]) -> str:
     """Return the epsilon of all of some trainings for a record of the site where that is largest; the pool has all."""
-    entries = [entry for one in trainings for entry in one["entries"]]
-    sites = dict.fromkeys(entry["site"] for entry in entries if entry["site"] != _POOL) or (_POOL,)
-    return _most(run, [_segments([one for one in entries if one["site"] in (site, _POOL)], 1) for site in sites])
+    of_all: list[Mapping[str, Any]] = []
+    by_site: dict[str, list[Mapping[str, Any]]] = {}
+    for training in trainings:
+        for entry in training["entries"]:
+            if charged_together(training):
+                of_all.append(entry)
+            else:
+                by_site.setdefault(entry["site"], []).append(entry)
+
+    # A record of a site is in the pool as well, whatever the site is called.
+    released = [_segments([*of_all, *own], 1) for own in by_site.values()]
+    return _most(run, released or [_segments(of_all, 1)])
 
 
 def _segments(entries: list[Mapping[str, Any]], times: int) -> tuple[Segment, ...]:

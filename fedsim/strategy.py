@@ -58,7 +58,9 @@ class Buffered(Protocol):
 
 
 FACTS = ("local_steps", "lr", "weight_decay", "participation")
-"""Fields that are filled in: a site's steps in a round, learning rate and weight decay, the share of sites asked."""
+"""Fields that are filled in: a site's steps in a round, learning rate and weight decay, and the share of sites asked.
+
+The last is set anew in each round, to the share of all sites' weight that the round's sites have together."""
 
 REPORTS = ("loss", "cluster", "steps", "staleness")
 """What a strategy can be told of each update. By the site: the mean loss on its training rows of the model it was sent,

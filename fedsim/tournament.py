@@ -257,7 +257,7 @@ def _training(cell: Cell, seed: int, folder: Path) -> dict[str, Any]:
     finally:
         torch.set_num_threads(threads)
     ledger = trained.ledger
-    sites = sorted({entry.site for entry in ledger.entries}) if ledger else []
+    sites = sorted({entry.site for entry in ledger.entries}, key=str) if ledger else []
     kept = {
         "scores": _records(trained.scores),
         "curve": _records(trained.curve),

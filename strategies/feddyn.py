@@ -15,7 +15,12 @@ from fedsim.strategy import State, check, mean_delta, zeros
 
 @dataclass(frozen=True)
 class FedDyn:
-    """``alpha`` > 0: the weight of the regularizer; ``participation`` in (0, 1]: the share of sites in a round."""
+    """FedDyn's server.
+
+    ``alpha`` > 0 is the weight of the regularizer, and ``participation`` in (0, 1] the share of all sites' weight that
+    a round's sites have; the adapter sets it anew in each round. Then ``h`` is always the mean of all ``h_k``, each by
+    its share of all weight.
+    """
 
     mean_only: ClassVar = True
     alpha: float = 0.1

@@ -19,7 +19,13 @@ from fedsim.strategy import State, check, zeros
 
 @dataclass(frozen=True)
 class Scaffold:
-    """``eta`` > 0: the server's learning rate; ``lr`` is the sites' and ``participation`` in (0, 1] the asked share."""
+    """SCAFFOLD's server.
+
+    ``eta`` > 0 is the server's learning rate, ``lr`` the sites', and ``participation`` in (0, 1] the share of all
+    sites' weight that a round's sites have; the adapter sets it anew in each round. Then ``c`` is always the mean of
+    all ``c_i``, each by its share of all weight, and the weighted optimum is where nothing moves any more, whoever is
+    asked.
+    """
 
     reports: ClassVar = ("steps",)
     tells: ClassVar = ("c",)
@@ -41,6 +47,7 @@ class Scaffold:
         """Return ``center + eta mean delta``, and c moved by the mean change of the sites' control variates."""
         deltas, c = updates - center, zeros(state, "c", center)  # (sites, params), (params,)
         per_step = (weights / (reports["steps"] * self.lr)) @ deltas  # (params,)
+        # participation * weights[k] is site k's share of all weight: c += sum_k p_k (c_k+ - c_k).
         moved = self.participation * (weights.sum() * c + per_step)
         return center + self.eta * (weights @ deltas), {"c": c - moved}
 

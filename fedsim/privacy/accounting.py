@@ -30,10 +30,13 @@ from fedsim.mistakes import Mistake
 Neighbours = Literal["add-or-remove-one", "replace-one"]
 ACCOUNTANT = f"PLD and RDP, the lesser (dp-accounting {version('dp-accounting')}); closed form at sampling rate 1"
 SMALLEST_NOISE = 0.3  # below it a sampled Gaussian takes PLD minutes and promises next to nothing
+SMALLEST_RATE = 1e-12  # below it, and beyond the next, numbers run out of a float's range
+MOST_NOISE = 1e12  # and the least is one over it
 SMALLEST_DELTA = 1e-12  # below it the discretisation's own error decides
 MOST_STEPS = 10_000_000  # of sampled mechanisms: what PLD composes in seconds
 HOPELESS = 2000.0  # an epsilon above it is called infinite: PLD would take minutes and gigabytes to find it
 _LARGEST_NOISE = 1e6
+_COUNTABLE = 2**53  # the most steps that a float counts one by one
 _SMALL, _MANY = 0.1, 20_000  # the epsilon below which, and the steps from which on, PLD at 1e-4 is helped
 _SENSITIVITY = {"add-or-remove-one": 1, "replace-one": 2}  # of a clipped sum, in units of the clipping norm
 _ORDERS = (*range(2, 65), 128, 256, 512, 1024)  # of Renyi divergences; fractional ones are slow and often fail
@@ -63,13 +66,20 @@ class Segment:
     def __post_init__(self) -> None:
         if not (_is_number(self.sampling_rate) and 0 < self.sampling_rate <= 1):
             raise Mistake(f"sampling_rate: expected a number in (0, 1], got {self.sampling_rate}")
+        if self.sampling_rate < SMALLEST_RATE:
+            raise Mistake(f"sampling_rate: expected at least {SMALLEST_RATE:g}, got {self.sampling_rate}")
         if not (_is_number(self.noise_multiplier) and 0 < self.noise_multiplier < math.inf):
             raise Mistake(f"noise_multiplier: expected a finite number > 0, got {self.noise_multiplier}")
+        if not 1 / MOST_NOISE <= self.noise_multiplier <= MOST_NOISE:
+            raise Mistake(f"noise_multiplier: expected a number from {1 / MOST_NOISE:g} to {MOST_NOISE:g}, "
+                          f"got {self.noise_multiplier}")  # fmt: skip
         if self.sampling_rate < 1 and self.noise_multiplier < SMALLEST_NOISE:
             raise Mistake(f"noise_multiplier: expected at least {SMALLEST_NOISE} with sampling, "
                           f"got {self.noise_multiplier}")  # fmt: skip
         if isinstance(self.steps, bool) or not isinstance(self.steps, Integral) or self.steps < 1:
             raise Mistake(f"steps: expected a whole number >= 1, got {self.steps}")
+        if self.steps > _COUNTABLE:
+            raise Mistake(f"steps: expected at most 2^53, got {_short(self.steps)}")
 
 
 @dataclass(frozen=True)
@@ -218,6 +228,11 @@ def _round_up(value: float) -> float:
     """Return the next number of 4 significant digits."""
     unit = 10.0 ** (math.floor(math.log10(value)) - 3)
     return round(math.ceil(value / unit) * unit, 10)
+
+
+def _short(count: int) -> str:
+    """Return a whole number in words that fit a line."""
+    return str(count) if count < 10**20 else "a number of more than 20 digits"
 
 
 def _is_number(value: Any) -> bool:  # noqa: ANN401  what a caller may pass in spite of the types

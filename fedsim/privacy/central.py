@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fedsim.privacy.adaptive_clip import AdaptiveClip, noise_on_the_sum
 from fedsim.privacy.correlated import Correlated, column_norm
-from fedsim.privacy.ledger import EACH_SITE, Ledger, SiteUpdate
+from fedsim.privacy.ledger import EACH_SITE, Ledger, Party, SiteUpdate
 from fedsim.randomness import Normals, Random, Words, kind_of
 
 _AT_ONCE = 2**22  # numbers of the updates that are clipped together, in float64
@@ -77,9 +77,11 @@ class CentralNoise:
     def __post_init__(self) -> None:
         object.__setattr__(self, "_correlated", Correlated(self.band))
 
-    def charged(self, asked: Iterable[int]) -> list[str]:
+    def charged(self, asked: Iterable[int]) -> list[Party]:
         """Return whom a round costs privacy that asks these nodes."""
-        return [EACH_SITE] if self.sites.sampling_rate is not None else [self.sites.names[node] for node in asked]
+        if self.sites.sampling_rate is not None:
+            return [EACH_SITE]
+        return [self.sites.names[node] for node in asked]
 
     def planned(self, number: int) -> SiteUpdate:
         """Return what is done in a round, but for where its random numbers come from: they are not drawn yet."""

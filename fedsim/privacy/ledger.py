@@ -1,11 +1,14 @@
 """The ledger: what each site released, at which noise, and the epsilon that follows."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, replace
+from enum import Enum
 from functools import lru_cache
 from typing import Any
 
+from fedsim.mistakes import Mistake
 from fedsim.privacy.accounting import Neighbours, Segment, epsilon
 from fedsim.privacy.noise_shares import NoiseShare
 from fedsim.randomness import Random, check_random
@@ -141,17 +144,65 @@ def to_release(values: Mapping[str, Any]) -> Release:
     raise ValueError(f"expected a release, got the fields {sorted(values)}")
 
 
+class Together(Enum):
+    """Charge several sites by one entry. A member equals no string, so that no site's name is taken for it."""
+
+    POOL = "pooled"
+    EACH_SITE = "each site"
+
+
+POOL = Together.POOL
+"""The rows of all sites together, which the centralized arm trains on."""
+
+EACH_SITE = Together.EACH_SITE
+"""Every site alike, where sites join a round on their own: also those that did not join."""
+
+Party = str | Together
+"""Who is charged: a site by its name, or several together."""
+
+
+def check_claim(claim: Release, planned: Release) -> None:
+    """Make sure that what a site says it did is possible, given what it was asked to do.
+
+    A straggler takes fewer steps. A site may say that it added less noise, which costs it more, or more of it. The
+    numbers that don't count for epsilon must at least be numbers: they stand in the ledger.
+
+    Raises:
+        Mistake: It is not possible.
+        ValueError: It is of another kind.
+    """
+    if type(claim) is not type(planned):
+        raise ValueError(f"expected a {type(planned).__name__}, got a {type(claim).__name__}")
+    for one in fields(claim):
+        value, told = getattr(claim, one.name), getattr(planned, one.name)
+        if one.name == "steps" and value > told:
+            raise Mistake(f"steps: expected at most the {told} that were asked for, got {value}")
+        if one.name in ("clip", "expected_batch") and not _is_size(value):
+            raise Mistake(f"{one.name}: expected a finite number > 0, got {value}")
+        if one.name in ("params", "drop_outs", "colluding") and value != told:
+            raise Mistake(f"{one.name}: expected {told}, got {value}")
+        if one.name == "asked" and (type(value) is not int or value > _MOST_SITES):
+            raise Mistake(f"asked: expected a whole number up to {_MOST_SITES}, got {value}")
+
+
+_MOST_SITES = 2**31
+
+
+def _is_size(value: Any) -> bool:  # noqa: ANN401  what a message may hold
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+
+
 @dataclass(frozen=True)
 class Entry:
-    """One release of one site, or of ``EACH_SITE``."""
+    """One release of one site, or of several together."""
 
-    site: str
+    site: Party
     round: int
     mechanism: Release
 
 
-EACH_SITE = "each site"
-"""Who is charged where sites join a round on their own: all alike, whether or not they joined."""
+SITES = "sites"
+"""What a file says of a ledger that charges each site by its name."""
 
 Spent = tuple[Segment, ...]
 """Releases merged by sampling rate and noise."""
@@ -181,8 +232,9 @@ class Ledger:
         self.neighbours: Neighbours = neighbours
         self.trainings = trainings
         self._entries: list[Entry] = []
-        self._rounds: Counter[str] = Counter()
-        self._spent: dict[str, Spent] = {}
+        self._charged = SITES
+        self._rounds: Counter[Party] = Counter()
+        self._spent: dict[Party, Spent] = {}
         for entry in entries:
             self.charge(entry.site, entry.round, entry.mechanism)
 
@@ -191,21 +243,30 @@ class Ledger:
         """All entries, oldest first."""
         return tuple(self._entries)
 
-    def charge(self, site: str, round_number: int, mechanism: Release) -> None:
-        """Write down a release."""
+    def charge(self, site: Party, round_number: int, mechanism: Release) -> None:
+        """Write down a release.
+
+        Raises:
+            ValueError: Several sites are charged together in a ledger that charges another party, too: in a file the
+                two could not be told apart.
+        """
+        charged = site.value if isinstance(site, Together) else SITES
+        if self._entries and charged != self._charged:
+            raise ValueError(f"expected one kind of party in a ledger, got {charged} beside {self._charged}")
+        self._charged = charged
         self._entries.append(Entry(site, round_number, mechanism))
         self._rounds[site] += 1
         self._spent[site] = _added(self.spent(site), mechanism.segment())
 
-    def rounds(self, site: str) -> int:
+    def rounds(self, site: Party) -> int:
         """Return how many releases a site has made."""
         return self._rounds[site]
 
-    def spent(self, site: str) -> Spent:
+    def spent(self, site: Party) -> Spent:
         """Return all a site has released, as what matters to its epsilon."""
         return self._spent.get(site, ())
 
-    def epsilon(self, site: str) -> float:
+    def epsilon(self, site: Party) -> float:
         """Return the epsilon of all a site has released."""
         return self._epsilon(self.spent(site), self.neighbours)
 
@@ -214,7 +275,7 @@ class Ledger:
         one = planned.segment()
         return self._epsilon([*spent, replace(one, steps=times * one.steps)], self.neighbours)
 
-    def record_epsilon(self, site: str) -> float:
+    def record_epsilon(self, site: Party) -> float:
         """Return the epsilon of one row of a site, where releases are of the unit client.
 
         One row more or less changes its site's update into another one, so the update counts as replaced.
@@ -226,11 +287,31 @@ class Ledger:
         return epsilon(together, self.delta, neighbours)
 
     def as_json(self) -> dict[str, Any]:
-        """Return {"epsilon": {site: value}, "entries": [...]}, of the unit client with "record_epsilon" too."""
-        sites = sorted(self._spent)
+        """Return {"charged": who, "epsilon": {site: value}, "entries": [...]}; of whole sites, "record_epsilon" too.
+
+        Charged are ``sites``, each by its name, or one of ``Together``; then its value stands in a site's place.
+        """
+        sites = sorted(self._spent, key=_written)
         whole = any(isinstance(entry.mechanism, SiteUpdate | NoiseShare) for entry in self._entries)
         return {
-            "epsilon": {site: self.epsilon(site) for site in sites},
-            **({"record_epsilon": {site: self.record_epsilon(site) for site in sites}} if whole else {}),
-            "entries": [asdict(entry) for entry in self._entries],
+            "charged": self._charged,
+            "epsilon": {_written(site): self.epsilon(site) for site in sites},
+            **({"record_epsilon": {_written(site): self.record_epsilon(site) for site in sites}} if whole else {}),
+            "entries": [asdict(entry) | {"site": _written(entry.site)} for entry in self._entries],
         }
+
+
+def _written(party: Party) -> str:
+    """Return a party as files have it; ``charged`` beside it says whether it is a site."""
+    return party.value if isinstance(party, Together) else party
+
+
+def charged_together(training: Mapping[str, Any]) -> bool:
+    """Return whether the entries of one training, as ``as_json`` wrote it, stand for several sites together.
+
+    Files of earlier versions do not say who is charged: there the centralized arm charges the pool, and the others'
+    entries count as those of a site of that name, which comes to the same epsilon.
+    """
+    if "charged" in training:
+        return training["charged"] != SITES
+    return training["arm"] == "centralized"

@@ -18,7 +18,7 @@ from fedsim.privacy.noise_shares import NoiseShare
 from fedsim.privacy.secure_aggregation import Keys, Refused, Terms, Unmasking, unmasked_sum
 from fedsim.records import CONFIG, ROUND, STAGES, flatten
 from fedsim.scenario import SecureAggregation
-from fedsim.screening import Rejected, sort_out
+from fedsim.screening import Rejected, match, sort_out
 from fedsim.secure.messages import (
     ANSWERED,
     KEYS,
@@ -130,8 +130,9 @@ class SecureAdapter(FlowerStrategy):
         self._check_weight(weight, masked)
         sent = flatten(self.inner.sent)
         mean = sent + torch.from_numpy(update / weight).to(sent.device)  # (params,), float64 until here
-        share = sent.new_tensor([weight / self._denominator(weight, now.asked)])
-        return self.inner.aggregate(server_round, mean.to(sent.dtype)[None], share), None
+        denominator = self._denominator(weight, now.asked)
+        share = sent.new_tensor([weight / denominator])
+        return self.inner.aggregate(server_round, mean.to(sent.dtype)[None], share, denominator), None
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -192,8 +193,9 @@ class SecureAdapter(FlowerStrategy):
             Refused: They are too few.
         """
         asked = [message.metadata.dst_node_id for message in messages]
-        usable, rejected = sort_out(now.grid.send_and_receive(messages), asked, _fault(read))
-        self.set_aside += rejected
+        answers, foreign = match(messages, now.grid.send_and_receive(messages))
+        usable, rejected = sort_out([one for one in answers if one is not None], asked, _fault(read))
+        self.set_aside += foreign + rejected
         self._enough(len(usable), did)
         return {reply.metadata.src_node_id: reply.content for reply in usable}
 

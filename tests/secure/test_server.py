@@ -135,6 +135,7 @@ def test_a_site_that_fails_is_named_at_every_step():
             return reply
         failed = Message(Error(code=0, reason=f"broke at step {step}"), reply_to=reply)
         failed.metadata.__dict__["_src_node_id"] = node_of(step)
+        failed.metadata.__dict__["_reply_to_message_id"] = reply.metadata.reply_to_message_id
         return failed
 
     grid = Sites(random_updates(12), change)
@@ -155,6 +156,25 @@ def test_a_vector_that_is_none_of_a_site_is_noticed_by_its_weight():
 
     with pytest.raises(Refused, match="expected 15: a site sent something else"):
         a_round(Sites(random_updates(), change))
+
+
+@pytest.mark.parametrize("step", [0, 1, 3])  # those in which the server asks itself, and not the round loop
+def test_a_site_that_answers_under_another_id_takes_nobodys_place(step: int):
+    """Its answer is set aside by the message that it answers, and the site it names is heard itself."""
+
+    def change(at: int, reply: Message) -> Message:
+        if at == step and reply.metadata.src_node_id == node_of(3):
+            reply.metadata.__dict__["_src_node_id"] = node_of(2)
+        return reply
+
+    updates = random_updates()
+    grid = Sites(updates, change)
+    server = server_of(grid)
+    counted = [site for site in EVERYONE if step == 3 or site != 3]
+    np.testing.assert_allclose(a_round(grid, server), mean(updates, grid.weights, counted), atol=1e-7)
+    assert [(one.node, one.reason) for one in server.set_aside] == [
+        (node_of(3), f"answered under another site's id, {node_of(2)}")
+    ]
 
 
 def test_a_wrong_share_is_noticed():

@@ -43,6 +43,8 @@ OWN = "tests/privacy/test_own_update.py"
 REPLAY = "tests/privacy/test_replay_sites.py"
 BUDGETS = "tests/test_rounds.py tests/privacy/test_central.py tests/test_budgets.py"
 TAILS = "tests/privacy/test_tails.py"
+NAMED = "tests/test_site_names.py"
+REPLIES = "tests/test_replies.py"
 _CENTRAL = "fedsim/privacy/central.py"
 _ACCOUNTING, _LEDGER, _OPTIMIZER, _TRAINING, _COHORT, _LAYERS, _CONVOLUTIONS, _RANDOMNESS = (
     f"fedsim/{name}.py"
@@ -299,10 +301,9 @@ MUTANTS = (
            "M7: the budget is exceeded by a fifth", ROUNDS),
     Mutant("fedsim/rounds.py", "if budget and not budget.allows(asked):",
            "if budget and number > 1 and not budget.allows(asked):", "M7: the first round is free", ROUNDS),
-    Mutant("fedsim/rounds.py", "        self.ledger.charge(site, round_number, did)",
-           "        if reply.has_content():\n            self.ledger.charge(site, round_number, did)",
+    Mutant("fedsim/rounds.py", "            self.ledger.charge(site, round_number, planned)\n", "",
            "M5: a site that fails is not charged", ROUNDS),
-    Mutant("fedsim/rounds.py", "            did = to_mechanism(reply.content[MECHANISM], type(planned))",
+    Mutant("fedsim/rounds.py", "            did = to_mechanism(answer.content[MECHANISM], type(planned))",
            "            did = planned", "M2: what a site says it did is ignored", ROUNDS),
     Mutant("fedsim/adapter.py", "if self.fixed_denominator else sum(received)", "if False else sum(received)",
            "M5: the fewer answer, the more each record counts", ADAPTER),
@@ -500,4 +501,30 @@ MUTANTS = (
     Mutant("fedsim/whole_sites.py", "return Words.of(seed, purpose, scenario.release, *place)",
            "return Words.of(seed, purpose, *place)", "M11: two settings share noise of different sizes", DISTRIBUTED),
     Mutant(_SHARES, "high + _LOW * low)", "high + 0 * low)", "noise that leaves steps out", NOISE_SHARES),
+    # replies
+    Mutant("fedsim/screening.py", "        if sender != asked:", "        if False:",
+           "a site answers in another's name", REPLIES),
+    Mutant("fedsim/screening.py", "place_of.get(reply.metadata.reply_to_message_id)",
+           "dict(zip([m.metadata.dst_node_id for m in messages], range(len(messages)))).get(sender)",
+           "M5: a reply counts as its claimed sender's, who is charged by it", REPLIES),
+    Mutant("fedsim/rounds.py", "        if answer is None or not answer.has_content():",
+           "        if answer is None:\n            return ''\n        if not answer.has_content():",
+           "M5: a site whose answer does not come is not charged", REPLIES),
+    Mutant("fedsim/rounds.py", "            check_claim(did, planned)\n", "",
+           "a claim of 10^9 steps ends the run", REPLIES),
+    Mutant(_LEDGER, 'if one.name == "steps" and value > told:', 'if one.name == "steps" and value > 10 * told:',
+           "a claim of more steps than were asked for is believed", REPLIES),
+    Mutant("fedsim/secure/server.py", "self.set_aside += foreign + rejected", "self.set_aside += rejected",
+           "who answers in another's name is not named", "tests/secure/test_server.py"),
+    # names of sites
+    Mutant("fedsim/arms.py", "class Shared(Enum):", "class Shared(str, Enum):",
+           "a site called global leaves its exact model in place of the one that all share", NAMED),
+    Mutant(_LEDGER, "class Together(Enum):", "class Together(str, Enum):",
+           "a site's name is taken for several sites together", NAMED),
+    Mutant("fedsim/experiment.py", 'return f"site/{escaped}/"', 'return f"{escaped}/"',
+           "a site called global leaves its exact model beside the one that all share", NAMED),
+    Mutant("fedsim/statement.py", "            if charged_together(training):",
+           '            if entry["site"] == "pooled":', "a site called pooled is taken for the pool", NAMED),
+    Mutant("fedsim/loading.py", 'any("\\0" in str(site) for site in np.unique(rows.site))', "False",
+           "M11: a site has the noise of another's second training", NAMED),
 )  # fmt: skip
