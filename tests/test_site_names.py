@@ -154,9 +154,10 @@ def test_a_site_can_not_have_the_noise_of_anothers_second_training(table: Path, 
     loading._load.cache_clear()
 
 
-def test_the_name_of_all_sites_in_tables_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    write_table(tmp_path, monkeypatch, ["north", "(pooled)"])
-    with pytest.raises(Mistake, match=r"expected sites with names other than \(pooled\)"):
+@pytest.mark.parametrize("name", ["(pooled)", "(inside sites)"])
+def test_the_name_of_all_sites_in_tables_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str):
+    write_table(tmp_path, monkeypatch, ["north", name])
+    with pytest.raises(Mistake, match=r"expected sites with names other than \(inside sites\) and \(pooled\)"):
         execute(scenario(), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
