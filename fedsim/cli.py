@@ -170,11 +170,13 @@ def compare(
     )
     with _progress() as progress:
         played = tournament.play(grid, kept, progress)
-    if played.scores.empty:
+    if played.costs.empty:  # a training that failed at a later seed leaves scores, but does not compete
         raise Mistake("\n".join(dict.fromkeys(played.refused["reason"])))
     axes, metric = ranking.axes_of(played.scores), ranking.metric_of(grid[0].scenario, metric)
-    ranked = ranking.rank(played, metric, ranking.overlap_of(grid[0].scenario), target)
-    tournament_files.write(out, played, ranked, axes, metric, seeds)
+    overlaps = ranking.overlaps_of(grid)
+    ranked = ranking.rank(played, metric, overlaps, target)
+    pairs = ranking.pairs(played, metric, overlaps)
+    tournament_files.write(out, played, ranked, pairs, axes, metric, seeds)
     if as_json:
         _print_json({"out": str(out), **tournament_files.as_document(ranked, played, metric)})
         return

@@ -1,18 +1,24 @@
 """From what a tournament gave to who won: ranks with paired intervals, and groups that can't be told apart."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from fedsim.comparison import SAME, interval, verdict
-from fedsim.evaluation import TOGETHER, headline_of
+from fedsim import multiple_comparisons
+from fedsim.comparison import interval
+from fedsim.evaluation import INSIDE, TOGETHER, headline_of
 from fedsim.loading import task_of
-from fedsim.metrics import BY_NAME, METRICS
+from fedsim.metrics import ACCURACY, AUC, BY_NAME, METRICS, Metric
 from fedsim.mistakes import Mistake
+from fedsim.multiple_comparisons import FEWEST_SEEDS, differences, groups
 from fedsim.scenario import Scenario
-from fedsim.tournament import Played
+from fedsim.tournament import Cell, Played
+
+Overlaps = Mapping[tuple[str, ...], float]
+"""{field of the grid: test share over training share, or 0 where all its seeds have the same rows}."""
 
 _NOT_AXES = ("seed", "site", "round", "megabytes", "reason")
 
@@ -29,9 +35,17 @@ def metric_of(scenario: Scenario, wanted: str | None = None) -> str:
     return wanted or known[0]
 
 
-def overlap_of(scenario: Scenario) -> float:
-    """Return what ``comparison.interval`` must know of the seeds: whether they have the same rows."""
-    return 0.0 if task_of(scenario).by_time else scenario.split.overlap
+def overlaps_of(grid: Sequence[Cell]) -> dict[tuple[str, ...], float]:
+    """Return {field: overlap of its seeds' rows, as ``comparison.interval`` takes it}.
+
+    A field is a place in the grid without the strategy; fields may have other tasks or splits. 0 where all seeds have
+    the same rows.
+    """
+    found = {}
+    for cell in grid:
+        field = tuple(value for name, value in cell.place.items() if name != "strategy")
+        found[field] = 0.0 if task_of(cell.scenario).by_time else cell.scenario.split.overlap
+    return found
 
 
 def axes_of(table: pd.DataFrame) -> list[str]:
@@ -39,74 +53,155 @@ def axes_of(table: pd.DataFrame) -> list[str]:
     return list(itertools.takewhile(lambda name: name not in _NOT_AXES, map(str, table.columns)))
 
 
-def rank(played: Played, metric: str, overlap: float, target: float | None = None) -> pd.DataFrame:
+def rank(played: Played, metric: str, overlaps: Overlaps, target: float | None = None) -> pd.DataFrame:
     """Rank the strategies in every field of the grid.
 
     Args:
         played: What a tournament gave.
         metric: What to rank by: the mean over seeds of its test value, higher is better. Its row is HEADLINE of
             ``fedsim.evaluation``, which is the figure inside sites.
-        overlap: Of the seeds' training rows, as ``comparison.interval`` takes it.
+        overlaps: Of each field, as ``overlaps_of`` returns it.
         target: A validation value of the metric, to count the rounds until it is reached.
 
     Returns:
-        A row for each cell, best first in each field: the axes; ``group``, 1 for the best strategy and all that can't
-        be told apart from it, and so on with what is left; ``mean, low, high``; ``difference, difference_low,
-        difference_high`` to the best, paired by seed, and its ``verdict``; ``worst`` site and ``spread`` over sites
-        (standard deviation), means over seeds; ``megabytes``; and with a target ``rounds`` to it (the median over
-        seeds, missing where half of them don't get there) and ``reached``, the share of seeds that do; where sites
-        differ in speed, also the virtual ``time`` to it.
+        A row for each cell that ran at all seeds, best first in each field: the axes; ``group``, 1 for the best
+        strategy and all that can't be told apart from it, and so on with what is left; ``mean, low, high``, an
+        interval for this strategy alone; ``difference, difference_low, difference_high`` to the best, paired by seed
+        and adjusted for all pairs in the field, and its ``verdict``; ``worst`` site and ``spread`` over sites
+        (standard deviation), means over seeds; the ``overlap`` of the seeds' rows; ``megabytes``; and with a target
+        ``rounds`` to it (the median over seeds, missing where half of them don't get there) and ``reached``, the share
+        of seeds that do; where sites differ in speed, also the virtual ``time`` to it.
     """
     axes = axes_of(played.scores)
-    field = [name for name in axes if name != "strategy"]
     rows = []
-    for place, scores in played.scores.groupby(field, sort=False):
-        rows += [{**dict(zip(field, place, strict=True)), **row} for row in _ranked(scores, metric, overlap)]
+    for field in _fields(played, metric, overlaps):
+        rows += [{**field.place, **row} for row in _ranked(field)]
     table = pd.DataFrame(rows)[[*axes, *(name for name in rows[0] if name not in axes)]]
     table = table.merge(played.costs, on=axes)
     return table if target is None else table.merge(_rounds(played.curves, axes, metric, target), on=axes)
 
 
-def _ranked(scores: pd.DataFrame, metric: str, overlap: float) -> list[dict[str, object]]:
+def pairs(played: Played, metric: str, overlaps: Overlaps) -> pd.DataFrame:
+    """Compare all pairs of strategies in every field; arguments as of ``rank``, whose groups follow from it.
+
+    Returns:
+        A row for each pair: the axes without the strategy, ``strategy``, the better ``other``, and ``difference, low,
+        high, verdict`` as ``rank`` has them.
+    """
+    found = []
+    for field in _fields(played, metric, overlaps):
+        table = multiple_comparisons.table(field.figures, field.overlap, field.step)
+        for number, (name, value) in enumerate(field.place.items()):
+            table.insert(number, name, value)
+        found.append(table)
+    return pd.concat(found, ignore_index=True)
+
+
+@dataclass(frozen=True)
+class _Field:
+    """Hold the scores of the strategies that compete with each other.
+
+    Attributes:
+        place: {axis: value}, without the strategy.
+        metric: The name of the metric.
+        figures: Its test values in the headline's row, a row for each seed and a column for each strategy, best first.
+        sites: The rows of the scores that are of one site.
+        overlap: Of the seeds' rows.
+        step: The least amount by which two of these values can differ at one seed.
+    """
+
+    place: Mapping[str, str]
+    metric: str
+    figures: pd.DataFrame
+    sites: pd.DataFrame
+    overlap: float
+    step: float
+
+
+def _fields(played: Played, metric: str, overlaps: Overlaps) -> Iterator[_Field]:
+    """Yield the fields of a grid. A strategy that failed at a seed does not compete: it has no costs."""
+    axes = axes_of(played.scores)
+    names = [name for name in axes if name != "strategy"]
+    complete = played.scores.merge(played.costs[axes], on=axes)
+    for key, scores in complete.groupby(names, sort=False):
+        place = tuple(str(value) for value in key)
+        headline = headline_of(set(scores["site"]))
+        whole = scores[scores["site"] == headline]
+        sites = scores[~scores["site"].isin(TOGETHER)]
+        figures = whole.pivot(index="seed", columns="strategy", values=metric).astype(float)
+        order = figures.mean().sort_values(ascending=False, kind="stable").index
+        yield _Field(
+            place=dict(zip(names, place, strict=True)),
+            metric=metric,
+            figures=figures[order],
+            sites=sites,
+            overlap=overlaps[place],
+            step=_step(sites if headline == INSIDE else whole, metric),
+        )
+
+
+def _step(counted: pd.DataFrame, metric: str) -> float:
+    """Return the least amount by which two models' figures can differ on the same test rows; 0: any amount.
+
+    One row more that is named rightly, or one more pair of a positive and a negative row in the right order.
+
+    Args:
+        counted: The rows of the scores whose test rows are compared with each other: each site's, or the pooled one.
+        metric: The name of the metric.
+    """
+    rows = counted["rows"].astype(float)
+    if metric == ACCURACY.name:
+        units = rows
+    elif metric == AUC.name and "positives" in counted and counted["positives"].notna().all():
+        positives = counted["positives"].astype(float)
+        units = positives * (rows - positives)
+    else:
+        return 0.0
+    together = units.groupby([counted["strategy"], counted["seed"]]).sum()
+    return float((1 / together.clip(lower=1)).max())
+
+
+def _ranked(field: _Field) -> list[dict[str, object]]:
     """Return the rows of one field, best first."""
-    pooled = (
-        scores[scores["site"] == headline_of(set(scores["site"]))]
-        .pivot(index="seed", columns="strategy", values=metric)
-        .astype(float)
-    )
-    order = pooled.mean().sort_values(ascending=False, kind="stable").index
-    groups = _groups(pooled, list(order), overlap)
-    inside, ends = scores[~scores["site"].isin(TOGETHER)], (BY_NAME[metric].low, BY_NAME[metric].high)
+    strategies = list(field.figures.columns)
+    apart = differences(field.figures.to_numpy(), field.overlap, field.step)
+    numbers = groups(np.arange(len(strategies)), apart.lower)
     rows = []
-    for strategy in order:
-        own = inside[inside["strategy"] == strategy].pivot(index="seed", columns="site", values=metric).astype(float)
-        mean, low, high = interval(pooled[strategy], overlap)
-        away = interval(pooled[strategy] - pooled[order[0]], overlap) if strategy != order[0] else (np.nan,) * 3
+    for place, strategy in enumerate(strategies):
+        own = field.sites[field.sites["strategy"] == strategy]
+        by_site = own.pivot(index="seed", columns="site", values=field.metric).astype(float)
+        mean, low, high = _alone(field.figures[strategy], field.overlap, BY_NAME[field.metric])
+        best = place == 0
         rows.append({
             "strategy": strategy,
-            "group": groups[strategy],
-            **dict(zip(("mean", "low", "high"), np.clip((mean, low, high), *ends), strict=True)),
-            **dict(zip(("difference", "difference_low", "difference_high"), away, strict=True)),
-            "verdict": verdict(*away[1:]),
-            "worst": float(own.min(axis=1).mean()),
-            "spread": float(own.std(axis=1, ddof=0).mean()),
+            "group": int(numbers[place]),
+            "mean": mean,
+            "low": low,
+            "high": high,
+            "difference": np.nan if best else apart.mean[place, 0],
+            "difference_low": np.nan if best else apart.low[place, 0],
+            "difference_high": np.nan if best else apart.high[place, 0],
+            "verdict": None if best else apart.verdict(place, 0),
+            "worst": float(by_site.min(axis=1).mean()),
+            "spread": float(by_site.std(axis=1, ddof=0).mean()),
+            "overlap": field.overlap,
         })  # fmt: skip
     return rows
 
 
-def _groups(pooled: pd.DataFrame, order: Sequence[str], overlap: float) -> dict[str, int]:
-    """Return {strategy: group}: the best that is left leads a group of all that can't be told apart from it."""
-    groups: dict[str, int] = {}
-    number = 0
-    for leader in order:
-        if leader in groups:
-            continue
-        number += 1
-        for other in order:
-            same = verdict(*interval(pooled[other] - pooled[leader], overlap)[1:]) in (SAME, None)
-            if other not in groups and (other == leader or same):
-                groups[other] = number
-    return groups
+def _alone(values: pd.Series, overlap: float, metric: Metric) -> tuple[float, float, float]:
+    """Return mean, low and high of one strategy's figure.
+
+    The bounds are missing where they would say nothing: below three seeds, where all seeds have the same figure, and
+    where they would reach from one end of the metric to the other.
+    """
+    mean, low, high = interval(values, overlap)
+    bounds = np.clip([low, high], metric.low, metric.high)
+    few = values.notna().sum() < FEWEST_SEEDS
+    everything = bounds[0] == metric.low and bounds[1] == metric.high
+    if few or everything or not low < high:
+        return mean, np.nan, np.nan
+    return mean, float(bounds[0]), float(bounds[1])
 
 
 def _rounds(curves: pd.DataFrame, axes: list[str], metric: str, target: float) -> pd.DataFrame:

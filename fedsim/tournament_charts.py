@@ -60,7 +60,7 @@ def _against(ranked: pd.DataFrame, axis: str, others: list[str], metric: str) ->
         panel.set_title(", ".join(f"{name} {value}" for name, value in zip(others, place, strict=True)))
     for panel in grid[len(panels) :]:
         panel.set_visible(False)
-    grid[0].set_ylabel(f"test {metric}, mean and 95 % interval")
+    grid[0].set_ylabel(f"test {metric}, mean and 95 % interval of each")
     handles, labels = grid[0].get_legend_handles_labels()
     columns = max(1, int(11 * figure.get_figwidth() / (6 + max(map(len, labels)))))
     figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)), frameon=False)
@@ -110,7 +110,7 @@ def _side_by_side(ranked: pd.DataFrame, metric: str) -> bytes:
         [f"{name}  ({group})" for name, group in zip(ranked["strategy"], ranked["group"], strict=True)],
     )
     panel.set_ylim(len(ranked) - 0.5, -0.5)
-    panel.set_xlabel(f"test {metric}, mean and 95 % interval; in brackets the group")
+    panel.set_xlabel(f"test {metric}, mean and 95 % interval of each; in brackets the group, by paired differences")
     return _png(figure)
 
 

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fedsim.claims import CLAIMS
+from fedsim.multiple_comparisons import FEWEST_SEEDS
 from fedsim.pages import PAGES
 from fedsim.privacy.accounting import HOPELESS
 from fedsim.privacy.tiers import caution
@@ -21,10 +22,29 @@ from fedsim.tournament import Played
 from fedsim.tournament_charts import pictures
 
 
-def write(folder: Path, played: Played, ranked: pd.DataFrame, axes: Sequence[str], metric: str, seeds: int) -> None:
-    """Write ``ranks.csv``, ``scores.csv``, ``curves.csv``, ``tournament.json``, the PNG and ``tournament.html``."""
+def write(
+    folder: Path,
+    played: Played,
+    ranked: pd.DataFrame,
+    pairs: pd.DataFrame,
+    axes: Sequence[str],
+    metric: str,
+    seeds: int,
+) -> None:
+    """Write ``ranks``, ``pairs``, ``scores`` and ``curves.csv``, ``tournament.json``, the PNG and ``tournament.html``.
+
+    Args:
+        folder: Where they go.
+        played: What a tournament gave.
+        ranked: As ``ranking.rank`` returns it.
+        pairs: As ``ranking.pairs`` returns it.
+        axes: The axes of the grid.
+        metric: The name of the metric.
+        seeds: How many there were.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    for name, table in (("ranks", ranked), ("scores", played.scores), ("curves", played.curves)):
+    tables = {"ranks": ranked, "pairs": pairs, "scores": played.scores, "curves": played.curves}
+    for name, table in tables.items():
         write_bytes(folder / f"{name}.csv", table.to_csv(index=False).encode())
     document = as_document(ranked, played, metric)
     write_bytes(folder / "tournament.json", (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
@@ -70,12 +90,7 @@ def lines(played: Played, ranked: pd.DataFrame, axes: Sequence[str], seeds: int)
     alike = [f"{name} {ranked[name].iloc[0]}" for name in axes if name != "strategy" and ranked[name].nunique() == 1]
     if alike:
         yield f"All: {', '.join(alike)}."
-    yield (
-        f"Test figures, means over {seeds} seeds. Strategies of one group can't be told apart from its best: the 95 % "
-        "interval of their paired difference holds 0. The intervals are not adjusted for how many there are."
-        if seeds > 1
-        else "Test figures of one seed: no interval, so nothing can be told apart."
-    )
+    yield from _about_groups(ranked, axes, seeds)
     yield f"Epsilon is that of one training{_for_whom(played)}; choosing a strategy by these figures is not charged."
     for one in played.released:
         most = f"above {HOPELESS:g}" if math.isinf(one.epsilon) else f"{math.ceil(100 * one.epsilon - 1e-9) / 100:.2f}"
@@ -89,6 +104,43 @@ def lines(played: Played, ranked: pd.DataFrame, axes: Sequence[str], seeds: int)
     for row in played.refused.to_dict("records"):
         place = ", ".join(str(row[name]) for name in axes if row[name] != "none")
         yield f"No figures: {place}: {row['reason']}"
+
+
+def _about_groups(ranked: pd.DataFrame, axes: Sequence[str], seeds: int) -> Iterator[str]:
+    """Yield what a group is, and of what the intervals speak."""
+    if seeds < FEWEST_SEEDS:
+        which = "of one seed" if seeds == 1 else f"means over {seeds} seeds"
+        yield (
+            f"Test figures, {which}. It takes {FEWEST_SEEDS} seeds to tell strategies apart, and for small differences "
+            "many more: so all are in one group, which does not show that they are equal."
+        )
+        return
+    yield (
+        f"Test figures, means over {seeds} seeds. Group 1 is the best strategy and all that cannot be told apart from "
+        "it; group 2 is the best that is left and all that cannot be told apart from that one, and so on. Two "
+        "strategies are told apart where the interval of their paired difference leaves out 0. The intervals of all "
+        "pairs in a field hold together with 95 % confidence (Bonferroni), since the best was found by looking. Being "
+        "in one group does not show that strategies are equal."
+    )
+    same_rows = ranked["overlap"] == 0
+    if same_rows.any():
+        where = "All seeds" if same_rows.all() else f"All seeds of {', '.join(ranked['scenario'][same_rows].unique())}"
+        yield (
+            f"{where} have the same rows, since these are split by time: a seed draws new initial weights, batches and "
+            "noise. A difference says what training again on these rows would give. On later rows another strategy may "
+            "be the best."
+        )
+    if not same_rows.all():
+        where = "Each seed" if not same_rows.any() else "Each seed of the others"
+        yield f"{where} tests other rows: a difference speaks of other records like these."
+    # Seeds that all give the same, where nothing in a training is drawn, are no evidence.
+    steady = ranked["difference"].notna() & ranked["verdict"].isna()
+    for row in ranked[steady].to_dict("records"):
+        place = ", ".join(str(row[name]) for name in axes if row[name] != "none")
+        yield (
+            f"No verdict: {place}: the difference to the best is {row['difference']:+.3g} and does not vary over the "
+            "seeds, or fewer than three have both figures, so that chance cannot be judged."
+        )
 
 
 def _for_whom(played: Played) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import t
 
 from fedsim import cli, ranking, tournament, tournament_files
 from fedsim.conformance import examine
@@ -152,7 +153,9 @@ def test_a_budget_is_for_the_scenarios_own_unit_and_without_one_for_records(scen
 
 def lines_of(played: Played) -> str:
     names = ranking.axes_of(played.scores)
-    return " ".join(tournament_files.lines(played, ranking.rank(played, "accuracy", Split().overlap), names, 1))
+    fields = played.costs[[name for name in names if name != "strategy"]].itertuples(index=False, name=None)
+    ranked = ranking.rank(played, "accuracy", dict.fromkeys(fields, Split().overlap))
+    return " ".join(tournament_files.lines(played, ranked, names, 1))
 
 
 @pytest.mark.parametrize(
@@ -220,8 +223,9 @@ def made_up(figures: dict[str, list[float]]) -> Played:
     scores, curves = [], []
     for strategy, values in figures.items():
         for seed, value in enumerate(values):
+            place = {"scenario": "s", "strategy": strategy, "seed": seed}
             for site, shift in ((POOLED, 0.0), ("a", 0.1), ("b", -0.1)):
-                scores.append({"scenario": "s", "strategy": strategy, "seed": seed, "site": site, "auc": value + shift})
+                scores.append({**place, "site": site, "rows": 200, "positives": 100, "auc": value + shift})
             for number in (1, 2, 3, 4):
                 curve = {
                     "scenario": "s",
@@ -235,21 +239,25 @@ def made_up(figures: dict[str, list[float]]) -> Played:
     return Played(pd.DataFrame(scores), pd.DataFrame(curves), costs, pd.DataFrame())
 
 
+FOLDS = {("s",): Split().overlap}
+SAME_ROWS = {("s",): 0.0}
+
+
 def test_ranks_groups_and_fairness_are_what_they_say():
     noise = np.array([0.0, 0.01, -0.01, 0.005])
     played = made_up({
-        "worst": list(0.5 + noise),
+        "worst": list(0.5 + noise[[2, 0, 1, 3]]),
         "best": list(0.8 + noise),
         "close": list(0.799 + noise[::-1]),
-        "second": list(0.7 + noise),
+        "second": list(0.7 + noise[[1, 2, 3, 0]]),
     })  # fmt: skip
-    table = ranking.rank(played, "auc", Split().overlap, target=0.55).set_index("strategy")
+    table = ranking.rank(played, "auc", FOLDS, target=0.55).set_index("strategy")
     assert list(table.index) == ["best", "close", "second", "worst"]
     assert dict(table["group"]) == {"best": 1, "close": 1, "second": 2, "worst": 3}
     assert table["verdict"]["close"] == "not distinguishable"
     assert table["verdict"]["second"] == "lower"
     assert table["difference"]["second"] == pytest.approx(-0.1)
-    assert table["difference_low"]["second"] == pytest.approx(-0.1)
+    assert table["difference_low"]["second"] < -0.1 < table["difference_high"]["second"] < 0
     assert table["worst"]["best"] == pytest.approx(np.mean(0.7 + noise))
     assert table["spread"]["best"] == pytest.approx(0.1)
     assert table["rounds"]["best"] == 3  # 0.8 * 3 / 4 = 0.6
@@ -258,11 +266,124 @@ def test_ranks_groups_and_fairness_are_what_they_say():
     assert (table["reached"]["best"], table["reached"]["worst"]) == (1.0, 0.0)
 
 
+def test_the_interval_the_verdict_and_the_groups_say_the_same():
+    """In 50 tournaments of strategies that are a little apart, whose groups are found again in the pairs."""
+    random, said = np.random.default_rng(3), set()
+    for _ in range(50):
+        figures = 0.7 + random.normal(0, 0.01, 5) + random.normal(0, 0.006, (6, 5))
+        played = made_up({f"s{number}": list(column) for number, column in enumerate(figures.T)})
+        ranked = ranking.rank(played, "auc", SAME_ROWS)
+        pairs = ranking.pairs(played, "auc", SAME_ROWS)
+        for row in ranked[1:].to_dict("records"):
+            assert (row["difference_high"] < 0) == (row["verdict"] == "lower") == (row["group"] > 1)
+            said.add(row["verdict"])
+        told = {(one.strategy, one.other): one.verdict == "lower" for one in pairs.itertuples()}
+        leaders = ranked.drop_duplicates("group")
+        for row in ranked.to_dict("records"):
+            for leader in leaders.to_dict("records"):
+                if leader["group"] < row["group"]:
+                    assert told[row["strategy"], leader["strategy"]]
+                if leader["group"] == row["group"] and leader["strategy"] != row["strategy"]:
+                    assert not told[row["strategy"], leader["strategy"]]
+    assert said == {"lower", "not distinguishable"}
+
+
+def test_with_two_seeds_nobody_is_put_lower():
+    """Far apart, and nearly the same at both seeds: still no verdict, no interval, one group."""
+    played = made_up({"best": [0.9, 0.901], "worst": [0.5, 0.502], "copy": [0.9, 0.901]})
+    table = ranking.rank(played, "auc", SAME_ROWS)
+    assert set(table["group"]) == {1}
+    assert table[["low", "high", "difference_low", "difference_high", "verdict"]].isna().all().all()
+    assert "It takes 3 seeds" in " ".join(tournament_files.lines(played, table, ["scenario", "strategy"], 2))
+
+
+def test_a_difference_that_never_varies_is_no_certainty_and_copies_share_a_group():
+    played = made_up({
+        "best": [0.8, 0.82, 0.81, 0.8],
+        "copy": [0.8, 0.82, 0.81, 0.8],
+        "below": [0.7, 0.72, 0.71, 0.7],
+        "far": [0.51, 0.5, 0.52, 0.5],
+    })  # fmt: skip
+    table = ranking.rank(played, "auc", SAME_ROWS).set_index("strategy")
+    assert dict(table["group"]) == {"best": 1, "copy": 1, "below": 1, "far": 2}
+    assert table["verdict"]["copy"] == "not distinguishable"
+    assert pd.isna(table["verdict"]["below"])
+    assert table.loc[["copy", "below"], ["difference_low", "difference_high"]].isna().all().all()
+    said = " ".join(tournament_files.lines(played, table.reset_index(), ["scenario", "strategy"], 4))
+    assert said.count("No verdict: s, below: the difference to the best is -0.1 and does not vary") == 1
+    assert said.count("No verdict") == 1
+    _, rows = tournament_files._cells(table.reset_index(), ["strategy"], "auc")
+    assert [row[3] for row in rows] == ["–", "+0.000", "-0.100", "-0.300 ± 0.044"]
+
+
+def test_what_all_seeds_share_is_said_of_the_scenario_where_it_is_so():
+    """The page speaks of training again on the same rows, or of other records."""
+    table = ranking.rank(made_up({"a": [0.8, 0.7, 0.9], "b": [0.7, 0.8, 0.75]}), "auc", SAME_ROWS)
+    other = ranking.rank(made_up({"a": [0.8, 0.7, 0.9], "b": [0.7, 0.8, 0.75]}), "auc", FOLDS).assign(scenario="t")
+    nothing = Played(pd.DataFrame(), pd.DataFrame(), pd.DataFrame(), pd.DataFrame())
+
+    def said(ranked: pd.DataFrame) -> str:
+        return " ".join(tournament_files.lines(nothing, ranked, ["scenario", "strategy"], 3))
+
+    assert "All seeds have the same rows" in said(table)
+    assert "Each seed tests other rows" in said(other)
+    assert "same rows" not in said(other)
+    both = said(pd.concat([other, table]))
+    assert "All seeds of s have the same rows" in both
+    assert "Each seed of the others tests other rows" in both
+
+
+def test_three_seeds_that_differ_by_the_same_row_are_no_certainty():
+    """Ten strategies of accuracy on 183 to 185 test rows, up to four rows apart; copies two by two."""
+    rows = np.array([183, 184, 185])
+    played = made_up({f"s{number}": list((160 - number // 2) / rows) for number in range(10)})
+    scores = played.scores.rename(columns={"auc": "accuracy"})
+    scores["rows"] = scores["seed"].map(dict(enumerate(rows)))
+    played = Played(scores, played.curves, played.costs, played.refused)
+    table = ranking.rank(played, "accuracy", SAME_ROWS)
+    assert set(table["group"]) == {1}
+    error = np.sqrt((np.std(4 / rows, ddof=1) ** 2 + 1 / 183**2 / 6) / 3)
+    reach = table["difference_high"].iloc[-1] - table["difference"].iloc[-1]
+    assert reach == pytest.approx(t.ppf(1 - 0.025 / 45, 2) * error)
+
+
+def test_a_step_of_the_auc_is_one_pair_of_rows():
+    played = made_up({"a": [0.8, 0.81, 0.8], "b": [0.7, 0.71, 0.72]})
+    (field,) = ranking._fields(played, "auc", FOLDS)
+    assert field.step == pytest.approx(1 / (100 * 100))
+
+
+def test_each_field_has_the_overlap_of_its_own_scenario():
+    """The first scenario of a tournament does not decide for the others."""
+    grid = cells(Axes(["hospital-heart", "bank-volatility"], ["fedavg", "median"], varied=["split.test=0.1,0.2"]))
+    assert ranking.overlaps_of(grid) == {
+        ("hospital-heart", "none", "none", "0.1"): pytest.approx(0.1 / 0.7),
+        ("hospital-heart", "none", "none", "0.2"): pytest.approx(0.2 / 0.6),
+        ("bank-volatility", "none", "none", "0.1"): 0.0,
+        ("bank-volatility", "none", "none", "0.2"): 0.0,
+    }
+
+
+def test_a_strategy_that_failed_at_a_later_seed_does_not_compete():
+    """It has scores of the seeds before, but no costs; else it could lead unseen, and all others be told from it."""
+    played = made_up({"best": [0.8, 0.82, 0.81], "other": [0.8, 0.81, 0.82], "failed": [0.99, 0.98, 0.99]})
+    costs = played.costs[played.costs["strategy"] != "failed"]
+    table = ranking.rank(Played(played.scores, played.curves, costs, played.refused), "auc", FOLDS)
+    assert list(table["strategy"]) == ["best", "other"]
+    assert set(table["group"]) == {1}
+
+
+def test_one_strategy_alone_has_a_rank_and_no_pair():
+    played = made_up({"alone": [0.8, 0.82, 0.81]})
+    assert list(ranking.rank(played, "auc", FOLDS)["group"]) == [1]
+    assert ranking.pairs(played, "auc", FOLDS).empty
+
+
 def test_time_to_the_target_is_counted_where_sites_differ_in_speed():
     played = made_up({"waits": [0.8] * 3, "goes on": [0.79] * 3})
     took = {"waits": [7.0, 8.0, 12.0], "goes on": [1.0, 2.0, 3.0]}
     played.curves["time"] = [took[one.strategy][one.seed] * one.round for one in played.curves.itertuples()]
-    table = ranking.rank(played, "auc", Split().overlap, target=0.55).set_index("strategy")
+    table = ranking.rank(played, "auc", FOLDS, target=0.55).set_index("strategy")
     assert dict(table["rounds"]) == {"waits": 3, "goes on": 3}
     assert dict(table["time"]) == {"waits": 24.0, "goes on": 6.0}
     heads, rows = tournament_files._cells(table.reset_index(), ["strategy"], "auc")
@@ -290,7 +411,7 @@ def test_the_command_prints_ranks_and_leaves_files(fedsim, tmp_path: Path):
     assert "No figures: hospital-heart, krum: strategy krum: Krum: expected n >= 2 f + 3 = 5 updates" in out
     names = {path.name for path in (tmp_path / "here").iterdir()}
     assert names == {
-        "ranks.csv", "scores.csv", "curves.csv", "tournament.json", "tournament.html", "attack.png",
+        "ranks.csv", "pairs.csv", "scores.csv", "curves.csv", "tournament.json", "tournament.html", "attack.png",
     }  # fmt: skip
     assert (tmp_path / "here" / "attack.png").read_bytes().startswith(b"\x89PNG")
     page = (tmp_path / "here" / "tournament.html").read_text()
