@@ -60,8 +60,9 @@ _FILES = (
 
 RECORD = Claim(
     protected="record",
-    unit="One record: one row of one site. Not a person with several rows, and not a whole site: for a site with all "
-    "its rows there is no finite guarantee worth a number.",
+    unit="One record: one row of one site. A row is no person: a person with k rows at a site has up to k times this "
+    "epsilon, at a much larger delta. It is no whole site, either: for a site with all its rows there is no finite "
+    "guarantee worth a number.",
     neighbours={
         "add-or-remove-one": "Two data sets of a site are neighbours if one of them has one record more and they are "
         "otherwise equal (add or remove one).",

@@ -314,7 +314,7 @@ def groups(
 def privacy(
     q: Annotated[float, typer.Option("--q", help="The probability that a row joins a step, in (0, 1].")],
     steps: Annotated[int, typer.Option(help="How many steps, over all rounds.")],
-    delta: Annotated[float, typer.Option(help="The probability with which the bound may fail.")],
+    delta: Annotated[float, typer.Option(help="The delta that is promised beside epsilon, from 1e-12 to below 1.")],
     sigma: Annotated[float | None, typer.Option(help="The noise multiplier: asks for epsilon.")] = None,
     epsilon: Annotated[float | None, typer.Option(help="The epsilon to keep: asks for the least noise.")] = None,
     neighbours: Annotated[str, typer.Option(help="add-or-remove-one or replace-one.")] = "add-or-remove-one",

@@ -141,7 +141,8 @@ def _claim(run: Run, arm: str, own: list[Training], claim: Claim) -> Pairs:
         ("Epsilon", f"{_epsilon_by_site(own)}; an upper bound for {_which(run)} {arm} training{seeds}. The budget was "
          f"{ledger['budget']:g}; training stops before a round that would exceed it."),
         *_of_one_record(own),
-        ("Delta", f"{delta:g}: the bound may fail with at most about this probability."),
+        ("Delta", f"{delta:g}: epsilon bounds the privacy loss but for a probability that may be somewhat larger than "
+         "delta; e^epsilon times a probability, and delta more, bounds every probability without exception."),
         ("Accountant", f"{ledger['accountant']}. Composed over all steps of all rounds."),
     ]  # fmt: skip
 
@@ -246,8 +247,8 @@ def _meaning(epsilon: float, delta: float, claim: Claim) -> str:
     times = "more than a million" if factor > 1e6 else f"about {factor:,.0f}" if factor > 100 else f"about {factor:.3g}"
     size = ", a loose bound" if factor > 100 else ""
     return (
-        f"Whether or not one {claim.protected} is used, {claim.sent} at most e^epsilon times as likely, apart from a "
-        f"chance of delta. At epsilon {epsilon:.2f} that is a factor of {times}{size}. Somebody who sees all that and "
+        f"Whether or not one {claim.protected} is used, {claim.sent} at most e^epsilon times as likely, and delta "
+        f"more. At epsilon {epsilon:.2f} that is a factor of {times}{size}. Somebody who sees all that and "
         f"must guess, at even odds, whether the {claim.protected} was used, is right at most {right:.2f} % of the time "
         "(50 % is guessing). These are ceilings that are proven for every attack, not forecasts of one."
     )

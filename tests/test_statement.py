@@ -187,3 +187,22 @@ def test_the_page_for_data_protection_officers_says_what_a_statement_does(epsilo
 def test_rows_of_all_sites_are_not_taken_for_a_site(tmp_path: Path) -> None:
     """Their training rows are no institution's, whose delta would be judged."""
     assert set(_training_rows(make_run(tmp_path))) == {"north", "south"}
+
+
+def test_delta_is_not_called_the_probability_that_the_bound_fails(tmp_path: Path) -> None:
+    """(epsilon, delta) bounds the privacy loss but for a probability that may be larger than delta."""
+    said = dict(statement(make_run(tmp_path)))
+    assert "for a probability that may be somewhat larger than delta" in said["Delta"]
+    assert "at most e^epsilon times as likely, and delta more." in said["In plain words"]
+    page = (Path(__file__).parents[1] / "docs" / "privacy.md").read_text("utf-8")
+    for text in (page, *map(str, said.values())):
+        assert "may fail" not in text
+        assert not re.search("chance of `?delta", text)
+
+
+def test_a_record_is_not_called_a_person(tmp_path: Path) -> None:
+    said = dict(statement(make_run(tmp_path)))
+    assert "A row is no person" in said["Unit"]
+    page = (Path(__file__).parents[1] / "docs" / "privacy.md").read_text("utf-8")
+    row = next(line for line in page.splitlines() if line.startswith("| `record` |"))
+    assert "A row is no person" in row

@@ -36,6 +36,7 @@ SMALLEST_DELTA = 1e-12  # below it the discretisation's own error decides
 MOST_STEPS = 10_000_000  # of sampled mechanisms: what PLD composes in seconds
 HOPELESS = 2000.0  # an epsilon above it is called infinite: PLD would take minutes and gigabytes to find it
 _LARGEST_NOISE = 1e6
+_RENYI_NOISE = 1e4  # from it on Renyi divergences of sampled steps are lost in rounding
 _COUNTABLE = 2**53  # the most steps that a float counts one by one
 _SMALL, _MANY = 0.1, 20_000  # the epsilon below which, and the steps from which on, PLD at 1e-4 is helped
 _SENSITIVITY = {"add-or-remove-one": 1, "replace-one": 2}  # of a clipped sum, in units of the clipping norm
@@ -77,7 +78,7 @@ class Segment:
             raise Mistake(f"noise_multiplier: expected at least {SMALLEST_NOISE} with sampling, "
                           f"got {self.noise_multiplier}")  # fmt: skip
         if isinstance(self.steps, bool) or not isinstance(self.steps, Integral) or self.steps < 1:
-            raise Mistake(f"steps: expected a whole number >= 1, got {self.steps}")
+            raise Mistake(f"steps: expected a whole number >= 1, got {_short(self.steps)}")
         if self.steps > _COUNTABLE:
             raise Mistake(f"steps: expected at most 2^53, got {_short(self.steps)}")
 
@@ -88,7 +89,8 @@ class Guarantee:
 
     Attributes:
         epsilon: An upper bound.
-        delta: The probability with which the bound may fail.
+        delta: What may be added to e^epsilon times a probability. The privacy loss exceeds epsilon with a probability
+            that may be somewhat larger.
         neighbours: Between which data sets it holds.
         accountant: How it was computed.
     """
@@ -119,8 +121,7 @@ def epsilon(segments: Iterable[Segment], delta: float, neighbours: Neighbours = 
         Mistake: A value is out of its range, or there are more than ``MOST_STEPS`` sampled steps.
     """
     _check_delta(delta)
-    if neighbours not in get_args(Neighbours):
-        raise Mistake(f"neighbours: expected {' or '.join(get_args(Neighbours))}, got {neighbours!r}")
+    _check_neighbours(neighbours)
     steps: Counter[tuple[float, float]] = Counter()
     for segment in segments:
         steps[segment.sampling_rate, segment.noise_multiplier] += segment.steps
@@ -154,14 +155,18 @@ def _epsilon(segments: tuple[Segment, ...], delta: float, neighbours: Neighbours
     bounds = [_bound(PLDAccountant(relation), segments, delta)]
     if bounds[0] < _SMALL:
         bounds.append(_bound(PLDAccountant(relation, value_discretization_interval=1e-5), segments, delta))
-    if neighbours == "add-or-remove-one" and sum(segment.steps for segment in segments) >= _MANY:
+    many = sum(segment.steps for segment in segments) >= _MANY
+    if neighbours == "add-or-remove-one" and many and min(s.noise_multiplier for s in segments) < _RENYI_NOISE:
         bounds.append(_bound(RdpAccountant(_ORDERS), segments, delta))
     return min(bounds)
 
 
 def _is_hopeless(segments: tuple[Segment, ...], delta: float) -> bool:
     """Whether epsilon is beyond all use, found out where PLD might not come to an end."""
-    if sum(segment.steps for segment in segments) < 1000 and min(s.noise_multiplier for s in segments) > 0.5:
+    least = min(s.noise_multiplier for s in segments)
+    if sum(segment.steps for segment in segments) < 1000 and least > 0.5:
+        return False
+    if least >= _RENYI_NOISE:  # MOST_STEPS of them come to less than one step of noise 3
         return False
     return _bound(RdpAccountant(_ORDERS), segments, delta) > HOPELESS
 
@@ -188,10 +193,13 @@ def noise_multiplier(
     Never less than ``SMALLEST_NOISE`` where rows are sampled.
 
     Raises:
-        Mistake: The target is not a finite number > 0, or no noise up to 1e6 reaches it.
+        Mistake: The target is not a number > 0 and at most ``HOPELESS``, or no noise up to 1e6 reaches it.
     """
     if not (_is_number(target) and 0 < target < math.inf):
         raise Mistake(f"epsilon: expected a finite number > 0, got {target}")
+    if target > HOPELESS:
+        raise Mistake(f"epsilon: expected at most {HOPELESS:g}, above which nothing is promised, got {target:g}")
+    _check_neighbours(neighbours)
 
     Segment(sampling_rate, 1.0, steps)  # raises a Mistake before the first guess divides by any of them
     _check_delta(delta)
@@ -230,13 +238,20 @@ def _round_up(value: float) -> float:
     return round(math.ceil(value / unit) * unit, 10)
 
 
-def _short(count: int) -> str:
-    """Return a whole number in words that fit a line."""
-    return str(count) if count < 10**20 else "a number of more than 20 digits"
+def _short(count: Any) -> str:  # noqa: ANN401  what a caller may pass in spite of the types
+    """Return a number of steps as it fits into a line."""
+    if isinstance(count, int) and abs(count) >= 10**20:
+        return "a number of more than 20 digits"
+    return str(count)
 
 
 def _is_number(value: Any) -> bool:  # noqa: ANN401  what a caller may pass in spite of the types
     return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _check_neighbours(neighbours: str) -> None:
+    if neighbours not in get_args(Neighbours):
+        raise Mistake(f"neighbours: expected {' or '.join(get_args(Neighbours))}, got {neighbours!r}")
 
 
 def _check_delta(delta: float) -> None:

@@ -63,7 +63,7 @@ def answer(
         Mistake: A value is out of its range, or not exactly one of ``sigma`` and ``target`` is given.
     """
     if runs < 1:
-        raise Mistake(f"runs: expected a whole number >= 1, got {runs}")
+        raise Mistake(f"runs: expected a whole number >= 1, got {runs if runs > -(10**20) else 'less'}")
     if sigma is not None and target is None:
         noise = sigma
     elif target is not None and sigma is None:

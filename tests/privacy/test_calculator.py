@@ -1,6 +1,7 @@
 import json
 import sys
 
+import numpy as np
 import pytest
 
 from fedsim import cli
@@ -62,3 +63,80 @@ def test_a_nonsense_question_ends_in_one_line(monkeypatch, capsys, words: str, m
     code, out, err = ask(monkeypatch, capsys, words)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert message in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--q .01 --epsilon 1e6 --steps 100 --delta 1e-5", "epsilon: expected at most 2000, above which nothing"),
+        (
+            "--q .01 --epsilon 1 --steps 100 --delta 1e-5 --neighbours auto",
+            "add-or-remove-one or replace-one, got 'auto'",
+        ),
+        (
+            "--q 1 --epsilon 1 --steps 100 --delta 1e-5 --neighbours auto",
+            "add-or-remove-one or replace-one, got 'auto'",
+        ),
+        ("--q 1 --sigma 1e-200 --steps 1 --delta 1e-5", "noise_multiplier: expected a number from 1e-12 to 1e+12"),
+        ("--q 1 --sigma 1e200 --steps 1 --delta 1e-5", "noise_multiplier: expected a number from 1e-12 to 1e+12"),
+        ("--q 1e-300 --sigma 1 --steps 1 --delta 1e-5", "sampling_rate: expected at least 1e-12, got 1e-300"),
+        (
+            f"--q 1 --sigma 1 --steps 1{400 * '0'} --delta 1e-5",
+            "steps: expected at most 2^53, got a number of more than",
+        ),
+    ],
+)
+def test_what_ended_in_a_traceback_is_one_line_now(monkeypatch, capsys, words: str, message: str):
+    code, out, err = ask(monkeypatch, capsys, words)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+ODD = {
+    "--q": ["0", "-1", "nan", "inf", "1e308", "1e-320", "1", "0.5", "1.0000001", "many"],
+    "--sigma": ["0", "-1", "nan", "inf", "1e308", "1e-320", "1", "1e-12", "1e12", "4", "much"],
+    "--epsilon": ["0", "-1", "nan", "inf", "1e308", "1e-320", "1", "2000", "2001", "0.01", "much"],
+    "--steps": ["0", "-1", "nan", "inf", "1.5", "1", "90", str(2**53), str(2**53 + 1), "9" * 300, "9" * 5000, "ten"],
+    "--delta": ["0", "-1", "nan", "inf", "1e308", "1e-320", "1e-12", "1e-5", "0.5", "0.9999999999999999", "1", "no"],
+    "--neighbours": ["auto", "add-or-remove-one", "replace-one", "", "ADD-OR-REMOVE-ONE", "7"],
+    "--runs": ["0", "-1", "nan", "1", "3", "9" * 300, "-" + "9" * 4000, "two"],
+}
+PLAIN = {"--q": "0.5", "--sigma": "4", "--steps": "10", "--delta": "1e-5", "--neighbours": "add-or-remove-one"}
+
+
+def odd_questions() -> list[list[str]]:
+    """Return every odd value alone, for a noise and for an epsilon, and 300 questions odd in several places."""
+    questions = [{**PLAIN, name: value} for name, values in ODD.items() for value in values if name != "--epsilon"]
+    aimed = {name: value for name, value in PLAIN.items() if name != "--sigma"} | {"--epsilon": "1", "--q": "1"}
+    questions += [{**aimed, name: value} for name, values in ODD.items() for value in values if name != "--sigma"]
+    random = np.random.default_rng(11)
+    for _ in range(300):
+        question = dict(PLAIN if random.random() < 0.5 else aimed)
+        for name in random.choice([*ODD], random.integers(2, 6), replace=False):
+            question[str(name)] = str(random.choice(ODD[str(name)]))
+        questions.append(question)
+    return [[f"{name}={value}" for name, value in question.items()] for question in questions]
+
+
+def test_no_question_ends_in_a_traceback(monkeypatch, capsys):
+    """A few hundred odd ones: an answer, or words on what was expected; nothing else, and none takes long."""
+    complaints = 0
+    for words in odd_questions():
+        monkeypatch.setattr(sys, "argv", ["fedsim", "privacy", *words])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        printed = capsys.readouterr()
+        code = stop.value.code or 0
+        assert code in (0, 2), words
+        assert "Traceback" not in printed.out + printed.err, words
+        assert "nan" not in printed.out, words
+        if code == 0:
+            assert printed.out.startswith("epsilon"), words
+            continue
+        assert printed.out == "", words
+        if "Usage:" not in printed.err:  # which words typer itself does not take
+            assert len(printed.err.splitlines()) == 1, (words, printed.err)
+            assert "expected" in printed.err or "needs more noise" in printed.err, (words, printed.err)
+            complaints += 1
+    assert complaints > 200
