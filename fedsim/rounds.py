@@ -245,7 +245,7 @@ def _round(
                       f"{len(asked)} times {len(set(asked))} sites")  # fmt: skip
     if budget and not budget.allows(asked):
         return None
-    answers, foreign = match(messages, grid.send_and_receive(messages))
+    answers, foreign = match(messages, grid.send_and_receive(messages), names)
     account.rejected += foreign
 
     # Everybody who was asked is charged once, whatever came back.

@@ -4,7 +4,7 @@ Flower's FedAvg would take a NaN, broadcast a wrong shape, count a reply twice o
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +21,9 @@ class Rejected:
     reason: str
 
 
-def match(messages: Sequence[Message], replies: Iterable[Message]) -> tuple[list[Message | None], list[Rejected]]:
+def match(
+    messages: Sequence[Message], replies: Iterable[Message], names: Mapping[int, str] | None = None
+) -> tuple[list[Message | None], list[Rejected]]:
     """Match replies with the messages they answer.
 
     A reply is a site's by the message it answers, whose id the grid has given, not by the sender that it names: else a
@@ -30,6 +32,7 @@ def match(messages: Sequence[Message], replies: Iterable[Message]) -> tuple[list
     Args:
         messages: What was sent, as it is after the grid has sent it.
         replies: In any order.
+        names: {node: name of its site}, to say whose id was taken; without it, it is said by its number.
 
     Returns:
         The answer to each message, in their order, None where there is none; and the replies that are set aside, by
@@ -46,7 +49,8 @@ def match(messages: Sequence[Message], replies: Iterable[Message]) -> tuple[list
             continue
         asked = messages[place].metadata.dst_node_id
         if sender != asked:
-            rejected.append(Rejected(asked, f"answered under another site's id, {sender}"))
+            claimed = (names or {}).get(sender, f"node {sender}")
+            rejected.append(Rejected(asked, f"answered under another site's id, that of {claimed}"))
         elif answers[place] is not None:
             rejected.append(Rejected(asked, "replied twice"))
         else:

@@ -173,7 +173,7 @@ def test_a_site_that_answers_under_another_id_takes_nobodys_place(step: int):
     counted = [site for site in EVERYONE if step == 3 or site != 3]
     np.testing.assert_allclose(a_round(grid, server), mean(updates, grid.weights, counted), atol=1e-7)
     assert [(one.node, one.reason) for one in server.set_aside] == [
-        (node_of(3), f"answered under another site's id, {node_of(2)}")
+        (node_of(3), f"answered under another site's id, that of node {node_of(2)}")
     ]
 
 
