@@ -111,13 +111,13 @@ def _about_groups(ranked: pd.DataFrame, axes: Sequence[str], seeds: int) -> Iter
     if seeds < FEWEST_SEEDS:
         which = "of one seed" if seeds == 1 else f"means over {seeds} seeds"
         yield (
-            f"Test figures inside sites, {which}. It takes {FEWEST_SEEDS} seeds to tell strategies apart, and for small differences "
-            "many more: so all are in one group, which does not show that they are equal."
+            f"Test figures inside sites, {which}. It takes {FEWEST_SEEDS} seeds to tell strategies apart, and for "
+            "small differences many more: so all are in one group, which does not show that they are equal."
         )
         return
     yield (
-        f"Test figures inside sites, means over {seeds} seeds. Group 1 is the best strategy and all that cannot be told apart from "
-        "it; group 2 is the best that is left and all that cannot be told apart from that one, and so on. Two "
+        f"Test figures inside sites, means over {seeds} seeds. Group 1 is the best strategy and all that cannot be told "
+        "apart from it; group 2 is the best that is left and all that cannot be told apart from that one, and so on. Two "
         "strategies are told apart where the interval of their paired difference leaves out 0. The intervals of all "
         "pairs in a field hold together with 95 % confidence (Bonferroni), since the best was found by looking. Being "
         "in one group does not show that strategies are equal."

@@ -76,7 +76,7 @@ MUTANTS = (
            "PoissonSampledDpEvent(segment.sampling_rate / 2, noise)", "M2: half the sampling rate", ACCOUNT),
     Mutant(_ACCOUNTING, "s.steps / s.noise_multiplier**2", "s.steps / s.noise_multiplier**2.1",
            "M2: the wrong power of sigma", ACCOUNT),
-    Mutant(_ACCOUNTING, 'if neighbours == "add-or-remove-one" and sum(', "if sum(",
+    Mutant(_ACCOUNTING, 'if neighbours == "add-or-remove-one" and many and', "if many and",
            "M14: in very many steps, replaced rows cost what added ones do, by Renyi accounting", ACCOUNT),
     Mutant(_ACCOUNTING, "PLDAccountant(relation, value_discretization_interval=1e-5)",
            'PLDAccountant(_RELATION["add-or-remove-one"], value_discretization_interval=1e-5)',
