@@ -116,8 +116,9 @@ def _about_groups(ranked: pd.DataFrame, axes: Sequence[str], seeds: int) -> Iter
         )
         return
     yield (
-        f"Test figures inside sites, means over {seeds} seeds. Group 1 is the best strategy and all that cannot be told "
-        "apart from it; group 2 is the best that is left and all that cannot be told apart from that one, and so on. Two "
+        f"Test figures inside sites, means over {seeds} seeds. Group 1 is the best strategy and all that cannot be "
+        "told apart from it; group 2 is the best that is left and all that cannot be told apart from that one, and so "
+        "on. Two "
         "strategies are told apart where the interval of their paired difference leaves out 0. The intervals of all "
         "pairs in a field hold together with 95 % confidence (Bonferroni), since the best was found by looking. Being "
         "in one group does not show that strategies are equal."

@@ -1,9 +1,12 @@
 """Do the privacy tests notice when the privacy code is broken? And do they keep still when it is not?"""
 
-import os
+import atexit
+import json
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,12 +18,47 @@ _COPIED = ("fedsim", "clients", "strategies", "scenarios", "tests")
 _RANDOM = " ".join(dict.fromkeys(" ".join(m.tests for m in MUTANTS if m.tests != ACCOUNT).split()))
 
 
-def run_tests(folder: Path, tests: str, salt: int = 0) -> subprocess.CompletedProcess[str]:
+@dataclass(frozen=True)
+class Ran:
+    """What came of running tests: pytest's exit status, and what it printed."""
+
+    status: int
+    printed: str
+
+
+@cache
+def warm() -> subprocess.Popen[str]:
+    """Start the process that runs tests in forks of itself, once for each worker."""
+    words = [sys.executable, str(Path(__file__).parent / "warm.py")]
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    atexit.register(_end, process)
+    return process
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Let the process end: it does where its input does."""
+    for stream in (process.stdin, process.stdout):
+        if stream:
+            stream.close()
+    process.wait()
+
+
+def run_tests(folder: Path, tests: str, salt: int = 0) -> Ran:
     """Run some tests in a copy of the package; ``salt`` changes every random stream."""
-    words = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "not slow", "-p", "no:cacheprovider", *tests.split()]
-    environment = {**os.environ, "FEDSIM_TEST_SALT": str(salt), "PYTHONDONTWRITEBYTECODE": "1"}
-    environment.pop("PYTEST_ADDOPTS", None)
-    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=3600)
+    output = folder / "printed.txt"
+    asked = {
+        "folder": str(folder),
+        "words": ["-q", "-x", "-m", "not slow", "-p", "no:cacheprovider", *tests.split()],
+        "environment": {"FEDSIM_TEST_SALT": str(salt), "PYTEST_ADDOPTS": "", "PYTHONDONTWRITEBYTECODE": "1"},
+        "output": str(output),
+    }
+    process = warm()
+    assert process.stdin
+    assert process.stdout
+    process.stdin.write(json.dumps(asked) + "\n")
+    process.stdin.flush()
+    status = process.stdout.readline()
+    return Ran(int(status), output.read_text("utf-8", errors="replace"))
 
 
 def copy_to(folder: Path) -> Path:
@@ -45,8 +83,8 @@ def test_a_mutant_is_caught(mutant: Mutant, tmp_path: Path):
     path = copy_to(tmp_path) / mutant.file
     path.write_text(path.read_text("utf-8").replace(mutant.old, mutant.new), encoding="utf-8")
     found = run_tests(tmp_path, mutant.tests)
-    assert found.returncode == 1, f"survived\n{found.stdout[-2000:]}{found.stderr[-2000:]}"
-    assert " failed" in found.stdout  # a test's assertion or an error inside it, not a package that can't be imported
+    assert found.status == 1, f"survived\n{found.printed[-3000:]}"
+    assert " failed" in found.printed  # a test's assertion or an error inside it, not a package that can't be imported
 
 
 @pytest.mark.slow
@@ -54,4 +92,4 @@ def test_a_mutant_is_caught(mutant: Mutant, tmp_path: Path):
 def test_clean_code_raises_no_alarm(salt: int, tmp_path: Path):
     """B13: with 20 other sets of random streams, the tests that catch mutants pass."""
     found = run_tests(copy_to(tmp_path), _RANDOM, salt)
-    assert found.returncode == 0, found.stdout[-3000:]
+    assert found.status == 0, found.printed[-3000:]
