@@ -140,6 +140,8 @@ def cells(axes: Axes) -> list[Cell]:
         attacked = f"{scenario.attack.name} (own)" if attack == OWN and scenario.attack.name != NONE else attack
         attacked = NONE if attacked == OWN else attacked
         place = {"scenario": name, "attack": attacked, "epsilon": epsilon, **dict(settings), "strategy": strategy}
+        if any(place == cell.place for cell in found):
+            raise Mistake(f"compare: expected each field of the grid once, got {', '.join(place.values())} twice")
         found.append(Cell(place, scenario))
     return found
 

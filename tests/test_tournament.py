@@ -57,6 +57,12 @@ def test_everything_is_crossed_with_everything():
     assert all(c.private == (c.place["epsilon"] != "none") for c in grid)
 
 
+def test_what_is_asked_for_twice_is_named():
+    """Two rows of one name can't be told from each other."""
+    with pytest.raises(Mistake, match="each field of the grid once, got hospital-heart, none, none, krum twice"):
+        cells(Axes(["hospital-heart"], ["krum", "fedavg", "krum"]))
+
+
 def test_the_scenarios_own_attack_stays_unless_another_is_named():
     assert cells(Axes(["synthetic-attacked"], ["fedavg"]))[0].scenario.attack.name == "sign-flip"
     assert cells(Axes(["synthetic-attacked"], ["fedavg"], ["none"]))[0].scenario.attack.name == "none"
