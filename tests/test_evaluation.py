@@ -197,12 +197,19 @@ def test_strategies_are_ranked_by_the_first_row_and_its_sites_are_sites_only():
         for seed in range(3):
             figures = {"north": inside + 0.1, "south": inside - 0.1, INSIDE: inside, POOLED: pooled}
             rows += [
-                {"scenario": "s", "strategy": strategy, "seed": seed, "site": site, "auc": value + seed / 100}
+                {
+                    "scenario": "s",
+                    "strategy": strategy,
+                    "seed": seed,
+                    "site": site,
+                    "rows": 9,
+                    "auc": value + seed / 100,
+                }
                 for site, value in figures.items()
             ]
     costs = pd.DataFrame([{"scenario": "s", "strategy": name, "megabytes": 1.0} for name in "ab"])
     played = Played(pd.DataFrame(rows), pd.DataFrame(), costs, pd.DataFrame())
-    table = rank(played, "auc", 1 / 3).set_index("strategy")
+    table = rank(played, "auc", {("s",): 1 / 3}).set_index("strategy")
     assert list(table.index) == ["a", "b"]
     assert table["mean"]["a"] == pytest.approx(0.81)
     assert table["worst"]["b"] == pytest.approx(0.61)

@@ -24,6 +24,7 @@ from fedsim.arms import Job, Trained, run_job
 from fedsim.choice import asked_of, strategy_of
 from fedsim.engines import cohort
 from fedsim.federation import Examples, Federation, Site
+from fedsim.findings import in_short
 from fedsim.mistakes import Mistake
 from fedsim.privacy import central, noise_shares
 from fedsim.privacy.adaptive_clip import AdaptiveClip
@@ -336,12 +337,14 @@ def shown(run: Run, unit: str) -> dict[str, Any]:
     """Return what of a run directory, and of what is said of it, does not hold figures of a model.
 
     Left out by name: the metrics, row counts and numbers of positives (``sites``, ``groups``, ``rounds``, the report
-    and its pictures), the models of trainings without privacy, times, and in the notes who was left out.
+    and its pictures, the answers in words on the terminal, of which there must be as many), the models of trainings
+    without privacy, times, and in the notes who was left out.
     """
     files = sorted(path.relative_to(run.path) for path in run.path.rglob("*"))
     notes = [one for one in run.manifest["notes"] if one["private"] and UNCOVERED[unit] not in one["note"]]
     times = ("started", "seconds", "seconds_per_training", "notes", "files")  # of files, what follows says which
     checkpoint = json.loads((run.path / "checkpoints" / f"{PRIVATE.key}.json").read_text("utf-8"))
+    answers = list(in_short(run))
     return {
         "names": files,
         "scenario": (run.path / "scenario.toml").read_bytes(),
@@ -352,8 +355,11 @@ def shown(run: Run, unit: str) -> dict[str, Any]:
         "notes": notes,
         "statement": statement(run),
         "closing lines": [
-            line for line in closing_lines(run) if str(run.path) not in line and not line.startswith("Note (")
+            line
+            for line in closing_lines(run)
+            if str(run.path) not in line and not line.startswith("Note (") and line not in answers
         ],
+        "answers": len(answers),
         "checkpoint": {key: value for key, value in checkpoint.items() if key in ("ledger", "scenario")},
         "rounds": run.rounds[["arm", "private", "round"]].to_dict("list"),
     }
