@@ -23,13 +23,13 @@ N its norm. A layer adds a row's share to its site's sum in one of three ways, a
    float32, where the row's terms are S in all. So this way is only taken by rows with S <= 2^6 N (``CANCELLING``);
    other rows, whose terms nearly cancel, go the first way. Hence N^2 is right to 2^-40 (in + out + positions^2).
 
-In each way the computed N is right to far less than 2^-20 of itself, and the terms of a row's share have a mass of at
-most 2^6 clips (S = N but in the third way). A row is clipped by N + 2 u S, so that every term may be off by 2 u. What
-is left is how a sum loses digits: n float32 numbers may in the worst case lose n u times their mass, in any engine.
-What was found by searching for it stands in docs/privacy.md.
+In each way the computed N is right to 2^-20 of itself (in the third as long as in + out + positions^2 is below 2^21),
+and the terms of a row's share have a mass of at most 2^6 clips (S = N but in the third way). A row is clipped by
+N + 2 u S, so that every term may be off by 2 u. What is left is how a sum loses digits: n float32 numbers may in the
+worst case lose n u times their mass, in any engine. What was found by searching for it stands in docs/privacy.md.
 
-A norm is no number, or too large for its square to be one in the type of the model: such a row counts as zero.
-Inputs and gradients are held to the same limit, since a factor could not scale them without loss.
+Where a norm is no number, or so large that the model's own type can't hold its square, the row counts as zero. Inputs
+are held to the same limit, since the gradients beside them would be too small to be scaled without loss.
 """
 
 from __future__ import annotations
@@ -296,13 +296,11 @@ class Products(Layer):
         """Sum outer products of all rows at once, but for those that are singled out."""
         alone = self._alone
         together = factor if alone is None else factor.index_fill(0, alone, 0)
-        uses = [(inputs, scaled(gradients, together)) for inputs, gradients in self.uses]
+        self.sum_weights([(inputs, scaled(gradients, together)) for inputs, gradients in self.uses])
         if alone is None:
-            self.sum_weights(uses)
             return
 
-        # A factor of zero leaves nothing of a finite number, and what is not finite was forgotten before.
-        self.sum_weights(uses)
+        # A factor of zero left nothing of them above: what is not finite was forgotten before.
         for some in alone.split(self._rows_in_chunk()):
             self._add(self.totals["weight"], self._gradients(some), factor[some], self.now.rows.site[some])
 
