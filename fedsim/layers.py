@@ -26,7 +26,8 @@ N its norm. A layer adds a row's share to its site's sum in one of three ways, a
 In each way the computed N is right to 2^-20 of itself (in the third as long as in + out + positions^2 is below 2^21),
 and the terms of a row's share have a mass of at most 2^6 clips (S = N but in the third way). A row is clipped by
 N + 2 u S, so that every term may be off by 2 u. What is left is how a sum loses digits: n float32 numbers may in the
-worst case lose n u times their mass, in any engine. What was found by searching for it stands in docs/privacy.md.
+worst case lose n u times their mass, in any engine. And G itself may differ in its last bits by how many rows stand
+beside it, which a model that amplifies its own rounding amplifies. docs/privacy.md has what a search for both found.
 
 Where a norm is no number, or so large that the model's own type can't hold its square, the row counts as zero. Inputs
 are held to the same limit, since the gradients beside them would be too small to be scaled without loss.
