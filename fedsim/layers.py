@@ -27,7 +27,8 @@ In each way the computed N is right to 2^-20 of itself (in the third as long as 
 and the terms of a row's share have a mass of at most 2^6 clips (S = N but in the third way). A row is clipped by
 N + 2 u S, so that every term may be off by 2 u. What is left is how a sum loses digits: n float32 numbers may in the
 worst case lose n u times their mass, in any engine. And G itself may differ in its last bits by how many rows stand
-beside it, which a model that amplifies its own rounding amplifies. docs/privacy.md has what a search for both found.
+beside it, which a model that amplifies its own rounding amplifies: so private batches are filled up to a multiple of 16
+rows, where torch computes each row alike. docs/privacy.md has what a search for all of this found.
 
 Where a norm is no number, or so large that the model's own type can't hold its square, the row counts as zero. Inputs
 are held to the same limit, since the gradients beside them would be too small to be scaled without loss.
@@ -63,10 +64,15 @@ class Rows:
         counts: How many rows each site has, (sites,).
         padded: Whether each site's rows are filled up to the longest, so that the big batch is (sites * width, ...)
             and a view (sites, width, ...) of it exists. Otherwise rows stand close together.
+        device: Where they are.
+        multiple: The width is rounded up to a multiple of this.
     """
 
-    def __init__(self, counts: np.ndarray, padded: bool, device: torch.device) -> None:
-        self.sites, self.width, self.padded = len(counts), max(1, int(counts.max(initial=0))), padded
+    def __init__(self, counts: np.ndarray, padded: bool, device: torch.device, multiple: int = 1) -> None:
+        longest = max(1, int(counts.max(initial=0)))
+        self.sites = len(counts)
+        self.width = -(-longest // multiple) * multiple
+        self.padded = padded
         self._sizes = np.full_like(counts, self.width) if padded else counts
         self._counts = counts
         self._device = device

@@ -340,6 +340,23 @@ def test_a_row_that_is_not_finite_counts_as_zero(model: str, bad: float, kept: i
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 8, 15])
+@pytest.mark.parametrize("model", ["linear", "mlp", "layernorm", "linear with ghost norms", "gru"])
+def test_under_privacy_a_rows_gradient_is_the_same_bits_beside_any_number_of_others(model: str, rows: int):
+    """Torch multiplies a few rows in another order than many; a model may amplify that beyond the clip."""
+    start = works(model)[0].model
+
+    def moved(examples: Examples) -> torch.Tensor:
+        plan = Plan(1, 1.0, 1.0, Optimizer(lr=2.0**60), Noise(1.0, 1.0))
+        work = Work(start, vector(start), examples, plan, Streams(Words.of(0, "b"), Silent()), binary)
+        return together([work])
+
+    own = examples(1, 16, seed=3)
+    spoiled = Examples(torch.full((rows - 1, 16), torch.nan), torch.ones(rows - 1))  # rows that count as zero
+    beside = Examples(torch.cat([own.inputs, spoiled.inputs]), torch.cat([own.target, spoiled.target]))
+    assert torch.equal(moved(beside), moved(own))
+
+
 @pytest.mark.parametrize("model", ["mlp", "conv"])
 def test_padding_is_never_trained_on(model: str):
     """A site's result does not depend on how long the others' batches are."""

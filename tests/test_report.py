@@ -213,8 +213,8 @@ def test_the_table_names_the_question_of_each_interval(tmp_path: Path) -> None:
     run = make_run(tmp_path, {("federated", True): (-0.01, -0.03, -0.012, -0.028)})
     page = html_of(run)
     assert re.search(
-        r'<small>on these records −0\.0\d+ to −0\.0\d+</small><small class="verdict">worse</small>'
-        r'<small>at institutions like these −0\.0\d+ to \+0\.0\d+</small><small class="verdict">not dist',
+        r'<small>on these records <span>−0\.0\d+ to −0\.0\d+</span></small><small class="verdict">worse</small>'
+        r'<small>at institutions like these <span>−0\.0\d+ to \+0\.0\d+</span></small><small class="verdict">not dist',
         page,
     )
     assert "mean, 95 % interval at institutions like these" in page

@@ -33,7 +33,7 @@ from fedsim.training import Noise, Plan, Streams, Work, parts_of, train
 from tests.conftest import Silent
 
 CLIP = 1.0
-RATE = 2.0**24  # the learning rate: what is read off the model is the sum, not the model's own rounding
+RATE = 2.0**60  # the learning rate: what is read off the model is the sum, not the rounding of the model itself
 ROWS = 5  # of a candidate; the last is the one that comes and goes
 ENGINES = ("cohort", "cohort as on CUDA", "serial")
 
@@ -216,8 +216,8 @@ def sums(subject: Subject, model: nn.Module, tried: Candidates, rows: slice, eng
 def as_on_cuda() -> Iterator[None]:
     """Take the paths that a stack takes on CUDA: padded batches, one grouped convolution for all sites."""
 
-    def padded(works: list[Work], shares: Tensor, padded: bool) -> Iterator[cohort.Batch]:
-        return poisson_batches(works, shares, padded=True)
+    def padded(works: list[Work], shares: Tensor, padded: bool, multiple: int = 1) -> Iterator[cohort.Batch]:
+        return poisson_batches(works, shares, padded=True, multiple=multiple)
 
     with (
         mock.patch.object(cohort, "poisson_batches", padded),

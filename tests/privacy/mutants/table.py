@@ -221,6 +221,8 @@ MUTANTS = (
            "M23: products may be rounded to ten bits under a norm that was not", CLIPS),
     Mutant("fedsim/engines/cohort.py", "if isinstance(cost, NotApart) and group[0].plan.noise:", "if False:",
            "M10: rows that can't be told apart are handed to another engine under the same claim", STACK),
+    Mutant(_COHORT, "multiple=_LANES if todo.noise else 1", "multiple=1",
+           "M10: how many rows there are changes the others' gradients, which a model may amplify", STACK),
     Mutant("fedsim/stacked.py", "masses.sum(0) > CANCELLING**2 * squares.sum(0)", "masses.sum(0) < 0",
            "M23: terms that cancel are summed one by one, in float32", CLIPS),
     Mutant("fedsim/stacked.py", "                    squares[place, alone] = own\n", "",
