@@ -77,7 +77,7 @@ def _check_batch(model: nn.Module, rows: Tensor, training: bool) -> None:
         Mistake: They are not alone.
     """
     together = _said(model, rows)
-    _said(model, rows.flip(0)[: len(rows) // 2])
+    _said(model, -3 * rows if rows.is_floating_point() else rows.flip(0))
     if not _agree(together, _said(model, rows)):
         raise Mistake(
             "task: expected a model that remembers nothing of the rows it saw, got one whose outputs for the same rows "

@@ -8,6 +8,7 @@ from torch import nn
 
 from fedsim.cohort import train_together
 from fedsim.federation import Examples
+from fedsim.layers import outer_sizes
 from fedsim.losses import binary
 from fedsim.privacy.norms import keep_float32_whole, square_norms
 from fedsim.privacy.optimizer import SiteOptimizer
@@ -49,6 +50,43 @@ def test_a_row_whose_positions_nearly_cancel(engine: str, scale: float, apart: f
     assert found.isfinite().all()
     assert found.max() <= MOST * CLIP
     assert scale < 1e4 or found.max() > 0.05 * CLIP  # it counts, and is not just left out
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_clipped_row_whose_terms_cancel_in_the_sum(engine: str):
+    """Its norm may be exact and its share still too large: float32 loses digits of terms that nearly cancel."""
+    count = 20 if engine == "serial" else 240
+    model = weighted(TWO)
+    rows = Candidates((1e5 * vector(model)).repeat(count, 1), close_positions(count, 1e5, 1e-7), torch.ones(count, 1))
+    found = sums(TWO, model, rows, slice(1), engine).norm(dim=1)
+    assert found.max() <= MOST * CLIP
+    assert found.max() > 0.9 * CLIP
+
+
+def test_products_that_cancel_keep_their_digits():
+    """A norm 50 times below its terms: in float32 its square is right to three digits only."""
+    random = torch.Generator().manual_seed(0)
+    inputs = torch.randn(200, 1, 30, generator=random) + 0.02 * torch.randn(200, 2, 30, generator=random)
+    gradients = torch.randn(200, 1, 20, generator=random) * torch.tensor([1.0, -1.0])[:, None]
+    found = outer_sizes(inputs, gradients, bias=False)
+    exact = torch.bmm(gradients.double().mT, inputs.double()).flatten(1).square().sum(1)
+    torch.testing.assert_close(found.squares, exact, rtol=1e-9, atol=0)
+    assert found.masses is not None
+    assert (found.masses / exact).sqrt().min() > 20
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("size", [1e20, 1e30, 1e38])
+def test_a_row_whose_gradient_is_too_large_counts_as_zero(engine: str, size: float):
+    """Finite inputs and weights whose gradient is infinite, or too long for a factor to bring back to the clip."""
+    subject = SUBJECTS["many positions"]
+    model = weighted(subject)
+    start = torch.zeros(1, len(vector(model)))
+    start[:, -81:] = size  # the last layer's weights, and so the gradients at the first
+    inputs = torch.full((1, 1, *subject.shape), 1e15)
+    found = sums(subject, model, Candidates(start, inputs, torch.ones(1, 1)), slice(1), engine)
+    assert found.isfinite().all()
+    assert found.norm() <= MOST * CLIP
 
 
 def test_such_a_row_does_not_spoil_its_sites_release():
