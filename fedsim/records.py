@@ -24,7 +24,6 @@ _KEPT = "kept-"  # what a local rule keeps is in the site's state under names th
 WEIGHT, ROUND = "num-examples", "server-round"  # Flower's own words, so that its strategies understand our replies
 STAGES = ("query.keys", "query.shares", "train", "query.unmask")
 """The message types of a round of secure aggregation, in their order."""
-REPORTED = {"loss": "train_loss", "steps": "local-steps"}  # metrics a site adds when the strategy asks for them
 REPORTED = {"loss": "train_loss", "cluster": "cluster", "steps": "local-steps"}  # metrics a strategy may ask for
 
 

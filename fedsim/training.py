@@ -275,7 +275,7 @@ def _train_privately(work: Work, noise: Noise, model: nn.Module, path: list[Tens
     optimizer = new_optimizer(work.plan.optimizer, parameters)
     private = SiteOptimizer(optimizer, noise.multiplier, noise.clip, work.plan.expected_batch, work.streams.noise)
     try:
-        if work.model not in _tried:
+        if work.model not in _tried and len(work.examples):  # a site without rows has none to try it on
             _check_gradients_of_rows(work, wrapped)
             _tried.add(work.model)
         for step, batch in enumerate(poisson_batches(work)):
@@ -308,8 +308,6 @@ def _check_gradients_of_rows(work: Work, wrapped: GradSampleModule) -> None:
     Raises:
         Mistake: It is something else: clipping it would bound nothing.
     """
-    if not len(work.examples):
-        return
     inputs = some_rows(work.examples, 3)
     target = work.examples.target[:1].expand(len(inputs), *work.examples.target.shape[1:])
     if draws(work.model, inputs):

@@ -10,6 +10,7 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 
+from fedsim import training
 from fedsim.cohort import check_rules, train_together
 from fedsim.engines import cohort as cohort_engine
 from fedsim.engines import serial as serial_engine
@@ -385,6 +386,15 @@ def test_under_privacy_rows_that_can_not_be_told_apart_end_the_run(engine, messa
     four = examples(4, 16)  # as many rows as positions: the number of gradients looks right
     with pytest.raises(Mistake, match=message):
         engine.train_all([replace(first, model=net, start=vector(net), examples=four)])
+
+
+def test_a_site_without_rows_does_not_stand_for_the_others_when_a_model_is_tried(monkeypatch):
+    """It has no rows to try the model on, so the next site's must be."""
+    (first, *_) = works("mlp", noise=Noise(0.3, 1.0), steps=1, rate=1.0)
+    tried = []
+    monkeypatch.setattr(training, "_check_gradients_of_rows", lambda work, wrapped: tried.append(len(work.examples)))
+    serial_engine.train_all([replace(first, examples=examples(rows, 16)) for rows in (0, 4, 5)])
+    assert tried == [4]
 
 
 def test_without_privacy_such_a_model_is_trained_one_after_another():

@@ -114,11 +114,11 @@ def _if_no_site_fails(do: Callable[[], list[T]]) -> list[T] | None:
 def train_all(works: Sequence[Work], cohort_size: int | str = "auto") -> list[Done]:
     """Do all works, stacked; what can't be stacked one after another, logged once for each cause.
 
-    Raises:
-        Mistake: Records are to be protected, and a model's rows can't be told apart.
-
     Unless ``cohort_size`` says how many sites go into a stack, there is a stack for each core. Every stack is worked on
     by one thread; the cut changes results by rounding only.
+
+    Raises:
+        Mistake: Records are to be protected, and a model's rows can't be told apart.
     """
     done: dict[int, Done] = {}
     groups = defaultdict(list)

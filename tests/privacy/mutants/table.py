@@ -392,7 +392,7 @@ MUTANTS = (
     Mutant("fedsim/arms.py", '        if self.scenario.privacy.unit == "record":\n            check_rows_are_alone',
            "        if False:\n            check_rows_are_alone",
            "M10: a model that mixes rows is trained in the local arm", "tests/test_arms.py"),
-    Mutant(_TRAINING, "if work.model not in _tried:", "if False:",
+    Mutant(_TRAINING, "if work.model not in _tried and len(work.examples):", "if False:",
            "M23: Opacus clips something else than the gradient of a row", STACK),
     Mutant("clients/app.py", "if noise is not None and name in WITHOUT_NOISE:", "if False:",
            "M6: losses, or a choice by them, leave without noise", RULES),
