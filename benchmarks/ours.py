@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from workloads import WORKLOADS, Workload, age, read_arguments, result_line
 
-from fedsim import federation
-from fedsim.arms import Job, run_job
-from fedsim.scenario import Scenario
-from fedsim.scenario_files import parse
+from fedsim.data import federation
+from fedsim.experiments.arms import Job, run_job
+from fedsim.scenario.files import parse
+from fedsim.scenario.schema import Scenario
 
 TASKS = {"tabular": "tabular", "small": "images", "cifar": "images-large", "sequence": "sequences"}
 

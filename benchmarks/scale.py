@@ -33,8 +33,9 @@ def run(sites: int) -> dict[str, float]:
     """Train a few rounds of `tabular` and return the figures; the test at the end, over all sites, is left out."""
     import torch
 
-    from fedsim import arms, federation
-    from fedsim.scenario_files import parse
+    from fedsim.data import federation
+    from fedsim.experiments import arms
+    from fedsim.scenario.files import parse
 
     federation._KEPT = 0  # no site's rows are kept: with 1000 sites all would be at hand from the second round on
     torch.set_num_threads(1)

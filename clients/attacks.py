@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedsim.federation import Examples
+from fedsim.data.federation import Examples
 from fedsim.strategy import check
 
 

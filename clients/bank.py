@@ -10,8 +10,7 @@ import pandas as pd
 from clients import prices
 from clients.files import read_table
 from clients.models import Recurrent, linear
-from fedsim.tables import Column, Levels, Number, encode
-from fedsim.task import Rows, Task
+from fedsim.data import Column, Levels, Number, Rows, Task, encode
 
 LENDING: tuple[Column, ...] = (
     Number("funded_amnt", 1_000, 40_000, "dollars; the lender's limits"),

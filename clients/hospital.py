@@ -8,9 +8,8 @@ import pandas as pd
 from clients.files import read_table
 from clients.images import downloaded, read_medmnist, scaled
 from clients.models import convolutional, linear, network
+from fedsim.data import Column, Levels, Number, Rows, Task, encode
 from fedsim.mistakes import Mistake
-from fedsim.tables import Column, Levels, Number, encode
-from fedsim.task import Rows, Task
 
 SOURCE = "UCI Heart Disease (Janosi, Steinbrunn, Pfisterer, Detrano 1988), four hospitals; see clients/data/README.md"
 LICENCE = "CC BY 4.0"

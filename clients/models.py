@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from fedsim.owndata.models import model_of
+from fedsim.data.own_table.models import model_of
 
 
 def linear(inputs: int) -> nn.Module:

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from fedsim.tables import Column, Number, encode
+from fedsim.data import Column, Number, encode
 
 WINDOW = 20  # trading days a prediction looks back
 AHEAD = 5  # trading days it looks ahead

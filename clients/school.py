@@ -7,8 +7,7 @@ import numpy as np
 from clients.files import read_table
 from clients.images import scaled
 from clients.models import Recurrent, convolutional, linear
-from fedsim.tables import Column, Levels, Number, encode
-from fedsim.task import Rows, Task
+from fedsim.data import Column, Levels, Number, Rows, Task, encode
 
 ACHIEVEMENT: tuple[Column, ...] = (
     Levels("minority", (0, 1), "no, yes"),

@@ -10,8 +10,8 @@ from functools import cache
 import numpy as np
 from torch import Tensor, nn
 
+from fedsim.data import Task
 from fedsim.randomness import stream
-from fedsim.task import Task
 
 SOURCE = "random numbers, made when they are needed"
 

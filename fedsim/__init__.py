@@ -6,13 +6,13 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fedsim.experiment import run
+    from fedsim.experiments.experiment import run
     from fedsim.mistakes import Mistake
-    from fedsim.results import load
+    from fedsim.results.run_directory import load
 
 __all__ = ["Mistake", "load", "run"]
 
-_HOMES = {"run": "fedsim.experiment", "load": "fedsim.results", "Mistake": "fedsim.mistakes"}
+_HOMES = {"run": "fedsim.experiments.experiment", "load": "fedsim.results.run_directory", "Mistake": "fedsim.mistakes"}
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401  PEP 562: `fedsim --help` must not import torch

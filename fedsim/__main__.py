@@ -1,5 +1,5 @@
 """``python -m fedsim`` is ``fedsim``."""
 
-from fedsim.cli import main
+from fedsim.cli.commands import main
 
 main()

@@ -10,8 +10,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from fedsim.local_rule import Parts, Plain
-from fedsim.strategy import State, check, mean_delta
+from fedsim.strategy import Parts, Plain, State, check, mean_delta
 
 
 @dataclass(frozen=True)

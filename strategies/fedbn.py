@@ -9,8 +9,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from fedsim.private_layers import PrivateLayers
-from fedsim.strategy import State, mean_delta
+from fedsim.strategy import PrivateLayers, State, mean_delta
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from fedsim.local_rule import Parts
-from fedsim.strategy import State, check, mean_delta, zeros
+from fedsim.strategy import Parts, State, check, mean_delta, zeros
 
 
 @dataclass(frozen=True)

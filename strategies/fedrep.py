@@ -9,8 +9,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from fedsim.private_layers import PrivateLayers
-from fedsim.strategy import State, check, mean_delta
+from fedsim.strategy import PrivateLayers, State, check, mean_delta
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from fedsim.local_rule import Parts
-from fedsim.strategy import State, mean_delta
+from fedsim.strategy import Parts, State, mean_delta
 
 
 @dataclass(frozen=True)

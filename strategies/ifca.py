@@ -14,8 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedsim.local_rule import CHOSEN, Parts
-from fedsim.strategy import State, check
+from fedsim.strategy import CHOSEN, Parts, State, check
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn import functional
 
-from fedsim.local_rule import Parts
-from fedsim.strategy import State, check, mean_delta
+from fedsim.strategy import Parts, State, check, mean_delta
 
 
 @dataclass(frozen=True)

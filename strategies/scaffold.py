@@ -13,8 +13,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from fedsim.local_rule import Parts
-from fedsim.strategy import State, check, zeros
+from fedsim.strategy import Parts, State, check, zeros
 
 
 @dataclass(frozen=True)

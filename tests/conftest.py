@@ -15,12 +15,12 @@ from torch import nn
 from torch.nn.utils import parameters_to_vector
 
 from fedsim import randomness
-from fedsim.federation import Examples
-from fedsim.losses import RowLosses, binary
+from fedsim.data.federation import Examples
 from fedsim.randomness import Words
-from fedsim.scenario import Scenario
-from fedsim.scenario_files import read
-from fedsim.training import Plan, Streams, Work
+from fedsim.scenario.files import read
+from fedsim.scenario.schema import Scenario
+from fedsim.training.losses import RowLosses, binary
+from fedsim.training.work import Plan, Streams, Work
 
 torch.set_num_threads(1)
 settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

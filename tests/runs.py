@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fedsim.evaluation import INSIDE, POOLED, Answers
-from fedsim.groups import tally
-from fedsim.results import Run
-from fedsim.scenario_files import parse
+from fedsim.results.evaluation import INSIDE, POOLED, Answers
+from fedsim.results.groups import tally
+from fedsim.results.run_directory import Run
+from fedsim.scenario.files import parse
 
 Effects = Mapping[tuple[str, bool], Sequence[float]]
 

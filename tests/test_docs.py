@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from clients.hospital import read_heart
-from fedsim import cli
+from fedsim.cli import commands as cli
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -73,7 +73,7 @@ def test_every_link_inside_the_repository_leads_somewhere():
 
 def test_every_setting_of_a_scenario_is_documented():
     """docs/scenarios.md is complete."""
-    from fedsim.scenario import Scenario
+    from fedsim.scenario.schema import Scenario
 
     text = (ROOT / "docs" / "scenarios.md").read_text("utf-8")
 

@@ -19,7 +19,7 @@ from fedsim.audits import (
 from fedsim.audits.bounds import CONFIDENCE, RATES, ceiling
 from fedsim.audits.claims import Claim, SiteClaim
 from fedsim.audits.target import Effort, Target, Training
-from fedsim.scenario import Scenario
+from fedsim.scenario.schema import Scenario
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from fedsim.audits.claims import SiteClaim
 from fedsim.audits.inversion import Inversion
 from fedsim.audits.pictures import names_of, side_by_side
 from fedsim.audits.target import property_in_words
-from fedsim.loading import task_of
-from fedsim.results import write_bytes, write_json
-from fedsim.scenario import Scenario
+from fedsim.data.loading import task_of
+from fedsim.results.run_directory import write_bytes, write_json
+from fedsim.scenario.schema import Scenario
 
 _WORDS = {"plain": "without privacy", "private": "with privacy"}
 _METHODS = {

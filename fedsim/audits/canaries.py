@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from fedsim.audits.bounds import one_run_bound, paired_bound
 from fedsim.audits.trade_off import one_run_noise_bound, paired_noise_bound
-from fedsim.federation import Examples
-from fedsim.functional import outputs_with
-from fedsim.losses import RowLosses, binary
+from fedsim.data.federation import Examples
 from fedsim.privacy.accounting import Segment, epsilon
 from fedsim.randomness import Words, stream
-from fedsim.scenario import Optimizer
-from fedsim.training import Done, Plan, Streams, Work, parts_of
+from fedsim.scenario.schema import Optimizer
+from fedsim.training.functional import outputs_with
+from fedsim.training.losses import RowLosses, binary
+from fedsim.training.model import parts_of
+from fedsim.training.work import Done, Plan, Streams, Work
 
 TrainAll = Callable[[Sequence[Work]], list[Done]]
 _AT_ONCE = 1000  # works that are trained together

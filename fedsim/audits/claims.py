@@ -3,19 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from fedsim.budgets import noise_for, passes_of
-from fedsim.experiment import check
-from fedsim.federation import Federation, federate
+from fedsim.data.federation import Federation, federate
+from fedsim.experiments.experiment import check
+from fedsim.flower.secure.shares import share_of
+from fedsim.planning.budgets import noise_for, passes_of
+from fedsim.planning.participation import joining_of, most_rounds, sites_of_round
+from fedsim.planning.whole_sites import central_noise, steps_of_site
 from fedsim.privacy.accounting import Neighbours, Segment, epsilon
 from fedsim.privacy.central import CentralNoise
 from fedsim.privacy.ledger import Ledger, Mechanism, OwnUpdate, SiteUpdate, to_release
 from fedsim.privacy.noise_shares import NoiseShare
-from fedsim.results import Run
-from fedsim.sampling import joining_of, most_rounds, sites_of_round
-from fedsim.scenario import Scenario
-from fedsim.secure.shares import share_of
-from fedsim.training import expected_batch, new_model
-from fedsim.whole_sites import central_noise, steps_of_site
+from fedsim.results.run_directory import Run
+from fedsim.scenario.schema import Scenario
+from fedsim.training.model import new_model
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def claim_of(scenario: Scenario) -> Claim | SiteClaim | None:
         scenario.training.sampling_rate,
         noise_for(scenario, scenario.seed, "federated"),
         scenario.privacy.clip,
-        expected_batch(scenario, federation.names[0]),
+        scenario.expected_batch(federation.names[0]),
         rounds * scenario.training.local_steps * passes_of(scenario),
     )
     delta, neighbours = scenario.privacy.delta, scenario.privacy.neighbours

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.audits import leakage
-from fedsim.federation import Examples
-from fedsim.losses import RowLosses
+from fedsim.data.federation import Examples
 from fedsim.randomness import Words, stream
-from fedsim.scenario import Optimizer
-from fedsim.training import Done, Noise, Plan, Streams, Work, parts_of
+from fedsim.scenario.schema import Optimizer
+from fedsim.training.losses import RowLosses
+from fedsim.training.model import parts_of
+from fedsim.training.work import Done, Noise, Plan, Streams, Work
 
 TrainAll = Callable[[Sequence[Work]], list[Done]]
 _FOUND = 0.1  # the relative error below which a record counts as rebuilt

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedsim.functional import outputs_with
-from fedsim.losses import RowLosses, number
 from fedsim.randomness import stream
-from fedsim.training import parts_of
+from fedsim.training.functional import outputs_with
+from fedsim.training.losses import RowLosses, number
+from fedsim.training.model import parts_of
 
 _STARTS, _STEPS = 3, 100  # of the search
 _CLOSE = 1e-10  # the distance at which a search is over

@@ -16,11 +16,12 @@ from scipy.stats import norm
 from torch import Tensor, nn
 
 from fedsim.audits.bounds import RATES, roc
-from fedsim.federation import Examples
-from fedsim.functional import outputs_with
-from fedsim.losses import RowLosses
+from fedsim.data.federation import Examples
 from fedsim.randomness import Words, stream
-from fedsim.training import Done, Plan, Streams, Work, parts_of
+from fedsim.training.functional import outputs_with
+from fedsim.training.losses import RowLosses
+from fedsim.training.model import parts_of
+from fedsim.training.work import Done, Plan, Streams, Work
 
 TrainAll = Callable[[Sequence[Work]], list[Done]]
 

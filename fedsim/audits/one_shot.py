@@ -13,11 +13,11 @@ from scipy.optimize import root_scalar
 from scipy.stats import norm
 from torch import Tensor, nn
 
-from fedsim.federation import Examples
-from fedsim.losses import binary
+from fedsim.data.federation import Examples
 from fedsim.randomness import Words, stream
-from fedsim.scenario import Optimizer
-from fedsim.training import Done, Plan, Streams, Work
+from fedsim.scenario.schema import Optimizer
+from fedsim.training.losses import binary
+from fedsim.training.work import Done, Plan, Streams, Work
 
 TrainAll = Callable[[Sequence[Work]], list[Done]]
 _SMALL_STEP = 1e-6  # so that no canary's gradient falls below the clip

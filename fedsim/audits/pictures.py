@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fedsim.tables import Column
+from fedsim.data.tables import Column
 
 _WIDTH = 9.2  # inches
 _LARGEST = 80  # inputs that fit into a strip

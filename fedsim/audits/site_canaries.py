@@ -23,7 +23,7 @@ from fedsim.audits.claims import SiteClaim, central_of
 from fedsim.audits.one_shot import OneShot, directions_of, estimate
 from fedsim.audits.target import Effort
 from fedsim.audits.trade_off import one_run_noise_bound, paired_noise_bound
-from fedsim.federation import federate
+from fedsim.data.federation import federate
 from fedsim.privacy.accounting import Segment
 from fedsim.privacy.central import CentralNoise, PublicSites
 from fedsim.privacy.correlated import diagonals
@@ -31,7 +31,7 @@ from fedsim.privacy.ledger import Ledger, OwnUpdate, SiteUpdate
 from fedsim.privacy.noise_shares import NoiseShare, noisy
 from fedsim.privacy.own_update import noised
 from fedsim.randomness import Words, choose, stream
-from fedsim.scenario import Scenario
+from fedsim.scenario.schema import Scenario
 
 _LOUD = 1e6  # a canary's update over the clip; an adaptive clip does not outgrow it
 _LOUDEST = 1e37  # what float32 can hold

@@ -18,17 +18,17 @@ from fedsim.audits.claims import SiteClaim, central_of
 from fedsim.audits.membership import Membership, confidences, halves, judge, lira
 from fedsim.audits.site_canaries import anew
 from fedsim.audits.target import Training
-from fedsim.federation import Federation, Site
-from fedsim.grid import node_of
-from fedsim.losses import RowLosses
+from fedsim.data.federation import Federation, Site
+from fedsim.flower.grid import node_of
+from fedsim.flower.secure.shares import weights_of
+from fedsim.planning.participation import share_of_sites, sites_of_round
 from fedsim.privacy.ledger import OwnUpdate, SiteUpdate
 from fedsim.privacy.noise_shares import noisy
 from fedsim.privacy.own_update import noised
 from fedsim.randomness import Words
-from fedsim.sampling import share_of_sites, sites_of_round
-from fedsim.scenario import Scenario
-from fedsim.secure.shares import weights_of
-from fedsim.training import Done, Streams, Work, expected_batch, plan
+from fedsim.scenario.schema import Scenario
+from fedsim.training.losses import RowLosses
+from fedsim.training.work import Done, Streams, Work, plan
 
 TrainAll = Callable[[Sequence[Work]], list[Done]]
 Round = Callable[[int, Tensor, Mapping[int, Tensor], Sequence[int]], Tensor]
@@ -77,7 +77,7 @@ def attack(one: Attacked, claim: SiteClaim, kind: Training, shadows: int, seed: 
 def _federate(one: Attacked, members: np.ndarray, rounds: Sequence[Round], seed: int) -> list[Tensor]:
     """Train a federation of each row's sites; return their final models."""
     scenario, names = one.scenario, one.federation.names
-    todo = [plan(scenario, expected_batch(scenario, name), None) for name in names]
+    todo = [plan(scenario, scenario.expected_batch(name), None) for name in names]
     models = [one.start] * len(members)
     for number in range(1, scenario.training.rounds + 1):
         asked = [sites_of_round(scenario, seed + shadow, names, number) for shadow in range(len(members))]

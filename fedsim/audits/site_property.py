@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedsim.federation import Examples
-from fedsim.losses import RowLosses
+from fedsim.data.federation import Examples
 from fedsim.randomness import Words, stream
-from fedsim.training import Done, Plan, Streams, Work
+from fedsim.training.losses import RowLosses
+from fedsim.training.work import Done, Plan, Streams, Work
 
 TrainAll = Callable[[Sequence[Work]], list[Done]]
 _PENALTIES = 10.0 ** np.arange(-6, 5)

@@ -12,13 +12,13 @@ from typing import Any
 from fedsim.audits.audit import Audit, audit
 from fedsim.audits.claims import claim_in
 from fedsim.audits.target import Effort, Training
-from fedsim.experiment import execute
-from fedsim.findings import Numbers
-from fedsim.metrics import Metric
+from fedsim.experiments.experiment import execute
 from fedsim.mistakes import Mistake
-from fedsim.results import Run
-from fedsim.scenario import Scenario
-from fedsim.scenario_files import read
+from fedsim.report.findings import Numbers
+from fedsim.results.metrics import Metric
+from fedsim.results.run_directory import Run
+from fedsim.scenario.files import read
+from fedsim.scenario.schema import Scenario
 
 NONE = "none"
 _MOST = 6  # levels that fit a page

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from fedsim.audits.bounds import RATES
 from fedsim.audits.pictures import names_of, side_by_side
 from fedsim.audits.story import Level
-from fedsim.tables import Column
+from fedsim.data.tables import Column
 
 # Okabe and Ito, "Color Universal Design", 2008, https://jfly.uni-koeln.de/color/, without the faint yellow.
 _COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")

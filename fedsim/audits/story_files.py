@@ -17,10 +17,10 @@ from fedsim.audits.inversion import Inversion
 from fedsim.audits.membership import Membership
 from fedsim.audits.story import Level, Story
 from fedsim.audits.target import property_in_words
-from fedsim.comparison import HERE
-from fedsim.loading import task_of
-from fedsim.pages import PAGES
-from fedsim.results import write_bytes, write_json
+from fedsim.data.loading import task_of
+from fedsim.report.pages import PAGES
+from fedsim.results.comparison import HERE
+from fedsim.results.run_directory import write_bytes, write_json
 
 _DASH = "–"
 Row = tuple[str, str, list[str]]  # what it is, how to read it, and a cell for each level

@@ -10,15 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
-from fedsim import catalog
+from fedsim import engines
 from fedsim.audits import canaries, inversion, membership, one_shot, site_property, source
 from fedsim.audits.claims import Claim
-from fedsim.federation import Examples, Federation, Site, federate
-from fedsim.loading import task_of
-from fedsim.losses import Kind, RowLosses
+from fedsim.data.federation import Examples, Federation, Site, federate
+from fedsim.data.loading import task_of
 from fedsim.randomness import stream
-from fedsim.scenario import Scenario
-from fedsim.training import Noise, Plan, expected_batch, losses_of, new_model, plan
+from fedsim.scenario.kinds import Kind
+from fedsim.scenario.schema import Scenario
+from fedsim.training.losses import RowLosses
+from fedsim.training.model import losses_of, new_model
+from fedsim.training.work import Noise, Plan, plan
 
 Training = Literal["plain", "private"]
 _MOST_ROWS = 1000  # that are attacked
@@ -89,7 +91,7 @@ class Target:
     @property
     def train_all(self) -> membership.TrainAll:
         """The engine's training."""
-        return catalog.load("engines", "serial" if self.scenario.engine == "serial" else "cohort").train_all
+        return engines.load("serial" if self.scenario.engine == "serial" else "cohort").train_all
 
     def bounds(self, claim: Claim) -> dict[str, Any]:
         """Return the fields of an audit that hold bounds on epsilon and the estimate."""
@@ -156,14 +158,14 @@ class Target:
     def round_of(self, kind: Training, site: Site) -> Plan:
         """Return what a site does in one round."""
         noise = self.whole[kind].noise
-        return plan(self.scenario, expected_batch(self.scenario, site.name), noise and noise.multiplier)
+        return plan(self.scenario, self.scenario.expected_batch(site.name), noise and noise.multiplier)
 
 
 def plans(scenario: Scenario, claim: Claim | None) -> dict[Training, Plan]:
     """Return a whole training in one go, without privacy and, if it is claimed, with."""
     training = scenario.training
     steps = claim.mechanism.steps if claim else training.rounds * training.local_steps
-    batch = claim.mechanism.expected_batch if claim else expected_batch(scenario, federate(scenario, 0).names[0])
+    batch = claim.mechanism.expected_batch if claim else scenario.expected_batch(federate(scenario, 0).names[0])
     plain = Plan(steps, training.sampling_rate, batch, training.optimizer, None)
     if not claim:
         return {"plain": plain}

@@ -14,12 +14,12 @@ from flwr.app import Context, Message, MessageType
 from flwr.clientapp import ClientApp
 from torch import Tensor, nn
 
-from fedsim.cohort import Cost, check_rules, same_steps, train_together
 from fedsim.engines import serial
-from fedsim.grid import Execute
-from fedsim.layers import NoRule, NotApart
+from fedsim.engines.stack.layers import NoRule, NotApart
+from fedsim.engines.stack.train import Cost, check_rules, same_steps, train_together
+from fedsim.flower.grid import Execute
 from fedsim.mistakes import Mistake
-from fedsim.training import Done, Work
+from fedsim.training.work import Done, Work
 
 T = TypeVar("T")
 _MEMORY = 2**28  # bytes that one stack may take, roughly

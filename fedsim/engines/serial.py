@@ -9,9 +9,10 @@ from typing import TypeVar
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
-from fedsim.grid import Execute, own_copy
+from fedsim.flower.grid import Execute, own_copy
 from fedsim.mistakes import Mistake
-from fedsim.training import Done, Work, train
+from fedsim.training.steps import train
+from fedsim.training.work import Done, Work
 
 T = TypeVar("T")
 _CLIENT_APP_RAISED = 2  # flwr.common.constant.ErrorCode.CLIENT_APP_RAISED_EXCEPTION

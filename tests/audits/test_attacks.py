@@ -5,14 +5,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedsim import catalog
 from fedsim.audits import inversion, leakage, one_shot, site_property, source
+from fedsim.data.federation import Examples
 from fedsim.engines.cohort import train_all
-from fedsim.federation import Examples
-from fedsim.losses import binary, classes
 from fedsim.randomness import Words, stream
-from fedsim.scenario import Optimizer
-from fedsim.training import Noise, Plan, Streams, Work
+from fedsim.scenario import catalog
+from fedsim.scenario.schema import Optimizer
+from fedsim.training.losses import binary, classes
+from fedsim.training.work import Noise, Plan, Streams, Work
 from tests.audits.test_audit import net
 from tests.conftest import examples, vector
 

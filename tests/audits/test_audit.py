@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import nn
 
-from fedsim import cli
 from fedsim.audits import canaries, claims, inversion, membership
 from fedsim.audits.audit import audit
 from fedsim.audits.audit_files import lines
@@ -19,13 +18,14 @@ from fedsim.audits.claims import claim_in, claim_of
 from fedsim.audits.membership import lira, rmia
 from fedsim.audits.target import Effort, plans
 from fedsim.audits.trade_off import one_run_noise_bound
+from fedsim.cli import commands as cli
+from fedsim.data.federation import Examples
 from fedsim.engines.cohort import train_all
-from fedsim.experiment import execute
-from fedsim.federation import Examples
-from fedsim.losses import binary, classes
+from fedsim.experiments.experiment import execute
 from fedsim.privacy.accounting import Segment, epsilon, noise_multiplier
-from fedsim.scenario import Optimizer
-from fedsim.training import Noise, Plan
+from fedsim.scenario.schema import Optimizer
+from fedsim.training.losses import binary, classes
+from fedsim.training.work import Noise, Plan
 from tests.conftest import examples, vector
 
 NOISE = ("--set", "privacy.noise_multiplier=2")
@@ -44,7 +44,7 @@ def net(*layers: nn.Module) -> nn.Module:
 @pytest.fixture
 def weakened(monkeypatch: pytest.MonkeyPatch):
     """Let every training draw a quarter of the noise it reports."""
-    from fedsim import cohort
+    from fedsim.engines.stack import train as cohort
 
     class Quiet(cohort.Normals):
         def fill(self, out: torch.Tensor) -> None:

@@ -12,13 +12,13 @@ from fedsim.audits.audit_files import lines
 from fedsim.audits.claims import SiteClaim, central_of, claim_in, claim_of
 from fedsim.audits.story import scenarios
 from fedsim.audits.target import Effort
-from fedsim.experiment import execute
-from fedsim.federation import federate
+from fedsim.data.federation import federate
+from fedsim.experiments.experiment import execute
 from fedsim.mistakes import Mistake
 from fedsim.privacy import central, noise_shares, own_update
 from fedsim.privacy.accounting import epsilon, noise_multiplier
-from fedsim.scenario import Scenario
-from fedsim.scenario_files import read
+from fedsim.scenario.files import read
+from fedsim.scenario.schema import Scenario
 from tests.audits.test_audit import command
 
 SITES = ["synthetic-odd-site", "task=synthetic/noisy", "partition={by='made',sites=20}", "training.rounds=3",

@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fedsim.arms import GLOBAL, Job, run_job
 from fedsim.audits import site_membership
 from fedsim.audits.bounds import ceiling
 from fedsim.audits.claims import SiteClaim, claim_of
 from fedsim.audits.site_membership import Attacked, attack
 from fedsim.audits.target import Effort, Target
-from fedsim.scenario import Scenario
-from fedsim.scenario_files import read
+from fedsim.experiments.arms import GLOBAL, Job, run_job
+from fedsim.scenario.files import read
+from fedsim.scenario.schema import Scenario
 
 UNITS = {
     "client": ["privacy.unit=client"],

@@ -21,15 +21,17 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from fedsim import cohort
-from fedsim.cohort import poisson_batches, train_together
-from fedsim.convolutions import Conv2d
-from fedsim.federation import Examples
-from fedsim.functional import outputs_with
-from fedsim.losses import binary
+from fedsim.data.federation import Examples
+from fedsim.engines.stack import train as cohort
+from fedsim.engines.stack.convolutions import Conv2d
+from fedsim.engines.stack.train import poisson_batches, train_together
 from fedsim.randomness import Words
-from fedsim.scenario import Optimizer
-from fedsim.training import Noise, Plan, Streams, Work, parts_of, train
+from fedsim.scenario.schema import Optimizer
+from fedsim.training.functional import outputs_with
+from fedsim.training.losses import binary
+from fedsim.training.model import parts_of
+from fedsim.training.steps import train
+from fedsim.training.work import Noise, Plan, Streams, Work
 from tests.conftest import Silent
 
 CLIP = 1.0

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from fedsim.grid import node_of
+from fedsim.flower.grid import node_of
 from fedsim.mistakes import Mistake
 from fedsim.privacy.adaptive_clip import AdaptiveClip, noise_on_the_sum
 from fedsim.privacy.central import CentralNoise

@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from fedsim import cli
+from fedsim.cli import commands as cli
 
 
 def ask(monkeypatch, capsys, words: str) -> tuple[int, str, str]:

@@ -11,18 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from fedsim.adapter import Adapter
-from fedsim.grid import node_of
+from fedsim.flower.adapter import Adapter
+from fedsim.flower.grid import node_of
+from fedsim.flower.records import flatten
+from fedsim.flower.rounds import CentralBudget, run_rounds
 from fedsim.mistakes import Mistake
 from fedsim.privacy.accounting import Segment, epsilon
 from fedsim.privacy.central import CentralNoise, PublicSites, clipped_sum
 from fedsim.privacy.ledger import EACH_SITE, Ledger, SiteUpdate
 from fedsim.randomness import Words
-from fedsim.records import flatten
-from fedsim.rounds import CentralBudget, run_rounds
 from strategies.fedavg import FedAvg
 from tests.conftest import Silent
-from tests.flower import arrays, good, grid_of
+from tests.nodes import arrays, good, grid_of
 
 SITES, PARAMS = 8, 50
 SKEWED = (1.0, 10.0, 3.0, 0.1, 1e12, 7.0, 2.0, 5.0)

@@ -6,16 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from fedsim.cohort import train_together
-from fedsim.federation import Examples
-from fedsim.layers import outer_sizes
-from fedsim.losses import binary
+from fedsim.data.federation import Examples
+from fedsim.engines.stack.layers import outer_sizes
+from fedsim.engines.stack.model import RULES
+from fedsim.engines.stack.train import train_together
 from fedsim.privacy.norms import keep_float32_whole, square_norms
 from fedsim.privacy.optimizer import SiteOptimizer
 from fedsim.randomness import Words
-from fedsim.scenario import Optimizer
-from fedsim.stacked import RULES
-from fedsim.training import Noise, Plan, Streams, Work
+from fedsim.scenario.schema import Optimizer
+from fedsim.training.losses import binary
+from fedsim.training.work import Noise, Plan, Streams, Work
 from tests.conftest import Silent, vector
 from tests.privacy.clip_search import CLIP, ENGINES, SUBJECTS, Candidates, Difference, Subject, search, sums
 

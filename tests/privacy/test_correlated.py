@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedsim.grid import node_of
+from fedsim.flower.grid import node_of
 from fedsim.privacy.accounting import Segment, epsilon, noise_multiplier
 from fedsim.privacy.correlated import Correlated, column_norm, diagonals, prefix_noise
 from tests.privacy.test_central import noise_of

@@ -8,12 +8,13 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 
-from fedsim.federation import Examples
+from fedsim.data.federation import Examples
 from fedsim.mistakes import Mistake
 from fedsim.randomness import Words
-from fedsim.scenario import Optimizer
-from fedsim.scenario_files import with_strategy
-from fedsim.training import Noise, Plan, Streams, poisson_batches, train
+from fedsim.scenario.files import with_strategy
+from fedsim.scenario.schema import Optimizer
+from fedsim.training.steps import poisson_batches, train
+from fedsim.training.work import Noise, Plan, Streams
 from tests.conftest import Silent, examples, streams, vector, work
 
 CLIP = 0.7

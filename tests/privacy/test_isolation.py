@@ -6,16 +6,17 @@ import torch
 from opacus import GradSampleModule
 from opacus.grad_sample import GradSampleModuleFastGradientClipping
 
-from fedsim import catalog
-from fedsim.federation import Examples, federate
-from fedsim.layers import Rows
-from fedsim.loading import task_of
-from fedsim.losses import LOSSES, RowLosses, binary
-from fedsim.scenario_files import read
-from fedsim.stacked import StackedModel
-from fedsim.training import _with_opacus_layers, new_model
+from fedsim.data.federation import Examples, federate
+from fedsim.data.loading import task_of
+from fedsim.engines.stack.layers import Rows
+from fedsim.engines.stack.model import StackedModel
+from fedsim.scenario import catalog
+from fedsim.scenario.files import read
+from fedsim.training.losses import LOSSES, RowLosses, binary
+from fedsim.training.model import new_model
+from fedsim.training.steps import _with_opacus_layers
 from tests.conftest import examples, vector
-from tests.test_cohort import MODELS
+from tests.engines.stack.test_train import MODELS
 
 SCENARIOS = {read(name).task: name for name in catalog.titles("scenarios")}
 ROWS = 6

@@ -7,16 +7,16 @@ import pytest
 import torch
 from scipy import stats
 
-from fedsim.arms import GLOBAL, Job, run_job
-from fedsim.budgets import noise_for
+from fedsim.experiments.arms import GLOBAL, Job, run_job
+from fedsim.flower.records import MECHANISM, flatten
 from fedsim.mistakes import Mistake
+from fedsim.planning.budgets import noise_for
 from fedsim.privacy.accounting import Segment, epsilon
 from fedsim.privacy.ledger import Ledger, OwnUpdate
 from fedsim.privacy.own_update import noised
 from fedsim.randomness import Words
-from fedsim.records import MECHANISM, flatten
 from tests.conftest import Silent
-from tests.test_app import ask, fields
+from tests.site.test_app import ask, fields
 
 DID = OwnUpdate(noise_multiplier=3.0, clip=0.5)
 
@@ -100,7 +100,7 @@ def test_no_two_updates_share_noise(scenario, monkeypatch: pytest.MonkeyPatch):
         keys.append(words.key)
         return noised(center, update, did, words)
 
-    monkeypatch.setattr("clients.app.noised", watching)
+    monkeypatch.setattr("fedsim.site.app.noised", watching)
     for epsilon_, seed in ((5, 0), (5, 1), (6, 0)):
         chosen = scenario("privacy.unit=local", f"privacy.epsilon={epsilon_}")
         run_job(chosen, Job("federated", True, seed), lambda: None)

@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
-import clients.app
-from fedsim import arms, experiment, federation
-from fedsim.arms import Job, jobs, run_job
-from fedsim.experiment import execute, resume
-from fedsim.federation import Examples, Federation
+import fedsim.site.app
+from fedsim.data import federation
+from fedsim.data.federation import Examples, Federation
+from fedsim.experiments import arms, experiment
+from fedsim.experiments.arms import Job, jobs, run_job
+from fedsim.experiments.experiment import execute, resume
 from fedsim.mistakes import Interrupted
-from fedsim.scenario import Scenario
-from fedsim.scenario_files import read
+from fedsim.scenario.files import read
+from fedsim.scenario.schema import Scenario
 from tests.privacy.watching import Watch
 
 NOISE = ["training.rounds=3", "seeds=1", "privacy.unit=record", "privacy.delta=1e-4", "privacy.epsilon=900",
@@ -106,8 +107,8 @@ def test_one_record_changes_nothing_but_numbers(watch: Watch, tmp_path, monkeypa
         watch.shapes.clear()
         watch.digests.clear()
         caplog.clear()
-        clients.app._setting.cache_clear()
-        for module in (arms, experiment, clients.app):
+        fedsim.site.app._setting.cache_clear()
+        for module in (arms, experiment, fedsim.site.app):
             monkeypatch.setattr(module, "federate", lambda *args, own=own: own)
         with caplog.at_level(logging.DEBUG, "fedsim"):
             run = execute(chosen, tmp_path / str(number))
@@ -116,7 +117,7 @@ def test_one_record_changes_nothing_but_numbers(watch: Watch, tmp_path, monkeypa
         ledger = (run.path / "ledger.json").read_bytes()
         said = (caplog.messages, *capsys.readouterr())
         seen.append((watch.shapes[:], watch.digests[:], ledger, run.manifest["notes"], files, models, said))
-    clients.app._setting.cache_clear()
+    fedsim.site.app._setting.cache_clear()
     assert seen[0] == seen[1]
     assert seen[0][1]
     weights = [

@@ -18,29 +18,32 @@ import pytest
 import torch
 from torch import Tensor
 
-import clients.app
-from fedsim import arms, catalog, experiment, federation, misbehaviour
-from fedsim.arms import Job, Trained, run_job
-from fedsim.choice import asked_of, strategy_of
+import fedsim.site.app
+from fedsim.cli.terminal import closing_lines
+from fedsim.data import federation
+from fedsim.data.federation import Examples, Federation, Site
 from fedsim.engines import cohort
-from fedsim.federation import Examples, Federation, Site
-from fedsim.findings import in_short
+from fedsim.experiments import arms, experiment
+from fedsim.experiments.arms import Job, Trained, run_job
+from fedsim.flower.records import ARRAYS, CONFIG, MECHANISM, METRICS, REPORTED, ROUND, TOLD, WEIGHT
+from fedsim.flower.secure import server
+from fedsim.flower.secure.messages import ANSWERED, KEYS, MASKED, OWN_MASKS, SHARES, SITES
 from fedsim.mistakes import Mistake
+from fedsim.planning import misbehaviour
+from fedsim.planning.checks import check_strategy
 from fedsim.privacy import central, noise_shares
 from fedsim.privacy.adaptive_clip import AdaptiveClip
 from fedsim.privacy.central import CentralNoise, clipped_sum
 from fedsim.privacy.ledger import OwnUpdate
 from fedsim.privacy.noise_shares import NoiseShare, noisy
-from fedsim.records import ARRAYS, CONFIG, MECHANISM, METRICS, REPORTED, ROUND, TOLD, WEIGHT
-from fedsim.results import Run
-from fedsim.scenario import Scenario
-from fedsim.scenario_files import read
-from fedsim.secure import server
-from fedsim.secure.messages import ANSWERED, KEYS, MASKED, OWN_MASKS, SHARES, SITES
-from fedsim.statement import statement
-from fedsim.strategy import WITHOUT_NOISE, needs_mean_only
-from fedsim.strategy_check import check_strategy
-from fedsim.terminal import closing_lines
+from fedsim.report.findings import in_short
+from fedsim.report.statement import statement
+from fedsim.results.run_directory import Run
+from fedsim.scenario import catalog
+from fedsim.scenario.files import read
+from fedsim.scenario.schema import Scenario
+from fedsim.strategy.contract import WITHOUT_NOISE, needs_mean_only
+from fedsim.strategy.make import asked_of, strategy_of
 from tests.privacy.watching import Messages, Watch
 
 PRIVATE = Job("federated", True, 0)
@@ -105,7 +108,7 @@ def freeze(monkeypatch: pytest.MonkeyPatch, tape: Tape, bits: Tape) -> None:
 
     Noise is drawn, and releases are charged, as ever.
     """
-    release, learn, own, total = CentralNoise.release, AdaptiveClip.learn, clients.app.noised, server.unmasked_sum
+    release, learn, own, total = CentralNoise.release, AdaptiveClip.learn, fedsim.site.app.noised, server.unmasked_sum
     sums: list[Tensor] = []
 
     def summed(*args: Any) -> tuple[Tensor, int]:
@@ -140,8 +143,8 @@ def freeze(monkeypatch: pytest.MonkeyPatch, tape: Tape, bits: Tape) -> None:
     monkeypatch.setattr(central, "clipped_sum", summed)
     monkeypatch.setattr(CentralNoise, "release", released)
     monkeypatch.setattr(AdaptiveClip, "learn", learned)
-    monkeypatch.setattr(clients.app, "noised", noised)
-    monkeypatch.setattr(clients.app, "noisy", shared)
+    monkeypatch.setattr(fedsim.site.app, "noised", noised)
+    monkeypatch.setattr(fedsim.site.app, "noisy", shared)
     monkeypatch.setattr(server, "unmasked_sum", unmasked)
 
 
@@ -204,16 +207,16 @@ class Replay:
         for kept in (*watched, self.tape.given, self.tape.noise, self.bits.given):
             kept.clear()
         self._log.clear()
-        clients.app._setting.cache_clear()
+        fedsim.site.app._setting.cache_clear()
         cohort._tell.cache_clear()  # what is said once may be said again
 
         def urandom(size: int) -> bytes:
             keys.append(size)
             return hashlib.shake_128(str(len(keys)).encode()).digest(size)
 
-        self._patch.setattr("fedsim.secure.site.urandom", urandom)
+        self._patch.setattr("fedsim.flower.secure.site.urandom", urandom)
         self._patch.setattr(misbehaviour, "_drops_out", lambda seed, number, site, share: gone and not site)
-        for module in (arms, experiment, clients.app):
+        for module in (arms, experiment, fedsim.site.app):
             self._patch.setattr(module, "federate", lambda *args: own)
 
     def on(self, chosen: Scenario, own: Federation, gone: bool = False) -> tuple[Trained, dict[str, Any]]:
@@ -254,7 +257,7 @@ class Replay:
 def replay(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]):
     monkeypatch.setattr("fedsim.engines.cohort._in_threads", lambda tasks, device: iter([task() for task in tasks]))
     yield Replay(monkeypatch, caplog, capsys)
-    clients.app._setting.cache_clear()
+    fedsim.site.app._setting.cache_clear()
 
 
 def covered(unit: str, seen: dict[str, Any]) -> dict[str, Any]:

@@ -11,23 +11,27 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedsim import arms, experiment, misbehaviour, randomness, training
-from fedsim.adapter import Adapter
-from fedsim.arms import Job, jobs, run_job
-from fedsim.experiment import execute, resume
-from fedsim.federation import federate
+from fedsim import randomness
+from fedsim.data.federation import federate
+from fedsim.experiments import arms, experiment
+from fedsim.experiments.arms import Job, jobs, run_job
+from fedsim.experiments.experiment import execute, resume
+from fedsim.flower.adapter import Adapter
+from fedsim.flower.records import from_mechanism, to_mechanism
 from fedsim.mistakes import Interrupted, Mistake
+from fedsim.planning import misbehaviour
+from fedsim.planning.participation import joining_of, sites_of_round
+from fedsim.planning.whole_sites import noise_words
 from fedsim.privacy.ledger import Mechanism, OwnUpdate, SiteUpdate, to_release
 from fedsim.privacy.noise_shares import NoiseShare
 from fedsim.randomness import Normals, Words
-from fedsim.records import from_mechanism, to_mechanism
-from fedsim.results import Run
-from fedsim.sampling import joining_of, sites_of_round
-from fedsim.scenario import Scenario, Training
-from fedsim.scenario_files import read
-from fedsim.statement import statement
-from fedsim.training import Streams, new_model
-from fedsim.whole_sites import noise_words
+from fedsim.report.statement import statement
+from fedsim.results.run_directory import Run
+from fedsim.scenario.files import read
+from fedsim.scenario.schema import Scenario, Training
+from fedsim.training import steps as training
+from fedsim.training.model import new_model
+from fedsim.training.work import Streams
 from tests.runs import make_run
 
 SECURE = "privacy.rng=secure"
@@ -164,7 +168,7 @@ def test_noise_that_follows_from_a_name_is_called_reproducible(unit: str, monkey
     def by_name(scenario, seed, purpose, *place):
         return Words.of(seed, purpose, *place)
 
-    for room in ("clients.app", "fedsim.whole_sites"):
+    for room in ("fedsim.site.app", "fedsim.planning.whole_sites"):
         monkeypatch.setattr(f"{room}.noise_words", by_name)
     assert kinds(trained(of_unit(unit, SECURE))) == {"reproducible"}
 

@@ -5,12 +5,13 @@ import pytest
 import torch
 from torch import nn
 
-from fedsim.cohort import train_together
-from fedsim.federation import Examples
-from fedsim.losses import binary
+from fedsim.data.federation import Examples
+from fedsim.engines.stack.train import train_together
 from fedsim.randomness import Words
-from fedsim.scenario import Optimizer
-from fedsim.training import Noise, Plan, Streams, Work, train
+from fedsim.scenario.schema import Optimizer
+from fedsim.training.losses import binary
+from fedsim.training.steps import train
+from fedsim.training.work import Noise, Plan, Streams, Work
 from tests.conftest import Silent
 
 CLIP = 0.7

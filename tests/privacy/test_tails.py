@@ -12,17 +12,18 @@ import torch
 from scipy import stats
 from torch import nn
 
-from fedsim.cohort import train_together
-from fedsim.grid import node_of
-from fedsim.losses import binary
+from fedsim.engines.stack.train import train_together
+from fedsim.flower.grid import node_of
 from fedsim.privacy.adaptive_clip import AdaptiveClip
 from fedsim.privacy.correlated import column_norm, diagonals
 from fedsim.privacy.ledger import OwnUpdate
 from fedsim.privacy.noise_shares import NoiseShare, noisy
 from fedsim.privacy.own_update import noised
 from fedsim.randomness import Normals, Words
-from fedsim.scenario import Optimizer
-from fedsim.training import Noise, Plan, Streams, Work, train
+from fedsim.scenario.schema import Optimizer
+from fedsim.training.losses import binary
+from fedsim.training.steps import train
+from fedsim.training.work import Noise, Plan, Streams, Work
 from tests.conftest import examples
 from tests.privacy.test_central import noise_of
 

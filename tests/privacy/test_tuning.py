@@ -9,22 +9,23 @@ from pathlib import Path
 
 import pytest
 
-from fedsim import cli, tournament, tournament_files
-from fedsim.arms import Job, run_job
-from fedsim.budgets import noise_for
-from fedsim.delta_rule import check_delta
-from fedsim.experiment import execute
-from fedsim.federation import federate
+from fedsim.cli import commands as cli
+from fedsim.cli.terminal import closing_lines
+from fedsim.data.federation import federate
+from fedsim.experiments import tournament, tournament_files
+from fedsim.experiments.arms import Job, run_job
+from fedsim.experiments.experiment import execute
 from fedsim.mistakes import Mistake
+from fedsim.planning.budgets import noise_for
+from fedsim.planning.delta_rule import check_delta
+from fedsim.planning.participation import joining_of, sites_of_round
 from fedsim.privacy.accounting import Segment, epsilon, noise_multiplier
 from fedsim.privacy.calculator import answer
 from fedsim.privacy.ledger import Ledger, Mechanism
-from fedsim.results import Run
-from fedsim.sampling import joining_of, sites_of_round
-from fedsim.scenario_files import read
-from fedsim.statement import statement
-from fedsim.terminal import closing_lines
-from fedsim.training import Streams
+from fedsim.report.statement import statement
+from fedsim.results.run_directory import Run
+from fedsim.scenario.files import read
+from fedsim.training.work import Streams
 from tests.runs import make_run, spending, training
 
 CHARGED = "privacy.tuning={ runs = 20, charged = true }"
@@ -180,7 +181,7 @@ def test_a_tournament_says_what_choosing_among_its_rows_would_cost(tmp_path: Pat
         assert (one.scenario, one.trainings, one.delta) == ("hospital-heart", 4, 1e-4)
         assert one.epsilon == epsilon([Segment(0.5, 2.0, 4 * 2)], 1e-4)
     assert len(played.released) == 1
-    from fedsim.ranking import axes_of, rank
+    from fedsim.experiments.ranking import axes_of, rank
 
     names = axes_of(played.scores)
     fields = {("hospital-heart", "none", "none"): 1 / 3, ("hospital-heart", "none", "8"): 1 / 3}

@@ -8,8 +8,9 @@ import pytest
 import torch
 from flwr.app import ArrayRecord, Message
 
-from fedsim import arms, cohort
-from fedsim.grid import InProcessGrid
+from fedsim.engines.stack import train as cohort
+from fedsim.experiments import arms
+from fedsim.flower.grid import InProcessGrid
 from fedsim.privacy import central, noise_shares, optimizer, own_update
 from fedsim.randomness import Normals
 

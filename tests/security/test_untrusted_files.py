@@ -16,12 +16,13 @@ import pytest
 import torch
 
 import fedsim
-from fedsim import catalog, results
-from fedsim.experiment import execute, resume
+from fedsim.data.own_table.ranges import declared_for
+from fedsim.experiments.experiment import execute, resume
 from fedsim.mistakes import Mistake
-from fedsim.owndata.ranges import declared_for
-from fedsim.scenario_files import read
-from fedsim.untrusted import LARGEST, MOST_DOTS
+from fedsim.results import run_directory as results
+from fedsim.scenario import catalog
+from fedsim.scenario.files import read
+from fedsim.scenario.reading import LARGEST, MOST_DOTS
 
 SMALL = ("training.rounds=1", "seeds=1", "arms=['federated']", "privacy.unit=none")
 GOOD = 'title = "x"\ntask = "hospital/heart"\n'

@@ -22,42 +22,56 @@ class Mutant:
 
 ACCOUNT = "tests/privacy/test_accounting.py tests/privacy/test_ledger.py"
 SITE = "tests/privacy/test_dpsgd.py"
-STACK = "tests/test_cohort.py"
+STACK = "tests/engines/stack/test_train.py"
 CLIPS = "tests/privacy/test_clip_search.py"
-ALONE = "tests/test_training.py"
+ALONE = "tests/training/test_steps.py"
 RANDOM = "tests/test_randomness.py tests/privacy/test_dpsgd.py"
 SECRET = "tests/privacy/test_secure_rng.py"
-ROUNDS = "tests/test_rounds.py"
-ADAPTER = "tests/test_adapter.py tests/test_arms.py"
-APP = "tests/test_app.py"
-DISTRIBUTED = "tests/secure/test_distributed.py"
+ARRIVALS = "tests/strategy/test_arrivals.py tests/planning/test_participation.py"
+ENGINES = "tests/engines/test_engines.py"
+ROUNDS = "tests/flower/test_rounds.py"
+ADAPTER = "tests/flower/test_adapter.py tests/experiments/test_arms.py"
+APP = "tests/site/test_app.py"
+DISTRIBUTED = "tests/flower/secure/test_distributed.py"
 NOISE_SHARES = "tests/privacy/test_noise_shares.py"
-SECURE = "tests/privacy/test_secure_aggregation.py tests/privacy/test_fixed_point.py tests/secure"
-TOURNAMENT = "tests/test_tournament.py"
+SECURE = "tests/privacy/test_secure_aggregation.py tests/privacy/test_fixed_point.py tests/flower/secure"
+TOURNAMENT = "tests/experiments/test_tournament.py"
 TUNING = "tests/privacy/test_tuning.py"
-RULES = "tests/test_local_rules.py"
+RULES = "tests/strategy/test_local_rules.py"
 SITES = "tests/privacy/test_central.py tests/privacy/test_adaptive_clip.py tests/privacy/test_correlated.py"
-SAMPLING = "tests/test_sampling.py"
-WHOLE = "tests/test_whole_sites.py"
+SAMPLING = "tests/planning/test_participation.py"
+WHOLE = "tests/planning/test_whole_sites.py"
 OWN = "tests/privacy/test_own_update.py"
 REPLAY = "tests/privacy/test_replay_sites.py"
-BUDGETS = "tests/test_rounds.py tests/privacy/test_central.py tests/test_budgets.py"
+BUDGETS = "tests/flower/test_rounds.py tests/privacy/test_central.py tests/planning/test_budgets.py"
 TAILS = "tests/privacy/test_tails.py"
-NAMED = "tests/test_site_names.py"
-REPLIES = "tests/test_replies.py"
+NAMED = "tests/experiments/test_site_names.py"
+REPLIES = "tests/site/test_replies.py"
+_SITE = "fedsim/site/app.py"
+_ARMS = "fedsim/experiments/arms.py"
+_TOURNAMENT = "fedsim/experiments/tournament.py"
+_ROUNDS = "fedsim/flower/rounds.py"
+_ADAPTER = "fedsim/flower/adapter.py"
+_PARTICIPATION = "fedsim/planning/participation.py"
+_WHOLE = "fedsim/planning/whole_sites.py"
+_BUDGETS = "fedsim/planning/budgets.py"
+_SCHEMA = "fedsim/scenario/schema.py"
+_STATEMENT = "fedsim/report/statement.py"
+_ENGINE = "fedsim/engines/cohort.py"
+_SERIAL = "fedsim/engines/serial.py"
 _CENTRAL = "fedsim/privacy/central.py"
 _ACCOUNTING, _LEDGER, _OPTIMIZER, _TRAINING, _COHORT, _LAYERS, _CONVOLUTIONS, _RANDOMNESS = (
     f"fedsim/{name}.py"
     for name in (
-        *("privacy/accounting", "privacy/ledger", "privacy/optimizer", "training"),
-        *("cohort", "layers", "convolutions", "randomness"),
+        *("privacy/accounting", "privacy/ledger", "privacy/optimizer", "training/steps"),
+        *("engines/stack/train", "engines/stack/layers", "engines/stack/convolutions", "randomness"),
     )
 )
 _SHARES = "fedsim/privacy/noise_shares.py"
 _NORMS = "fedsim/privacy/norms.py"
-_ALONE = "fedsim/rows_alone.py"
+_ALONE = "fedsim/training/rows_alone.py"
 _PROTOCOL, _SITE_SIDE, _SERVER_SIDE = (
-    f"fedsim/{name}.py" for name in ("privacy/secure_aggregation", "secure/site", "secure/server")
+    f"fedsim/{name}.py" for name in ("privacy/secure_aggregation", "flower/secure/site", "flower/secure/server")
 )
 _DRAW = "chosen = choose(work.streams.batches.draw(len(rows)), work.plan.sampling_rate)"
 _NOISE = 'Words.of(seed, "noise", scenario.release, arm, site, round_number)'
@@ -92,24 +106,24 @@ MUTANTS = (
     # tuning, and what several trainings come to
     Mutant(_LEDGER, "steps=self.trainings * one.steps", "steps=one.steps", "M7: charged trainings are counted once",
            TUNING),
-    Mutant("fedsim/budgets.py", "steps *= privacy.tuning.trainings", "steps *= 1",
+    Mutant(_BUDGETS, "steps *= privacy.tuning.trainings", "steps *= 1",
            "M7: noise for one of the trainings that are chosen among", TUNING),
     Mutant("fedsim/privacy/calculator.py", "promised = guarantee([replace(mechanism, steps=runs * steps)]",
            "promised = guarantee([mechanism]", "M7: several runs cost as little as one", TUNING),
-    Mutant("fedsim/statement.py", "+= times * one.steps", "= times * one.steps",
+    Mutant(_STATEMENT, "+= times * one.steps", "= times * one.steps",
            "M7: the trainings of a run are not added up", TUNING),
-    Mutant("fedsim/tournament.py", "for _, released in own for one in released]",
+    Mutant(_TOURNAMENT, "for _, released in own for one in released]",
            "for _, released in own[:1] for one in released]", "M7: a tournament's trainings are not added up", TUNING),
-    Mutant("fedsim/tournament.py", 'one.privacy.relation == "replace-one"', 'one.privacy.neighbours == "replace-one"',
+    Mutant(_TOURNAMENT, 'one.privacy.relation == "replace-one"', 'one.privacy.neighbours == "replace-one"',
            "M14: a tournament of the unit local is as cheap as one of client", TOURNAMENT),
-    Mutant("fedsim/tournament.py", "replaced or protected != {RECORD.protected}, {RECORD.protected}",
+    Mutant(_TOURNAMENT, "replaced or protected != {RECORD.protected}, {RECORD.protected}",
            "replaced, {RECORD.protected}", "M14: a record as cheap as an absent site", TOURNAMENT),
-    Mutant("fedsim/scenario.py", 'else {"loose_delta", "rng", "tuning"}', 'else {"loose_delta", "rng"}',
+    Mutant(_SCHEMA, 'else {"loose_delta", "rng", "tuning"}', 'else {"loose_delta", "rng"}',
            "a setting that shapes nothing changes the noise", TUNING),
-    Mutant("fedsim/scenario.py", '{"loose_delta", "rng"} if self.privacy.tuning.charged',
+    Mutant(_SCHEMA, '{"loose_delta", "rng"} if self.privacy.tuning.charged',
            '{"rng", "tuning"} if self.privacy.tuning.charged', "M11: trainings with more and less noise share it",
            TUNING),
-    Mutant("fedsim/delta_rule.py", "delta * min(counts) >= 1", "delta * min(counts) >= 10",
+    Mutant("fedsim/planning/delta_rule.py", "delta * min(counts) >= 1", "delta * min(counts) >= 10",
            "a delta that bounds nothing passes", TUNING),
     # DP-SGD at one site
     Mutant(_OPTIMIZER, "float(self.noise_multiplier) * float(self.max_grad_norm)", "float(self.noise_multiplier)",
@@ -128,8 +142,8 @@ MUTANTS = (
     Mutant(_OPTIMIZER, "for gradient in gradients]).sum(0)", "for gradient in gradients[:1]]).sum(0)",
            "M8: a record whose gradient is finite in one layer spoils the release by the others",
            "tests/privacy/test_sensitivity.py"),
-    Mutant("fedsim/sampling.py", "max(times.values(), default=1)", "min(times.values(), default=1)",
-           "M7: noise for the site that is in the fewest rounds", "tests/test_arrivals.py tests/test_sampling.py"),
+    Mutant(_PARTICIPATION, "max(times.values(), default=1)", "min(times.values(), default=1)",
+           "M7: noise for the site that is in the fewest rounds", ARRIVALS),
     # batches and streams
     Mutant(_TRAINING, "private.rows = len(batch)", "private.rows = private.expected_batch_size = max(1, len(batch))",
            "M3: the denominator follows the rows", SITE),
@@ -145,13 +159,13 @@ MUTANTS = (
     Mutant(_TRAINING, _NOISE, _NOISE.replace(" scenario.release,", ""), "M11: two scenarios share noise", SITE),
     Mutant(_TRAINING, '"batches", *own, site', '"batches", site',
            "M1: trainings that are composed as if each drew its own batches share them", TUNING),
-    Mutant("fedsim/sampling.py", '"sites that join", *own, number)', '"sites that join", number)',
+    Mutant(_PARTICIPATION, '"sites that join", *own, number)', '"sites that join", number)',
            "M1: trainings that are composed as if each drew its own sites share them", TUNING),
     Mutant(_TRAINING, _NOISE, _NOISE.replace(" arm,", ""), "M11: two arms share noise", SITE),
-    Mutant("fedsim/scenario.py", "(shapes + catalog.code_hash(self.strategy.name)).encode()", "shapes.encode()",
+    Mutant(_SCHEMA, "(shapes + catalog.code_hash(self.strategy.name)).encode()", "shapes.encode()",
            "M11: two versions of a strategy's file share noise", SITE),
     Mutant(_TRAINING, " or [*layer.buffers(recurse=False)]", "",
-           "M10: a layer keeps something of the rows that it saw, which nothing clips", "tests/test_training.py"),
+           "M10: a layer keeps something of the rows that it saw, which nothing clips", "tests/training/test_steps.py"),
     Mutant(_RANDOMNESS, "math.floor(rate * 2**32)", "math.floor(min(1.0, 1.05 * rate) * 2**32)",
            "M1: rows join more often than is accounted for", RANDOM),
     Mutant(_RANDOMNESS, ".mul_(-2).sqrt_()", ".mul_(-1.96).sqrt_()", "M16: noise 1 % too small", RANDOM),
@@ -181,33 +195,33 @@ MUTANTS = (
     Mutant(_COHORT, "rng = work.streams.kind", 'rng = "secure"', "M12: the same, in the stack", SECRET),
     Mutant(_RANDOMNESS, "if device.type == \"cuda\" and not any(one.secret for one in streams):",
            "if device.type == \"cuda\":", "M12: secret noise from 63 bits of a key, by no cipher", SECRET),
-    Mutant("fedsim/statement.py", '== {"secure"} else', '& {"secure"} else',
+    Mutant(_STATEMENT, '== {"secure"} else', '& {"secure"} else',
            "M12: one secure step speaks for all", SECRET),
     # secure randomness of whole sites
-    *(Mutant("fedsim/whole_sites.py", "        return Words.unknown()\n",
+    *(Mutant(_WHOLE, "        return Words.unknown()\n",
              f"        named = Words.of(seed, purpose, scenario.release, *place)\n"
              f"        return Words(named.key, True) if purpose == {purpose!r} else Words.unknown()\n",
              f"M12: secure noise of the unit {unit} that follows from the seed", SECRET)
       for unit, purpose in (("client", "noise at the server"), ("local", "noise on an update"),
                             ("distributed", "share of the noise"))),
-    Mutant("fedsim/sampling.py", "cache(lambda number: Words.unknown())",
+    Mutant(_PARTICIPATION, "cache(lambda number: Words.unknown())",
            "cache(lambda number: Words(_named(seed, number).key, True))",
            "M12: who joins follows from the seed", SECRET),
-    Mutant("fedsim/sampling.py", "cache(lambda number: Words.unknown())", "lambda number: Words.unknown()",
+    Mutant(_PARTICIPATION, "cache(lambda number: Words.unknown())", "lambda number: Words.unknown()",
            "M12: who joins is drawn twice, and charged for another draw", SECRET),
-    Mutant("fedsim/sampling.py", 'if scenario.privacy.rng == "secure" and scenario.privacy.unit == "client":',
+    Mutant(_PARTICIPATION, 'if scenario.privacy.rng == "secure" and scenario.privacy.unit == "client":',
            'if scenario.privacy.rng == "secure":', "M2: the noise is for other sites than are asked", SECRET),
-    Mutant("fedsim/arms.py", "self.federation.names, number, self.joining)", "self.federation.names, number)",
+    Mutant(_ARMS, "self.federation.names, number, self.joining)", "self.federation.names, number)",
            "M12: a training asks whom the seed says", SECRET),
     Mutant(_CENTRAL, "rng=self._kind(number, words)", 'rng="secure"', "M12: the server calls all its noise secure",
            SECRET),
     Mutant(_CENTRAL, "return kind_of(noise, self.joining(number)) if sampled else kind_of(noise)",
            "return kind_of(noise)", "M12: who joins is not counted as a secret", SECRET),
-    Mutant("clients/app.py", "scenario.privacy.clip, kind_of(words))", "scenario.privacy.clip, scenario.privacy.rng)",
+    Mutant(_SITE, "scenario.privacy.clip, kind_of(words))", "scenario.privacy.clip, scenario.privacy.rng)",
            "M12: a site calls its noise what was asked for", SECRET),
-    Mutant("clients/app.py", "replace(share, rng=kind_of(words))", "share",
+    Mutant(_SITE, "replace(share, rng=kind_of(words))", "share",
            "M12: a site calls its share of the noise what was asked for", SECRET),
-    Mutant("fedsim/statement.py", '("" if secret else claim.seed)', '""',
+    Mutant(_STATEMENT, '("" if secret else claim.seed)', '""',
            "M12: that the seed must be a secret goes unsaid", SECRET),
     # the cohort engine
     Mutant(_COHORT, "todo.noise.multiplier * todo.noise.clip * shares", "todo.noise.multiplier * shares",
@@ -219,13 +233,13 @@ MUTANTS = (
            "M8: a row whose norm is infinite counts", f"{STACK} {CLIPS}"),
     Mutant(_COHORT, "        keep_float32_whole()\n", "        pass\n",
            "M23: products may be rounded to ten bits under a norm that was not", CLIPS),
-    Mutant("fedsim/engines/cohort.py", "if isinstance(cost, NotApart) and group[0].plan.noise:", "if False:",
+    Mutant(_ENGINE, "if isinstance(cost, NotApart) and group[0].plan.noise:", "if False:",
            "M10: rows that can't be told apart are handed to another engine under the same claim", STACK),
     Mutant(_COHORT, "multiple=_LANES if todo.noise else 1", "multiple=1",
            "M10: how many rows there are changes the others' gradients, which a model may amplify", STACK),
-    Mutant("fedsim/stacked.py", "masses.sum(0) > CANCELLING**2 * squares.sum(0)", "masses.sum(0) < 0",
+    Mutant("fedsim/engines/stack/model.py", "masses.sum(0) > CANCELLING**2 * squares.sum(0)", "masses.sum(0) < 0",
            "M23: terms that cancel are summed one by one, in float32", CLIPS),
-    Mutant("fedsim/stacked.py", "                    squares[place, alone] = own\n", "",
+    Mutant("fedsim/engines/stack/model.py", "                    squares[place, alone] = own\n", "",
            "M23: a row that is summed as its gradient is clipped by products that cancel", CLIPS),
     Mutant(_LAYERS, "factor.index_fill(0, alone, 0)", "factor", "M23: a row that is singled out counts twice", CLIPS),
     Mutant(_NORMS, "dim=1, dtype=torch.float64", "dim=1", "M23: float32 loses digits of a large layer's norm", CLIPS),
@@ -249,10 +263,10 @@ MUTANTS = (
            "yield from choose(np.concatenate(drawn, 1), works[0].plan.sampling_rate / 2)",
            "M2: the sampling rate is not the one accounted for", STACK),
     Mutant(_COHORT, "todo.optimizer, todo.noise, *how", "todo.optimizer, *how",
-           "M16: a site has the noise of the first one in its stack, and claims its own", "tests/test_engines.py"),
-    Mutant("fedsim/engines/cohort.py", "        stack.copy_(_starts(works))\n", "",
+           "M16: a site has the noise of the first one in its stack, and claims its own", ENGINES),
+    Mutant(_ENGINE, "        stack.copy_(_starts(works))\n", "",
            "M7: where memory runs out, steps that were taken stay in the model and are not charged",
-           "tests/test_engines.py"),
+           ENGINES),
     Mutant(_LAYERS, 'squares + square_norms(self.bias_gradients()[rows]) if "bias" in self.totals else squares',
            "squares", "M24: norms of many positions without the bias", STACK),
     Mutant(_LAYERS, "(of_inputs + float(bias))", "of_inputs", "M24: norms without the bias", STACK),
@@ -288,31 +302,31 @@ MUTANTS = (
            "        self._before.appendleft(found)\n        return found.clamp(-6.7, 6.7)\n",
            "M16: noise that takes earlier rounds' off is cut where independent noise ends", TAILS),
     # rounds and aggregation
-    Mutant("fedsim/rounds.py", "for spent, done, mechanism in alike", "for spent, done, mechanism in list(alike)[:1]",
+    Mutant(_ROUNDS, "for spent, done, mechanism in alike", "for spent, done, mechanism in list(alike)[:1]",
            "M7: one site's budget stands for all, of those that have spent unlike", BUDGETS),
-    Mutant("fedsim/rounds.py", "(self.planned[node] for node in nodes)",
+    Mutant(_ROUNDS, "(self.planned[node] for node in nodes)",
            "(self.planned[node] for node in list(nodes)[:1])", "M7: the first site's budget stands for all", BUDGETS),
-    Mutant("fedsim/rounds.py", "in self.noise.charged(nodes))", "in self.noise.charged(nodes)[:1])",
+    Mutant(_ROUNDS, "in self.noise.charged(nodes))", "in self.noise.charged(nodes)[:1])",
            "M7: the first site's budget stands for all, where the server adds the noise", BUDGETS),
-    Mutant("fedsim/arms.py", "replace(todo, steps=passes * todo.steps)", "todo",
+    Mutant(_ARMS, "replace(todo, steps=passes * todo.steps)", "todo",
            "M7: of two trainings in a round, one is planned for: the last round exceeds the budget", BUDGETS),
-    Mutant("fedsim/arms.py", "budget.allows(number_of[key] for key in keys)",
+    Mutant(_ARMS, "budget.allows(number_of[key] for key in keys)",
            "budget.allows(number_of[key] for key in keys[:1])", "M7: the first site's budget stands for all, alone",
            BUDGETS),
-    Mutant("fedsim/rounds.py", "mechanism, times) <= epsilon", "mechanism, times) <= 1.2 * epsilon",
+    Mutant(_ROUNDS, "mechanism, times) <= epsilon", "mechanism, times) <= 1.2 * epsilon",
            "M7: the budget is exceeded by a fifth", ROUNDS),
-    Mutant("fedsim/rounds.py", "if budget and not budget.allows(asked):",
+    Mutant(_ROUNDS, "if budget and not budget.allows(asked):",
            "if budget and number > 1 and not budget.allows(asked):", "M7: the first round is free", ROUNDS),
-    Mutant("fedsim/rounds.py", "            self.ledger.charge(site, round_number, planned)\n", "",
+    Mutant(_ROUNDS, "            self.ledger.charge(site, round_number, planned)\n", "",
            "M5: a site that fails is not charged", ROUNDS),
-    Mutant("fedsim/rounds.py", "            did = to_mechanism(answer.content[MECHANISM], type(planned))",
+    Mutant(_ROUNDS, "            did = to_mechanism(answer.content[MECHANISM], type(planned))",
            "            did = planned", "M2: what a site says it did is ignored", ROUNDS),
-    Mutant("fedsim/adapter.py", "if self.fixed_denominator else sum(received)", "if False else sum(received)",
+    Mutant(_ADAPTER, "if self.fixed_denominator else sum(received)", "if False else sum(received)",
            "M5: the fewer answer, the more each record counts", ADAPTER),
-    Mutant("fedsim/adapter.py", "received = [self.weights[reply.metadata.src_node_id] for reply in replies]",
+    Mutant(_ADAPTER, "received = [self.weights[reply.metadata.src_node_id] for reply in replies]",
            "received = [float(reply.content[METRICS][WEIGHT]) for reply in replies]",
            "M4: weights by what sites claim", ADAPTER),
-    Mutant("fedsim/arms.py", "fixed_denominator=job.private", "fixed_denominator=False",
+    Mutant(_ARMS, "fixed_denominator=job.private", "fixed_denominator=False",
            "M5: private runs divide by who answered", ADAPTER),
     # whole sites, by the server
     Mutant(_CENTRAL, "deltas[~deltas.isfinite().all(1)] = 0.0", "pass", "M8: one update that is not finite spoils all",
@@ -352,56 +366,56 @@ MUTANTS = (
            "M19: the ledger charges the bits too little", SITES),
     Mutant(_LEDGER, 'self.spent(site), "replace-one")', 'self.spent(site), "add-or-remove-one")',
            "M14: a record as cheap as an absent site", SITES),
-    Mutant("fedsim/sampling.py", "chosen = choose(words, rate)",
+    Mutant(_PARTICIPATION, "chosen = choose(words, rate)",
            "chosen = words.argsort().argsort() < round(rate * len(names))", "M15: a fixed number of sites", SAMPLING),
-    Mutant("fedsim/sampling.py", '"sites that join", *own, number)', '"sites that join", *own, number // 2)',
+    Mutant(_PARTICIPATION, '"sites that join", *own, number)', '"sites that join", *own, number // 2)',
            "M1: the same sites in two rounds", SAMPLING),
-    Mutant("fedsim/whole_sites.py", "return None if training.sites_per_round is not None or", "return None if",
+    Mutant(_WHOLE, "return None if training.sites_per_round is not None or", "return None if",
            "M15: a fixed number of sites as if each joined on its own", WHOLE),
-    Mutant("fedsim/whole_sites.py", '"noise at the server", arm, number)', '"noise at the server", arm)',
+    Mutant(_WHOLE, '"noise at the server", arm, number)', '"noise at the server", arm)',
            "M11: every round has the same noise", WHOLE),
-    Mutant("fedsim/rounds.py", "self.noise.charged(nodes))", "self.noise.charged(nodes) if nodes)",
+    Mutant(_ROUNDS, "self.noise.charged(nodes))", "self.noise.charged(nodes) if nodes)",
            "M7: an empty round is not asked for", SITES),
     # whole sites, by themselves
     Mutant("fedsim/privacy/own_update.py", "did.noise_multiplier * did.clip * noise[0]",
            "did.noise_multiplier * noise[0]",
            "M16: sigma read as a standard deviation", OWN),
-    Mutant("fedsim/scenario.py", 'return "replace-one" if self.unit == "local" else self.neighbours',
+    Mutant(_SCHEMA, 'return "replace-one" if self.unit == "local" else self.neighbours',
            "return self.neighbours", "M14: the sensitivity is twice the clip", OWN),
-    Mutant("clients/app.py", 'if setting.scenario.privacy.unit == "local":', "if False:",
+    Mutant(_SITE, 'if setting.scenario.privacy.unit == "local":', "if False:",
            "the exact update leaves", OWN),
-    Mutant("clients/app.py", 'place = (str(config["arm"]), name, number)', 'place = (str(config["arm"]), name)',
+    Mutant(_SITE, 'place = (str(config["arm"]), name, number)', 'place = (str(config["arm"]), name)',
            "M11: all rounds have the same noise", OWN),
-    Mutant("clients/app.py", 'place = (str(config["arm"]), name, number)', 'place = (str(config["arm"]), number)',
+    Mutant(_SITE, 'place = (str(config["arm"]), name, number)', 'place = (str(config["arm"]), number)',
            "M11: all sites have the same noise", OWN),
     # what leaves a site
-    Mutant("clients/app.py", "if setting.scenario.private and noise is None:", "if False:",
+    Mutant(_SITE, "if setting.scenario.private and noise is None:", "if False:",
            "a server that leaves the noise out gets an exact model", APP),
-    Mutant("clients/app.py", 'if "noise-multiplier" in config:\n            raise', "if False:\n            raise",
+    Mutant(_SITE, 'if "noise-multiplier" in config:\n            raise', "if False:\n            raise",
            "M6: metrics leave without noise", APP),
-    Mutant("clients/app.py", "_weight(work.plan.expected_batch).copy()", "_weight(len(work.examples)).copy()",
+    Mutant(_SITE, "_weight(work.plan.expected_batch).copy()", "_weight(len(work.examples)).copy()",
            "M6: the number of rows leaves", APP),
-    Mutant("clients/app.py", "    if scenario.privacy.unit == \"record\":\n        check_rows_are_alone",
+    Mutant(_SITE, "    if scenario.privacy.unit == \"record\":\n        check_rows_are_alone",
            "    if False:\n        check_rows_are_alone",
-           "M10: a model that mixes rows is trained under privacy", f"{APP} tests/test_training.py"),
+           "M10: a model that mixes rows is trained under privacy", f"{APP} tests/training/test_steps.py"),
     Mutant(_ALONE, "for training in (False, True):", "for training in (False,):",
            "M10: a model that mixes rows in training only is trained under privacy", ALONE),
     Mutant(_ALONE, "_SIZES = (4, 33)", "_SIZES = (4,)", "M10: a model that mixes rows of large batches", ALONE),
     Mutant(_ALONE, "    _said(model, -3 * rows if rows.is_floating_point() else rows.flip(0))\n", "",
            "M10: a model that remembers rows is trained under privacy", ALONE),
-    Mutant("fedsim/arms.py", '        if self.scenario.privacy.unit == "record":\n            check_rows_are_alone',
+    Mutant(_ARMS, '        if self.scenario.privacy.unit == "record":\n            check_rows_are_alone',
            "        if False:\n            check_rows_are_alone",
-           "M10: a model that mixes rows is trained in the local arm", "tests/test_arms.py"),
+           "M10: a model that mixes rows is trained in the local arm", "tests/experiments/test_arms.py"),
     Mutant(_TRAINING, "if work.model not in _tried and len(work.examples):", "if False:",
            "M23: Opacus clips something else than the gradient of a row", STACK),
-    Mutant("clients/app.py", "if noise is not None and name in WITHOUT_NOISE:", "if False:",
+    Mutant(_SITE, "if noise is not None and name in WITHOUT_NOISE:", "if False:",
            "M6: losses, or a choice by them, leave without noise", RULES),
-    Mutant("clients/app.py", "steps = sum(own.mechanism.steps for _, own in trained if own.mechanism)",
+    Mutant(_SITE, "steps = sum(own.mechanism.steps for _, own in trained if own.mechanism)",
            "steps = done.mechanism.steps", "M7: a second training is free", RULES),
-    Mutant("clients/app.py", 'f"{site.name}\\0beside"', "site.name", "M11: both trainings have the same noise", RULES),
-    Mutant("fedsim/representation.py", "+ self.rule.term(own, others)", "+ self.rule.term(own, others).mean()",
-           "M10: a row's loss depends on the others'", "tests/test_moon.py"),
-    Mutant("fedsim/engines/serial.py", 'private = "noise-multiplier" in context.run_config', "private = False",
+    Mutant(_SITE, 'f"{site.name}\\0beside"', "site.name", "M11: both trainings have the same noise", RULES),
+    Mutant("fedsim/training/representation.py", "+ self.rule.term(own, others)", "+ self.rule.term(own, others).mean()",
+           "M10: a row's loss depends on the others'", "tests/strategies/test_moon.py"),
+    Mutant(_SERIAL, 'private = "noise-multiplier" in context.run_config', "private = False",
            "M6: the text of an error leaves", APP),
     # whole sites, run again with another one: what shows beside the noise
     Mutant("fedsim/privacy/own_update.py", "    Normals([words], center.device).fill(noise)\n",
@@ -412,14 +426,14 @@ MUTANTS = (
            "    one = Normals([words], update.device)\n    one.fill(two)\n"
            "    if not update.isfinite().all():\n        one.fill(two)\n",
            "M25: a spoiled update has other shares", REPLAY),
-    Mutant("clients/app.py", "\n    content[MECHANISM] = from_mechanism(",
+    Mutant(_SITE, "\n    content[MECHANISM] = from_mechanism(",
            "\n    content['rows'] = message.content[CONFIG].copy()\n    content['rows']['rows'] = len(site.train)\n"
            "    content[MECHANISM] = from_mechanism(",
            "M6: the number of rows leaves beside the masked vector", REPLAY),
-    Mutant("clients/app.py", "        did = OwnUpdate(float(",
+    Mutant(_SITE, "        did = OwnUpdate(float(",
            "        print(len(setting.federation.sites[0].train))\n        did = OwnUpdate(float(",
            "M25: a line says how many rows a site has", REPLAY),
-    Mutant("fedsim/adapter.py", "updates, shares = (sent + mean)[None], torch.ones(1, device=sent.device)",
+    Mutant(_ADAPTER, "updates, shares = (sent + mean)[None], torch.ones(1, device=sent.device)",
            "updates, shares = (sent + mean)[None], torch.ones(1) * len(nodes) / max(1, len(self.asked))",
            "M5, M25: the model shows beside its noise how many answered", REPLAY),
     Mutant(_CENTRAL, "        if self.adaptive:\n            bits",
@@ -451,7 +465,7 @@ MUTANTS = (
            "a value that is not finite, or wraps around, is sent", SECURE),
     Mutant(_SITE_SIDE, 'if isinstance(own, ConfigRecord) and number <= int(own["round"]):', "if False:",
            "the same round twice, with other survivors", SECURE),
-    Mutant("clients/app.py", "            check_ready(message, context)\n", "",
+    Mutant(_SITE, "            check_ready(message, context)\n", "",
            "a site trains for a server that left keys and shares out, before it refuses", SECURE),
     Mutant(_SITE_SIDE, ".secrets.done != _TRAINS:", ".secrets.done < _TRAINS:", "a site trains twice",
            SECURE),
@@ -461,13 +475,13 @@ MUTANTS = (
            "shares are asked for although too few sent a vector", SECURE),
     Mutant(_SERVER_SIDE, "if weights and self.inner.fixed_denominator else weight", "if False else weight",
            "M5: the fewer answer, the more each record counts", SECURE),
-    Mutant("clients/app.py", 'if "secure-aggregation" not in config:', "if False:",
+    Mutant(_SITE, 'if "secure-aggregation" not in config:', "if False:",
            "a server that leaves the masks out is told the text of errors", SECURE),
-    Mutant("clients/app.py", "        if setting.scenario.secure_aggregation.on:\n            raise PermissionError",
+    Mutant(_SITE, "        if setting.scenario.secure_aggregation.on:\n            raise PermissionError",
            "        if False:\n            raise PermissionError", "M6: a site's metrics leave beside the sum", SECURE),
-    Mutant("fedsim/engines/serial.py", ' or "secure-aggregation" in context.run_config', "",
+    Mutant(_SERIAL, ' or "secure-aggregation" in context.run_config', "",
            "M6: the text of an error leaves beside the sum", SECURE),
-    Mutant("fedsim/scenario.py", '            sections.add("secure_aggregation")\n', "            pass\n",
+    Mutant(_SCHEMA, '            sections.add("secure_aggregation")\n', "            pass\n",
            "M11: a run with masks shares noise with one without", SECURE),
     # shares of the noise
     Mutant(_SHARES, "return self.asked - self.drop_outs - self.colluding", "return self.asked - self.colluding",
@@ -486,47 +500,47 @@ MUTANTS = (
     Mutant(_SHARES, "_rounded(weight * clipped(update, share.clip), share)", "weight * clipped(update, share.clip)",
            "an update between the steps shows through the noise", NOISE_SHARES),
     Mutant(_SHARES, " + _rounded(noise, share)", " + noise.numpy()", "noise between the steps", NOISE_SHARES),
-    Mutant("fedsim/scenario.py", "            return sites - self.drop_outs\n", "            return sites // 2 + 1\n",
+    Mutant(_SCHEMA, "            return sites - self.drop_outs\n", "            return sites // 2 + 1\n",
            "M5: more drop-outs than the noise allows for are tolerated", DISTRIBUTED),
-    Mutant("clients/app.py", "asked_in(message, context))", "len(setting.federation.sites))",
+    Mutant(_SITE, "asked_in(message, context))", "len(setting.federation.sites))",
            "M5: shares for all sites, where only some are asked", DISTRIBUTED),
-    Mutant("fedsim/secure/shares.py", "weight / max(weights.values())", "weight / min(weights.values())",
+    Mutant("fedsim/flower/secure/shares.py", "weight / max(weights.values())", "weight / min(weights.values())",
            "M4: a heavy site counts for more than its clipped update", DISTRIBUTED),
-    Mutant("fedsim/budgets.py", "return 1.0, most_rounds(scenario, seed, names)", "return 1.0, 1",
+    Mutant(_BUDGETS, "return 1.0, most_rounds(scenario, seed, names)", "return 1.0, 1",
            "M7: noise for one round only", DISTRIBUTED),
-    Mutant("clients/app.py", 'if scenario.privacy.unit != "distributed":', "if True:", "no share of the noise is added",
+    Mutant(_SITE, 'if scenario.privacy.unit != "distributed":', "if True:", "no share of the noise is added",
            DISTRIBUTED),
-    Mutant("clients/app.py", 'str(config["arm"]), site.name, number\n', 'str(config["arm"]), site.name\n',
+    Mutant(_SITE, 'str(config["arm"]), site.name, number\n', 'str(config["arm"]), site.name\n',
            "M11: every round has the same shares", DISTRIBUTED),
-    Mutant("clients/app.py", 'str(config["arm"]), site.name, number\n', 'str(config["arm"]), number\n',
+    Mutant(_SITE, 'str(config["arm"]), site.name, number\n', 'str(config["arm"]), number\n',
            "M11: every site has the same share", DISTRIBUTED),
-    Mutant("fedsim/whole_sites.py", "return Words.of(seed, purpose, scenario.release, *place)",
+    Mutant(_WHOLE, "return Words.of(seed, purpose, scenario.release, *place)",
            "return Words.of(seed, purpose, *place)", "M11: two settings share noise of different sizes", DISTRIBUTED),
     Mutant(_SHARES, "high + _LOW * low)", "high + 0 * low)", "noise that leaves steps out", NOISE_SHARES),
     # replies
-    Mutant("fedsim/screening.py", "        if sender != asked:", "        if False:",
+    Mutant("fedsim/flower/screening.py", "        if sender != asked:", "        if False:",
            "a site answers in another's name", REPLIES),
-    Mutant("fedsim/screening.py", "place_of.get(reply.metadata.reply_to_message_id)",
+    Mutant("fedsim/flower/screening.py", "place_of.get(reply.metadata.reply_to_message_id)",
            "dict(zip([m.metadata.dst_node_id for m in messages], range(len(messages)))).get(sender)",
            "M5: a reply counts as its claimed sender's, who is charged by it", REPLIES),
-    Mutant("fedsim/rounds.py", "        if answer is None or not answer.has_content():",
+    Mutant(_ROUNDS, "        if answer is None or not answer.has_content():",
            "        if answer is None:\n            return ''\n        if not answer.has_content():",
            "M5: a site whose answer does not come is not charged", REPLIES),
-    Mutant("fedsim/rounds.py", "            check_claim(did, planned)\n", "",
+    Mutant(_ROUNDS, "            check_claim(did, planned)\n", "",
            "a claim of 10^9 steps ends the run", REPLIES),
     Mutant(_LEDGER, 'if one.name == "steps" and value > told:', 'if one.name == "steps" and value > 10 * told:',
            "a claim of more steps than were asked for is believed", REPLIES),
-    Mutant("fedsim/secure/server.py", "self.set_aside += foreign + rejected", "self.set_aside += rejected",
-           "who answers in another's name is not named", "tests/secure/test_server.py"),
+    Mutant("fedsim/flower/secure/server.py", "self.set_aside += foreign + rejected", "self.set_aside += rejected",
+           "who answers in another's name is not named", "tests/flower/secure/test_server.py"),
     # names of sites
-    Mutant("fedsim/arms.py", "class Shared(Enum):", "class Shared(str, Enum):",
+    Mutant(_ARMS, "class Shared(Enum):", "class Shared(str, Enum):",
            "a site called global leaves its exact model in place of the one that all share", NAMED),
     Mutant(_LEDGER, "class Together(Enum):", "class Together(str, Enum):",
            "a site's name is taken for several sites together", NAMED),
-    Mutant("fedsim/experiment.py", 'return f"site/{escaped}/"', 'return f"{escaped}/"',
+    Mutant("fedsim/experiments/experiment.py", 'return f"site/{escaped}/"', 'return f"{escaped}/"',
            "a site called global leaves its exact model beside the one that all share", NAMED),
-    Mutant("fedsim/statement.py", "            if charged_together(training):",
+    Mutant(_STATEMENT, "            if charged_together(training):",
            '            if entry["site"] == "pooled":', "a site called pooled is taken for the pool", NAMED),
-    Mutant("fedsim/loading.py", 'any("\\0" in str(site) for site in np.unique(rows.site))', "False",
+    Mutant("fedsim/data/loading.py", 'any("\\0" in str(site) for site in np.unique(rows.site))', "False",
            "M11: a site has the noise of another's second training", NAMED),
 )  # fmt: skip

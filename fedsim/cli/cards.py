@@ -1,0 +1,160 @@
+"""Cards: what a scenario asks for, what a task holds, what a strategy or an engine does."""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import fill, wrap
+from typing import Any
+
+import tomli_w
+
+from fedsim.data.contents import Contents, contents_of
+from fedsim.data.loading import named, settled, task_of
+from fedsim.data.tables import Column, Number
+from fedsim.data.task import Task
+from fedsim.mistakes import Mistake
+from fedsim.scenario import catalog
+from fedsim.scenario.files import parse, read
+from fedsim.scenario.schema import Scenario
+from fedsim.strategy.make import hyperparameters
+
+_MOST_SITES = 40  # that are listed one by one
+_WIDTH = 80  # of a terminal
+
+
+@dataclass(frozen=True)
+class Card:
+    """The same facts twice: to read and as values for JSON; and what a picture can be made of."""
+
+    text: str
+    values: dict[str, Any]
+    title: str = ""
+    contents: Contents | None = None
+
+
+def card(what: str) -> Card:
+    """Return the card of a scenario (by name or path), a task, a strategy or an engine.
+
+    Raises:
+        Mistake: There is nothing of that name.
+    """
+    if what.endswith(".toml") or Path(what).is_file() or what in catalog.titles("scenarios"):
+        return _scenario_card(read(what))
+    if what in catalog.titles("tasks"):
+        return _task_card(what, named(what))
+    for kind in ("strategies", "attacks", "engines"):
+        if what in catalog.titles(kind):
+            return _code_card(what, catalog.load(kind, what))
+    known = [name for kind in catalog.KINDS for name in catalog.titles(kind)]
+    raise Mistake(f"show: expected a scenario, task, strategy, engine or run directory, got {what!r}"
+                  f"{catalog.nearest(what, known)}")  # fmt: skip
+
+
+def _scenario_card(scenario: Scenario) -> Card:
+    fixed, values = settled(scenario), scenario.values()
+    task, contents = task_of(fixed), contents_of(fixed)
+    heading = _wrapped(f"# sites of {scenario.task or 'the table'}: {task.title}", "# ")
+    text = f"{_toml(values)}\n{heading}\n{_sites(contents)}"
+    values |= {"sites": _site_values(contents)}
+    return Card(text, values, f"{scenario.title}\n{_partition(scenario)}", contents)
+
+
+def _toml(values: Mapping[str, Any]) -> str:
+    """Return a scenario as TOML; what it is about keeps to the width, in the same value."""
+    text, about = (tomli_w.dumps(each, multiline_strings=True) for each in (values, {"about": values.get("about", "")}))
+    folded = [
+        " \\\n".join(wrap(line, _WIDTH - 2, break_long_words=False, break_on_hyphens=False))
+        if len(line) > _WIDTH
+        else line
+        for line in about.split("\n")
+    ]
+    return text.replace(about, "\n".join(folded))
+
+
+def _wrapped(line: str, indent: str) -> str:
+    return fill(line, _WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+
+def _partition(scenario: Scenario) -> str:
+    chosen = scenario.partition
+    given = chosen.model_dump(exclude_none=True, exclude={"by", "seed"})
+    return ", ".join([f"partition: {chosen.by}", *(f"{key} {value}" for key, value in given.items())])
+
+
+def _task_card(name: str, task: Task) -> Card:
+    contents, problem = None, ""
+    try:
+        contents = contents_of(parse({"name": "card", "title": "card", "task": name})) if task.load else None
+    except Mistake as mistake:  # a task that needs a file of the scenario has a card without it
+        if not task.needs_path:
+            raise
+        problem = f"sites: in the file\n{mistake}"
+    missing = contents.missing if contents else {}
+    columns = [
+        {"name": c.name, "range": _range(c), "may be missing": c.missing, "missing": missing.get(c.name)}
+        for c in task.columns
+    ]
+    facts = {"title": task.title, "outcome": task.outcome, "kind": task.kind, "source": task.source}
+    facts |= {"licence": task.licence} if task.licence else {}
+    facts |= {"range": _range(task.range)} if task.range else {}
+    facts |= {"split": "by time: the latest rows of each site are its test rows"} if task.by_time else {}
+    lines = [f"{key + ':':<9}{value}" for key, value in facts.items()]
+    text = [name, *lines, "", *_column_lines(columns), *_group_lines(contents), problem or _sites(contents)]
+    groups = contents.groups if contents else {}
+    values = {"name": name, **facts, "columns": columns, "groups": groups, "sites": _site_values(contents)}
+    return Card("\n".join(text), values, f"{name}: {task.title}", contents)
+
+
+def _column_lines(columns: list[dict[str, Any]]) -> list[str]:
+    if not columns:
+        return []
+    width = max(len(column["name"]) for column in columns)
+    lines = ["columns (public ranges; share of rows without a value)"]
+    for column in columns:
+        unknown = ", may be missing" if column["may be missing"] else ""
+        lacking = unknown if column["missing"] is None else f", {column['missing']:.0%} missing"
+        lines.append(f"  {column['name']:<{width}}  {column['range']}{lacking}")
+    return [*lines, ""]
+
+
+def _group_lines(contents: Contents | None) -> list[str]:
+    if not contents or not contents.groups:
+        return []
+    lines = [
+        f"  {name}: {', '.join(f'{value} {count}' for value, count in counts.items())}"
+        for name, counts in contents.groups.items()
+    ]
+    return ["protected attributes (rows)", *lines, ""]
+
+
+def _code_card(name: str, thing: Any) -> Card:  # noqa: ANN401  a strategy class or an engine's module
+    about = inspect.getdoc(thing if name in catalog.titles("attacks") else inspect.getmodule(thing)) or ""
+    fields = hyperparameters(thing) if isinstance(thing, type) else {}
+    settings = "".join(f"\n  {key} = {value}" for key, value in fields.items())
+    return Card(f"{about}\n{settings}".rstrip(), {"name": name, "about": about, "hyperparameters": fields})
+
+
+def _sites(contents: Contents | None) -> str:
+    if contents is None:
+        made = "sites: as many as the scenario asks for (partition.by = 'made', partition.sites), made when needed"
+        return _wrapped(made, "  ")
+    sites, sizes = contents.sites, sorted(facts["rows"] for facts in contents.sites.values())
+    width = max(map(len, sites))
+    lines = [f"  {site:<{width}}  {facts['rows']:>6} rows, {facts['about']}" for site, facts in sites.items()]
+    more = [f"  and {len(lines) - _MOST_SITES} more; --json lists all"] if len(lines) > _MOST_SITES else []
+    spread = f"{sizes[0]} to {sizes[-1]} at a site, half of them have {sizes[len(sizes) // 2]} or more"
+    return "\n".join([f"{len(sites)} sites, {sum(sizes)} rows; {spread}", *lines[:_MOST_SITES], *more])
+
+
+def _site_values(contents: Contents | None) -> dict[str, dict[str, Any]]:
+    sites = contents.sites if contents else {}
+    return {site: {key: value for key, value in facts.items() if key != "about"} for site, facts in sites.items()}
+
+
+def _range(column: Column) -> str:
+    if isinstance(column, Number):
+        return f"{column.low:g} to {column.high:g} {column.unit}".rstrip()
+    levels = [level if isinstance(level, str) else f"{level:g}" for level in column.levels]
+    listed = ", ".join(levels[:12]) + (f" and {len(levels) - 12} more" if len(levels) > 12 else "")
+    return f"one of {listed}{': ' + column.meaning if column.meaning else ''}"

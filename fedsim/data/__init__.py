@@ -1,0 +1,6 @@
+"""Tasks, their rows, and how rows become sites: everything that a task file imports."""
+
+from fedsim.data.tables import Column, Levels, Number, encode
+from fedsim.data.task import Rows, Task
+
+__all__ = ["Column", "Levels", "Number", "Rows", "Task", "encode"]

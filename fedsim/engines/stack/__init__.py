@@ -1,0 +1,1 @@
+"""Training of many sites as one stack of models, by batched tensor operations."""

@@ -1,0 +1,210 @@
+"""A model of many sites at once: one architecture, whose layers are those of ``fedsim.engines.stack.layers``.
+
+To add a layer type: write its outputs, input gradients, ``sizes`` and ``sums``, and enter it in ``RULES``.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fedsim.engines.stack.convolutions import Conv2d, MaxPool2d
+from fedsim.engines.stack.layers import CANCELLING, Affine, Embedding, Layer, Linear, NoRule, Now, Rows, Sizes
+from fedsim.engines.stack.recurrent import Recurrent
+
+
+class StackedModel:
+    """One architecture with the parameters of many sites.
+
+    Args:
+        model: The architecture.
+        device: Where it runs.
+
+    Raises:
+        NoRule: It can't be stacked.
+    """
+
+    def __init__(self, model: nn.Module, device: torch.device) -> None:
+        self.now = Now(Rows(np.zeros(0, int), True, device), torch.zeros((), device=device, requires_grad=True))
+        self._names = [name for name, _ in model.named_parameters()]
+        self._shapes = [value.shape for value in model.parameters()]
+        self.parameters: list[Tensor] = []
+        self.gradients: list[Tensor] = []
+        self.layers: list[Layer] = []
+        self._replaced: dict[int, nn.Module] = {}
+        self.module = self._replace(copy.deepcopy(model), "").train()
+        covered = [part for layer in self.layers for part in layer.parts.values()]
+        if sorted(covered) != sorted(self._names):
+            raise NoRule("layers that share a parameter")
+        self.convolves = any(isinstance(layer, Conv2d) for layer in self.layers)
+
+    def bind(self, stack: Tensor) -> None:
+        """Use these parameters (sites, params); ``parameters`` are views of them, and ``gradients`` are like those."""
+        self.parameters = self.views(stack)
+        self.gradients = [torch.empty(value.shape, dtype=stack.dtype, device=stack.device) for value in self.parameters]
+        values, totals = (dict(zip(self._names, of, strict=True)) for of in (self.parameters, self.gradients))
+        for layer in self.layers:
+            layer.values = {own: values[name] for own, name in layer.parts.items()}
+            layer.totals = {own: totals[name] for own, name in layer.parts.items()}
+
+    def __call__(self, inputs: Tensor, rows: Rows) -> Tensor:
+        """Return the outputs of the big batch."""
+        self.now.rows = rows
+        for layer in self.layers:
+            layer.begin()
+        return self.module(inputs)
+
+    def sizes(self) -> Sizes:
+        """Measure each row's gradient, after a backward pass; a square that is not >= 0 can't be told.
+
+        Rows whose terms nearly cancel are singled out: see ``fedsim.engines.stack.layers``.
+        """
+        used = [*self._used()]
+        found = [layer.sizes() for layer in used]
+        squares = torch.stack([sizes.squares for sizes in found])  # (layers, rows)
+        if all(sizes.masses is None for sizes in found):
+            return Sizes(squares.sum(0))
+
+        masses = torch.stack([sizes.squares if sizes.masses is None else sizes.masses for sizes in found])
+        cancelling = masses.sum(0) > CANCELLING**2 * squares.sum(0)
+        alone = cancelling.nonzero()[:, 0]
+        if len(alone):
+            for place, layer in enumerate(used):
+                own = layer.single_out(alone)
+                if own is not None:
+                    squares[place, alone] = own
+                    masses[place, alone] = own
+        return Sizes(squares.sum(0), masses.sum(0))
+
+    def forget(self, rows: Tensor) -> None:
+        """Set some rows, bool (rows,), to zero: no factor would do it where there is a NaN or an infinity."""
+        for layer in self.layers:
+            layer.forget(rows)
+
+    def sum_gradients(self, factor: Tensor | None = None) -> None:
+        """Write each site's sum of row gradients, each times its factor (rows,), into ``gradients``."""
+        used = [*self._used()]
+        for layer in self.layers:
+            if layer in used:
+                layer.sums(factor)
+                layer.uses = []
+            else:
+                for total in layer.totals.values():
+                    total.zero_()
+
+    def costs(self) -> tuple[int, int]:
+        """Return the floats kept and the multiplications done for all rows, after a backward pass."""
+        uses = [(layer.values["weight"][0, 0].numel(), *use) for layer in self.layers for use in layer.uses]
+        floats = sum(inputs.numel() + gradients.numel() for _, inputs, gradients in uses)
+        return floats, sum(fan_in * gradients.numel() for fan_in, _, gradients in uses)
+
+    def _used(self) -> Iterator[Layer]:
+        return (layer for layer in self.layers if layer.uses)
+
+    def views(self, stack: Tensor) -> list[Tensor]:
+        """Return a tensor (sites, params) as the parameters of the model, (sites, *shape) each."""
+        parts = stack.split([shape.numel() for shape in self._shapes], 1)
+        return [part.unflatten(1, shape) for shape, part in zip(self._shapes, parts, strict=True)]
+
+    def _replace(self, module: nn.Module, prefix: str) -> nn.Module:
+        if id(module) in self._replaced:
+            return self._replaced[id(module)]
+        rule = _rule_of(module)
+        if rule:
+            new = rule(module, self.now, prefix)
+            self.layers += [layer for layer in new.modules() if isinstance(layer, Layer)]
+        else:
+            _refuse(module, prefix)
+            for name, child in module._modules.items():  # named_children() leaves out a layer that comes again
+                if child is not None:
+                    module._modules[name] = self._replace(child, f"{prefix}{name}.")
+            new = module
+        self._replaced[id(module)] = new
+        return new
+
+
+def _refuse(module: nn.Module, prefix: str) -> None:
+    if [*module.parameters(recurse=False)]:
+        raise NoRule(f"no rule for {type(module).__name__} ({prefix.rstrip('.') or 'the model'})")
+    if isinstance(module, nn.modules.dropout._DropoutNd) and module.p:
+        raise NoRule(f"{type(module).__name__} draws random numbers of its own at each site")
+
+
+def _rule_of(module: nn.Module) -> Rule | None:
+    kind = type(module)
+    if kind.__module__ == "opacus.layers.dp_rnn" and kind.__name__ in ("DPGRU", "DPLSTM"):
+        return _recurrent  # not imported for its name: that takes two seconds
+    return RULES.get(kind)
+
+
+def _own_parts(module: nn.Module, prefix: str) -> dict[str, str]:
+    return {name: f"{prefix}{name}" for name, _ in module.named_parameters(recurse=False)}
+
+
+def _linear(layer: nn.Linear, now: Now, prefix: str) -> nn.Module:
+    return Linear(now, _own_parts(layer, prefix))
+
+
+def _conv2d(layer: nn.Conv2d, now: Now, prefix: str) -> nn.Module:
+    if layer.groups != 1 or layer.padding_mode != "zeros" or isinstance(layer.padding, str):
+        raise NoRule(f"no rule for a Conv2d with groups or padding other than a number ({prefix.rstrip('.')})")
+    return Conv2d(now, _own_parts(layer, prefix), layer)
+
+
+def _max_pool2d(layer: nn.MaxPool2d, now: Now, prefix: str) -> nn.Module:
+    size, stride = _pair(layer.kernel_size), _pair(layer.stride)
+    apart = size == stride and _pair(layer.padding) == (0, 0) and _pair(layer.dilation) == (1, 1)
+    return MaxPool2d(size) if apart and not (layer.ceil_mode or layer.return_indices) else layer
+
+
+def _pair(number: int | tuple[int, ...]) -> tuple[int, int]:
+    return (number, number) if isinstance(number, int) else (number[0], number[1])
+
+
+def _embedding(layer: nn.Embedding, now: Now, prefix: str) -> nn.Module:
+    if layer.padding_idx is not None or layer.max_norm is not None or layer.scale_grad_by_freq:
+        name = prefix.rstrip(".")
+        raise NoRule(f"no rule for an Embedding with padding_idx, max_norm or scale_grad_by_freq ({name})")
+    return Embedding(now, _own_parts(layer, prefix))
+
+
+def _layer_norm(layer: nn.LayerNorm, now: Now, prefix: str) -> nn.Module:
+    plain = nn.LayerNorm([*layer.normalized_shape], layer.eps, elementwise_affine=False)
+    dims = tuple(range(-len(layer.normalized_shape), 0))
+    return nn.Sequential(plain, Affine(now, _own_parts(layer, prefix), dims))
+
+
+def _group_norm(layer: nn.GroupNorm, now: Now, prefix: str) -> nn.Module:
+    plain = nn.GroupNorm(layer.num_groups, layer.num_channels, layer.eps, affine=False)
+    return nn.Sequential(plain, Affine(now, _own_parts(layer, prefix), (1,)))
+
+
+def _recurrent(layer: nn.GRU | nn.LSTM, now: Now, prefix: str) -> nn.Module:
+    if not layer.batch_first or layer.bidirectional or layer.dropout or getattr(layer, "proj_size", 0):
+        name = f"{type(layer).__name__} ({prefix.rstrip('.')})"
+        raise NoRule(f"no rule for a {name} without batch_first, or with two directions, dropout or projections")
+    pairs = []
+    for number in range(layer.num_layers):
+        both = []
+        for side in ("ih", "hh"):
+            parts = {"weight": f"{prefix}weight_{side}_l{number}"}
+            both.append(Linear(now, parts | ({"bias": f"{prefix}bias_{side}_l{number}"} if layer.bias else {})))
+        pairs.append((both[0], both[1]))
+    return Recurrent(layer, pairs)
+
+
+Rule = Callable[..., nn.Module]
+RULES: dict[type[nn.Module], Rule] = {
+    nn.Linear: _linear,
+    nn.Conv2d: _conv2d,
+    nn.MaxPool2d: _max_pool2d,
+    nn.Embedding: _embedding,
+    nn.LayerNorm: _layer_norm,
+    nn.GroupNorm: _group_norm,
+    nn.GRU: _recurrent,
+    nn.LSTM: _recurrent,
+}

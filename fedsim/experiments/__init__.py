@@ -1,0 +1,1 @@
+"""Whole experiments: the arms of one scenario, and tournaments of strategies."""

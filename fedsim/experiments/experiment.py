@@ -1,0 +1,395 @@
+"""A whole experiment: all arms and seeds of a scenario, into a run directory."""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from fedsim.data import loading
+from fedsim.data.federation import federate
+from fedsim.data.own_table.ranges import MissingRanges
+from fedsim.experiments.arms import Job, Shared, Trained, jobs, run_job
+from fedsim.mistakes import Interrupted, Mistake
+from fedsim.planning.budgets import noise_for
+from fedsim.planning.checks import check_expected_batches, check_strategy
+from fedsim.planning.delta_rule import check_delta
+from fedsim.planning.misbehaviour import attack_of, attackers_of
+from fedsim.planning.whole_sites import check_bits
+from fedsim.privacy.accounting import ACCOUNTANT
+from fedsim.report import page as report
+from fedsim.report.statement import random_of
+from fedsim.results import run_directory as results
+from fedsim.results.evaluation import POOLED, TOGETHER
+from fedsim.scenario import catalog
+from fedsim.scenario.files import read, read_own, with_strategy
+from fedsim.scenario.schema import FEDERATED_UNITS, Scenario
+from fedsim.training.model import best_device, new_model
+from fedsim.training.rows_alone import check_rows_are_alone
+
+Progress = Callable[[str, int, int], None]
+_DISTRIBUTIONS = ("fedsim-flower", "torch", "flwr", "opacus", "dp-accounting", "numpy", "pandas")
+
+
+def run(
+    scenario: str | Path | None,
+    *overrides: str,
+    seed: int | None = None,
+    seeds: int | None = None,
+    out: str | Path | None = None,
+    strategy: str | None = None,
+) -> pd.DataFrame:
+    """Run a scenario and return the comparison of its arms.
+
+    Args:
+        scenario: The name of a scenario that comes with fedsim, the path of a TOML file, or None for a table of one's
+            own, which ``"data.path=..."`` and ``"data.target=..."`` name.
+        overrides: ``"key=value"`` strings, e.g. ``"privacy.epsilon=2"``.
+        seed: The first seed, in place of the scenario's.
+        seeds: How many seeds, in place of the scenario's.
+        out: The run directory to make; by default ``runs/<scenario>-<date>``.
+        strategy: In place of the scenario's: a name, a file of your own, or ``package.module:Class``.
+
+    Returns:
+        A row for each arm, private and metric with ``mean, low, high`` and the paired differences to the centralized
+        and to the local arm, all as ``fedsim.results.comparison.compare`` returns them. ``over`` says of what:
+        ``(inside sites)``, where each row is compared with rows of its own site only. The pooled figure, with the rows
+        of all sites in one pot, comes second: ``pooled_mean, pooled_low, pooled_high``. Last comes each site's mean, in
+        a column of the site's name (for a site that is called ``mean``, ``site mean``).
+        ``frame.attrs["run_dir"]`` has the run directory, which ``fedsim.load`` reads.
+
+    Raises:
+        Mistake: The scenario is wrong, or the run directory is taken.
+    """
+    extra = [f"{key}={value}" for key, value in (("seed", seed), ("seeds", seeds)) if value is not None]
+    given = [*([with_strategy(strategy)] if strategy else []), *overrides, *extra]
+    return summary(execute(read_own(given) if scenario is None else read(scenario, given), out))
+
+
+def execute(scenario: Scenario, out: str | Path | None = None, progress: Progress | None = None) -> results.Run:
+    """Run a scenario into a new run directory.
+
+    Args:
+        scenario: What to run.
+        out: The directory to make; by default ``runs/<scenario>-<date>``.
+        progress: Called with (what is trained, rounds done, rounds in all).
+
+    Raises:
+        Mistake: The directory is taken, or what the scenario asks for can't be done here.
+    """
+    try:
+        scenario = loading.settled(scenario)
+    except MissingRanges as missing:
+        raise Mistake(f"{missing}\n{_leave_template(missing)}") from None
+    check(scenario)
+    folder = _new_folder(scenario.name, out)
+    with _lock(folder):
+        results.write_scenario(folder, scenario)
+        return _complete(folder, scenario, progress)
+
+
+def resume(path: str | Path, progress: Progress | None = None) -> results.Run:
+    """Go on with an interrupted run: trainings that were finished are not run again.
+
+    Raises:
+        Mistake: There is nothing to go on with, or someone else is at it.
+    """
+    folder = Path(path)
+    if not (folder / "scenario.toml").is_file():
+        raise Mistake(f"{path}: expected an interrupted run, there is no scenario.toml")
+    with _lock(folder):
+        if (folder / "manifest.json").exists():
+            return results.load(folder)
+        return _complete(folder, read(str(folder / "scenario.toml")), progress)
+
+
+def summary(run: results.Run) -> pd.DataFrame:
+    """Return the arms of a run: figures inside sites, then pooled ones, then a column for each site's mean."""
+    compared = run.comparison
+    keys = ["private", "arm", "metric"]
+    table = compared[compared["site"] == run.headline].rename(columns={"site": "over"})
+
+    ends = {"mean": "pooled_mean", "low": "pooled_low", "high": "pooled_high"}
+    pooled = compared[compared["site"] == POOLED].rename(columns=ends)
+    table = table.merge(pooled[[*keys, *ends.values()]], on=keys)
+
+    at_sites = compared[~compared["site"].isin(TOGETHER)]
+    sites = at_sites.pivot_table(index=keys, columns="site", values="mean", dropna=False)
+    sites.columns = _columns_of(list(map(str, sites.columns)), set(map(str, table.columns)))
+    table = table.merge(sites.reset_index(), on=keys)
+    table.attrs["run_dir"] = str(run.path)
+    return table
+
+
+def _columns_of(sites: list[str], others: set[str]) -> list[str]:
+    """Return a column for each site: its name, with ``site`` before it if another column is called the same."""
+    columns = []
+    for site in sites:
+        column = site
+        if site in others:
+            while column in others or column in sites:
+                column = f"site {column}"
+        columns.append(column)
+    return columns
+
+
+def check(scenario: Scenario) -> None:
+    """Find out what can't be done before anything is written."""
+    device = best_device(scenario.device)
+    federation = federate(scenario, scenario.seed, device)
+    check_expected_batches(scenario, federation)
+    model = new_model(scenario, federation.sites[0], scenario.seed, device)
+    check_strategy(scenario, len(federation.sites), model)
+    attackers_of(scenario, scenario.seed, federation.names)
+    attack_of(scenario)
+    check_delta(scenario, federation)
+    if scenario.privacy.unit == "record":
+        check_rows_are_alone(model, federation.sites[0].train)
+    for arm in scenario.private_arms:
+        check_bits(scenario, federation.names, noise_for(scenario, scenario.seed, arm))
+
+
+def _complete(folder: Path, scenario: Scenario, progress: Progress | None) -> results.Run:
+    """Run what is not yet finished, then write the results."""
+    started, clock = datetime.now(UTC), time.perf_counter()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the number of threads changes the order of sums, so the last bits
+    try:
+        finished = _train_all(folder, scenario, progress)
+    except KeyboardInterrupt:
+        raise Interrupted(folder) from None
+    finally:
+        torch.set_num_threads(threads)
+    _write_results(folder, scenario, finished)
+    seconds = {job.key: values["seconds"] for job, _, values in finished}
+    results.write_manifest(
+        folder,
+        {
+            "task": _about_task(scenario),
+            "data": intake.as_json() if (intake := loading.intake_of(scenario)) else None,
+            "versions": {name: version(name) for name in _DISTRIBUTIONS} | {"python": platform.python_version()},
+            "git": _git_revision(),
+            "device": best_device(scenario.device),
+            "threads": 1,
+            "rng": _random(finished),
+            "seeds": scenario.all_seeds,
+            "started": started.isoformat(timespec="seconds"),
+            "seconds": round(time.perf_counter() - clock, 3),
+            "seconds_per_training": seconds,
+            "notes": [{**_names(job), "note": note} for job, _, values in finished for note in values["notes"]],
+        },
+    )
+    run = results.load(folder)
+    report.write(run)
+    return run
+
+
+_Finished = tuple[Job, results.Tensors, dict[str, Any]]
+_ANEW = "begun anew after an interruption: what had been released until then has other noise, and is not counted"
+
+
+def _train_all(folder: Path, scenario: Scenario, progress: Progress | None) -> list[_Finished]:
+    todo = jobs(scenario)
+    same = results.sha256(scenario.model_dump_json(exclude={"seed", "seeds", "arms"}).encode())
+    same += catalog.code_hash(scenario.strategy.name)  # a file that was changed is another strategy
+    total = len(todo) * scenario.training.rounds
+    finished = []
+    for index, job in enumerate(todo):
+        ticks = itertools.count(index * scenario.training.rounds + 1)
+        label = f"{job.arm}{', private' if job.private else ''}, seed {job.seed}"
+
+        def observe(ticks: Iterable[int] = ticks, label: str = label) -> None:
+            if progress:
+                progress(label, next(iter(ticks)), total)
+
+        kept = results.read_checkpoint(folder / "checkpoints", job.key)
+        if kept and kept[1]["scenario"] != same:
+            raise Mistake(f"{folder}: scenario.toml is not the one that this run was begun with")
+        if kept is None:
+            anew = job.private and scenario.privacy.rng == "secure" and _was_begun(folder / "checkpoints", job)
+            clock = time.perf_counter()
+            trained = run_job(scenario, job, observe)
+            trained.notes.extend([_ANEW] if anew else [])
+            kept = _tensors(trained), _values(trained, time.perf_counter() - clock) | {"scenario": same}
+            results.write_checkpoint(folder / "checkpoints", job.key, *kept)
+        finished.append((job, _with_todays_names(folder, *kept), kept[1]))
+    return finished
+
+
+def _was_begun(folder: Path, job: Job) -> bool:
+    """Return whether a secure training was begun before, which can't be repeated, and remember that it is now."""
+    folder.mkdir(exist_ok=True)
+    mark = folder / f"{job.key}.begun"
+    found = mark.exists()
+    mark.touch()
+    return found
+
+
+def _random(finished: list[_Finished]) -> str | None:
+    """Return the kind of the private trainings' randomness, as it was reported with what they released."""
+    ledgers = [values["ledger"] for _, _, values in finished if values["ledger"]]
+    return random_of(ledgers) if ledgers else None
+
+
+_OF_ALL = "global/"  # before the names of the shared model's parameters
+
+
+def _tensors(trained: Trained) -> results.Tensors:
+    """Return all parameters by names that tell the model that all sites share from a site's, whatever it is called."""
+    tensors = {}
+    for model, held in trained.models.items():
+        place = _OF_ALL if isinstance(model, Shared) else _of_site(model)
+        tensors |= {f"{place}{name}": value for name, value in held.items()}
+    return tensors
+
+
+def _of_site(site: str) -> str:
+    """Return what stands before the names of a site's parameters: no slash of its own name ends it too early."""
+    escaped = site.replace("%", "%25").replace("/", "%2F")
+    return f"site/{escaped}/"
+
+
+def _with_todays_names(folder: Path, tensors: results.Tensors, values: dict[str, Any]) -> results.Tensors:
+    """Return the tensors of a checkpoint; of an older version's, a site's parameters began with its bare name.
+
+    Raises:
+        Mistake: In an older version's, a site's model can't be told from the one that all sites share.
+    """
+    if "tensor_names" in values:
+        return tensors
+    sites = {row["site"] for row in values["scores"]} - {POOLED}
+    renamed = {}
+    for name, value in tensors.items():
+        owners = [site for site in sites if name.startswith(f"{site}/")]
+        if len(owners) + name.startswith(_OF_ALL) != 1:
+            raise Mistake(f"{folder}: expected checkpoints of this version, got an older one's, in which {name} may be "
+                          "of more than one model; run the scenario into a new directory")  # fmt: skip
+        renamed[_of_site(owners[0]) + name.removeprefix(f"{owners[0]}/") if owners else name] = value
+    return renamed
+
+
+def _values(trained: Trained, seconds: float) -> dict[str, Any]:
+    return {
+        "scores": _records(trained.scores),
+        "groups": _records(trained.groups),
+        "curve": _records(trained.curve),
+        "ledger": trained.ledger.as_json() if trained.ledger else None,
+        "notes": trained.notes,
+        "seconds": round(seconds, 3),
+        "tensor_names": "global/ or site/",
+    }
+
+
+def _write_results(folder: Path, scenario: Scenario, finished: list[_Finished]) -> None:
+    def table(key: str) -> pd.DataFrame:
+        return pd.DataFrame([{**_names(job), **row} for job, _, values in finished for row in values[key]])
+
+    results.write_table(folder / "sites.parquet", table("scores"))
+    results.write_table(folder / "groups.parquet", table("groups"))
+    results.write_table(folder / "rounds.parquet", table("curve"))
+    privacy = scenario.privacy
+    trainings = [{**_names(job), **values["ledger"]} for job, _, values in finished if values["ledger"]]
+    results.write_json(
+        folder / "ledger.json",
+        {
+            "unit": privacy.unit,
+            "neighbours": privacy.relation,
+            "delta": privacy.delta,
+            "budget": privacy.epsilon,
+            "accountant": ACCOUNTANT,
+            "tuning": privacy.tuning.model_dump(),
+            "ranges_fitted": intake.ranges_fitted if (intake := loading.intake_of(scenario)) else False,
+            "trainings": trainings,
+        },
+    )
+    product = Job("federated", scenario.private, scenario.seed)
+    for job, tensors, _ in finished:
+        if job == product:
+            whole = scenario.privacy.unit in FEDERATED_UNITS  # then models that sites keep are not private: left out
+            plain = {
+                name.removeprefix(_OF_ALL): value
+                for name, value in tensors.items()
+                if not whole or name.startswith(_OF_ALL)
+            }
+            about = {"task": scenario.task or loading.task_of(scenario).title, "training": job.key}
+            results.write_tensors(folder / "model.safetensors", plain, about)
+
+
+def _about_task(scenario: Scenario) -> dict[str, Any]:
+    """Return what a report says of the task, so that a run directory can be read without it."""
+    task = loading.task_of(scenario)
+    facts = ("title", "outcome", "source", "licence", "kind", "by_time")
+    unit = task.range.unit if task.range else ""
+    return {"name": scenario.task, "unit": unit, **{fact: getattr(task, fact) for fact in facts}}
+
+
+def _leave_template(missing: MissingRanges) -> str:
+    """Write a file of ranges to fill in beside the table, never over another; return what to do now."""
+    otherwise = "or run again with --ranges from-data: then no privacy covers the ranges"
+    try:
+        with missing.path.open("x", encoding="utf-8") as file:
+            file.write(missing.template)
+    except FileExistsError:
+        return f"fill in {missing.path}, which is there, and run again; {otherwise}"
+    except OSError as error:
+        return f"{missing.path}, to fill in, can't be written ({error.strerror}); {otherwise}"
+    return f"{missing.path} was written: fill it in and run again; {otherwise}"
+
+
+def _names(job: Job) -> dict[str, Any]:
+    return {"arm": job.arm, "private": job.private, "seed": job.seed}
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    return [{str(key): value for key, value in row.items()} for row in rows]
+
+
+def _new_folder(name: str, out: str | Path | None) -> Path:
+    if out is None:
+        stem = Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+        tries = itertools.chain([stem], (stem.with_name(f"{stem.name}-{n}") for n in itertools.count(2)))
+    else:
+        tries = iter([Path(out)])
+    for folder in tries:
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if out is None:
+                continue
+            if not folder.is_dir() or any(folder.iterdir()):
+                raise Mistake(f"--out: expected a new or empty directory, {out} is taken") from None
+        return folder
+    raise AssertionError("itertools.count ended")
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a run directory."""
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Mistake(f"{folder}: another process is at work in this run directory") from None
+        yield
+
+
+def _git_revision() -> str | None:
+    """Return the revision of the checkout fedsim runs from, if it does."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()

@@ -1,0 +1,298 @@
+"""A tournament: a grid of scenarios, strategies, attacks and privacy levels, all over the same seeds.
+
+What has run is not run again: each training is kept under a key of all that decides what it gives, which are the
+resolved scenario, the seed, the source of the strategy and of fedsim, and the versions of the libraries.
+"""
+
+import itertools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple, dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from fedsim.data.federation import federate
+from fedsim.data.loading import settled
+from fedsim.experiments.arms import Job, run_job
+from fedsim.mistakes import Mistake, RunFailed
+from fedsim.planning.checks import check_expected_batches, check_strategy
+from fedsim.planning.delta_rule import check_delta
+from fedsim.planning.misbehaviour import attack_of, attackers_of
+from fedsim.planning.participation import share_of_sites
+from fedsim.privacy.accounting import Neighbours, Segment
+from fedsim.privacy.accounting import epsilon as epsilon_of
+from fedsim.report.statement_words import CLAIMS, RECORD
+from fedsim.results import run_directory as results
+from fedsim.scenario import catalog
+from fedsim.scenario.files import read, value_of, with_strategy
+from fedsim.scenario.schema import Scenario
+from fedsim.strategy.make import strategy_of
+from fedsim.training.model import best_device, new_model
+
+NONE, OWN = "none", "own"
+_SHARE = "0.2"  # of the sites attack, if nothing else is said
+_SITES = {"task", "data", "partition"}  # what decides which rows are at one site
+_NO_MATTER = {"name", "title", "about", "seed", "seeds", "arms"}
+_VERSIONS = ("torch", "flwr", "opacus", "dp-accounting", "numpy")
+
+
+@dataclass(frozen=True)
+class Axes:
+    """What is crossed.
+
+    Attributes:
+        scenarios: Names or paths.
+        strategies: ``name``, ``name:key=value``, a file or ``package.module:Class``, each with ``:key=value`` or not.
+        attacks: Names, or ``none``, each with ``:key=value`` or not; or ``own``, the scenario's own.
+        epsilons: Numbers as text, or ``none``.
+        varied: ``key=value,value,...``: any values of the scenario.
+        changes: ``key=value`` for all.
+        seeds: How many.
+    """
+
+    scenarios: Sequence[str]
+    strategies: Sequence[str]
+    attacks: Sequence[str] = (OWN,)
+    epsilons: Sequence[str] = (NONE,)
+    varied: Sequence[str] = ()
+    changes: Sequence[str] = ()
+    seeds: int = 5
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One field of the grid: where it is, {axis: value}, and the scenario that is run there."""
+
+    place: Mapping[str, str]
+    scenario: Scenario
+
+    @property
+    def private(self) -> bool:
+        """Whether it is trained under privacy."""
+        return self.place["epsilon"] != NONE
+
+
+@dataclass(frozen=True)
+class Released:
+    """All that the private trainings on one scenario's records released.
+
+    Attributes:
+        scenario: Its name.
+        trainings: How many there were.
+        epsilon: Of all of them together, each at the site where it spent most, by composition.
+        delta: At which; the least, where several were asked for.
+        units: The privacy units they had.
+        protected: For whom that epsilon is: ``record`` or ``whole site``.
+    """
+
+    scenario: str
+    trainings: int
+    epsilon: float
+    delta: float
+    units: Sequence[str]
+    protected: str
+
+
+@dataclass(frozen=True)
+class Played:
+    """What came of a tournament.
+
+    Attributes:
+        scores: A row for each cell, seed and site: the axes, ``seed``, ``site`` and the metrics on test rows.
+        curves: A row for each cell, seed and round: the axes, ``seed``, ``round`` and the metrics on validation rows.
+        costs: A row for each cell: the axes, and ``megabytes`` that are sent in one training.
+        refused: A row for each cell that can't be run or whose model was lost: the axes, and ``reason``.
+        released: What the private trainings of each scenario come to together.
+    """
+
+    scores: pd.DataFrame
+    curves: pd.DataFrame
+    costs: pd.DataFrame
+    refused: pd.DataFrame
+    released: Sequence[Released] = ()
+
+
+def cells(axes: Axes) -> list[Cell]:
+    """Return the grid, in the order in which it is run.
+
+    Raises:
+        Mistake: A name or value is wrong.
+    """
+    varied = [_values(text) for text in axes.varied]
+    units = {name: read(name, axes.changes).privacy.unit for name in axes.scenarios}
+    found = []
+    fields = itertools.product(axes.scenarios, axes.attacks, axes.epsilons, itertools.product(*varied), axes.strategies)
+    for name, attack, epsilon, settings, strategy in fields:
+        overrides = [
+            *_named("strategy", strategy),
+            *([] if attack == OWN else _named("attack", attack)),
+            *axes.changes,
+            *_privacy(epsilon, units[name]),
+            *(f"{key}={value}" for key, value in settings),
+            f"seeds={axes.seeds}",
+            'arms=["federated"]',
+        ]
+        scenario = settled(read(name, overrides))
+        attacked = f"{scenario.attack.name} (own)" if attack == OWN and scenario.attack.name != NONE else attack
+        attacked = NONE if attacked == OWN else attacked
+        place = {"scenario": name, "attack": attacked, "epsilon": epsilon, **dict(settings), "strategy": strategy}
+        if any(place == cell.place for cell in found):
+            raise Mistake(f"compare: expected each field of the grid once, got {', '.join(place.values())} twice")
+        found.append(Cell(place, scenario))
+    return found
+
+
+def _named(section: str, text: str) -> list[str]:
+    """Return overrides for ``krum:f=2``: the name and its parameters."""
+    parts = text.split(":")
+    name = ":".join(part for part in parts if "=" not in part)
+    parameters = [f"{section}.{part}" for part in parts if "=" in part]
+    if section == "strategy":
+        return [with_strategy(name), *parameters]
+    share = "" if name == NONE else f", share = {_SHARE}"
+    return [f"attack={{ name = {json.dumps(name)}{share} }}", *parameters]
+
+
+def _privacy(epsilon: str, own: str) -> list[str]:
+    """Return overrides for a budget: of the scenario's own unit, or of records where it has none."""
+    if epsilon != NONE:
+        return [f"privacy.unit={'record' if own == 'none' else own}", f"privacy.epsilon={epsilon}"]
+    nobody_colludes = ["secure_aggregation.colluding=0"] if own == "distributed" else []  # there is no noise to tell of
+    return ["privacy.unit=none", *nobody_colludes]
+
+
+def _values(text: str) -> list[tuple[str, str]]:
+    key, values = value_of(text.replace("=", '="', 1) + '"')
+    return [(key, value) for value in str(values).split(",")]
+
+
+def play(grid: Sequence[Cell], folder: Path, progress: Callable[[str, int, int], None] | None = None) -> Played:
+    """Run every cell for its seeds, except what is in the folder already.
+
+    Args:
+        grid: The cells.
+        folder: Where trainings are kept.
+        progress: Called with (what is trained, trainings done, trainings in all).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    total, done = sum(cell.scenario.seeds for cell in grid), 0
+    scores, curves, costs, refused = [], [], [], []
+    spent: list[tuple[Cell, Sequence[Sequence[Any]]]] = []
+    for cell in grid:
+        try:
+            megabytes = _check(cell)
+            for seed in cell.scenario.all_seeds:
+                if progress:
+                    progress(", ".join(value for value in cell.place.values() if value != NONE), done, total)
+                kept = _training(cell, seed, folder)
+                done += 1
+                spent += [(cell, kept["spent"])] if kept["spent"] else []
+                scores += [{**cell.place, "seed": seed, **row} for row in kept["scores"]]
+                curves += [{**cell.place, "seed": seed, **row} for row in kept["curve"]]
+            costs.append({**cell.place, "megabytes": megabytes})
+        except (Mistake, RunFailed) as error:
+            refused.append({**cell.place, "reason": " ".join(str(error).split())})
+            total -= cell.scenario.seeds
+    tables = (pd.DataFrame(rows) for rows in (scores, curves, costs, refused))
+    return Played(*tables, released=_together(spent))
+
+
+def _together(spent: Sequence[tuple[Cell, Sequence[Sequence[Any]]]]) -> list[Released]:
+    """Compose what the private trainings on each scenario's records released, each at its costliest site."""
+    found = []
+    for name in dict.fromkeys(cell.place["scenario"] for cell, _ in spent):
+        own = [(cell.scenario, released) for cell, released in spent if cell.place["scenario"] == name]
+        scenarios = [scenario for scenario, _ in own]
+        delta = min(one.privacy.delta for one in scenarios if one.privacy.delta)
+        protected, neighbours = _protected(scenarios)
+        segments = [Segment(*one) for _, released in own for one in released]
+        together = epsilon_of(segments, delta, neighbours)
+        units = sorted({one.privacy.unit for one in scenarios})
+        found.append(Released(name, len(own), together, delta, units, protected))
+    return found
+
+
+def _protected(scenarios: Sequence[Scenario]) -> tuple[str, Neighbours]:
+    """Return for whom some trainings can be composed, and between which data sets.
+
+    For a whole site if all of them protect one and have the same sites, else for one record: where whole sites are
+    protected, a record that changes replaces its site's update. What is replaced costs at least as much as what is
+    added or removed, so if anything is, all counts as replaced.
+    """
+    protected = {CLAIMS[one.privacy.unit].protected for one in scenarios}
+    sites = {one.model_dump_json(include=_SITES) for one in scenarios}
+    replaced = any(one.privacy.relation == "replace-one" for one in scenarios)
+    if RECORD.protected in protected or len(sites) > 1:
+        replaced, protected = replaced or protected != {RECORD.protected}, {RECORD.protected}
+    return protected.pop(), "replace-one" if replaced else "add-or-remove-one"
+
+
+def _check(cell: Cell) -> float:
+    """Find out what can't be done; return the megabytes that are sent in one training."""
+    scenario = cell.scenario
+    federation = federate(scenario, scenario.seed, best_device(scenario.device))
+    check_expected_batches(scenario, federation)
+    sites, model = len(federation.sites), new_model(scenario, federation.sites[0], scenario.seed, "cpu")
+    check_strategy(scenario, sites, model)
+    check_delta(scenario, federation)
+    attack_of(scenario)
+    attackers_of(scenario, scenario.seed, federation.names)
+    asked = share_of_sites(scenario, federation.names) * sites
+    vectors = 2 + len(getattr(strategy_of(scenario, sites), "tells", ()))
+    parameters = sum(value.numel() for value in model.parameters())
+    return scenario.training.rounds * asked * vectors * 4 * parameters / 1e6
+
+
+def _training(cell: Cell, seed: int, folder: Path) -> dict[str, Any]:
+    """Return one training's scores and curve: from the folder, or by running it."""
+    path = folder / f"{_key(cell, seed)}.json"
+    if path.exists():
+        return json.loads(path.read_text("utf-8"))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the number of threads changes the order of sums, so the last bits
+    try:
+        trained = run_job(cell.scenario, Job("federated", cell.private, seed), lambda: None)
+    finally:
+        torch.set_num_threads(threads)
+    ledger = trained.ledger
+    sites = sorted({entry.site for entry in ledger.entries}, key=str) if ledger else []
+    kept = {
+        "scores": _records(trained.scores),
+        "curve": _records(trained.curve),
+        "notes": trained.notes,
+        "spent": [astuple(one) for one in ledger.spent(max(sites, key=ledger.epsilon))] if ledger and sites else [],
+    }
+    results.write_json(path, kept)
+    return kept
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    return [{str(key): value for key, value in row.items()} for row in rows]
+
+
+def _key(cell: Cell, seed: int) -> str:
+    """Return a name for all that decides what a training gives."""
+    decides = {
+        "scenario": cell.scenario.model_dump_json(exclude=_NO_MATTER),
+        "private": cell.private,
+        "seed": seed,
+        "strategy": catalog.source_hash(cell.scenario.strategy.name),
+        "code": _code(),
+        "device": best_device(cell.scenario.device),
+    }
+    return results.sha256(json.dumps(decides, sort_keys=True).encode())[:32]
+
+
+@cache
+def _code() -> str:
+    """Return a hash of fedsim's and the clients' source, their data, and the versions of the libraries."""
+    parts = [f"{name} {version(name)}".encode() for name in _VERSIONS]
+    for folder in catalog.source_folders():
+        parts += [path.read_bytes() for path in sorted(folder.rglob("*")) if path.suffix in (".py", ".csv", ".gz")]
+    return results.sha256(b"\0".join(parts))

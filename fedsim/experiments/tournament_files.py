@@ -1,0 +1,193 @@
+"""What a tournament leaves: a table for people, CSV, JSON, pictures and a page; each file whole or not at all."""
+
+import base64
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+from fedsim.experiments.tournament import Played
+from fedsim.experiments.tournament_charts import pictures
+from fedsim.privacy.accounting import HOPELESS
+from fedsim.privacy.tiers import caution
+from fedsim.report.pages import PAGES
+from fedsim.report.statement_words import CLAIMS
+from fedsim.results.multiple_comparisons import FEWEST_SEEDS
+from fedsim.results.run_directory import write_bytes
+
+
+def write(
+    folder: Path,
+    played: Played,
+    ranked: pd.DataFrame,
+    pairs: pd.DataFrame,
+    axes: Sequence[str],
+    metric: str,
+    seeds: int,
+) -> None:
+    """Write ``ranks``, ``pairs``, ``scores`` and ``curves.csv``, ``tournament.json``, the PNG and ``tournament.html``.
+
+    Args:
+        folder: Where they go.
+        played: What a tournament gave.
+        ranked: As ``ranking.rank`` returns it.
+        pairs: As ``ranking.pairs`` returns it.
+        axes: The axes of the grid.
+        metric: The name of the metric.
+        seeds: How many there were.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tables = {"ranks": ranked, "pairs": pairs, "scores": played.scores, "curves": played.curves}
+    for name, table in tables.items():
+        write_bytes(folder / f"{name}.csv", table.to_csv(index=False).encode())
+    document = as_document(ranked, played, metric)
+    write_bytes(folder / "tournament.json", (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
+    drawn = pictures(ranked, axes, metric)
+    for name, picture in drawn.items():
+        write_bytes(folder / f"{name.replace('.', '-')}.png", picture)
+    shown = _shown(ranked, axes)
+    heads, rows = _cells(ranked, shown, metric)
+    page = PAGES.get_template("tournament.html.j2").render(
+        lines=list(lines(played, ranked, axes, seeds)),
+        metric=metric,
+        pictures={name: base64.b64encode(picture).decode() for name, picture in drawn.items()},
+        heads=heads,
+        texts=len(shown),
+        rows=list(zip(_starts(ranked, shown), rows, strict=True)),
+    )
+    write_bytes(folder / "tournament.html", page.encode())
+
+
+def as_document(ranked: pd.DataFrame, played: Played, metric: str) -> dict[str, Any]:
+    """Return the document that ``--json`` prints."""
+    rows = [json.loads(table.to_json(orient="records")) for table in (ranked, played.refused)]
+    return {"metric": metric, "ranks": rows[0], "refused": rows[1]}
+
+
+def table(ranked: pd.DataFrame, axes: Sequence[str], metric: str) -> Table:
+    """Return the ranks for a terminal: a section for each field of the grid."""
+    shown = _shown(ranked, axes)
+    heads, rows = _cells(ranked, shown, metric)
+    found = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for number, name in enumerate(heads):
+        text = number < len(shown)
+        found.add_column(escape(name), justify="left" if text else "right", no_wrap=not text, overflow="fold")
+    for number, (first, row) in enumerate(zip(_starts(ranked, shown), rows, strict=True)):
+        if first and number:
+            found.add_section()
+        found.add_row(*map(escape, row))
+    return found
+
+
+def lines(played: Played, ranked: pd.DataFrame, axes: Sequence[str], seeds: int) -> Iterator[str]:
+    """Yield what else is to be known: what the figures are, what was alike for all, and what could not be run."""
+    alike = [f"{name} {ranked[name].iloc[0]}" for name in axes if name != "strategy" and ranked[name].nunique() == 1]
+    if alike:
+        yield f"All: {', '.join(alike)}."
+    yield from _about_groups(ranked, axes, seeds)
+    yield f"Epsilon is that of one training{_for_whom(played)}; choosing a strategy by these figures is not charged."
+    for one in played.released:
+        most = f"above {HOPELESS:g}" if math.isinf(one.epsilon) else f"{math.ceil(100 * one.epsilon - 1e-9) / 100:.2f}"
+        weak = f"; {weak}" if (weak := caution(one.epsilon)) else ""
+        yield (
+            f"No one epsilon covers choosing among these rows: the {one.trainings} private trainings on the records of "
+            f"{one.scenario} come to epsilon {most} together for one {one.protected} (privacy.unit "
+            f"{' and '.join(one.units)}; composition, delta {one.delta:g}){weak}. Rows without privacy are covered by "
+            "nothing."
+        )
+    for row in played.refused.to_dict("records"):
+        place = ", ".join(str(row[name]) for name in axes if row[name] != "none")
+        yield f"No figures: {place}: {row['reason']}"
+
+
+def _about_groups(ranked: pd.DataFrame, axes: Sequence[str], seeds: int) -> Iterator[str]:
+    """Yield what a group is, and of what the intervals speak."""
+    if seeds < FEWEST_SEEDS:
+        which = "of one seed" if seeds == 1 else f"means over {seeds} seeds"
+        yield (
+            f"Test figures inside sites, {which}. It takes {FEWEST_SEEDS} seeds to tell strategies apart, and for "
+            "small differences many more: so all are in one group, which does not show that they are equal."
+        )
+        return
+    yield (
+        f"Test figures inside sites, means over {seeds} seeds. Group 1 is the best strategy and all that cannot be "
+        "told apart from it; group 2 is the best that is left and all that cannot be told apart from that one, and so "
+        "on. Two "
+        "strategies are told apart where the interval of their paired difference leaves out 0. The intervals of all "
+        "pairs in a field hold together with 95 % confidence (Bonferroni), since the best was found by looking. Being "
+        "in one group does not show that strategies are equal."
+    )
+    same_rows = ranked["overlap"] == 0
+    if same_rows.any():
+        where = "All seeds" if same_rows.all() else f"All seeds of {', '.join(ranked['scenario'][same_rows].unique())}"
+        yield (
+            f"{where} have the same rows, since these are split by time: a seed draws new initial weights, batches and "
+            "noise. A difference says what training again on these rows would give. On later rows another strategy may "
+            "be the best."
+        )
+    if not same_rows.all():
+        where = "Each seed" if not same_rows.any() else "Each seed of the others"
+        yield f"{where} tests other rows: a difference speaks of other records like these."
+    # Seeds that all give the same, where nothing in a training is drawn, are no evidence.
+    steady = ranked["difference"].notna() & ranked["verdict"].isna()
+    for row in ranked[steady].to_dict("records"):
+        place = ", ".join(str(row[name]) for name in axes if row[name] != "none")
+        yield (
+            f"No verdict: {place}: the difference to the best is {row['difference']:+.3g} and does not vary over the "
+            "seeds, or fewer than three have both figures, so that chance cannot be judged."
+        )
+
+
+def _for_whom(played: Played) -> str:
+    """Return for whom the epsilon of one training is: alike in all scenarios, or in each; nothing without privacy."""
+    whom = {
+        one.scenario: " or ".join(dict.fromkeys(f"one {CLAIMS[unit].protected}" for unit in one.units))
+        for one in played.released
+    }
+    if len(set(whom.values())) < 2:
+        return "".join(f", for {text}" for text in set(whom.values()))
+    return "".join(f", for {text} in {name}" for name, text in whom.items())
+
+
+def _shown(ranked: pd.DataFrame, axes: Sequence[str]) -> list[str]:
+    """Return the axes that are columns of the table: those with several values, the strategy last."""
+    return [*(name for name in axes if name != "strategy" and ranked[name].nunique() > 1), "strategy"]
+
+
+def _starts(ranked: pd.DataFrame, shown: Sequence[str]) -> list[bool]:
+    """Return for each row whether a field of the grid starts with it."""
+    fields = (
+        ranked[list(shown[:-1])].astype(str).agg(" ".join, axis=1) if len(shown) > 1 else pd.Series("", ranked.index)
+    )
+    return (fields != fields.shift()).tolist()
+
+
+def _cells(ranked: pd.DataFrame, shown: Sequence[str], metric: str) -> tuple[list[str], list[list[str]]]:
+    reaching = [name for name in ("rounds", "time") if name in ranked]
+    heads = [*shown, "group", metric, "vs. best", "worst", "spread", "MB", *reaching]
+    rows = []
+    for row in ranked.to_dict("records"):
+        cells = [str(row[name]) for name in shown]
+        cells += [
+            str(row["group"]),
+            _margin(row["mean"], row["high"]),
+            _margin(row["difference"], row["difference_high"], "+"),
+        ]
+        cells += [_figure(row["worst"]), _figure(row["spread"]), f"{row['megabytes']:.3g}"]
+        cells += ["–" if pd.isna(row[name]) else f"{round(row[name], 2):g}" for name in reaching]
+        rows.append(cells)
+    return heads, rows
+
+
+def _figure(value: float, sign: str = "") -> str:
+    return "–" if pd.isna(value) else f"{value:{sign}.3f}"
+
+
+def _margin(value: float, high: float, sign: str = "") -> str:
+    return _figure(value, sign) + ("" if pd.isna(high) else f" ± {high - value:.3f}")

@@ -1,0 +1,1 @@
+"""Everything that speaks Flower: messages, rounds, adapters, secure aggregation."""

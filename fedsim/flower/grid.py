@@ -1,0 +1,109 @@
+"""A Flower Grid inside this process: no Ray, no server, no sockets.
+
+The only module that touches what Flower does not make public (checked on flwr 1.41.0, see tests/flower/test_grid.py):
+``TaskIdentity``, without which no Message can be made, ``Run``, and a message's id, which is read-only.
+"""
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from flwr.app import Context, Message, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+FIRST_NODE = 2  # node 1 is the server's; sites follow in the order of their numbers
+_RUN, _SERVER_NODE, _TASK = 1, 1, 1
+
+Execute = Callable[[Sequence[Message], Sequence[Context]], list[Message]]
+
+
+def node_of(site_number: int) -> int:
+    """Return the node id of a site. Flower's own are random, which makes runs irreproducible."""
+    return FIRST_NODE + site_number
+
+
+class InProcessGrid(Grid):
+    """Hands a round's messages to an engine and returns its replies.
+
+    Args:
+        execute: The engine: takes the messages and the receivers' contexts, returns a reply to each, in order.
+        sites: How many sites there are.
+        run_config: What every ClientApp finds in ``context.run_config``.
+    """
+
+    def __init__(self, execute: Execute, sites: int, run_config: Mapping[str, Any]) -> None:
+        self._execute = execute
+        self._sent = 0
+        self._replies: dict[str, Message] = {}
+        self._sites, self._run_config = sites, dict(run_config)
+        self._contexts: dict[int, Context] = {}
+        self.set_run(Run.create_empty(_RUN))
+
+    def set_run(self, run: Run) -> None:
+        """Set the run, as Flower's own grids do."""
+        self._run = run
+        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run.run_id, _SERVER_NODE, _TASK
+
+    @property
+    def run(self) -> Run:
+        """The run."""
+        return copy.copy(self._run)
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """Make a message to a node."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> range:
+        """Return the nodes, ascending; what Flower declares is an Iterable, and a range is no work for 100 000."""
+        return range(FIRST_NODE, FIRST_NODE + self._sites)
+
+    @property
+    def contexts(self) -> Mapping[int, Context]:
+        """The contexts of the nodes that were asked so far."""
+        return self._contexts
+
+    def context(self, node: int) -> Context:
+        """Return what a node's ClientApp is given in every round; made when it is first asked for."""
+        if node not in self._contexts:
+            self._contexts[node] = Context(
+                run_id=_RUN,
+                node_id=node,
+                node_config={"partition-id": node - FIRST_NODE, "num-partitions": self._sites},
+                state=RecordDict(),
+                run_config=dict(self._run_config),
+            )
+        return self._contexts[node]
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Execute messages; return their ids, under which the replies wait."""
+        pushed = list(messages)
+        for message in pushed:
+            if message.metadata.dst_node_id not in self.get_node_ids():
+                raise ValueError(f"expected a node in {self.get_node_ids()}, got {message.metadata.dst_node_id}")
+            message.metadata.__dict__["_message_id"] = self._next_id()
+        contexts = [self.context(message.metadata.dst_node_id) for message in pushed]
+        for message, reply in zip(pushed, self._execute(pushed, contexts) if pushed else [], strict=True):
+            reply.metadata.__dict__["_message_id"] = self._next_id()
+            self._replies[message.metadata.message_id] = reply
+        return [message.metadata.message_id for message in pushed]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Return the replies to some messages, each once."""
+        return [self._replies.pop(key) for key in message_ids if key in self._replies]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        """Execute messages and return the replies; everything runs to its end, so ``timeout`` has no meaning."""
+        return self.pull_messages(self.push_messages(messages))
+
+    def _next_id(self) -> str:
+        self._sent += 1
+        return f"m{self._sent}"
+
+
+def own_copy(content: RecordDict) -> RecordDict:
+    """Copy the records, not the arrays: Flower's strategies put one RecordDict into all messages of a round."""
+    return RecordDict({name: record.copy() for name, record in content.items()})

@@ -1,0 +1,148 @@
+"""Sites that attack or fail, around an engine that trains them all honestly.
+
+Who attacks or fails follows from the scenario's seed by name. What changes a site's rows happens inside the site
+(``fedsim/site/app.py``); what changes its answer happens here, between the engine and the server, where the attackers'
+models can be seen together.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from flwr.app import Context, Error, Message, MessageType
+
+from fedsim.data.loading import task_of
+from fedsim.flower.grid import FIRST_NODE, Execute
+from fedsim.flower.records import ARRAYS, CONFIG, ROUND, STAGES, flatten, unflatten
+from fedsim.mistakes import Mistake
+from fedsim.randomness import stream
+from fedsim.scenario import catalog
+from fedsim.scenario.schema import Scenario
+from fedsim.strategy.make import make
+
+_GONE = 0  # flwr.common.constant.ErrorCode.UNKNOWN
+
+
+def attack_of(scenario: Scenario) -> Any:  # noqa: ANN401  an attack of clients/attacks.py
+    """Make the scenario's attack, or return None.
+
+    Raises:
+        Mistake: It has no such parameter, or refuses a value.
+    """
+    if scenario.attack.name == "none":
+        return None
+    kind = catalog.load("attacks", scenario.attack.name)
+    if hasattr(kind, "poison") and task_of(scenario).kind == "number":
+        raise Mistake(f"attack.name: expected one that forges with a task whose outcome is a number, "
+                      f"got {scenario.attack.name}, which changes classes")  # fmt: skip
+    return make(kind, scenario.attack.name, scenario.attack.model_extra or {}, section="attack")
+
+
+def attackers_of(scenario: Scenario, seed: int, names: Sequence[str]) -> frozenset[int]:
+    """Return the numbers of the sites that attack: those named, or a share of all, rounded to whole sites.
+
+    Raises:
+        Mistake: There is no site of a name.
+    """
+    attack = scenario.attack
+    if attack.name == "none":
+        return frozenset()
+    unknown = [site for site in attack.sites or [] if site not in names]
+    if unknown:
+        raise Mistake(f"attack.sites: expected sites of this federation, got {unknown[0]!r}"
+                      f"{catalog.nearest(unknown[0], names[:1000])}")  # fmt: skip
+    if attack.sites is not None:
+        return frozenset(names.index(site) for site in attack.sites)
+    return _some(seed, "attackers", len(names), attack.share or 0.0)
+
+
+def slow_of(scenario: Scenario, seed: int, sites: int) -> frozenset[int]:
+    """Return the numbers of the stragglers, who take ``faults.straggler_steps`` steps in a round."""
+    return _some(seed, "stragglers", sites, scenario.faults.straggler)
+
+
+def spoiled_of(scenario: Scenario, seed: int, sites: int) -> frozenset[int]:
+    """Return the numbers of the sites whose models are NaN."""
+    return _some(seed, "spoiled", sites, scenario.faults.spoiled)
+
+
+@lru_cache(maxsize=64)
+def _some(seed: int, purpose: str, sites: int, share: float) -> frozenset[int]:
+    """Return the numbers of a share of the sites; a larger share holds those of a smaller one."""
+    return frozenset(stream(seed, purpose).permutation(sites)[: round(share * sites)].tolist())
+
+
+def misbehaving(execute: Execute, scenario: Scenario, seed: int, names: Sequence[str]) -> Execute:
+    """Return an engine whose sites attack and fail as the scenario says; the engine itself if none does."""
+    attack, attackers, faults = attack_of(scenario), attackers_of(scenario, seed, names), scenario.faults
+    forge = getattr(attack, "forge", None) if attackers else None
+    if forge is None and faults == type(faults)():
+        return execute
+    crashed, spoiled = _some(seed, "crash", len(names), faults.crash), spoiled_of(scenario, seed, len(names))
+    gone_from = STAGES.index(next(stage for stage in STAGES if stage.endswith(scenario.secure_aggregation.drop_out_at)))
+
+    def execute_round(messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
+        replies = execute(messages, contexts)
+        if not messages or messages[0].metadata.message_type not in STAGES:
+            return replies
+        number = int(messages[0].content[CONFIG][ROUND])  # type: ignore[arg-type]
+        stage = STAGES.index(messages[0].metadata.message_type)
+        if forge and stage == STAGES.index(MessageType.TRAIN):
+            _forge(forge, messages, replies, attackers, lambda: stream(seed, "attack", number))
+        for place, message in enumerate(messages):
+            site = message.metadata.dst_node_id - FIRST_NODE
+            reason = ""
+            if site in crashed and number >= faults.crash_round:
+                reason = "crashed"
+            elif faults.drop_out and stage >= gone_from and _drops_out(seed, number, site, faults.drop_out):
+                reason = "dropped out"
+            if reason:
+                replies[place] = Message(Error(code=_GONE, reason=reason), reply_to=message)
+            elif site in spoiled and replies[place].has_content() and not scenario.secure_aggregation.on:
+                _replace(replies[place], torch.full_like(_model_in(replies[place]), math.nan))
+        return replies
+
+    return execute_round
+
+
+def _drops_out(seed: int, number: int, site: int, probability: float) -> bool:
+    return stream(seed, "drop-out", number, site).random() < probability
+
+
+def _forge(
+    forge: Callable[..., torch.Tensor],
+    messages: Sequence[Message],
+    replies: Sequence[Message],
+    attackers: frozenset[int],
+    random: Callable[[], Any],
+) -> None:
+    """Put what the attackers send in place of what they trained, together."""
+    theirs = [
+        (message, reply)
+        for message, reply in zip(messages, replies, strict=True)
+        if message.metadata.dst_node_id - FIRST_NODE in attackers and reply.has_content()
+    ]
+    if not theirs:
+        return
+    honest = torch.stack([_model_in(reply) for _, reply in theirs])  # (attackers, params)
+    begun = torch.stack([_model_in(message) for message, _ in theirs]).to(honest)  # (attackers, params)
+    older = begun - begun[-1]  # where sites are not in step, they compare their changes; else 0, (attackers, params)
+    forged = forge(begun[-1], honest - older, len(messages), random()) + older
+    for (_, reply), model in zip(theirs, forged, strict=True):
+        _replace(reply, model)
+
+
+def _model_in(message: Message) -> torch.Tensor:
+    return flatten(message.content[ARRAYS])  # type: ignore[arg-type]
+
+
+def _replace(reply: Message, model: torch.Tensor) -> None:
+    reply.content[ARRAYS] = unflatten(model, like=reply.content[ARRAYS])  # type: ignore[arg-type]
+
+
+def triggered(scenario: Scenario, inputs: torch.Tensor) -> torch.Tensor | None:
+    """Return inputs with a backdoor's trigger, or None where the attack has none."""
+    attack = attack_of(scenario)
+    return attack.stamp(inputs) if hasattr(attack, "stamp") else None

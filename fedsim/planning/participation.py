@@ -1,0 +1,136 @@
+"""Which sites take part in which round.
+
+The choice follows from the seed, not from anybody's rows or from what happened before. A fixed number of sites is a
+public draw, and no privacy is claimed from it. Where each site joins on its own (Poisson sampling of sites), the unit
+``client`` claims what that is worth; with secure randomness it then follows from no seed either.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
+
+from fedsim.mistakes import Mistake
+from fedsim.randomness import Words, choose, stream
+from fedsim.scenario.schema import Scenario
+from fedsim.strategy.arrivals import Arrivals, durations
+from fedsim.strategy.contract import Buffered
+from fedsim.strategy.make import strategy_of
+
+
+def joined(scenario: Scenario, names: Sequence[str], number: int) -> Sequence[int]:
+    """Return the numbers of the sites, of these names, that have joined by a round, ascending."""
+    late = scenario.faults.joins_late
+    return [site for site, name in enumerate(names) if late.get(name, 1) <= number] if late else range(len(names))
+
+
+def arrivals_of(scenario: Scenario, seed: int, sites: int) -> Arrivals | None:
+    """Return when sites answer to a strategy that does not wait for all of them; None for one that does.
+
+    Raises:
+        Mistake: It wants more sites than there are.
+    """
+    strategy = strategy_of(scenario, sites)
+    if not isinstance(strategy, Buffered):
+        return None
+    try:
+        return Arrivals(
+            seed, sites, strategy.k, strategy.concurrency or sites, spread=scenario.training.duration_spread
+        )
+    except ValueError as error:
+        raise Mistake(f"strategy.{error}") from None
+
+
+def joining_of(scenario: Scenario, seed: int) -> Callable[[int], Words]:
+    """Return, from the number of a round to the random words by which sites join it on their own, from their start.
+
+    They are those of one training, and the same whenever it asks: by name, or under keys that nobody can know where the
+    randomness is to be secure and a guarantee counts on nobody's knowing who joined.
+    """
+    if scenario.privacy.rng == "secure" and scenario.privacy.unit == "client":
+        drawn = cache(lambda number: Words.unknown())
+        return lambda number: drawn(number).again()
+    return lambda number: _named(scenario, seed, number)
+
+
+def _named(scenario: Scenario, seed: int, number: int) -> Words:
+    """Return the words of a round by name; where who joins is counted on, no two releases share them, as with noise."""
+    own = (scenario.release,) if scenario.privacy.unit == "client" else ()
+    return Words.of(seed, "sites that join", *own, number)
+
+
+def sites_of_round(
+    scenario: Scenario, seed: int, names: Sequence[str], number: int, joining: Callable[[int], Words] | None = None
+) -> list[int]:
+    """Return the numbers of a round's sites, ascending: all that have joined, or those that are drawn.
+
+    Where a number is wanted, no site joins late, and each is as likely as any. Where there is a rate, each site joins
+    the round with this probability on its own, by random words of which each site has its own; it may be none. The
+    words are those of the training's ``joining``; without it, they follow from the seed. Where sites take turns, each
+    is in every n-th round, in an order that is drawn once. A strategy that does not wait has those that answer first.
+    """
+    arrivals = arrivals_of(scenario, seed, len(names))
+    if arrivals:
+        return list(arrivals.flush(number).begun)
+    rate = scenario.training.site_sampling_rate
+    if rate is not None:
+        words = (joining(number) if joining else _named(scenario, seed, number)).draw(len(names))
+        chosen = choose(words, rate)
+        return [site for site in joined(scenario, names, number) if chosen[site]]
+    turns = scenario.training.site_turns
+    if turns is not None:
+        return [
+            site for site in joined(scenario, names, number) if (_order(seed, len(names))[site] - number) % turns == 0
+        ]
+    wanted = scenario.training.sites_per_round
+    if wanted is None or wanted >= len(names):
+        return list(joined(scenario, names, number))
+    return sorted(stream(seed, "sites", number).choice(len(names), wanted, replace=False, shuffle=False).tolist())
+
+
+@lru_cache(maxsize=64)
+def _order(seed: int, sites: int) -> list[int]:
+    return stream(seed, "turns of sites").permutation(sites).tolist()
+
+
+def share_of_sites(scenario: Scenario, names: Sequence[str]) -> float:
+    """Return which share of the sites that have joined takes part in a round, or is expected to."""
+    rate = scenario.training.site_sampling_rate
+    turns = scenario.training.site_turns
+    if rate is not None or turns is not None:
+        return rate or 1 / (turns or 1)
+    return size_of_round(scenario, len(names)) / len(names)
+
+
+def size_of_round(scenario: Scenario, sites: int) -> int:
+    """Return how many sites take part in a round, or about how many, of those that have joined."""
+    strategy, training = strategy_of(scenario, sites), scenario.training
+    if training.site_sampling_rate is not None or training.site_turns is not None:
+        return max(1, round(sites * (training.site_sampling_rate or 1 / (training.site_turns or 1))))
+    return min(strategy.k if isinstance(strategy, Buffered) else training.sites_per_round or sites, sites)
+
+
+def most_rounds(scenario: Scenario, seed: int, names: Sequence[str]) -> int:
+    """Return in how many rounds the site takes part that is chosen most often."""
+    rounds, training = scenario.training.rounds, scenario.training
+    drawn = training.site_sampling_rate is not None or training.site_turns is not None
+    if not drawn and size_of_round(scenario, len(names)) == len(names):
+        return rounds
+    times = Counter(site for number in range(1, rounds + 1) for site in sites_of_round(scenario, seed, names, number))
+    return max(times.values(), default=1)
+
+
+def time_after(scenario: Scenario, seed: int, sites: int, number: int, asked: Sequence[int], before: float) -> float:
+    """Return the virtual time after a round that asked some sites: a buffer's, or when the slowest of them is done.
+
+    Args:
+        scenario: Says how much sites differ in speed.
+        seed: The seed of the run.
+        sites: How many sites there are.
+        number: The number of the round, from 1 on.
+        asked: The numbers of the sites that were asked.
+        before: The time after the round before.
+    """
+    arrivals = arrivals_of(scenario, seed, sites)
+    if arrivals:
+        return arrivals.flush(number).time
+    return before + float(durations(seed, sites, scenario.training.duration_spread)[list(asked)].max(initial=0.0))

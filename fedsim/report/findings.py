@@ -1,0 +1,422 @@
+"""The answers of a run in plain words: how good the models are, who gains, what privacy costs and promises.
+
+Whether two numbers differ is said by the interval of their difference, and not said where there is none. Each sentence
+names the question that its interval answers: on these records, or at institutions like these.
+"""
+
+import math
+from typing import Literal, get_args
+
+import pandas as pd
+
+from fedsim.privacy.tiers import WEAK
+from fedsim.report.group_findings import treatment
+from fedsim.report.statement import FEW_NAMES, Pairs, epsilons, listed, promised_arm
+from fedsim.report.statement_words import CLAIMS
+from fedsim.results.comparison import AGREE, ELSEWHERE, HERE, ONE_SEED, SAME, TWO_SEEDS, state
+from fedsim.results.estimate import Estimate
+from fedsim.results.evaluation import POOLED, TOGETHER
+from fedsim.results.run_directory import Run
+from fedsim.scenario.schema import Arm
+
+_MOST_SITES = 40  # that are shown one by one
+_FIRST = "What do the figures say?"
+_POOL = "Would pooling all records be better?"
+_COST = "What does privacy cost?"
+_JOIN = "Which site gains by joining?"
+_MEANING = {
+    "auc": "The AUC says how often the model ranks a random positive case above a random negative one: 0.5 is "
+    "guessing, 1 is perfect.",
+    "accuracy": "The accuracy is the share of rows whose class is named rightly.",
+    "r2": "R² is the share of the outcome's variance that the model explains: 1 is perfect, 0 is no better than always "
+    "saying the mean, below 0 is worse.",
+}
+_MEANING_INSIDE = {
+    "auc": "The AUC inside sites says how often the model ranks a random positive case above a random negative one of "
+    "the same site: 0.5 is guessing, 1 is perfect.",
+    "r2": "R² inside sites is the share of the variance around each site's own mean that the model explains: 1 is "
+    "perfect, 0 is no better than knowing the mean of each site's test rows beforehand, below 0 is worse.",
+}
+
+
+def headline(run: Run) -> str:
+    """Return what came out, in a few plain sentences; the first says what the figures say."""
+    return " ".join(answer for _, answer in findings(run))
+
+
+def findings(run: Run) -> Pairs:
+    """Return the questions a decision maker asks, each with the answer that the numbers give."""
+    return answers(Numbers(run))
+
+
+def in_short(run: Run) -> list[str]:
+    """Return what a terminal says of the comparison: what came out, the pool, what privacy costs, and who gains."""
+    numbers = Numbers(run)
+    asked = {_FIRST, _POOL, _COST, _JOIN}
+    return [answer for question, answer in answers(numbers) if question in asked]
+
+
+class Numbers:
+    """The comparison of a run, to look things up in.
+
+    Attributes:
+        run: The run.
+        metric: The headline of its kind of outcome.
+        table: Its comparison, which is costly to make.
+        private: Whether there are arms with privacy.
+        kinds: The kinds of arms there are: without privacy, then with.
+        gain_kinds: Those in which a site's gain by joining can be told, if it can in any.
+        arms: The arms that were run, in the order in which they are listed everywhere.
+        sites: All sites.
+        shown: The sites that are shown one by one: all, or those with the most test rows.
+        pooled: Whether the headline has a pooled figure that is another than the first one.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.metric = run.metrics[0]
+        self.table = run.comparison
+        keys = ("private", "arm", "metric", "site")
+        self._rows = {tuple(row[key] for key in keys): row for row in self.table.to_dict("records")}
+        self.private = any(private for private, *_ in self._rows)
+        self.kinds = [False, True] if self.private else [False]
+        self.arms = [arm for arm in get_args(Arm) if self.was_run(arm, private=False)]
+        self.gain_kinds = [kind for kind in self.kinds if self.was_run("local", kind)] or self.kinds
+        self.sites = [str(site) for site in dict.fromkeys(run.sites["site"]) if site not in TOGETHER]
+        self.shown = self._largest(run.sites)
+        self.pooled = run.pooled_differs and self.metric.by_site
+
+    def of(
+        self,
+        kind: Literal["mean", "difference", "gain"],
+        private: bool,
+        arm: str,
+        metric: str = "",
+        site: str = "",
+        here: bool = False,
+    ) -> Estimate:
+        """Return a mean, a difference to the centralized arm or a gain over the local arm.
+
+        Args:
+            kind: Which of them.
+            private: With privacy or without.
+            arm: Of which arm.
+            metric: Of which metric; by default the headline.
+            site: At which site; by default the row that is spoken of first, for all sites.
+            here: Whether the interval of a difference or gain answers HERE, else ELSEWHERE.
+        """
+        row = self._rows.get((private, arm, metric or self.metric.name, site or self.run.headline))
+        if row is None:
+            return Estimate(math.nan, math.nan, math.nan)
+        start = "" if kind == "mean" else f"{kind}_here_" if here else f"{kind}_"
+        low, high, why = (row[f"{start}{end}"] for end in ("low", "high", "why"))
+        return Estimate(float(row[kind]), float(low), float(high), str(why))
+
+    def was_run(self, arm: str, private: bool) -> bool:
+        """Whether an arm was run with privacy, or without: a unit need not have a meaning in every arm."""
+        return (private, arm, self.metric.name, POOLED) in self._rows
+
+    def cost(self, here: bool = False, site: str = "") -> Estimate:
+        """Return the change in the federated arm's headline that privacy brings, paired by seed; see ``of``."""
+        sites = self.run.sites
+        own = sites[(sites["arm"] == "federated") & (sites["site"] == (site or self.run.headline))]
+        by_seed = own.pivot(index="seed", columns="private", values=self.metric.name).astype(float)
+        span = self.metric.high - self.metric.low
+        found = state(by_seed[True] - by_seed[False], 0.0 if here else self.run.overlap, (-span, span))
+        return Estimate(found.mean, found.low, found.high, found.why)
+
+    def _largest(self, sites: pd.DataFrame) -> list[str]:
+        rows = sites[~sites["site"].isin(TOGETHER)].groupby("site")["rows"].mean()
+        largest = set(rows.sort_values(ascending=False, kind="stable").index[:_MOST_SITES])
+        return [site for site in self.sites if site in largest]
+
+
+def answers(numbers: Numbers) -> Pairs:
+    """Return ``findings`` of the run these numbers are from."""
+    found = []
+    if first := _first(numbers):
+        found.append((_FIRST, first))
+    found.append(("How good is the model they train together?", _quality(numbers)))
+    if "federated" in numbers.arms:
+        found.append((_POOL, _against_pool(numbers)))
+        if numbers.private:
+            found.append((_COST, _cost(numbers)))
+        found.append((_JOIN, _joining(numbers)))
+    if said := treatment(numbers.run, numbers.arms[0]):
+        found.append(("Are groups treated differently?", said))
+    return [*found, ("What is promised about privacy?", _promise(numbers.run))]
+
+
+def _first(numbers: Numbers) -> str:
+    """Return the sentence that sums up the comparison of the arms; nothing where there is nothing to compare."""
+    run, label = numbers.run, numbers.metric.label
+    private = numbers.gain_kinds[-1] if "local" in numbers.arms else numbers.was_run("centralized", numbers.private)
+    others: dict[str, Estimate] = {}
+    if "federated" in numbers.arms and numbers.was_run("local", private):
+        others["local"] = numbers.of("gain", private, "federated")
+    if "federated" in numbers.arms and numbers.was_run("centralized", private):
+        others["centralized"] = numbers.of("difference", private, "federated")
+    if not others or math.isnan(numbers.of("mean", private, "federated").mean):
+        return ""
+
+    means = {arm: numbers.of("mean", private, arm).value() for arm in ("federated", *others)}
+    reached = f"{label} {run.headline_place} is {listed([f'{mean} {arm}' for arm, mean in means.items()])}"
+    terms = "" if not numbers.private else " with privacy" if private else " without privacy"
+    where = run.asked
+    said = {arm: _than(arm, change) for arm, change in others.items() if change.verdict}
+    if all(change.why == AGREE for change in others.values()):
+        return f"No interval can be given{terms}, because {AGREE} in every difference: the {reached}."
+    if not said:
+        why = next(iter(others.values())).why
+        return f"Nobody can be said to gain or lose by this run{terms}: the {reached}{f', and {why}' if why else ''}."
+    if len(said) == len(others) and all(change.verdict == SAME for change in others.values()):
+        nobody = "Nobody is seen to gain by joining here" if "local" in others else "Pooling is not seen to be better"
+        if "local" in others and _some_site_gains(numbers, private):
+            nobody = "Over all sites together no gain by joining is seen"
+        equal = " = ".join(means)
+        return f"{nobody}{terms}: {where}, {equal} within the 95 % intervals, and the {reached}."
+    return f"{_upper(where)}, federated training{terms} is {' and '.join(said.values())}: the {reached}."
+
+
+def _than(arm: str, change: Estimate) -> str:
+    other = {"local": "training alone", "centralized": "pooling all records"}[arm]
+    word = {"higher": "better than", "lower": "worse than", SAME: f"{SAME} from"}[change.verdict]
+    return f"{word} {other}"
+
+
+def _some_site_gains(numbers: Numbers, private: bool) -> bool:
+    for site in numbers.sites:
+        for here in (True, False):
+            if numbers.of("gain", private, "federated", site=site, here=here).verdict == "higher":
+                return True
+    return False
+
+
+def _upper(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def _quality(numbers: Numbers) -> str:
+    meaning = _MEANING | (_MEANING_INSIDE if numbers.pooled else {})
+    return f"{_reached(numbers)} {meaning[numbers.metric.name]}{_baseline(numbers)}"
+
+
+def _baseline(numbers: Numbers) -> str:
+    """Return what an accuracy must be compared with."""
+    if numbers.run.kind != "classes":
+        return ""
+    sites = numbers.run.sites
+    pooled = sites[sites["site"] == POOLED]
+    share = (pooled["most_common"] / pooled["rows"]).mean()
+    said = f" Always naming the most common class would reach {share:.3f}"
+    if not numbers.run.pooled_differs:
+        return f"{said}."
+    inside = sites[sites["site"] == numbers.run.headline]
+    own = (inside["most_common"] / inside["rows"]).mean()
+    return f"{said}, and always naming the most common class of the row's own site {own:.3f}."
+
+
+def _reached(numbers: Numbers) -> str:
+    run, count, terms, label = numbers.run, len(numbers.sites), _terms(numbers), numbers.metric.label
+    arms = [arm for arm in numbers.arms if numbers.was_run(arm, numbers.private)]
+    means = {arm: numbers.of("mean", numbers.private, arm).text() for arm in arms}
+    if "federated" not in means:
+        reached = (f"{arm} reaches {mean}" for arm, mean in means.items())
+        said = f"The federated arm was not run. By {label} {run.headline_place}, {terms}: {'; '.join(reached)}."
+    else:
+        many = f"the {count} sites together reach" if count > 1 else "the only site reaches"
+        said = (
+            f"Without a record leaving its site, {many} {_an(label)} {run.headline_place} of "
+            f"{means['federated']} {terms}."
+        )
+    return f"{said}{_pooled_means(numbers)}{_speaks_of(numbers)}"
+
+
+def _pooled_means(numbers: Numbers) -> str:
+    """Return the second figure, over the rows of all sites in one pot, and why it is the second."""
+    run, label = numbers.run, numbers.metric.label
+    if run.headline == POOLED:
+        return (
+            " This run is older than the figures inside sites, so its figures are pooled over the sites: they also "
+            "reward a model for telling the sites apart."
+            if len(numbers.sites) > 1
+            else ""
+        )
+    if not numbers.pooled:
+        return ""
+    arms = [arm for arm in numbers.arms if numbers.was_run(arm, numbers.private)]
+    means = [f"{numbers.of('mean', numbers.private, arm, site=POOLED).value()} {arm}" for arm in arms]
+    return f" Pooled over the sites, the {label} is {listed(means)}: this also rewards a model for telling sites apart."
+
+
+def _speaks_of(numbers: Numbers) -> str:
+    """Return what the intervals of the means speak of; nothing where there is none."""
+    run = numbers.run
+    if not any(numbers.of("mean", numbers.private, arm).verdict for arm in numbers.arms):
+        return ""
+    if run.same_rows:
+        return (
+            " All seeds test the same rows, so intervals speak of training again on these records; what would happen "
+            "at institutions like these cannot be told."
+        )
+    return " Intervals of such means speak of institutions like these, with another sample of records."
+
+
+def _an(label: str) -> str:
+    return f"an {label}" if label[0] in "aAR" else f"a {label}"
+
+
+def _terms(numbers: Numbers) -> str:
+    if not numbers.private:
+        return "with no privacy guarantee"
+    promised = numbers.run.epsilon(promised_arm(numbers.run))
+    return f"with {epsilons(promised)}{f' for each {_protected(numbers.run)}' if promised else ''}"
+
+
+def _protected(run: Run) -> str:
+    return CLAIMS[run.ledger["unit"]].protected
+
+
+def _against_pool(numbers: Numbers) -> str:
+    run, private = numbers.run, numbers.private
+    if "centralized" not in numbers.arms:
+        return "How it compares with pooling all records cannot be told: the centralized arm was not run."
+    pool = numbers.of("mean", private, "centralized")
+    if not numbers.was_run("centralized", private):
+        exact = numbers.of("mean", False, "centralized")
+        return (
+            f"A model trained on all records in one place, without privacy, has {_an(numbers.metric.label)} "
+            f"{run.headline_place} of {exact.text()}. There is none with privacy to compare with: pooling leaves no "
+            f"{_protected(run)} to protect."
+        )
+    same = " under the same epsilon" if private else ""
+    said = _two_answers(
+        numbers,
+        numbers.of("difference", private, "federated", here=True),
+        numbers.of("difference", private, "federated"),
+        "the federated model's difference to that",
+        {"higher": ": it is better", "lower": ": it is worse"},
+    )
+    pooled = ""
+    if numbers.pooled:
+        change = numbers.of("difference", private, "federated", site=POOLED, here=True)
+        pooled = f" Pooled over the sites, the difference {HERE} is {change.text(signed=True)}."
+    reached = f"{_an(numbers.metric.label)} {run.headline_place} of {pool.value()}"
+    return f"A model trained on all records in one place{same} has {reached}. {said}{pooled}"
+
+
+def _cost(numbers: Numbers) -> str:
+    said = _two_answers(
+        numbers,
+        numbers.cost(here=True),
+        numbers.cost(),
+        f"the change in {numbers.metric.label} {numbers.run.headline_place} that privacy brings at "
+        f"{epsilons(numbers.run.epsilon('federated'))}, compared with the same federated training without noise,",
+        {"higher": ": higher, so no cost is visible", "lower": ": privacy lowers it"},
+    )
+    if numbers.pooled:
+        change = numbers.cost(here=True, site=POOLED)
+        said += f" Pooled over the sites, the change {HERE} is {change.text(signed=True)}."
+    return said
+
+
+def _two_answers(numbers: Numbers, here: Estimate, elsewhere: Estimate, what: str, words: dict[str, str]) -> str:
+    """Return a difference in two sentences, each with the question that its interval answers."""
+    first = f"{_upper(HERE)}, {what} is {here.text(signed=True)}{_judged(here, words)}."
+    if numbers.run.same_rows:
+        return f"{first} What it would be {ELSEWHERE} cannot be told, because all seeds test the same records."
+    if not here.why and not here.verdict:
+        return first
+    if not elsewhere.verdict:
+        return f"{first} What it would be {ELSEWHERE} cannot be told: {elsewhere.why}."
+    bounds = elsewhere.bounds(signed=True)
+    return f"{first} {_upper(ELSEWHERE)}, the 95 % interval is {bounds}{_judged(elsewhere, words)}."
+
+
+def _judged(change: Estimate, words: dict[str, str]) -> str:
+    """Return what a difference's interval says of it."""
+    if change.verdict == SAME:
+        return f", {SAME} from zero"
+    if change.why in (ONE_SEED, TWO_SEEDS):
+        return ", so it may be chance"
+    return words.get(change.verdict, "")
+
+
+def _joining(numbers: Numbers) -> str:
+    run = numbers.run
+    if "local" not in numbers.arms:
+        return "Which site gains by joining cannot be told: the local arm, each site alone, was not run."
+    private = numbers.gain_kinds[-1]
+    same = " at the same epsilon" if private else ", both without privacy" if numbers.private else ""
+    here = _who_gains(numbers, private, here=True)
+    found = [f"Compared with training alone{same}, {HERE} {here}."]
+    elsewhere = _who_gains(numbers, private, here=False)
+    if run.same_rows:
+        found.append(f"Who would gain {ELSEWHERE} cannot be told, because all seeds test the same records.")
+    elif elsewhere == here:
+        found.append(f"{_upper(ELSEWHERE)}, that cannot be told either.")
+    else:
+        found.append(f"{_upper(ELSEWHERE)}, {elsewhere}.")
+    words = {"higher": ", higher than zero", "lower": ", lower than zero"}
+    overall = _two_answers(
+        numbers,
+        numbers.of("gain", private, "federated", here=True),
+        numbers.of("gain", private, "federated"),
+        f"the change in {numbers.metric.label} {run.headline_place} by joining",
+        words,
+    )
+    found.append(overall)
+    if numbers.pooled:
+        change = numbers.of("gain", private, "federated", site=POOLED, here=True)
+        found.append(f"Pooled over the sites, the change {HERE} is {change.text(signed=True)}.")
+    return " ".join(found)
+
+
+def _who_gains(numbers: Numbers, private: bool, here: bool) -> str:
+    gains = {site: numbers.of("gain", private, "federated", site=site, here=here) for site in numbers.sites}
+    said = [_clear(gains, "higher", "gain"), _clear(gains, "lower", "lose"), _unclear(gains, numbers.run)]
+    return "; ".join(filter(None, said))
+
+
+def _clear(gains: dict[str, Estimate], verdict: str, verb: str) -> str:
+    """Return which sites gain, or lose, and how much; nothing if none does."""
+    clear = [
+        f"{site} ({gain.value(signed=True)}, {gain.interval(signed=True)})"
+        for site, gain in gains.items()
+        if gain.verdict == verdict
+    ]
+    return f"{listed(clear)} {verb}{'s' if len(clear) == 1 else ''}" if clear else ""
+
+
+def _unclear(gains: dict[str, Estimate], run: Run) -> str:
+    """Return of which sites neither can be said; nothing if there are none."""
+    agreed = [f"{site} ({gain.value(signed=True)})" for site, gain in gains.items() if gain.why == AGREE]
+    sites = [site for site, gain in gains.items() if gain.verdict in ("", SAME) and gain.why != AGREE]
+    said = (
+        [f"{AGREE} on the change at {listed(agreed)}, so that a gain or loss has no interval there"] if agreed else []
+    )
+    few = {1: "one seed", 2: "two seeds"}.get(run.scenario.seeds, "these seeds and test rows")
+    if sites and len(sites) == len(gains):
+        said.append(f"for none of the sites can a gain or loss be told apart from chance with {few}")
+    elif sites:
+        which = listed(sites) if len(sites) <= FEW_NAMES else f"the other {len(sites)} sites"
+        said.append(f"for {which} a gain or loss cannot be told apart from chance with {few}")
+    return "; ".join(said)
+
+
+def _promise(run: Run) -> str:
+    if not run.ledger["trainings"]:
+        return "This run gives no privacy guarantee."
+    promised = run.epsilon(promised_arm(run))
+    if not promised:
+        return "Nothing was released under privacy: the first private round would already have exceeded the budget."
+    weak = f" An epsilon above {WEAK:g} is a weak formal guarantee." if max(promised.values()) > WEAK else ""
+    return (
+        f"A deployment that trains once like this, with secret seeds, promises one {_protected(run)} "
+        f"{epsilons(promised)} at delta {run.ledger['delta']:g}{_but(run)}.{weak} The privacy statement below says "
+        "what that covers and what it does not."
+    )
+
+
+def _but(run: Run) -> str:
+    return ", but not for preprocessing: ranges were taken from the records" if run.ledger["ranges_fitted"] else ""

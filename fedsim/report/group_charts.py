@@ -1,0 +1,68 @@
+"""The groups of a run in one picture: a rate of each, and how it differs from everyone else's."""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import matplotlib
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from fedsim.report.charts import ARMS, FAINT, PRIVACY, STYLE, WIDTH, marker, short, svg
+from fedsim.results.groups import Rate
+
+_APART = 0.18  # of the two kinds of a group, in lines
+
+
+@matplotlib.rc_context(STYLE)
+def groups(harm: pd.DataFrame, rate: Rate, labels: Sequence[tuple[str, str, str]]) -> str:
+    """Draw a rate of every group of one arm with its interval, and beside it the difference to everyone else.
+
+    Args:
+        harm: The rows of one arm, as ``group_harm.compare_groups`` returns them.
+        rate: What to draw.
+        labels: (attribute, group, what to write for it), in the order to draw them.
+    """
+    rows = {(row["attribute"], row["group"], row["private"]): row for row in _about(harm, rate)}
+    kinds = [private for private in PRIVACY if any(key[2] == private for key in rows)]
+    figure = Figure(figsize=(WIDTH, 0.9 + 0.4 * len(labels)), layout="constrained")
+    panels = cast(Any, figure.subplots(1, 2, sharey=True, squeeze=False))[0]
+    for place, (attribute, group, _) in enumerate(labels):
+        for private in kinds:
+            row = rows[attribute, group, private]
+            height = place + (_APART if private else -_APART) * (len(kinds) > 1)
+            _dot(panels[0], row, ("mean", "low", "high"), height)
+            _dot(panels[1], row, ("difference", "difference_low", "difference_high"), height)
+    panels[0].set_title(rate.label[0].upper() + rate.label[1:])
+    panels[1].set_title("Difference to everyone else")
+    panels[1].axvline(0, color=FAINT, linewidth=1)
+    panels[0].set_yticks(range(len(labels)), [short(label) for _, _, label in labels])
+    panels[0].set_ylim(len(labels) - 0.5, -0.5)
+    for panel in panels:
+        panel.grid(axis="y", visible=False)
+        panel.tick_params(axis="y", length=0)
+        for place in range(1, len(labels)):
+            if labels[place][0] != labels[place - 1][0]:
+                panel.axhline(place - 0.5, color="#b8c2cc", linewidth=0.8)
+    if len(kinds) > 1:
+        _legend(figure, str(harm["arm"].iloc[0]))
+    return svg(figure, "groups", f"{rate.label} of every group, and its difference to everyone else")
+
+
+def _about(harm: pd.DataFrame, rate: Rate) -> list[dict[str, Any]]:
+    return cast(list[dict[str, Any]], harm[harm["metric"] == rate.name].to_dict("records"))
+
+
+def _dot(panel: Axes, row: dict[str, Any], columns: tuple[str, str, str], height: float) -> None:
+    mean, low, high = (row[column] for column in columns)
+    if pd.notna(low):
+        panel.plot([low, high], [height, height], color=ARMS[row["arm"]].colour, linewidth=1.6)
+    if pd.notna(mean):
+        panel.plot([mean], [height], linestyle="none", **marker(row["arm"], row["private"]))
+
+
+def _legend(figure: Figure, arm: str) -> None:
+    handles = [Line2D([], [], label=label, linestyle="none", **marker(arm, private))
+               for private, label in PRIVACY.items()]  # fmt: skip
+    figure.legend(handles=handles, loc="outside upper left", ncols=2, frameon=False, handlelength=1)

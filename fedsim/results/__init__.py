@@ -1,0 +1,1 @@
+"""Metrics, evaluation, comparisons, and the run directory."""

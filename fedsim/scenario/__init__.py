@@ -1,0 +1,1 @@
+"""The schema of an experiment, its files, and the names in them."""

@@ -1,0 +1,244 @@
+"""What there is to choose from, by name: scenarios, tasks, strategies, attacks and engines.
+
+The one place where fedsim reaches the packages above it. Names and titles are read from the source text, so listing
+them imports nothing heavy:
+
+- ``strategies/fedavg.py`` holds class ``FedAvg``; its title is the first line of the file's docstring.
+- ``flwr.serverapp.strategy:FedYogi`` is a strategy of Flower's. Any other ``package.module:Class``, and a file
+  ``my_strategy.py``, is code of the user's: it is loaded only after ``allow`` was called for it, which the command line
+  does for what ``--strategy`` names. A scenario file can't.
+- ``clients/hospital.py`` holds ``heart = Task(title="...", ...)``: the task ``hospital/heart``.
+- ``clients/attacks.py`` holds class ``SignFlip``: the attack ``sign-flip``; its title is its docstring's first line.
+- An entry point of another package, ``"clinic/falls" = "package.module:falls"`` in the group ``fedsim.tasks``, is a
+  task, too.
+- ``scenarios/hospital-heart.toml`` is a scenario; its title is its ``title``.
+- ``fedsim/engines/serial.py`` is an engine; its title is the first line of its docstring.
+"""
+
+import ast
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import re
+import sys
+import tomllib
+import traceback
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from fedsim.mistakes import Mistake
+
+KINDS = ("scenarios", "tasks", "strategies", "attacks", "engines")
+_PACKAGE = {
+    "scenarios": "scenarios",
+    "tasks": "clients",
+    "strategies": "strategies",
+    "attacks": "clients",
+    "engines": "fedsim.engines",
+}
+_FLOWER = re.compile(r"flwr\.serverapp\.strategy:\w+")
+_allowed: set[str] = set()
+
+
+def is_code(strategy: str) -> bool:
+    """Whether a strategy is named as code, by a file or ``package.module:Class``, and not by its name here."""
+    return ":" in strategy or strategy.endswith(".py")
+
+
+def allow(strategy: str) -> None:
+    """Let code that the user named on the command line be loaded as a strategy."""
+    _allowed.add(strategy)
+
+
+def source_hash(strategy: str) -> str:
+    """Return the SHA-256 of the file a strategy is defined in."""
+    module = sys.modules[load("strategies", strategy).__module__]
+    return hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest()
+
+
+def code_hash(strategy: str) -> str:
+    """Return the SHA-256 of the file of a strategy that is named as code; nothing for one that comes with fedsim."""
+    return source_hash(strategy) if is_code(strategy) else ""
+
+
+def source_folders() -> list[Path]:
+    """Return the folders of the code that trains: fedsim's own and the clients'."""
+    return [Path(__file__).parents[1], _folder("tasks")]
+
+
+@cache
+def titles(kind: str) -> Mapping[str, str]:
+    """Return {name: title} of all scenarios, tasks, strategies or engines, sorted by name."""
+    folder = _folder(kind)
+    if kind == "scenarios":
+        found = {path.stem: _title(path) for path in folder.glob("*.toml")}
+    elif kind == "attacks":
+        found = _attacks_in(folder / "attacks.py")
+    elif kind == "tasks":
+        others = {name: f"(by {entry.dist.name if entry.dist else '?'})" for name, entry in _entries().items()}
+        found = others | {name: title for path in folder.glob("*.py") for name, title in _tasks_in(path)}
+    else:
+        found = {path.stem: _first_line(path) for path in folder.glob("*.py") if not path.stem.startswith("_")}
+    return MappingProxyType(dict(sorted(found.items())))
+
+
+def load(kind: str, name: str) -> Any:  # noqa: ANN401  a task, a strategy class or an attack's class
+    """Import what ``name`` stands for: a Task, a strategy class or an attack's class.
+
+    Raises:
+        Mistake: There is no such name; the message has the nearest ones.
+    """
+    if kind == "strategies" and is_code(name):
+        return _from_code(name)
+    check(kind, name)
+    if kind == "attacks":
+        module = importlib.import_module(f"{_PACKAGE[kind]}.attacks")
+        return next(thing for key, thing in vars(module).items() if _dashed(key) == name)
+    if kind == "tasks" and name in _entries():
+        return _entries()[name].load()
+    module_name, _, member = name.partition("/")
+    module = importlib.import_module(f"{_PACKAGE[kind]}.{module_name}")
+    if kind == "tasks":
+        return getattr(module, member.replace("-", "_"))
+    if kind == "strategies":
+        return _strategy_in(module, name)
+    raise ValueError(f"expected tasks, strategies or attacks, got {kind}")
+
+
+def _from_code(name: str) -> Any:  # noqa: ANN401  a strategy class, ours or Flower's
+    """Import a strategy of Flower's, or one that the user allowed."""
+    if not _FLOWER.fullmatch(name) and name not in _allowed:
+        raise Mistake(f"strategy.name: {name} is code; name it on the command line: --strategy {name}")
+    try:
+        module = (
+            _module_of_file(Path(name)) if name.endswith(".py") else importlib.import_module(name.partition(":")[0])
+        )
+    except Exception as error:
+        if isinstance(error, Mistake):
+            raise
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = "" if isinstance(error, SyntaxError | ImportError) else f" ({Path(place.filename).name}:{place.lineno})"
+        raise Mistake(f"{name}: can't be imported: {type(error).__name__}: {error}{where}") from None
+    if name.endswith(".py"):
+        return _strategy_in(module, Path(name).stem)
+    found = getattr(module, name.partition(":")[2], None)
+    if not isinstance(found, type):
+        known = [key for key, thing in vars(module).items() if isinstance(thing, type)]
+        raise Mistake(f"{name}: expected a class{nearest(name.partition(':')[2], known)}")
+    return found
+
+
+def _module_of_file(path: Path) -> Any:  # noqa: ANN401  a module
+    """Import a file of the user's, once, and again when it was changed."""
+    if not path.is_file():
+        raise Mistake(f"{path}: expected a Python file, there is none")
+    key = f"strategy {hashlib.sha256(path.read_bytes()).hexdigest()} of {path.resolve()}"
+    if key not in sys.modules:
+        spec = importlib.util.spec_from_file_location(key, path)
+        if spec is None or spec.loader is None:
+            raise Mistake(f"{path}: expected a Python file")
+        sys.modules[key] = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(sys.modules[key])
+        except BaseException:
+            del sys.modules[key]
+            raise
+    return sys.modules[key]
+
+
+@cache
+def _entries() -> Mapping[str, EntryPoint]:
+    """Return {name: entry point} of other packages' tasks; a name that is taken here stays what it is here."""
+    own = {name for path in _folder("tasks").glob("*.py") for name, _ in _tasks_in(path)}
+    return {entry.name: entry for entry in entry_points(group="fedsim.tasks") if entry.name not in own}
+
+
+def _strategy_in(module: Any, name: str) -> Any:  # noqa: ANN401  a module, a class
+    """Return the class a strategy's file holds: ``FedAvg`` in ``fedavg.py`` or ``fed_avg.py``, or its only one."""
+    own = [thing for thing in vars(module).values() if isinstance(thing, type) and thing.__module__ == module.__name__]
+    able = [thing for thing in own if hasattr(thing, "aggregate") or hasattr(thing, "aggregate_train")]
+    named = [thing for thing in able if thing.__name__.lower() == re.sub(r"[_-]", "", name).lower()]
+    if len(named or able) == 1:
+        return (named or able)[0]
+    title = name.replace("_", " ").title().replace(" ", "")
+    found = ", ".join(thing.__name__ for thing in able) or "none"
+    raise Mistake(f"{module.__file__}: expected a class {title} with a method aggregate, got {found}")
+
+
+def scenario_path(name: str) -> Path:
+    """Return the file of a scenario that comes with fedsim."""
+    check("scenarios", name)
+    return _folder("scenarios") / f"{name}.toml"
+
+
+def check(kind: str, name: str) -> None:
+    """Raise a Mistake that names the nearest valid names if there is no ``name`` of this kind."""
+    known = titles(kind)
+    if name not in known:
+        one = {"strategies": "a strategy", "attacks": "an attack", "engines": "an engine"}.get(kind, f"a {kind[:-1]}")
+        raise Mistake(f"expected the name of {one}, got {name!r}{nearest(name, known)}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a hint: the closest known name, or all of them when none is close."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else f"; there is {', '.join(map(repr, known))}"
+
+
+def _folder(kind: str) -> Path:
+    spec = find_spec(_PACKAGE[kind])
+    if spec is None or not spec.submodule_search_locations:
+        raise Mistake(f"the package {_PACKAGE[kind]!r} is not installed beside fedsim")
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def _first_line(path: Path) -> str:
+    try:
+        docstring = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+    except (SyntaxError, ValueError) as error:
+        return f"(can't be read: {error})"
+    return docstring.partition("\n")[0].rstrip(".")
+
+
+def _title(path: Path) -> str:
+    try:
+        return str(tomllib.loads(path.read_text("utf-8-sig"))["title"])
+    except (KeyError, ValueError) as error:
+        return f"(can't be read: {type(error).__name__} {error})"
+
+
+def _attacks_in(path: Path) -> dict[str, str]:
+    """Return {name: title} of every class with parameters and a docstring: ``SignFlip`` is ``sign-flip``."""
+    if not path.is_file():
+        return {}
+    classes = [node for node in ast.parse(path.read_text("utf-8")).body if isinstance(node, ast.ClassDef)]
+    return {_dashed(node.name): (ast.get_docstring(node) or "").partition("\n")[0].rstrip(".") for node in classes}
+
+
+def _dashed(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower()
+
+
+def _tasks_in(path: Path) -> list[tuple[str, str]]:
+    """Return (name, title) of every ``name = Task(title="...", ...)`` at the top level of a module."""
+    found = []
+    try:
+        body = ast.parse(path.read_text("utf-8")).body
+    except (SyntaxError, ValueError):
+        return []  # importing it would say why; the other files' tasks are there all the same
+    for node in body:
+        if not isinstance(node, ast.Assign | ast.AnnAssign):
+            continue
+        target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+        match target, node.value:
+            case ast.Name(id=name), ast.Call(func=ast.Name(id="Task"), keywords=keywords):
+                titles = [k.value.value for k in keywords if k.arg == "title" and isinstance(k.value, ast.Constant)]
+                found.append((f"{path.stem}/{name.replace('_', '-')}", str(titles[0]) if titles else "(no title)"))
+    return found

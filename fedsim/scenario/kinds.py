@@ -1,0 +1,5 @@
+"""The kinds of targets that a task may have."""
+
+from typing import Literal
+
+Kind = Literal["binary", "classes", "number"]

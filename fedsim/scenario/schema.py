@@ -1,0 +1,470 @@
+"""Scenarios: TOML files that say what is run. A file from a stranger is only data."""
+
+import hashlib
+import math
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    FiniteFloat,
+    Tag,
+    field_validator,
+    model_validator,
+)
+
+from fedsim.randomness import Random
+from fedsim.scenario import catalog
+from fedsim.scenario.kinds import Kind
+
+Positive = Annotated[FiniteFloat, Field(gt=0)]
+Probability = Annotated[FiniteFloat, Field(gt=0, lt=1)]
+Arm = Literal["federated", "centralized", "local"]
+FEDERATED_UNITS = ("client", "local", "distributed")
+"""Privacy units that only a federation has: they protect what a site sends, not its rows."""
+
+
+def _known(kind: str) -> AfterValidator:
+    def check(name: str) -> str:
+        catalog.check(kind, name)
+        return name
+
+    return AfterValidator(check)
+
+
+def _no_twins(arms: list[str]) -> list[str]:
+    if len(set(arms)) < len(arms):
+        raise ValueError(f"expected each arm once, got {', '.join(arms)}")
+    return arms
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Partition(_Section):
+    """Which rows belong to which site: the sites the data has, sites drawn by a rule, or made-up ones."""
+
+    by: Literal["natural", "made", "iid", "dirichlet", "quantity", "pathological", "size", "feature-skew", "time"] = (
+        "natural"
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**62)] = 0
+    sites: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    alpha: Annotated[Positive, Field(le=1e6)] | None = None
+    classes: Annotated[int, Field(ge=1)] | None = None
+    growth: Literal["linear", "square", "exponential"] | None = None
+    shift: Annotated[FiniteFloat, Field(ge=0, le=10)] | None = None
+    noise: Annotated[FiniteFloat, Field(ge=0, le=10)] | None = None
+
+    @model_validator(mode="after")
+    def _has_what_it_takes(self) -> "Partition":
+        needed, given = PARAMETERS[self.by], self.model_dump(exclude_none=True, exclude={"by", "seed"})
+        allowed = (*needed, *(["sites"] if self.by == "natural" else []))
+        for wrong in [name for name in needed if name not in given] + [name for name in given if name not in allowed]:
+            takes = " and ".join(allowed)
+            raise ValueError(f"expected {takes} beside by = {self.by!r} and nothing else, {wrong} is "
+                             f"{'missing' if wrong in needed else 'not for it'}")  # fmt: skip
+        return self
+
+
+PARAMETERS: Mapping[str, tuple[str, ...]] = {
+    "natural": (),  # sites, if they are to be regrouped
+    "made": ("sites",),
+    "iid": ("sites",),
+    "dirichlet": ("sites", "alpha"),
+    "quantity": ("sites", "alpha"),
+    "pathological": ("sites", "classes"),
+    "size": ("sites", "growth"),
+    "feature-skew": ("sites", "shift", "noise"),
+    "time": ("sites",),
+}
+"""{partition: the parameters it needs}."""
+
+
+Ranges = Annotated[
+    Annotated[str, Tag("a file, or from-data")] | Annotated[dict[str, Any], Tag("one for each column")],
+    Discriminator(lambda value: "one for each column" if isinstance(value, dict) else "a file, or from-data"),
+]
+
+
+class Data(_Section):
+    """A table of one's own, or the file of a task that needs one."""
+
+    path: Annotated[str, Field(min_length=1)] | None = None
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    target: str | None = None
+    site: str | None = None
+    time: str | None = None
+    groups: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] | None = None
+    kind: Kind | None = None
+    model: Literal["linear", "mlp"] = "linear"
+    ranges: Ranges | None = None
+
+
+class Split(_Section):
+    """Shares of each site's rows, per class; the rest is for training.
+
+    The test blocks of consecutive seeds don't overlap until all rows have been tested once (cross-validation). A task
+    that is split by time has the same parts under every seed.
+    """
+
+    validation: Annotated[FiniteFloat, Field(ge=0, lt=1)] = 0.2
+    test: Probability = 0.2
+
+    @property
+    def overlap(self) -> float:
+        """Test share over training share, for the intervals of ``fedsim.results.comparison``."""
+        return self.test / (1 - self.test - self.validation)
+
+    @model_validator(mode="after")
+    def _leaves_rows_to_train(self) -> "Split":
+        if self.validation + self.test >= 1:
+            raise ValueError(f"expected validation + test < 1, got {self.validation + self.test:g}")
+        return self
+
+
+class Optimizer(_Section):
+    """A torch optimizer, made anew at each site in each round."""
+
+    name: Literal["sgd", "adam"] = "sgd"
+    lr: Positive = 0.1
+    momentum: Annotated[FiniteFloat, Field(ge=0, lt=1)] = 0.0
+    weight_decay: Annotated[FiniteFloat, Field(ge=0)] = 0.0
+
+    @model_validator(mode="after")
+    def _momentum_is_for_sgd(self) -> "Optimizer":
+        if self.name == "adam" and self.momentum:
+            raise ValueError("expected no momentum with adam, which has its own")
+        return self
+
+
+class Training(_Section):
+    """Training of one site. Every value is public: none follows from how many rows a site has."""
+
+    rounds: Annotated[int, Field(ge=1, le=1_000_000)] = 20
+    local_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 2
+    sampling_rate: Annotated[FiniteFloat, Field(gt=0, le=1)] = 0.5
+    expected_batch: Annotated[
+        Annotated[Positive, Tag("one number")] | Annotated[dict[str, Positive], Tag("one for each site")],
+        Discriminator(lambda value: "one for each site" if isinstance(value, dict) else "one number"),
+    ] = 64.0
+    optimizer: Optimizer = Optimizer()
+    sites_per_round: Annotated[int, Field(ge=1)] | None = None
+    duration_spread: Annotated[FiniteFloat, Field(ge=0, le=10)] = 0.0
+    site_sampling_rate: Annotated[FiniteFloat, Field(gt=0, le=1)] | None = None
+    site_turns: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _chooses_sites_in_one_way(self) -> "Training":
+        ways = ("sites_per_round", "site_sampling_rate", "site_turns")
+        given = [way for way in ways if getattr(self, way) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{given[1]}: expected none beside {given[0]}, which chooses the sites of a round, too")
+        return self
+
+
+def _known_strategy(name: str) -> str:
+    if not catalog.is_code(name):  # code is loaded only if the command line named it; catalog.load sees to that
+        catalog.check("strategies", name)
+    return name
+
+
+def _known_attack(name: str) -> str:
+    if name != "none":
+        catalog.check("attacks", name)
+    return name
+
+
+class Strategy(_Section):
+    """The server's aggregation; keys beside ``name`` are the strategy's hyperparameters.
+
+    ``class`` in place of ``name`` names a class of Flower's: ``flwr.serverapp.strategy:FedTrimmedAvg``.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+    name: Annotated[str, AfterValidator(_known_strategy)] = "fedavg"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _class_is_a_name(cls, values: Any) -> Any:  # noqa: ANN401  what the file says, not yet checked
+        if not isinstance(values, dict) or "class" not in values:
+            return values
+        named = values["class"]
+        if "name" in values or not isinstance(named, str) or not re.fullmatch(r"flwr\.serverapp\.strategy:\w+", named):
+            raise ValueError(f"class: expected flwr.serverapp.strategy:CLASS and no name beside it, got {named!r}; "
+                             "other code is named on the command line, with --strategy")  # fmt: skip
+        return {"name": named, **{key: value for key, value in values.items() if key != "class"}}
+
+
+class Attack(_Section):
+    """Sites that attack; keys beside these are the attack's parameters."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+    name: Annotated[str, AfterValidator(_known_attack)] = "none"
+    sites: list[str] | None = None
+    share: Annotated[FiniteFloat, Field(ge=0, le=1)] | None = None
+
+    @model_validator(mode="after")
+    def _says_who(self) -> "Attack":
+        if self.name != "none" and (self.sites is None) == (self.share is None):
+            raise ValueError("expected either sites or share beside name: who attacks")
+        return self
+
+
+class Tuning(_Section):
+    """How many private trainings on the same records the settings are chosen among, this one included.
+
+    ``charged`` sets the noise so that all of them together stay within epsilon.
+    """
+
+    runs: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    charged: bool = False
+
+    @model_validator(mode="after")
+    def _charges_a_number(self) -> "Tuning":
+        if self.charged and self.runs is None:
+            raise ValueError("expected runs beside charged = true: how many trainings are chosen among")
+        return self
+
+    @property
+    def trainings(self) -> int:
+        """How many trainings share the budget."""
+        return self.runs if self.charged and self.runs else 1
+
+
+class AdaptiveClip(_Section):
+    """A clip that follows a quantile of the sites' norms; ``privacy.clip`` is the first."""
+
+    quantile: Probability = 0.5
+    rate: Positive = 0.2
+    bit_noise: Positive | None = None
+
+
+class Privacy(_Section):
+    """What is promised to whom.
+
+    ``record``: one row of one site, by DP-SGD at the site. ``client``: one whole site, by noise that the server adds to
+    the sum of the sites' clipped updates. ``local``: one whole site, against the server too, by noise that the site
+    adds to its own clipped update. ``distributed``: as ``client``, by shares of the noise that the sites add under
+    secure aggregation, so that the server need not be trusted with their updates.
+    """
+
+    unit: Literal["none", "record", "client", "local", "distributed"] = "none"
+    epsilon: Annotated[Positive, Field(le=1000)] | None = None
+    delta: Annotated[Probability, Field(ge=1e-12)] | None = None
+    clip: Positive = 1.0
+    noise_multiplier: Annotated[Positive, Field(le=1e6)] | None = None
+    neighbours: Literal["add-or-remove-one", "replace-one"] = "add-or-remove-one"
+    rng: Random = "reproducible"
+    tuning: Tuning = Tuning()
+    loose_delta: bool = False
+    adaptive_clip: AdaptiveClip | None = None
+    correlated: bool = False
+
+    @property
+    def relation(self) -> Literal["add-or-remove-one", "replace-one"]:
+        """Between which data sets the promise holds: a site that sends something can't be absent, only another one."""
+        return "replace-one" if self.unit == "local" else self.neighbours
+
+    @model_validator(mode="after")
+    def _says_how_much(self) -> "Privacy":
+        if self.unit != "none" and (self.epsilon is None or self.delta is None):
+            missing = " and ".join(name for name in ("epsilon", "delta") if getattr(self, name) is None)
+            raise ValueError(f"expected {missing} beside unit = {self.unit!r}")
+        for name in ("adaptive_clip", "correlated"):
+            if getattr(self, name) and self.unit not in ("none", "client"):
+                raise ValueError(f"{name}: expected unit = 'client', whose noise the server adds, got {self.unit!r}")
+        if self.adaptive_clip and self.correlated:
+            raise ValueError("adaptive_clip: expected none beside correlated, whose noise cancels at one clip only")
+        return self
+
+
+class SecureAggregation(_Section):
+    """Whether the server learns the sum of the updates alone.
+
+    ``threshold`` is the share of a round's sites that must answer to the end, above a half, by default two thirds;
+    ``drop_outs`` says the same by how many need not. ``bits`` is the place after the point to which updates are
+    rounded, ``range`` the largest change of one parameter in a round, ``drop_out_at`` the step from which on a site
+    that drops out (``faults.drop_out``) is gone for the rest of the round. ``colluding`` sites may tell others their
+    share of the noise, where each adds one.
+    """
+
+    on: bool = False
+    threshold: Annotated[FiniteFloat, Field(gt=0.5, le=1)] | None = None
+    bits: Annotated[int, Field(ge=8, le=48)] = 32
+    range: Annotated[Positive, Field(le=1e6)] = 1000.0
+    drop_out_at: Literal["keys", "shares", "train", "unmask"] = "train"
+    drop_outs: Annotated[int, Field(ge=0)] | None = None
+    colluding: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _says_in_one_way_who_must_answer(self) -> "SecureAggregation":
+        if self.drop_outs is not None and self.threshold is not None:
+            raise ValueError("expected threshold or drop_outs, which say the same, got both")
+        return self
+
+    def threshold_of(self, sites: int) -> int:
+        """Return how many of some sites must answer."""
+        if self.drop_outs is not None:
+            return sites - self.drop_outs
+        return max(sites // 2 + 1, math.ceil((self.threshold or 2 / 3) * sites - 1e-9))
+
+
+class Faults(_Section):
+    """What goes wrong at sites without their meaning to.
+
+    ``wrong_labels`` is {site: the share of its labels that are wrong}, ``joins_late`` {site: its first round}. The
+    others are shares of sites, but ``drop_out``, the probability that an answer is lost.
+    """
+
+    wrong_labels: dict[str, Annotated[FiniteFloat, Field(gt=0, le=1)]] = {}
+    joins_late: dict[str, Annotated[int, Field(ge=2)]] = {}
+    drop_out: Annotated[FiniteFloat, Field(ge=0, lt=1)] = 0.0
+    crash: Annotated[FiniteFloat, Field(ge=0, lt=1)] = 0.0
+    crash_round: Annotated[int, Field(ge=1)] = 1
+    straggler: Annotated[FiniteFloat, Field(ge=0, le=1)] = 0.0
+    straggler_steps: Annotated[int, Field(ge=1)] = 1
+    spoiled: Annotated[FiniteFloat, Field(ge=0, lt=1)] = 0.0
+
+
+class Scenario(_Section):
+    """One experiment, fully stated."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+    title: Annotated[str, Field(min_length=1, max_length=120)]
+    about: str = ""
+    task: Annotated[str, _known("tasks")] | None = None
+    data: Data = Data()
+    engine: Annotated[str, _known("engines")] = "cohort"
+    cohort_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    arms: Annotated[list[Arm], Field(min_length=1), AfterValidator(_no_twins)] = ["federated", "centralized", "local"]
+    seed: Annotated[int, Field(ge=0, lt=2**62)] = 0
+    seeds: Annotated[int, Field(ge=1, le=1000)] = 5
+    partition: Partition = Partition()
+    split: Split = Split()
+    training: Training = Training()
+    strategy: Strategy = Strategy()
+    attack: Attack = Attack()
+    faults: Faults = Faults()
+    secure_aggregation: SecureAggregation = SecureAggregation()
+    privacy: Privacy = Privacy()
+
+    def expected_batch(self, site: str) -> float:
+        """Return a site's expected batch, which also is its public weight in the aggregation."""
+        declared = self.training.expected_batch
+        return declared[site] if isinstance(declared, dict) else float(declared)
+
+    @field_validator("secure_aggregation", mode="before")
+    @classmethod
+    def _a_section_switches_it_on(cls, value: Any) -> Any:  # noqa: ANN401  what the file says, not yet checked
+        if isinstance(value, bool):
+            return {"on": value}
+        if not isinstance(value, dict | SecureAggregation):
+            raise ValueError(f"expected true, false or a section, got {value!r}")
+        return {"on": True, **value} if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _who_joins_takes_part(self) -> "Scenario":
+        late, rounds = self.faults.joins_late, self.training.rounds
+        if late and self.training.sites_per_round is not None:
+            raise ValueError("faults.joins_late: expected no training.sites_per_round beside it")
+        if max(late.values(), default=0) > rounds:
+            raise ValueError(f"faults.joins_late: expected rounds up to {rounds}, the last, got {max(late.values())}")
+        return self
+
+    @model_validator(mode="after")
+    def _hides_what_is_shared(self) -> "Scenario":
+        secure, distributed = self.secure_aggregation, self.privacy.unit == "distributed"
+        if distributed and (not secure.on or secure.drop_outs is None):
+            raise ValueError('privacy.unit: expected secure_aggregation.drop_outs beside "distributed": how many sites '
+                             "may be missing from a sum, whose shares of the noise are missing, too")  # fmt: skip
+        if secure.colluding and not distributed:
+            raise ValueError('secure_aggregation.colluding: expected privacy.unit = "distributed" beside it')
+        return self
+
+    @model_validator(mode="after")
+    def _promises_something(self) -> "Scenario":
+        if self.privacy.correlated and (self.training.site_turns or 1) < 2:
+            raise ValueError("privacy.correlated: expected training.site_turns of 2 or more beside it: noise may "
+                             "cancel over rounds in which no site is asked twice")  # fmt: skip
+        if self.privacy.unit in FEDERATED_UNITS and "federated" not in self.arms:
+            raise ValueError(f"arms: expected federated among them with privacy.unit = {self.privacy.unit!r}, "
+                             f"which protects no other, got {', '.join(self.arms)}")  # fmt: skip
+        return self
+
+    @model_validator(mode="after")
+    def _has_something_to_learn(self) -> "Scenario":
+        data, own = self.data, ("target", "site", "time", "groups", "kind", "ranges")
+        if self.task is not None and (given := [name for name in own if getattr(data, name) is not None]):
+            raise ValueError(f"data.{given[0]}: expected none beside a task, which has columns of its own")
+        if self.task is None and (data.path is None or data.target is None):
+            raise ValueError("task: expected a task, or data.path and data.target in its place")
+        if self.task is None and data.site is None and self.partition.by == "natural":
+            raise ValueError("data.site: expected the column that names each row's site, or another partition, e.g. "
+                             "partition.by = 'iid' with partition.sites = 8")  # fmt: skip
+        return self
+
+    def shown(self) -> dict[str, Any]:
+        """Return what the scenario says, for others to read: of a file, its name."""
+        values = self.values()
+        if self.data.path:
+            values["data"] = {key: value for key, value in values["data"].items() if key != "sha256"}
+            values["data"]["path"] = Path(self.data.path).name
+        return values
+
+    def values(self) -> dict[str, Any]:
+        """Return what the scenario says, defaults included, for TOML."""
+        values = self.model_dump(exclude_none=True)
+        defaults = (("data", Data()), ("faults", Faults()), ("secure_aggregation", SecureAggregation()))
+        for section, empty in defaults:
+            if getattr(self, section) == empty:
+                del values[section]
+        return values
+
+    @cached_property
+    def release(self) -> str:
+        """A name for all that shapes what leaves a site; two scenarios that differ in it share no noise.
+
+        A strategy that is named as code is in it with its source, so that two versions of one file are two releases.
+
+        Raises:
+            Mistake: The strategy's code is not there, or was not named on the command line.
+        """
+        sections = {"task", "data", "partition", "split", "training", "strategy", "attack", "faults", "privacy"}
+        if self.secure_aggregation.on:
+            sections.add("secure_aggregation")
+        silent: dict[str, set[str]] = {"data": {"groups"}, "privacy": self._shapes_nothing}
+        if not self.training.duration_spread:
+            silent["training"] = {"duration_spread"}  # 0 shapes nothing
+        shapes = self.model_dump_json(include=sections, exclude=silent)
+        return hashlib.blake2b((shapes + catalog.code_hash(self.strategy.name)).encode(), digest_size=16).hexdigest()
+
+    @property
+    def _shapes_nothing(self) -> set[str]:
+        """Keys of ``privacy`` that shape no named release: secure streams have no names; charged tuning adds noise."""
+        return {"loose_delta", "rng"} if self.privacy.tuning.charged else {"loose_delta", "rng", "tuning"}
+
+    @property
+    def private(self) -> bool:
+        """Whether the private arms are run beside the others."""
+        return self.privacy.unit != "none"
+
+    @property
+    def private_arms(self) -> list[Arm]:
+        """The arms that are also run under privacy: those in which the unit has a meaning."""
+        if self.privacy.unit in FEDERATED_UNITS:
+            return ["federated"]
+        return [*self.arms] if self.private else []
+
+    @property
+    def all_seeds(self) -> list[int]:
+        """The seeds that are run: ``seeds`` of them from ``seed`` on."""
+        return list(range(self.seed, self.seed + self.seeds))

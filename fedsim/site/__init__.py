@@ -1,0 +1,1 @@
+"""The site: how it answers the messages of a server."""

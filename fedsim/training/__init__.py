@@ -1,0 +1,1 @@
+"""The steps of one site in one round."""

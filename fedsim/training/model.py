@@ -1,0 +1,61 @@
+"""The model of a task: made with a seed, refused where it can't be trained, and its parameters as one vector."""
+
+import torch
+from torch import Tensor, nn
+
+from fedsim.data.federation import Site
+from fedsim.data.loading import task_of
+from fedsim.mistakes import Mistake
+from fedsim.randomness import global_seed, torch_seed
+from fedsim.scenario.schema import Scenario
+from fedsim.strategy.local_rule import Part, Parts
+from fedsim.training.losses import LOSSES, RowLosses
+
+
+def best_device(wanted: str) -> str:
+    """Return ``cuda`` or ``cpu``.
+
+    Raises:
+        Mistake: CUDA was asked for and there is none.
+    """
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise Mistake("device: expected a CUDA device, found none; use device = 'auto' or 'cpu'")
+    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def new_model(scenario: Scenario, site: Site, seed: int, device: str) -> nn.Module:
+    """Return the task's model with initial weights that depend on the seed alone.
+
+    Raises:
+        Mistake: The model can't be trained as asked: it has buffers, or a layer that mixes rows (BatchNorm).
+    """
+    with global_seed(torch_seed(seed, "initial weights")):  # layers draw them from the global generator
+        model: nn.Module = task_of(scenario).model(*site.train.inputs.shape[1:])
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) or [*layer.buffers(recurse=False)]:
+            raise Mistake(
+                f"task: expected layers that treat each row alone and have no buffers, got "
+                f"{type(layer).__name__} ({name}); use GroupNorm or LayerNorm in place of BatchNorm"
+            )
+    return model.to(device)
+
+
+def losses_of(scenario: Scenario) -> RowLosses:
+    """Return the loss of the scenario's task."""
+    return LOSSES[task_of(scenario).kind]
+
+
+def parts_of(model: nn.Module, vector: Tensor) -> dict[str, Tensor]:
+    """Return a vector of all parameters (params,) as {name: view of it}."""
+    parts = vector.split([value.numel() for value in model.parameters()])
+    return {name: part.view(value.shape) for (name, value), part in zip(model.named_parameters(), parts, strict=True)}
+
+
+def layers_of(model: nn.Module) -> Parts:
+    """Return the model's parameters by name, with the kinds of their layers and their places in its vector."""
+    kinds = {name: type(layer).__name__ for name, layer in model.named_modules()}
+    parts, start = [], 0
+    for name, value in model.named_parameters():
+        parts.append(Part(name, kinds[name.rpartition(".")[0]], start, start + value.numel()))
+        start += value.numel()
+    return tuple(parts)

@@ -1,0 +1,115 @@
+"""What a model makes of a row inside: the input of its last layer with parameters, and losses with a term about it.
+
+The representations by models that don't change in a round are computed once, before the steps, and stand beside each
+row's target. So to an engine it is a work like any other: the model's outputs are longer, and a row's loss depends on
+that row and on parameters alone, which is what clipping its gradient needs.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from fedsim.data.federation import Examples
+from fedsim.strategy.local_rule import Comparing
+from fedsim.training.functional import outputs_with
+from fedsim.training.losses import RowLosses
+from fedsim.training.model import parts_of
+from fedsim.training.work import Work
+
+
+class Revealing(nn.Module):
+    """A copy of a model whose outputs (rows, outputs) are followed by the representation: (rows, outputs + features).
+
+    Its parameters are the model's, in the same order.
+
+    Args:
+        model: The model.
+        rows: Some inputs to try it on, (rows, ...).
+    """
+
+    def __init__(self, model: nn.Module, rows: Tensor) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(model)
+        last = [name for name, layer in self.model.named_modules() if [*layer.parameters(recurse=False)]][-1]
+        tap = _Tap(self.model.get_submodule(last))
+        self._tap = (tap,)  # in a tuple it is not registered twice, which functional_call could not put back
+        parent, _, name = last.rpartition(".")
+        if last:
+            setattr(self.model.get_submodule(parent), name, tap)
+        else:
+            self.model = tap
+        with torch.no_grad():
+            self.features = self(rows).shape[1] - model(rows).shape[1]
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return outputs and representations."""
+        outputs = self.model(inputs)
+        (tap,) = self._tap
+        seen, tap.seen = tap.seen, None  # a model that holds a tensor of a graph can't be copied
+        return torch.cat([outputs, seen.flatten(1)], 1)  # type: ignore[union-attr]
+
+
+class _Tap(nn.Module):
+    """A layer that remembers its input."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+        self.seen: Tensor | None = None
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        self.seen = inputs
+        return self.layer(inputs)
+
+
+@dataclass(frozen=True)
+class ComparedLosses:
+    """The losses of a task and a rule's term, of outputs with representations and of targets with others' beside them.
+
+    Attributes:
+        losses: Of the task.
+        rule: Whose term it is.
+        features: The length of a representation.
+        whole: Whether the task's targets are class numbers.
+    """
+
+    losses: RowLosses
+    rule: Comparing
+    features: int
+    whole: bool
+
+    def __call__(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Return each row's loss, (rows,)."""
+        own = outputs[:, -self.features :]
+        others = target[:, 1:].split(self.features, 1)
+        label = target[:, 0].long() if self.whole else target[:, 0]
+        return self.losses(outputs[:, : -self.features], label) + self.rule.term(own, others)
+
+
+def with_term(work: Work, revealing: Revealing) -> Work:
+    """Return a work of a ``Comparing`` rule with its term in the losses.
+
+    Args:
+        work: The work without.
+        revealing: Its model's.
+    """
+    rule, rows = work.rule, work.examples
+    if not isinstance(rule, Comparing):
+        raise TypeError(f"expected a rule that compares representations, got {type(rule).__name__}")
+    whole = not rows.target.is_floating_point()
+    others = [_representations(revealing, model, rows.inputs) for model in rule.compared(work.memory)]
+    target = torch.cat([rows.target[:, None].to(others[0]), *others], 1)  # (rows, 1 + models * features)
+    losses = ComparedLosses(work.losses, rule, revealing.features, whole)
+    return replace(work, model=revealing, examples=Examples(rows.inputs, target), losses=losses)
+
+
+def _representations(revealing: Revealing, vector: Tensor, inputs: Tensor) -> Tensor:
+    """Return what a model with these parameters makes of rows inside, (rows, features)."""
+    revealing.eval()  # no dropout: it draws
+    with torch.no_grad():
+        both = outputs_with(revealing, parts_of(revealing, vector), inputs)  # (rows, outputs + features)
+    return both[:, -revealing.features :]

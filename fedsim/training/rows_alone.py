@@ -1,0 +1,145 @@
+"""Trying whether a model treats each row alone: without that, clipping a row's gradient bounds nothing.
+
+A model is plain Python, so this can't be proven; it is tried, in evaluation and in training mode, in three ways:
+
+- A row's output is the same alone and beside others, in batches of two sizes.
+- Replacing one row, the first, the last or one between, leaves the others' outputs as they are.
+- A model remembers nothing: what it says of the same rows is the same before and after it saw others.
+
+Where training draws random numbers, as dropout does, the same seed is set before each trial. A row's draws then depend
+on how many rows there are, so the first way is left to the model with its dropout layers switched off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from fedsim.data.federation import Examples
+from fedsim.mistakes import Mistake
+from fedsim.randomness import global_seed
+
+_SIZES = (4, 33)  # of batches: some operations work in another way on many rows
+_SEED = 0
+
+
+def check_rows_are_alone(model: nn.Module, examples: Examples) -> None:
+    """Make sure that a row's output does not depend on the rows beside it, in evaluation and in training mode.
+
+    Args:
+        model: The model; its mode stays as it is.
+        examples: Rows of its task, of which the shape counts and, where inputs are whole numbers, the values.
+
+    Raises:
+        Mistake: It does depend on them, or the model can't take a batch of no rows.
+    """
+    was_training = model.training
+    try:
+        with torch.no_grad():
+            for training in (False, True):
+                model.train(training)
+                for size in _SIZES if len(examples) else ():
+                    _check_batch(model, some_rows(examples, size), training)
+                _check_no_rows(model, examples)
+    finally:
+        model.train(was_training)
+
+
+def draws(model: nn.Module, rows: Tensor) -> bool:
+    """Return whether a model's outputs in training mode hang on random numbers. Its mode is training afterwards.
+
+    Args:
+        model: The model.
+        rows: Inputs to try it on, (rows, ...).
+    """
+    model.train()
+    with torch.no_grad():
+        first = _said(model, rows, _SEED)
+        second = _said(model, rows, _SEED + 1)
+    return not torch.equal(first, second)
+
+
+def some_rows(examples: Examples, count: int = 4) -> Tensor:
+    """Make rows to try a model on, (count, ...): random ones where inputs are floats, so that no one's row is used."""
+    if not examples.inputs.is_floating_point():
+        return examples.inputs[torch.arange(count) % len(examples)]
+    random = torch.Generator().manual_seed(0)
+    return torch.randn(count, *examples.inputs.shape[1:], generator=random).to(examples.inputs)
+
+
+def _check_batch(model: nn.Module, rows: Tensor, training: bool) -> None:
+    """Try some rows.
+
+    Raises:
+        Mistake: They are not alone.
+    """
+    together = _said(model, rows)
+    _said(model, -3 * rows if rows.is_floating_point() else rows.flip(0))
+    if not _agree(together, _said(model, rows)):
+        raise Mistake(
+            "task: expected a model that remembers nothing of the rows it saw, got one whose outputs for the same rows "
+            "differ after it saw others"
+        )
+
+    for place in (0, len(rows) // 2, len(rows) - 1):
+        replaced = rows.clone()
+        replaced[place] = -3 * rows[place] if rows.is_floating_point() else rows[place - 1]
+        others = torch.arange(len(rows)) != place
+        if not _agree(together[others], _said(model, replaced)[others]):
+            raise _mixes(training)
+
+    with _dropout_off(model):
+        if training and draws(model, rows):
+            return
+        alone = [_said(model, rows[index : index + 1]) for index in range(len(rows))]
+        if not _agree(_said(model, rows), torch.cat(alone)):
+            raise _mixes(training)
+
+
+def _agree(some: Tensor, other: Tensor) -> bool:
+    return torch.allclose(some, other, rtol=1e-4, atol=1e-5, equal_nan=True)
+
+
+def _mixes(training: bool) -> Mistake:
+    mode = " in training mode" if training else ""
+    return Mistake(
+        f"task: expected a model whose output for a row depends on that row alone, got one that mixes rows{mode}"
+    )
+
+
+def _check_no_rows(model: nn.Module, examples: Examples) -> None:
+    """Try a batch of no rows, which Poisson sampling may draw.
+
+    Raises:
+        Mistake: The model can't take it.
+    """
+    try:
+        model(examples.inputs[:0])
+    except Exception as error:
+        raise Mistake(f"task: expected a model that takes a batch of no rows, got {error}") from None
+
+
+def _said(model: nn.Module, rows: Tensor, seed: int = _SEED) -> Tensor:
+    """Return the outputs of a model for rows, under a seed for what it draws."""
+    with global_seed(seed):
+        return model(rows)
+
+
+@contextmanager
+def _dropout_off(model: nn.Module) -> Iterator[None]:
+    """Switch the layers off that draw random numbers in training, and on again."""
+    layers = [layer for layer in model.modules() if _drops(layer) and layer.training]
+    for layer in layers:
+        layer.training = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.training = True
+
+
+def _drops(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.modules.dropout._DropoutNd) or (isinstance(layer, nn.RNNBase) and layer.dropout > 0)

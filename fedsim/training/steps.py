@@ -1,0 +1,173 @@
+"""Training of one site: a few steps of SGD on Poisson batches, or of DP-SGD with Opacus."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+from weakref import WeakSet
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
+
+from fedsim.data.federation import Examples
+from fedsim.mistakes import Mistake
+from fedsim.privacy.ledger import Mechanism
+from fedsim.privacy.norms import keep_float32_whole
+from fedsim.randomness import choose, global_seed
+from fedsim.scenario.schema import Optimizer
+from fedsim.training.functional import outputs_with
+from fedsim.training.model import parts_of
+from fedsim.training.rows_alone import draws, some_rows
+from fedsim.training.work import Done, Noise, Work
+
+if TYPE_CHECKING:
+    from opacus import GradSampleModule
+
+_tried: WeakSet[nn.Module] = WeakSet()  # models of which Opacus was seen to find the gradients of rows
+
+
+def train(work: Work) -> Done:
+    """Do a work: train a copy of its model."""
+    model = copy.deepcopy(work.model).train()
+    vector_to_parameters(work.start.clone(), model.parameters())  # they become views of it
+    mechanism, path = None, []
+    with global_seed(work.streams.layers):  # dropout draws from the global generator
+        if work.plan.noise is None:
+            _train_plainly(work, model, path)
+        else:
+            model = _with_opacus_layers(model)
+            mechanism = _train_privately(work, work.plan.noise, model, path)
+    return Done(parameters_to_vector(_in_order_of(work.model, model)).detach(), mechanism, tuple(path))
+
+
+def new_optimizer(chosen: Optimizer, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+    """Return the torch optimizer a scenario names."""
+    if chosen.name == "adam":
+        return torch.optim.Adam(parameters, lr=chosen.lr, weight_decay=chosen.weight_decay, foreach=True)
+    return torch.optim.SGD(parameters, lr=chosen.lr, momentum=chosen.momentum, weight_decay=chosen.weight_decay)
+
+
+def _train_plainly(work: Work, model: nn.Module, path: list[Tensor]) -> None:
+    optimizer = new_optimizer(work.plan.optimizer, model.parameters())
+    parameters = [*model.parameters()]
+    for step, batch in enumerate(poisson_batches(work)):
+        optimizer.zero_grad()
+        (work.losses(model(batch.inputs), batch.target).sum() / work.plan.expected_batch).backward()
+        _correct(work, parameters, step)
+        optimizer.step()
+        if work.follow:
+            path.append(parameters_to_vector(parameters).detach())
+
+
+def _correct(work: Work, parameters: Sequence[nn.Parameter], step: int) -> None:
+    """Let the local rule correct the gradients, parameter by parameter."""
+    memory = {name: list(parts_of(work.model, value).values()) for name, value in work.memory.items()}
+    with torch.no_grad():
+        for place, parameter in enumerate(parameters):
+            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            own = {name: parts[place] for name, parts in memory.items()}
+            parameter.grad = work.rule.correct(gradient, parameter.detach(), own, step)
+
+
+def _train_privately(work: Work, noise: Noise, model: nn.Module, path: list[Tensor]) -> Mechanism:
+    from opacus import GradSampleModule  # takes two seconds: only private runs wait for it
+
+    from fedsim.privacy.optimizer import SiteOptimizer
+
+    keep_float32_whole()
+    wrapped = GradSampleModule(model, batch_first=True, loss_reduction="sum")
+    parameters = _in_order_of(work.model, model)
+    optimizer = new_optimizer(work.plan.optimizer, parameters)
+    private = SiteOptimizer(optimizer, noise.multiplier, noise.clip, work.plan.expected_batch, work.streams.noise)
+    try:
+        if work.model not in _tried and len(work.examples):  # a site without rows has none to try it on
+            _check_gradients_of_rows(work, wrapped)
+            _tried.add(work.model)
+        for step, batch in enumerate(poisson_batches(work)):
+            private.zero_grad()
+            _backward(work, wrapped, batch.inputs, batch.target)
+            private.rows = len(batch)
+            if private.pre_step():  # clips, adds noise, divides
+                _correct(work, parameters, step)
+                private.original_optimizer.step()
+            if work.follow:
+                path.append(parameters_to_vector(parameters).detach())
+    finally:
+        wrapped.to_standard_module()
+    return private.mechanism(work.plan.sampling_rate, work.streams.kind)
+
+
+def _backward(work: Work, wrapped: GradSampleModule, inputs: Tensor, target: Tensor) -> None:
+    """Let Opacus compute the gradients of rows."""
+    with warnings.catch_warnings():  # torch tells Opacus' hooks that the inputs need no gradient: they don't
+        warnings.filterwarnings("ignore", message="Full backward hook is firing")
+        work.losses(wrapped(inputs), target).sum().backward()
+
+
+def _check_gradients_of_rows(work: Work, wrapped: GradSampleModule) -> None:
+    """Make sure that what Opacus takes for the gradient of a row is what autograd gives for that row alone.
+
+    Opacus knows what a layer computes, and takes the first dimension for the rows. A model that draws random numbers is
+    not tried, since no row alone draws what it draws beside others.
+
+    Raises:
+        Mistake: It is something else: clipping it would bound nothing.
+    """
+    inputs = some_rows(work.examples, 3)
+    target = work.examples.target[:1].expand(len(inputs), *work.examples.target.shape[1:])
+    if draws(work.model, inputs):
+        return
+
+    _backward(work, wrapped, inputs, target)
+    own = dict(wrapped._module.named_parameters())
+    of_rows: list[Tensor] = [own[name].grad_sample for name, _ in work.model.named_parameters()]  # pyright: ignore[reportAttributeAccessIssue]
+    counts = {len(gradients) for gradients in of_rows}
+    if counts != {len(inputs)} and not any(count % len(inputs) for count in counts):
+        return  # a layer that sees a row several times is refused in the first step, with the number of rows there
+
+    alike = counts == {len(inputs)}
+    for row in range(len(inputs) if alike else 0):
+        vector = work.start.clone().requires_grad_()
+        outputs = outputs_with(work.model, parts_of(work.model, vector), inputs[row : row + 1])
+        (alone,) = torch.autograd.grad(work.losses(outputs, target[row : row + 1]).sum(), vector)
+        together = torch.cat([gradients[row].flatten() for gradients in of_rows])
+        alike &= torch.allclose(alone, together, rtol=1e-3, atol=1e-5)
+    if not alike:
+        raise Mistake(
+            "task: expected a model of which Opacus finds each row's gradient, since clipping that is what the privacy "
+            "of a record rests on; got one for which it finds something else, such as one that moves the dimension of "
+            "the rows"
+        )
+
+
+def _with_opacus_layers(module: nn.Module) -> nn.Module:
+    """Return a module with Opacus' GRU and LSTM in place of torch's, of which there are no gradients by row."""
+    if isinstance(module, nn.GRU | nn.LSTM):
+        from opacus.layers import DPGRU, DPLSTM
+
+        same = ("input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional")
+        kind = DPLSTM if isinstance(module, nn.LSTM) else DPGRU
+        replacement = kind(**{name: getattr(module, name) for name in same})
+        replacement.load_state_dict(module.state_dict())
+        return replacement.to(module.weight_ih_l0.device)  # type: ignore[union-attr, arg-type]
+    for name, child in module.named_children():
+        setattr(module, name, _with_opacus_layers(child))
+    return module
+
+
+def _in_order_of(model: nn.Module, trained: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters of a trained copy in the order of the model's, which Opacus' layers change."""
+    own = dict(trained.named_parameters())
+    return [own[name] for name, _ in model.named_parameters()]
+
+
+def poisson_batches(work: Work) -> Iterator[Examples]:
+    """Yield a batch for each step, which every row joins with the sampling rate, on its own; it may be empty."""
+    rows = work.examples
+    for _ in range(work.plan.steps):
+        chosen = choose(work.streams.batches.draw(len(rows)), work.plan.sampling_rate)
+        numbers = torch.from_numpy(chosen.nonzero()[0]).to(rows.target.device)
+        yield Examples(rows.inputs[numbers], rows.target[numbers])

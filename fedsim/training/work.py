@@ -1,0 +1,135 @@
+"""One site's task in one round: its plan, its randomness, and what came of it.
+
+The sampling rate, the denominator of every step, the number of steps and the noise are the scenario's, public values.
+None of them follows from how many rows the site has: otherwise the update would tell (PrivacyEngine's would).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor, nn
+
+from fedsim.data.federation import Examples
+from fedsim.privacy.ledger import Mechanism
+from fedsim.randomness import Random, Words, kind_of, torch_seed
+from fedsim.scenario.schema import Optimizer, Scenario
+from fedsim.strategy.contract import State
+from fedsim.strategy.local_rule import LocalRule, Plain
+from fedsim.training.losses import RowLosses
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Clip every row's gradient to ``clip`` and add Gaussian noise of ``multiplier * clip`` to each step's sum."""
+
+    clip: float
+    multiplier: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one site does in one round. ``expected_batch`` divides every step's sum of gradients."""
+
+    steps: int
+    sampling_rate: float
+    expected_batch: float
+    optimizer: Optimizer
+    noise: Noise | None
+
+
+@dataclass(frozen=True)
+class Streams:
+    """The randomness of one site in one round; ``layers`` is the seed of layers that draw, such as dropout."""
+
+    batches: Words
+    noise: Words
+    layers: int = 0
+
+    @classmethod
+    def of(cls, scenario: Scenario, seed: int, arm: str, site: str, round_number: int) -> Streams:
+        """Return the streams by name, or new ones that nobody can know if ``privacy.rng`` is ``secure``.
+
+        By name: without privacy, arms and variants of a scenario share batches, for a fair comparison. No two releases
+        share noise: its name holds all that shapes the release, or two runs that differ in epsilon alone could be
+        subtracted. Nor do they share batches where records are protected: several trainings are composed as if each had
+        drawn its own, and a row that is in the same steps of all of them would be hidden less.
+
+        Secure: the noise, who is in a batch (which amplification by sampling presumes secret), and what layers draw,
+        since one row more moves the others' places in a batch. Where whole sites are protected, no promise rests on how
+        a site trains, so that stays by name; their noise is drawn elsewhere (``whole_sites.noise_words``).
+        """
+        if scenario.privacy.rng == "secure" and scenario.privacy.unit == "record":
+            return cls(Words.unknown(), Words.unknown(), int(Words.unknown().draw(1)[0]))
+        own = (scenario.release, arm) if scenario.privacy.unit == "record" else ()
+        return cls(
+            batches=Words.of(seed, "batches", *own, site, round_number),
+            noise=Words.of(seed, "noise", scenario.release, arm, site, round_number),
+            layers=torch_seed(seed, "layers", site, round_number),
+        )
+
+    @property
+    def kind(self) -> Random:
+        """What the randomness of a release is: secure only if both its noise and its batches are."""
+        return kind_of(self.noise, self.batches)
+
+
+@dataclass(frozen=True)
+class Work:
+    """One site's task in one round.
+
+    Attributes:
+        model: The architecture; its own parameters don't count and don't change.
+        start: The parameters to start from, float32 (params,), in the order of the model's ``parameters()``.
+        examples: The site's rows.
+        plan: What to do.
+        streams: The randomness for it.
+        losses: What is minimized.
+        rule: The client half of the strategy; here it corrects gradients.
+        memory: What the rule needs for that, each (params,).
+        follow: Whether to say where every step led.
+        chosen: Which of several models it starts from, where the site had the choice.
+    """
+
+    model: nn.Module
+    start: Tensor
+    examples: Examples
+    plan: Plan
+    streams: Streams
+    losses: RowLosses
+    rule: LocalRule = field(default_factory=Plain)
+    memory: State = field(default_factory=dict)
+    follow: bool = False
+    chosen: int | None = None
+
+    def again(self) -> Work:
+        """Return this work with its streams at their start."""
+        fresh = replace(self.streams, batches=self.streams.batches.again(), noise=self.streams.noise.again())
+        return replace(self, streams=fresh)
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of a work.
+
+    Attributes:
+        parameters: Where it led, (params,).
+        mechanism: What was done to the rows, or None if that was not private.
+        path: Where each of its steps led, (params,) each, of a work to follow.
+    """
+
+    parameters: Tensor
+    mechanism: Mechanism | None
+    path: tuple[Tensor, ...] = ()
+
+
+def plan(scenario: Scenario, expected_batch: float, noise_multiplier: float | None) -> Plan:
+    """Return what a site does in each round: privately if there is a noise multiplier."""
+    training = scenario.training
+    return Plan(
+        steps=training.local_steps,
+        sampling_rate=training.sampling_rate,
+        expected_batch=expected_batch,
+        optimizer=training.optimizer,
+        noise=None if noise_multiplier is None else Noise(scenario.privacy.clip, noise_multiplier),
+    )

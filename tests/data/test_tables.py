@@ -1,0 +1,49 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedsim.data.tables import Levels, Number, encode
+from fedsim.mistakes import Mistake
+
+AGE = Number("age", 20, 100)
+CHOL = Number("chol", 80, 620, missing=True)
+PAIN = Levels("cp", (1, 2, 3), missing=True)
+
+
+def test_a_number_is_scaled_by_its_public_range_and_clipped_to_it():
+    frame = pd.DataFrame({"age": [20, 60, 100, 7, 130]})
+    np.testing.assert_allclose(encode(frame, (AGE,)), [[-1], [0], [1], [-1], [1]])
+
+
+def test_a_missing_number_is_the_middle_and_a_flag():
+    np.testing.assert_allclose(encode(pd.DataFrame({"chol": [np.nan, 620]}), (CHOL,)), [[0, 1], [1, 0]])
+
+
+def test_a_missing_level_is_none_of_the_levels():
+    np.testing.assert_allclose(encode(pd.DataFrame({"cp": [2, np.nan]}), (PAIN,)), [[0, 1, 0], [0, 0, 0]])
+
+
+@given(st.lists(st.floats(allow_nan=True, allow_infinity=False, width=32), min_size=2, max_size=20))
+def test_a_row_is_encoded_without_a_look_at_the_others(values: list[float]):
+    """M26: nothing is fitted. The encoding of the first rows is the first rows of the encoding."""
+    frame = pd.DataFrame({"chol": values})
+    np.testing.assert_array_equal(encode(frame, (CHOL,))[:1], encode(frame[:1], (CHOL,)))
+    assert np.abs(encode(frame, (CHOL,))).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("frame", "column", "message"),
+    [
+        ({"age": [50, np.nan]}, AGE, "column age, row 1: expected 20 to 100, got nan"),
+        ({"age": [50, np.inf]}, AGE, "column age, row 1: expected 20 to 100, got inf"),
+        ({"chol": [-np.inf]}, CHOL, "column chol, row 0: expected 80 to 620, got -inf"),
+        ({"cp": [1, 9]}, PAIN, r"column cp, row 1: expected one of \(1, 2, 3\), got 9"),
+        ({"age": ["old"]}, AGE, "column age: expected numbers, got"),
+        ({"height": [1]}, AGE, "expected the columns age, got only height"),
+    ],
+)
+def test_a_bad_value_is_named_with_its_place(frame: dict, column: Number | Levels, message: str):
+    with pytest.raises(Mistake, match=message):
+        encode(pd.DataFrame(frame), (column,))

@@ -1,0 +1,192 @@
+import json
+import random
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from fedsim.cli import terminal
+from fedsim.experiments.experiment import execute, summary
+from fedsim.mistakes import Mistake
+from fedsim.report import page as report
+from fedsim.results import run_directory as results
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from fedsim.scenario.files import read
+
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    execute(read("hospital-heart", ["training.rounds=1", "seeds=1", "privacy.unit=none"]), folder)
+    return folder
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> Path:
+    import shutil
+
+    return Path(shutil.copytree(finished, tmp_path / "copy"))
+
+
+def test_a_run_directory_holds_plain_files_only(finished: Path):
+    names = {path.name for path in finished.iterdir()}
+    assert names == {
+        ".lock", "scenario.toml", "manifest.json", "rounds.parquet", "sites.parquet", "groups.parquet", "ledger.json",
+        "model.safetensors", "checkpoints", "report.html",
+    }  # fmt: skip
+    assert not [path for path in finished.rglob("*") if path.suffix in (".pkl", ".pt", ".tmp")]
+
+
+def test_anyone_with_pandas_can_read_it(finished: Path):
+    table = pd.read_parquet(finished / "sites.parquet")
+    assert list(table) == ["arm", "private", "seed", "site", "rows", "positives", "auc", "accuracy", "log_loss"]
+    manifest = json.loads((finished / "manifest.json").read_text())
+    assert manifest["versions"]["flwr"].startswith("1.4")
+
+
+def test_what_is_loaded_is_what_was_written(finished: Path):
+    run = results.load(finished)
+    assert run.scenario.training.rounds == 1
+    assert len(run.sites) == 3 * 6  # four hospitals, inside them, and pooled
+    assert run.epsilon() == {}
+
+
+def test_a_run_from_before_there_were_figures_inside_sites_is_loaded_and_reported(copied: Path):
+    """It is spoken of by its pooled figures, on the page, in the document and from Python."""
+    table = pd.read_parquet(copied / "sites.parquet")
+    pooled = table[table["site"] == "(pooled)"].set_index("arm")["auc"]
+    results.write_table(copied / "sites.parquet", table[table["site"] != "(inside sites)"])
+    manifest = json.loads((copied / "manifest.json").read_text())
+    manifest["files"]["sites.parquet"] = results.sha256((copied / "sites.parquet").read_bytes())
+    results.write_json(copied / "manifest.json", manifest)
+
+    run = results.load(copied)
+    assert run.headline == "(pooled)"
+    assert "its figures are pooled over the sites" in report.write(run).read_text("utf-8")
+    for arm in terminal.as_document(run)["arms"]:
+        assert arm["over"] == "(pooled)"
+        assert set(arm["sites"]) == {"cleveland", "hungarian", "switzerland", "va_long_beach"}
+        assert arm["metric"] != "auc" or arm["mean"] == pytest.approx(pooled[arm["arm"]])
+    frame = summary(run)
+    assert set(frame["over"]) == {"(pooled)"}
+    assert frame["mean"].tolist() == frame["pooled_mean"].tolist()
+    assert "pooled over the sites" in " ".join(terminal.closing_lines(run))
+
+
+@pytest.mark.parametrize(
+    "name", ["scenario.toml", "sites.parquet", "groups.parquet", "rounds.parquet", "ledger.json", "model.safetensors"]
+)
+def test_one_flipped_bit_anywhere_is_noticed(copied: Path, name: str):
+    """F5: safetensors alone would load it."""
+    content = bytearray((copied / name).read_bytes())
+    for position in random.Random(0).sample(range(len(content)), 20):
+        broken = content.copy()
+        broken[position] ^= 1
+        (copied / name).write_bytes(broken)
+        with pytest.raises(Mistake, match="expected SHA-256"):
+            results.load(copied)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("manifest.json", b"{", "manifest.json: expected JSON, got"),
+        ("manifest.json", b"[]", "manifest.json: expected a JSON object, got list"),
+        ("manifest.json", b"{}", "expected the files .*ledger.json"),
+        ("manifest.json", None, "this run is not finished; go on with: fedsim resume"),
+        ("ledger.json", None, "ledger.json: No such file"),
+    ],
+)
+def test_a_broken_run_directory_is_explained(copied: Path, name: str, content: bytes | None, message: str):
+    if content is None:
+        (copied / name).unlink()
+    else:
+        (copied / name).write_bytes(content)
+    with pytest.raises(Mistake, match=message):
+        results.load(copied)
+
+
+def test_no_run_directory_is_a_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(Mistake, match="expected a run directory, there is none"):
+        results.load(tmp_path / "none")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Mistake, match="no finished run under runs/"):
+        results.newest()
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path):
+    path = tmp_path / "x.json"
+    results.write_json(path, {"a": 1})
+    with pytest.raises(ValueError, match="Out of range float values"):
+        results.write_json(path, {"a": float("nan")})
+    with pytest.raises(TypeError):
+        results.write_bytes(path, "text")  # type: ignore[arg-type]
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_an_error_and_not_a_half_written_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    import errno
+    import os
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    results.write_bytes(tmp_path / "x", b"old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        results.write_bytes(tmp_path / "x", b"new")
+    assert (tmp_path / "x").read_bytes() == b"old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_checkpoint_is_what_was_kept_or_refused(tmp_path: Path):
+    folder = tmp_path / "checkpoints"
+    assert results.read_checkpoint(folder, "a") is None
+    results.write_checkpoint(folder, "a", {"w": torch.arange(3.0)}, {"notes": ["x"], "score": 0.1})
+    tensors, values = results.read_checkpoint(folder, "a") or ({}, {})
+    assert torch.equal(tensors["w"], torch.arange(3.0))
+    assert values == {"notes": ["x"], "score": 0.1}
+    for name in ("a.json", "a.safetensors"):
+        whole = (folder / name).read_bytes()
+        for position in random.Random(0).sample(range(len(whole)), 30):
+            broken = bytearray(whole)
+            broken[position] ^= 1
+            (folder / name).write_bytes(broken)
+            try:
+                kept = results.read_checkpoint(folder, "a")
+            except Mistake:
+                continue
+            assert kept is not None  # white space may differ, what is in it may not
+            assert kept[1] == values
+            assert torch.equal(kept[0]["w"], tensors["w"])
+        (folder / name).write_bytes(whole)
+
+
+def test_the_tensors_of_two_writes_are_the_same_bytes(tmp_path: Path):
+    for name in ("a", "b"):
+        results.write_tensors(tmp_path / name, {"w": torch.ones(2)}, {"task": "t", "training": "x", "more": "y"})
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_epsilon_is_the_most_of_all_trainings_of_an_arm_and_forgets_no_site(finished: Path):
+    import dataclasses
+
+    def training(arm: str, **epsilon: float) -> dict:
+        return {"arm": arm, "epsilon": epsilon}
+
+    ledger = {
+        "trainings": [training("federated", a=1.0, b=3.0), training("federated", a=2.0), training("local", a=9.0)]
+    }
+    run = dataclasses.replace(results.load(finished), ledger=ledger)
+    assert run.epsilon() == {"a": 2.0, "b": 3.0}
+    assert run.epsilon("local") == {"a": 9.0}
+
+
+def test_a_manifest_that_lacks_something_is_explained(copied: Path):
+    manifest = json.loads((copied / "manifest.json").read_text())
+    del manifest["notes"]
+    (copied / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(Mistake, match=r"manifest.json: expected notes in it"):
+        results.load(copied)
