@@ -11,8 +11,9 @@ from fedsim.planning.participation import joining_of, most_rounds, sites_of_roun
 from fedsim.planning.whole_sites import central_noise, steps_of_site
 from fedsim.privacy.accounting import Neighbours, Segment, epsilon
 from fedsim.privacy.central import CentralNoise
-from fedsim.privacy.ledger import Ledger, Mechanism, OwnUpdate, SiteUpdate, to_release
+from fedsim.privacy.ledger import Ledger, Mechanism, OwnUpdate, SiteUpdate
 from fedsim.privacy.noise_shares import NoiseShare
+from fedsim.privacy.units import released_in
 from fedsim.results.run_directory import Run
 from fedsim.scenario.schema import Scenario
 from fedsim.training.model import new_model
@@ -102,7 +103,7 @@ def claim_in(run: Run) -> Claim | SiteClaim | None:
         return None
     training = max(own, key=lambda one: max(one["epsilon"].values()))
     site = max(training["epsilon"], key=training["epsilon"].get)
-    releases = [to_release(entry["mechanism"]) for entry in training["entries"] if entry["site"] == site]
+    releases = [released_in(entry) for entry in training["entries"] if entry["site"] == site]
     delta, neighbours = run.ledger["delta"], run.ledger["neighbours"]
     spent = epsilon([one.segment() for one in releases], delta, neighbours)  # the ledger's may be of several trainings
     first, rest = releases[0], (spent, delta, neighbours)

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fedsim.privacy.tiers import caution
-from fedsim.report.statement_words import CLAIMS
+from fedsim.privacy.units import unit_of
 
 if TYPE_CHECKING:
     from fedsim.results.run_directory import Run
@@ -194,7 +194,7 @@ def closing_lines(finished: "Run") -> Iterator[str]:
         yield "Means over 2 seeds: two seeds give no verdict."
     if not finished.scenario.private:
         yield "No privacy guarantee: nothing was clipped or noised."
-    what = CLAIMS[finished.ledger["unit"]].protected if finished.scenario.private else ""
+    what = unit_of(finished.ledger["unit"]).promise.protected if finished.scenario.private else ""
     for arm in finished.scenario.private_arms:
         epsilon = finished.epsilon(arm)
         spent = {_spent({site: value}) for site, value in epsilon.items()}

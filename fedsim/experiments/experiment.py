@@ -28,13 +28,15 @@ from fedsim.planning.delta_rule import check_delta
 from fedsim.planning.misbehaviour import attack_of, attackers_of
 from fedsim.planning.whole_sites import check_bits
 from fedsim.privacy.accounting import ACCOUNTANT
+from fedsim.privacy.unit import Place, Protected
+from fedsim.privacy.units import unit_of
 from fedsim.report import page as report
 from fedsim.report.statement import random_of
 from fedsim.results import run_directory as results
 from fedsim.results.evaluation import POOLED, TOGETHER
 from fedsim.scenario import catalog
 from fedsim.scenario.files import read, read_own, with_strategy
-from fedsim.scenario.schema import FEDERATED_UNITS, Scenario
+from fedsim.scenario.schema import Scenario
 from fedsim.training.model import best_device, new_model
 from fedsim.training.rows_alone import check_rows_are_alone
 
@@ -154,7 +156,7 @@ def check(scenario: Scenario) -> None:
     attackers_of(scenario, scenario.seed, federation.names)
     attack_of(scenario)
     check_delta(scenario, federation)
-    if scenario.privacy.unit == "record":
+    if unit_of(scenario.privacy.unit).place is Place.IN_STEPS:
         check_rows_are_alone(model, federation.sites[0].train)
     for arm in scenario.private_arms:
         check_bits(scenario, federation.names, noise_for(scenario, scenario.seed, arm))
@@ -316,7 +318,8 @@ def _write_results(folder: Path, scenario: Scenario, finished: list[_Finished]) 
     product = Job("federated", scenario.private, scenario.seed)
     for job, tensors, _ in finished:
         if job == product:
-            whole = scenario.privacy.unit in FEDERATED_UNITS  # then models that sites keep are not private: left out
+            # Where whole sites are protected, the models that sites keep are not private, and left out.
+            whole = unit_of(scenario.privacy.unit).protects is Protected.SITE
             plain = {
                 name.removeprefix(_OF_ALL): value
                 for name, value in tensors.items()

@@ -26,11 +26,13 @@ from fedsim.planning.misbehaviour import attack_of, attackers_of
 from fedsim.planning.participation import share_of_sites
 from fedsim.privacy.accounting import Neighbours, Segment
 from fedsim.privacy.accounting import epsilon as epsilon_of
-from fedsim.report.statement_words import CLAIMS, RECORD
+from fedsim.privacy.unit import Protected
+from fedsim.privacy.units import unit_of
 from fedsim.results import run_directory as results
 from fedsim.scenario import catalog
 from fedsim.scenario.files import read, value_of, with_strategy
 from fedsim.scenario.schema import Scenario
+from fedsim.scenario.unit_facts import NO_UNIT, UNIT_OF_RECORDS, facts_of
 from fedsim.strategy.make import strategy_of
 from fedsim.training.model import best_device, new_model
 
@@ -161,9 +163,13 @@ def _named(section: str, text: str) -> list[str]:
 def _privacy(epsilon: str, own: str) -> list[str]:
     """Return overrides for a budget: of the scenario's own unit, or of records where it has none."""
     if epsilon != NONE:
-        return [f"privacy.unit={'record' if own == 'none' else own}", f"privacy.epsilon={epsilon}"]
-    nobody_colludes = ["secure_aggregation.colluding=0"] if own == "distributed" else []  # there is no noise to tell of
-    return ["privacy.unit=none", *nobody_colludes]
+        unit = own if facts_of(own).promises else UNIT_OF_RECORDS
+        return [f"privacy.unit={unit}", f"privacy.epsilon={epsilon}"]
+
+    overrides = [f"privacy.unit={NO_UNIT}"]
+    if "secure_aggregation.colluding" in dict(facts_of(own).settings):
+        overrides.append("secure_aggregation.colluding=0")  # there is no noise to tell of
+    return overrides
 
 
 def _values(text: str) -> list[tuple[str, str]]:
@@ -210,7 +216,7 @@ def _together(spent: Sequence[tuple[Cell, Sequence[Sequence[Any]]]]) -> list[Rel
         scenarios = [scenario for scenario, _ in own]
         delta = min(one.privacy.delta for one in scenarios if one.privacy.delta)
         protected, neighbours = _protected(scenarios)
-        segments = [Segment(*one) for _, released in own for one in released]
+        segments = [Segment(*values) for _, released in own for values in released]
         together = epsilon_of(segments, delta, neighbours)
         units = sorted({one.privacy.unit for one in scenarios})
         found.append(Released(name, len(own), together, delta, units, protected))
@@ -224,12 +230,17 @@ def _protected(scenarios: Sequence[Scenario]) -> tuple[str, Neighbours]:
     protected, a record that changes replaces its site's update. What is replaced costs at least as much as what is
     added or removed, so if anything is, all counts as replaced.
     """
-    protected = {CLAIMS[one.privacy.unit].protected for one in scenarios}
-    sites = {one.model_dump_json(include=_SITES) for one in scenarios}
-    replaced = any(one.privacy.relation == "replace-one" for one in scenarios)
-    if RECORD.protected in protected or len(sites) > 1:
-        replaced, protected = replaced or protected != {RECORD.protected}, {RECORD.protected}
-    return protected.pop(), "replace-one" if replaced else "add-or-remove-one"
+    units = {unit_of(scenario.privacy.unit) for scenario in scenarios}
+    sites = {scenario.model_dump_json(include=_SITES) for scenario in scenarios}
+    replaced = any(scenario.privacy.relation == "replace-one" for scenario in scenarios)
+    protected = {unit.promise.protected for unit in units}
+
+    all_protect_sites = all(unit.protects is Protected.SITE for unit in units)
+    if not all_protect_sites or len(sites) > 1:
+        record = unit_of(UNIT_OF_RECORDS).promise.protected
+        replaced = replaced or protected != {record}
+        protected = {record}
+    return " or ".join(sorted(protected)), "replace-one" if replaced else "add-or-remove-one"
 
 
 def _check(cell: Cell) -> float:

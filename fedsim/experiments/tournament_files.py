@@ -16,8 +16,8 @@ from fedsim.experiments.tournament import Played
 from fedsim.experiments.tournament_charts import pictures
 from fedsim.privacy.accounting import HOPELESS
 from fedsim.privacy.tiers import caution
+from fedsim.privacy.units import unit_of
 from fedsim.report.pages import PAGES
-from fedsim.report.statement_words import CLAIMS
 from fedsim.results.multiple_comparisons import FEWEST_SEEDS
 from fedsim.results.run_directory import write_bytes
 
@@ -147,7 +147,7 @@ def _about_groups(ranked: pd.DataFrame, axes: Sequence[str], seeds: int) -> Iter
 def _for_whom(played: Played) -> str:
     """Return for whom the epsilon of one training is: alike in all scenarios, or in each; nothing without privacy."""
     whom = {
-        one.scenario: " or ".join(dict.fromkeys(f"one {CLAIMS[unit].protected}" for unit in one.units))
+        one.scenario: " or ".join(dict.fromkeys(f"one {unit_of(unit).promise.protected}" for unit in one.units))
         for one in played.released
     }
     if len(set(whom.values())) < 2:

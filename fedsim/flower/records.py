@@ -16,8 +16,7 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context
 from torch import Tensor, nn
 
-from fedsim.privacy.ledger import Mechanism, OwnUpdate
-from fedsim.privacy.noise_shares import NoiseShare
+from fedsim.privacy.ledger import Release
 
 ARRAYS, CONFIG, METRICS, MECHANISM, TOLD = "arrays", "config", "metrics", "mechanism", "told"
 _KEPT = "kept-"  # what a local rule keeps is in the site's state under names that start so
@@ -193,21 +192,19 @@ def kept_in(context: Context) -> dict[str, Tensor]:
 
 
 @lru_cache(maxsize=256)
-def _mechanism_record(mechanism: Mechanism | OwnUpdate | NoiseShare) -> ConfigRecord:
-    return ConfigRecord(asdict(mechanism))
+def _mechanism_record(mechanism: Release) -> ConfigRecord:
+    return ConfigRecord(asdict(mechanism))  # type: ignore[call-overload]  every release is a dataclass
 
 
-def from_mechanism(mechanism: Mechanism | OwnUpdate | NoiseShare) -> ConfigRecord:
-    """Encode what a site did to its rows, or to its update."""
+def from_mechanism(mechanism: Release) -> ConfigRecord:
+    """Encode a release: what a site did to its rows, or to its update."""
     return _mechanism_record(mechanism).copy()
 
 
-def to_mechanism(
-    record: ConfigRecord, kind: type[Mechanism] | type[OwnUpdate] | type[NoiseShare] = Mechanism
-) -> Mechanism | OwnUpdate | NoiseShare:
-    """Decode what a site did to its rows, or to its update.
+def to_mechanism(record: ConfigRecord, kind: type[Release]) -> Release:
+    """Decode a release of a kind.
 
     Raises:
         TypeError: It lacks a value, or has another one too many.
     """
-    return kind(**{str(key): value for key, value in record.items()})  # pyright: ignore[reportArgumentType]
+    return kind(**{str(key): value for key, value in record.items()})

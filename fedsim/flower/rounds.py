@@ -14,7 +14,7 @@ from fedsim.flower.records import MECHANISM, to_mechanism
 from fedsim.flower.screening import Rejected, match, screen
 from fedsim.mistakes import Mistake, RunFailed
 from fedsim.privacy.central import CentralNoise
-from fedsim.privacy.ledger import Ledger, Party, Release, check_claim
+from fedsim.privacy.ledger import Ledger, Party, Release
 from fedsim.privacy.secure_aggregation import Refused
 
 
@@ -57,7 +57,7 @@ class Budget:
             return ""
         try:
             did = to_mechanism(answer.content[MECHANISM], type(planned))  # type: ignore[arg-type]
-            check_claim(did, planned)
+            did.check_claim(planned)
         except KeyError:
             did, doubt = planned, "it does not say what it did"
         except (TypeError, ValueError, ArithmeticError) as error:

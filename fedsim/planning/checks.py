@@ -9,6 +9,8 @@ from fedsim.mistakes import Mistake
 from fedsim.planning.participation import arrivals_of, size_of_round
 from fedsim.planning.secure_checks import check_secure
 from fedsim.planning.whole_sites import check_mean_only
+from fedsim.privacy.unit import Place
+from fedsim.privacy.units import unit_of
 from fedsim.scenario.schema import Scenario
 from fedsim.strategy.contract import WITHOUT_NOISE, reports_of
 from fedsim.strategy.make import asked_of, rule_of, strategy_of
@@ -37,7 +39,7 @@ def check_strategy(scenario: Scenario, sites: int, model: nn.Module) -> None:
             updates as are asked for.
     """
     strategy, waits = strategy_of(scenario, sites), arrivals_of(scenario, scenario.seed, sites) is None
-    if scenario.privacy.unit == "client":
+    if unit_of(scenario.privacy.unit).place is Place.AT_SERVER:
         check_mean_only(scenario, strategy)
     for name in asked_of(strategy):
         if scenario.private and name in WITHOUT_NOISE:

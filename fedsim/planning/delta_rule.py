@@ -8,6 +8,8 @@ delta by a public bound on its size.
 
 from fedsim.data.federation import Federation
 from fedsim.mistakes import Mistake
+from fedsim.privacy.unit import Protected
+from fedsim.privacy.units import unit_of
 from fedsim.scenario.schema import Scenario
 
 
@@ -20,12 +22,19 @@ def check_delta(scenario: Scenario, federation: Federation) -> None:
     delta = scenario.privacy.delta
     if not scenario.private or delta is None or scenario.privacy.loose_delta:
         return
-    counts, whose = [len(site.train) for site in federation.sites], "training rows of the smallest site"
-    if scenario.privacy.unit != "record":
-        counts, whose = [len(federation.sites)], "number of sites"
+
+    rows = [len(site.train) for site in federation.sites]
+    if unit_of(scenario.privacy.unit).protects is Protected.SITE:
+        least = len(federation.sites)
+        whose = "number of sites"
     elif scenario.arms == ["centralized"]:
-        counts, whose = [sum(counts)], "training rows of the pool"
-    if delta * min(counts) >= 1:
+        least = sum(rows)
+        whose = "training rows of the pool"
+    else:
+        least = min(rows)
+        whose = "training rows of the smallest site"
+
+    if delta * least >= 1:
         raise Mistake(
             f"privacy.delta: expected less than one over the {whose}, got {delta:g}: publishing a random one would "
             "satisfy it; privacy.loose_delta = true runs it all the same"

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 
 from fedsim.mistakes import Mistake
+from fedsim.privacy.unit import Sampled
+from fedsim.privacy.units import unit_of
 from fedsim.randomness import Words, choose, stream
 from fedsim.scenario.schema import Scenario
 from fedsim.strategy.arrivals import Arrivals, durations
@@ -19,8 +21,10 @@ from fedsim.strategy.make import strategy_of
 
 def joined(scenario: Scenario, names: Sequence[str], number: int) -> Sequence[int]:
     """Return the numbers of the sites, of these names, that have joined by a round, ascending."""
-    late = scenario.faults.joins_late
-    return [site for site, name in enumerate(names) if late.get(name, 1) <= number] if late else range(len(names))
+    first_rounds = scenario.faults.joins_late
+    if not first_rounds:
+        return range(len(names))
+    return [site for site, name in enumerate(names) if first_rounds.get(name, 1) <= number]
 
 
 def arrivals_of(scenario: Scenario, seed: int, sites: int) -> Arrivals | None:
@@ -46,15 +50,20 @@ def joining_of(scenario: Scenario, seed: int) -> Callable[[int], Words]:
     They are those of one training, and the same whenever it asks: by name, or under keys that nobody can know where the
     randomness is to be secure and a guarantee counts on nobody's knowing who joined.
     """
-    if scenario.privacy.rng == "secure" and scenario.privacy.unit == "client":
+    if scenario.privacy.rng == "secure" and _hides_who_joins(scenario):
         drawn = cache(lambda number: Words.unknown())
         return lambda number: drawn(number).again()
     return lambda number: _named(scenario, seed, number)
 
 
+def _hides_who_joins(scenario: Scenario) -> bool:
+    """Whether the guarantee rests on nobody's knowing who joined a round."""
+    return unit_of(scenario.privacy.unit).sampled is Sampled.SITES
+
+
 def _named(scenario: Scenario, seed: int, number: int) -> Words:
     """Return the words of a round by name; where who joins is counted on, no two releases share them, as with noise."""
-    own = (scenario.release,) if scenario.privacy.unit == "client" else ()
+    own = (scenario.release,) if _hides_who_joins(scenario) else ()
     return Words.of(seed, "sites that join", *own, number)
 
 
@@ -71,20 +80,23 @@ def sites_of_round(
     arrivals = arrivals_of(scenario, seed, len(names))
     if arrivals:
         return list(arrivals.flush(number).begun)
-    rate = scenario.training.site_sampling_rate
-    if rate is not None:
-        words = (joining(number) if joining else _named(scenario, seed, number)).draw(len(names))
-        chosen = choose(words, rate)
-        return [site for site in joined(scenario, names, number) if chosen[site]]
-    turns = scenario.training.site_turns
-    if turns is not None:
-        return [
-            site for site in joined(scenario, names, number) if (_order(seed, len(names))[site] - number) % turns == 0
-        ]
-    wanted = scenario.training.sites_per_round
-    if wanted is None or wanted >= len(names):
-        return list(joined(scenario, names, number))
-    return sorted(stream(seed, "sites", number).choice(len(names), wanted, replace=False, shuffle=False).tolist())
+
+    there = joined(scenario, names, number)
+    how = scenario.training.participation
+    if how.rate is not None:
+        words = joining(number) if joining else _named(scenario, seed, number)
+        chosen = choose(words.draw(len(names)), how.rate)
+        return [site for site in there if chosen[site]]
+
+    if how.turns is not None:
+        order = _order(seed, len(names))
+        return [site for site in there if (order[site] - number) % how.turns == 0]
+
+    wanted = how.size(len(names))
+    if wanted == len(names):
+        return list(there)
+    drawn = stream(seed, "sites", number).choice(len(names), wanted, replace=False, shuffle=False)
+    return sorted(drawn.tolist())
 
 
 @lru_cache(maxsize=64)
@@ -94,28 +106,31 @@ def _order(seed: int, sites: int) -> list[int]:
 
 def share_of_sites(scenario: Scenario, names: Sequence[str]) -> float:
     """Return which share of the sites that have joined takes part in a round, or is expected to."""
-    rate = scenario.training.site_sampling_rate
-    turns = scenario.training.site_turns
-    if rate is not None or turns is not None:
-        return rate or 1 / (turns or 1)
+    how = scenario.training.participation
+    if how.follows_a_rate:
+        return how.share(len(names))
     return size_of_round(scenario, len(names)) / len(names)
 
 
 def size_of_round(scenario: Scenario, sites: int) -> int:
     """Return how many sites take part in a round, or about how many, of those that have joined."""
-    strategy, training = strategy_of(scenario, sites), scenario.training
-    if training.site_sampling_rate is not None or training.site_turns is not None:
-        return max(1, round(sites * (training.site_sampling_rate or 1 / (training.site_turns or 1))))
-    return min(strategy.k if isinstance(strategy, Buffered) else training.sites_per_round or sites, sites)
+    how = scenario.training.participation
+    strategy = strategy_of(scenario, sites)
+    if isinstance(strategy, Buffered) and not how.follows_a_rate:
+        return min(strategy.k, sites)
+    return how.size(sites)
 
 
 def most_rounds(scenario: Scenario, seed: int, names: Sequence[str]) -> int:
     """Return in how many rounds the site takes part that is chosen most often."""
-    rounds, training = scenario.training.rounds, scenario.training
-    drawn = training.site_sampling_rate is not None or training.site_turns is not None
-    if not drawn and size_of_round(scenario, len(names)) == len(names):
+    rounds = scenario.training.rounds
+    follows_a_rate = scenario.training.participation.follows_a_rate
+    if not follows_a_rate and size_of_round(scenario, len(names)) == len(names):
         return rounds
-    times = Counter(site for number in range(1, rounds + 1) for site in sites_of_round(scenario, seed, names, number))
+
+    times: Counter[int] = Counter()
+    for number in range(1, rounds + 1):
+        times.update(sites_of_round(scenario, seed, names, number))
     return max(times.values(), default=1)
 
 

@@ -1,11 +1,12 @@
 """What secure aggregation can't do, found out before anything is run."""
 
-import math
 from typing import Any
 
 from fedsim.flower.secure.site import grid_of
 from fedsim.mistakes import Mistake
 from fedsim.planning.misbehaviour import attack_of
+from fedsim.privacy.unit import Place
+from fedsim.privacy.units import unit_of
 from fedsim.scenario.schema import Scenario
 from fedsim.strategy.contract import needs_mean_only
 
@@ -28,17 +29,18 @@ def check_secure(scenario: Scenario, strategy: Any, sites: int, params: int) -> 
     if not needs_mean_only(strategy):
         raise Mistake(f"strategy.name: expected one that uses the mean of the updates alone beside secure_aggregation, "
                       f"got {scenario.strategy.name}: the server never sees an update of one site")  # fmt: skip
-    if scenario.privacy.unit == "client":
-        raise Mistake('privacy.unit: expected "distributed" in place of "client" beside secure_aggregation: a server '
+    unit = scenario.privacy.unit
+    if unit_of(unit).place is Place.AT_SERVER:
+        raise Mistake(f'privacy.unit: expected "distributed" in place of "{unit}" beside secure_aggregation: a server '
                       "that sees no update can't clip it")  # fmt: skip
-    if scenario.training.site_sampling_rate is not None:
+    participation = scenario.training.participation
+    if participation.rate is not None:
         raise Mistake("training.site_sampling_rate: expected none beside secure_aggregation: who joins is known to the "
                       "server, and it may be too few; use training.sites_per_round")  # fmt: skip
     if hasattr(attack_of(scenario), "forge"):
         raise Mistake(f"attack.name: expected one that poisons rows beside secure_aggregation, "
                       f"got {scenario.attack.name}: it changes models on their way, where they are masked")  # fmt: skip
-    wanted, turns = scenario.training.sites_per_round or sites, scenario.training.site_turns or 1
-    least = min(wanted, sites // turns - len(scenario.faults.joins_late))
+    least = participation.least(sites) - len(scenario.faults.joins_late)
     if least < 3:
         raise Mistake(f"secure_aggregation: expected at least 3 sites in every round, got {least}: of two, each could "
                       "subtract its own update from the sum")  # fmt: skip
@@ -49,7 +51,7 @@ def check_secure(scenario: Scenario, strategy: Any, sites: int, params: int) -> 
     if settings.drop_outs is not None and settings.colluding + settings.drop_outs >= least:
         raise Mistake(f"secure_aggregation.colluding: expected sites whose noise is left, got {settings.colluding} and "
                       f"{settings.drop_outs} drop-outs of {least} sites")  # fmt: skip
-    most = min(wanted, math.ceil(sites / turns))
+    most = participation.most(sites)
     if most**2 * params > MOST_WORDS or most > 500:
         raise Mistake(f"secure_aggregation: expected a round of at most 500 sites and sites^2 x parameters of at most "
                       f"{MOST_WORDS:g}, since every two sites share a mask; got {most} sites and {params} parameters; "

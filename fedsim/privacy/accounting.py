@@ -83,6 +83,29 @@ class Segment:
             raise Mistake(f"steps: expected at most 2^53, got {_short(self.steps)}")
 
 
+def composed(segments: Iterable[Segment], times: int = 1) -> tuple[Segment, ...]:
+    """Add up what was released: steps of one sampling rate and noise become one segment.
+
+    This is the one place where releases are composed: those of a site's rounds, of the trainings of a run, and of the
+    trainings of a tournament.
+
+    Args:
+        segments: What was released, in any order.
+        times: How many such trainings there were.
+
+    Returns:
+        The merged segments, sorted.
+
+    Raises:
+        Mistake: There are more steps than can be counted.
+    """
+    steps: Counter[tuple[float, float]] = Counter()
+    for segment in segments:
+        steps[segment.sampling_rate, segment.noise_multiplier] += times * segment.steps
+
+    return tuple(Segment(rate, noise, count) for (rate, noise), count in sorted(steps.items()))
+
+
 @dataclass(frozen=True)
 class Guarantee:
     """A complete statement of what was or will be spent; an epsilon without the rest means nothing.
@@ -122,10 +145,7 @@ def epsilon(segments: Iterable[Segment], delta: float, neighbours: Neighbours = 
     """
     _check_delta(delta)
     _check_neighbours(neighbours)
-    steps: Counter[tuple[float, float]] = Counter()
-    for segment in segments:
-        steps[segment.sampling_rate, segment.noise_multiplier] += segment.steps
-    merged = tuple(Segment(rate, noise, count) for (rate, noise), count in sorted(steps.items()))
+    merged = composed(segments)
     sampled = sum(segment.steps for segment in merged if segment.sampling_rate < 1)
     if sampled > MOST_STEPS:
         raise Mistake(f"steps: expected at most {MOST_STEPS} with sampling, got {sampled}")

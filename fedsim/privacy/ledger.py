@@ -1,22 +1,81 @@
 """The ledger: what each site released, at which noise, and the epsilon that follows."""
 
 import math
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from enum import Enum
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 from fedsim.mistakes import Mistake
-from fedsim.privacy.accounting import Neighbours, Segment, epsilon
-from fedsim.privacy.noise_shares import NoiseShare
+from fedsim.privacy.accounting import Neighbours, Segment, composed, epsilon
 from fedsim.randomness import Random, check_random
 
 
+class Release(ABC):
+    """One noisy release: a frozen dataclass that says how it was made, and so what it costs.
+
+    Attributes:
+        kind: Its name in files.
+        site_may_be_absent: Whether its epsilon is for a site that may be absent. A record of a site then has an epsilon
+            of its own: one record more or less replaces the site's update by another one.
+        rng: Where its random numbers came from: keys that follow from the seed, or the operating system's.
+    """
+
+    kind: ClassVar[str]
+    site_may_be_absent: ClassVar[bool]
+    rng: Random
+
+    def __init_subclass__(cls) -> None:
+        for name in ("kind", "site_may_be_absent"):
+            if name not in vars(cls):
+                raise TypeError(f"{cls.__name__}: expected a class attribute {name}")
+
+    @abstractmethod
+    def segment(self) -> Segment:
+        """Return its cost, for the accountant.
+
+        Raises:
+            Mistake: A value is out of its range.
+        """
+
+    @classmethod
+    def has_fields(cls, values: Mapping[str, Any]) -> bool:
+        """Return whether some values are its fields, as files have them; those that have a default may be missing."""
+        needs_value = {field.name: field.default is MISSING for field in fields(cls)}  # type: ignore[arg-type]
+        needed = {name for name, needs in needs_value.items() if needs}
+        return needed <= set(values) <= set(needs_value)
+
+    def check_claim(self, planned: "Release") -> None:
+        """Make sure that a site can have done this where it was asked to do what was planned.
+
+        A straggler takes fewer steps. A site may say that it added less noise, which costs it more, or more of it. The
+        numbers that don't count for epsilon must at least be numbers: they stand in the ledger.
+
+        Raises:
+            Mistake: It is not possible.
+            ValueError: It is of another kind.
+        """
+        if type(self) is not type(planned):
+            raise ValueError(f"expected a {type(planned).__name__}, got a {type(self).__name__}")
+
+
+def check_size(name: str, value: Any) -> None:  # noqa: ANN401  what a message may hold
+    """Make sure that a number that a site sent is a size.
+
+    Raises:
+        Mistake: It is not finite, not above 0, or no number.
+    """
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (is_number and 0 < value < math.inf):
+        raise Mistake(f"{name}: expected a finite number > 0, got {value}")
+
+
 @dataclass(frozen=True)
-class Mechanism:
-    """What one site did to its rows before an update left it: steps of DP-SGD.
+class Mechanism(Release):
+    """Steps of DP-SGD that one site took on its rows before an update left it.
 
     Attributes:
         sampling_rate: The probability with which each row joined a step (Poisson sampling), in (0, 1].
@@ -30,6 +89,9 @@ class Mechanism:
         Mistake: A value is out of its range.
     """
 
+    kind: ClassVar[str] = "noisy-steps"
+    site_may_be_absent: ClassVar[bool] = False
+
     sampling_rate: float
     noise_multiplier: float
     clip: float
@@ -42,17 +104,27 @@ class Mechanism:
         check_random(self.rng)
 
     def segment(self) -> Segment:
-        """Return what the accountant needs to know.
+        """Return the cost of its steps.
 
         Raises:
             Mistake: A value is out of its range.
         """
         return Segment(self.sampling_rate, self.noise_multiplier, self.steps)
 
+    def check_claim(self, planned: Release) -> None:
+        """Make sure that a site can have taken these steps where it was asked for those; see ``Release``."""
+        super().check_claim(planned)
+        most = planned.segment().steps
+        if self.steps > most:
+            raise Mistake(f"steps: expected at most the {most} that were asked for, got {self.steps}")
+
+        check_size("clip", self.clip)
+        check_size("expected_batch", self.expected_batch)
+
 
 @dataclass(frozen=True)
-class SiteUpdate:
-    """What the server did to the sites' updates before a round's model left it: a noisy sum of clipped updates.
+class SiteUpdate(Release):
+    """A noisy sum of the sites' clipped updates, made by the server before a round's model left it.
 
     Attributes:
         sampling_rate: The probability with which each site joined the round on its own, in (0, 1]; 1 where the round's
@@ -71,6 +143,9 @@ class SiteUpdate:
         Mistake: A value is out of its range.
     """
 
+    kind: ClassVar[str] = "noisy-sum"
+    site_may_be_absent: ClassVar[bool] = True
+
     sampling_rate: float
     noise_multiplier: float
     clip: float
@@ -85,7 +160,7 @@ class SiteUpdate:
         check_random(self.rng)
 
     def segment(self) -> Segment:
-        """Return what the accountant needs to know: one step, whose rows are the sites; bits and sum together.
+        """Return the cost of one step, whose rows are the sites; bits and sum together.
 
         Raises:
             Mistake: A value is out of its range.
@@ -93,13 +168,14 @@ class SiteUpdate:
         alone = Segment(self.sampling_rate, self.noise_multiplier, 1)
         if self.bit_noise is None:
             return alone
+
         bits = Segment(self.sampling_rate, 2 * self.bit_noise, 1)  # one site moves the bits' sum by one half
         return replace(alone, noise_multiplier=(alone.noise_multiplier**-2 + bits.noise_multiplier**-2) ** -0.5)
 
 
 @dataclass(frozen=True)
-class OwnUpdate:
-    """What one site did to its update before it left: clipped it and added noise.
+class OwnUpdate(Release):
+    """One site's update, which it clipped and added noise to before it left.
 
     Attributes:
         noise_multiplier: The standard deviation of the Gaussian noise, over ``clip``.
@@ -110,6 +186,9 @@ class OwnUpdate:
         Mistake: A value is out of its range.
     """
 
+    kind: ClassVar[str] = "noisy-update"
+    site_may_be_absent: ClassVar[bool] = False
+
     noise_multiplier: float
     clip: float
     rng: Random = "reproducible"
@@ -119,29 +198,17 @@ class OwnUpdate:
         check_random(self.rng)
 
     def segment(self) -> Segment:
-        """Return what the accountant needs to know; nobody else's update hides this one.
+        """Return the cost of one step in which nothing is sampled: nobody else's update hides this one.
 
         Raises:
             Mistake: A value is out of its range.
         """
         return Segment(1.0, self.noise_multiplier, 1)
 
-
-Release = Mechanism | SiteUpdate | OwnUpdate | NoiseShare
-"""What a release is: what was done before it, and so what it costs."""
-
-
-def to_release(values: Mapping[str, Any]) -> Release:
-    """Return a release from its fields, as ``as_json`` wrote them; those that have a default may be missing.
-
-    Raises:
-        ValueError: It is no kind of release.
-    """
-    for kind in (Mechanism, SiteUpdate, OwnUpdate, NoiseShare):
-        known = {one.name: one.default is MISSING for one in fields(kind)}
-        if {name for name, needed in known.items() if needed} <= set(values) <= set(known):
-            return kind(**values)
-    raise ValueError(f"expected a release, got the fields {sorted(values)}")
+    def check_claim(self, planned: Release) -> None:
+        """Make sure that a site can have sent this update where it was asked for that; see ``Release``."""
+        super().check_claim(planned)
+        check_size("clip", self.clip)
 
 
 class Together(Enum):
@@ -161,37 +228,6 @@ Party = str | Together
 """Who is charged: a site by its name, or several together."""
 
 
-def check_claim(claim: Release, planned: Release) -> None:
-    """Make sure that what a site says it did is possible, given what it was asked to do.
-
-    A straggler takes fewer steps. A site may say that it added less noise, which costs it more, or more of it. The
-    numbers that don't count for epsilon must at least be numbers: they stand in the ledger.
-
-    Raises:
-        Mistake: It is not possible.
-        ValueError: It is of another kind.
-    """
-    if type(claim) is not type(planned):
-        raise ValueError(f"expected a {type(planned).__name__}, got a {type(claim).__name__}")
-    for one in fields(claim):
-        value, told = getattr(claim, one.name), getattr(planned, one.name)
-        if one.name == "steps" and value > told:
-            raise Mistake(f"steps: expected at most the {told} that were asked for, got {value}")
-        if one.name in ("clip", "expected_batch") and not _is_size(value):
-            raise Mistake(f"{one.name}: expected a finite number > 0, got {value}")
-        if one.name in ("params", "drop_outs", "colluding") and value != told:
-            raise Mistake(f"{one.name}: expected {told}, got {value}")
-        if one.name == "asked" and (type(value) is not int or value > _MOST_SITES):
-            raise Mistake(f"asked: expected a whole number up to {_MOST_SITES}, got {value}")
-
-
-_MOST_SITES = 2**31
-
-
-def _is_size(value: Any) -> bool:  # noqa: ANN401  what a message may hold
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
-
-
 @dataclass(frozen=True)
 class Entry:
     """One release of one site, or of several together."""
@@ -200,28 +236,32 @@ class Entry:
     round: int
     mechanism: Release
 
+    def as_json(self) -> dict[str, Any]:
+        """Return {"site": name, "round": number, "kind": of the release, "mechanism": its fields}."""
+        return {
+            "site": _written(self.site),
+            "round": self.round,
+            "kind": self.mechanism.kind,
+            "mechanism": asdict(self.mechanism),  # type: ignore[call-overload]  every release is a dataclass
+        }
+
 
 SITES = "sites"
-"""What a file says of a ledger that charges each site by its name."""
+"""The word in files for a ledger that charges each site by its name."""
 
 Spent = tuple[Segment, ...]
-"""Releases merged by sampling rate and noise."""
+"""Releases merged by sampling rate and noise; see ``composed``."""
 
 
 @lru_cache(maxsize=4096)
 def _added(spent: Spent, released: Segment) -> Spent:
-    steps = Counter({(one.sampling_rate, one.noise_multiplier): one.steps for one in spent})
-    steps[released.sampling_rate, released.noise_multiplier] += released.steps
-    return tuple(Segment(rate, noise, count) for (rate, noise), count in sorted(steps.items()))
+    return composed((*spent, released))
 
 
 class Ledger:
     """The append-only record of one training's releases. Each site has an epsilon of its own.
 
-    Of the unit record, an entry is what a site sent: the guarantee is for one of its rows, against everyone who sees
-    all of that; of the unit local, it is for all rows of the site together. Of the unit client, an entry is a round's
-    model: the guarantee is for a whole site, against everyone who sees the models. Of the unit distributed, an entry is
-    what a site sent under masks: the guarantee is for that site, against everyone who sees the sums. Its epsilon is
+    Whom an entry's epsilon protects, and from whom, says the privacy unit: see ``fedsim.privacy.units``. The epsilon is
     that of ``trainings`` such trainings together, of which this is one.
     """
 
@@ -253,6 +293,7 @@ class Ledger:
         charged = site.value if isinstance(site, Together) else SITES
         if self._entries and charged != self._charged:
             raise ValueError(f"expected one kind of party in a ledger, got {charged} beside {self._charged}")
+
         self._charged = charged
         self._entries.append(Entry(site, round_number, mechanism))
         self._rounds[site] += 1
@@ -263,28 +304,29 @@ class Ledger:
         return self._rounds[site]
 
     def spent(self, site: Party) -> Spent:
-        """Return all a site has released, as what matters to its epsilon."""
+        """Return all that a site has released, as it counts for epsilon."""
         return self._spent.get(site, ())
 
     def epsilon(self, site: Party) -> float:
-        """Return the epsilon of all a site has released."""
+        """Return the epsilon of all that a site has released."""
         return self._epsilon(self.spent(site), self.neighbours)
 
     def epsilon_of(self, spent: Spent, planned: Release, times: int = 1) -> float:
-        """Return the epsilon of what was released and what is about to be, some times over."""
-        one = planned.segment()
-        return self._epsilon([*spent, replace(one, steps=times * one.steps)], self.neighbours)
+        """Return the epsilon of past releases together with a planned one, some times over."""
+        next_release = planned.segment()
+        future = replace(next_release, steps=times * next_release.steps)
+        return self._epsilon([*spent, future], self.neighbours)
 
     def record_epsilon(self, site: Party) -> float:
-        """Return the epsilon of one row of a site, where releases are of the unit client.
+        """Return the epsilon of one row of a site, where releases are made for a site that may be absent.
 
         One row more or less changes its site's update into another one, so the update counts as replaced.
         """
         return self._epsilon(self.spent(site), "replace-one")
 
     def _epsilon(self, segments: Iterable[Segment], neighbours: Neighbours) -> float:
-        together = [replace(one, steps=self.trainings * one.steps) for one in segments]
-        return epsilon(together, self.delta, neighbours)
+        of_all_trainings = composed(segments, times=self.trainings)
+        return epsilon(of_all_trainings, self.delta, neighbours)
 
     def as_json(self) -> dict[str, Any]:
         """Return {"charged": who, "epsilon": {site: value}, "entries": [...]}; of whole sites, "record_epsilon" too.
@@ -292,13 +334,15 @@ class Ledger:
         Charged are ``sites``, each by its name, or one of ``Together``; then its value stands in a site's place.
         """
         sites = sorted(self._spent, key=_written)
-        whole = any(isinstance(entry.mechanism, SiteUpdate | NoiseShare) for entry in self._entries)
-        return {
+        values: dict[str, Any] = {
             "charged": self._charged,
             "epsilon": {_written(site): self.epsilon(site) for site in sites},
-            **({"record_epsilon": {_written(site): self.record_epsilon(site) for site in sites}} if whole else {}),
-            "entries": [asdict(entry) | {"site": _written(entry.site)} for entry in self._entries],
         }
+        if any(entry.mechanism.site_may_be_absent for entry in self._entries):
+            values["record_epsilon"] = {_written(site): self.record_epsilon(site) for site in sites}
+
+        values["entries"] = [entry.as_json() for entry in self._entries]
+        return values
 
 
 def _written(party: Party) -> str:

@@ -21,24 +21,28 @@ a Gaussian; ours is made of two with 32 bits each and ends at 6.66 standard devi
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fedsim.mistakes import Mistake
 from fedsim.privacy.accounting import Segment
 from fedsim.privacy.fixed_point import FixedPoint
+from fedsim.privacy.ledger import Release, check_size
 from fedsim.randomness import Normals, Random, Words, check_random
 
 _COST = 2**-9  # of the clip: the most that rounding adds to the sensitivity
 _FINE = 2**-10  # of a share's standard deviation: the coarsest grid
 _LOW = 2**-12  # the weight of the second of two normal numbers: it fills places that the first, a float32, leaves out
 _FARTHEST = 6.7  # standard deviations from 0; see Normals
+_MOST_SITES = 2**31
 
 
 @dataclass(frozen=True)
-class NoiseShare:
-    """What one site did to its update before it left under masks, and what that gives in the sum.
+class NoiseShare(Release):
+    """One site's clipped update with its share of the noise, as it left under masks, and its worth in the sum.
 
     Attributes:
         noise_multiplier: The least standard deviation of the noise on the sum that is not known to those who collude,
@@ -54,6 +58,9 @@ class NoiseShare:
         Mistake: A value is out of its range.
         ValueError: No share of the noise would be left.
     """
+
+    kind: ClassVar[str] = "noise-share"
+    site_may_be_absent: ClassVar[bool] = True
 
     noise_multiplier: float
     clip: float
@@ -71,8 +78,20 @@ class NoiseShare:
                              f"got {self.clip:g} and {self.asked}")  # fmt: skip
 
     def segment(self) -> Segment:
-        """Return what the accountant needs to know: one step in which nothing is sampled."""
+        """Return the cost of one step in which nothing is sampled."""
         return Segment(1.0, self.noise_multiplier, 1)
+
+    def check_claim(self, planned: Release) -> None:
+        """Make sure that a site can have added this share where it was asked for that; see ``Release``."""
+        super().check_claim(planned)
+        check_size("clip", self.clip)
+        for name in ("params", "drop_outs", "colluding"):
+            claimed, told = getattr(self, name), getattr(planned, name)
+            if claimed != told:
+                raise Mistake(f"{name}: expected {told}, got {claimed}")
+
+        if type(self.asked) is not int or self.asked > _MOST_SITES:
+            raise Mistake(f"asked: expected a whole number up to {_MOST_SITES}, got {self.asked}")
 
     @property
     def sure(self) -> int:

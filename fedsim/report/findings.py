@@ -10,9 +10,9 @@ from typing import Literal, get_args
 import pandas as pd
 
 from fedsim.privacy.tiers import WEAK
+from fedsim.privacy.units import unit_of
 from fedsim.report.group_findings import treatment
 from fedsim.report.statement import FEW_NAMES, Pairs, epsilons, listed, promised_arm
-from fedsim.report.statement_words import CLAIMS
 from fedsim.results.comparison import AGREE, ELSEWHERE, HERE, ONE_SEED, SAME, TWO_SEEDS, state
 from fedsim.results.estimate import Estimate
 from fedsim.results.evaluation import POOLED, TOGETHER
@@ -274,7 +274,7 @@ def _terms(numbers: Numbers) -> str:
 
 
 def _protected(run: Run) -> str:
-    return CLAIMS[run.ledger["unit"]].protected
+    return unit_of(run.ledger["unit"]).promise.protected
 
 
 def _against_pool(numbers: Numbers) -> str:

@@ -4,31 +4,22 @@ It is computed from the ledger, which holds what ran; the scenario only holds wh
 """
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fedsim.privacy import accounting
-from fedsim.privacy.accounting import Segment
-from fedsim.privacy.correlated import column_norm
-from fedsim.privacy.ledger import SiteUpdate, charged_together, to_release
-from fedsim.privacy.noise_shares import NoiseShare
+from fedsim.privacy.accounting import HOPELESS, Segment, composed
+from fedsim.privacy.accounting import epsilon as epsilon_of
+from fedsim.privacy.ledger import charged_together
+from fedsim.privacy.promise import Pairs, Promise, Training, epsilon_by_site, most_spent, random_of
+from fedsim.privacy.promise import rounded_up as _up
 from fedsim.privacy.tiers import WEAK
-from fedsim.report.statement_words import CLAIMS, Claim
+from fedsim.privacy.unit import Protected, Unit
+from fedsim.privacy.units import released_in, unit_of
 from fedsim.results.evaluation import TOGETHER
-from fedsim.results.run_directory import Run, most_spent
-from fedsim.scenario.schema import FEDERATED_UNITS
-
-Pairs = list[tuple[str, str]]
-Training = Mapping[str, Any]  # one of the ledger's: arm, seed, epsilon {site: value}, entries
+from fedsim.results.run_directory import Run
+from fedsim.scenario.unit_facts import NO_UNIT
 
 FEW_NAMES = 5  # that a sentence can hold
-_NOT_PRIVATE = (
-    ("Guarantee", "This run gives no privacy guarantee: nothing was clipped and no noise was added."),
-    ("Released", "After each round every site's exact model and its public weight, or the sum of them. Models like "
-     "these can give away records they were trained on; keeping the records at home does not prevent that."),
-    ("To get one", 'Set privacy.unit and a budget in the scenario, and run it again.'),
-)  # fmt: skip
 _SECURE = (
     "In a federated training the server learns the sum of the sites' weighted changes in a round and the list of sites "
     "that answered, and no site's change: each is masked with keys that the sites agree on and that are new in every "
@@ -54,28 +45,45 @@ _ARITHMETIC = "Continuous Gaussian noise in float32, not hardened against attack
 def statement(run: Run) -> Pairs:
     """Return the privacy statement as (term, definition) pairs, from what ran; a term may come several times."""
     if not run.ledger["trainings"]:
-        return [*_NOT_PRIVATE, *_secure(run)]
+        return [*unit_of(NO_UNIT).done([]), *_secure(run)]
     if not _trainings(run):
         return [("Guarantee", "Nothing was released: the first private round would already have exceeded the budget.")]
-    arm, claim = promised_arm(run), CLAIMS[run.ledger["unit"]]
+
+    unit = _unit(run)
+    promise = unit.promise
+    arm = promised_arm(run)
     own = _trainings(run, arm)
     secret = random_of(own) == "secure"
-    others = sorted({training["arm"] for training in _trainings(run)} - {arm})
-    return [
-        *_claim(run, arm, own, claim),
-        ("Mechanism", claim.mechanism),
-        *_DONE[run.ledger["unit"]](own),
-        *((("Preprocessing", _FITTED),) if run.ledger["ranges_fitted"] else ()),
-        ("Released", claim.released["masked" if run.scenario.secure_aggregation.on and arm == "federated" else arm]),
-        ("Trust model", claim.trust[arm] + ("" if secret else claim.seed)),
-        *_secure(run),
-        ("Tuning", _tuning(run, own)),
-        *_repetition(run),
-        *(("Not covered", gap) for gap in claim.not_covered),
-        ("Random numbers", claim.secure if secret else _REPRODUCIBLE),
-        ("Arithmetic", _ARITHMETIC),
-        *(("Other arms", f"{other}: {_in_one_line(_trainings(run, other))}") for other in others),
-    ]
+    masked = run.scenario.secure_aggregation.on and arm == "federated"
+
+    pairs = _claim(run, arm, own, promise)
+    pairs.append(("Mechanism", promise.mechanism))
+    pairs += unit.done(own)
+    if run.ledger["ranges_fitted"]:
+        pairs.append(("Preprocessing", _FITTED))
+
+    pairs.append(("Released", promise.released["masked" if masked else arm]))
+    pairs.append(("Trust model", promise.trust[arm] + ("" if secret else promise.seed)))
+    pairs += _secure(run)
+    pairs.append(("Tuning", _tuning(run, own)))
+    pairs += _repetition(run)
+    pairs += [("Not covered", gap) for gap in promise.not_covered]
+    pairs.append(("Random numbers", promise.secure if secret else _REPRODUCIBLE))
+    pairs.append(("Arithmetic", _ARITHMETIC))
+
+    other_arms = {training["arm"] for training in _trainings(run)} - {arm}
+    for other in sorted(other_arms):
+        pairs.append(("Other arms", f"{other}: {unit.in_one_line(_trainings(run, other))}"))
+    return pairs
+
+
+def _unit(run: Run) -> Unit:
+    """Return the privacy unit of a run.
+
+    Raises:
+        Mistake: The ledger names one that there is not.
+    """
+    return unit_of(run.ledger["unit"])
 
 
 def _secure(run: Run) -> Pairs:
@@ -89,12 +97,6 @@ def promised_arm(run: Run) -> str:
     """Return the arm whose privacy is stated in full: the federated one, if it was trained privately."""
     trained = [training["arm"] for training in _trainings(run)]
     return "federated" if "federated" in trained or not trained else trained[0]
-
-
-def random_of(trainings: Iterable[Training]) -> str:
-    """Return the kind of some trainings' randomness; ``secure`` only if it was so in every step of each."""
-    entries = (entry for training in trainings for entry in training["entries"])
-    return "secure" if {entry["mechanism"].get("rng") for entry in entries} == {"secure"} else "reproducible"
 
 
 def epsilons(by_site: Mapping[str, float]) -> str:
@@ -129,22 +131,30 @@ def _trainings(run: Run, arm: str | None = None) -> list[Training]:
     return [training for training in run.ledger["trainings"] if training["entries"] and arm in (None, training["arm"])]
 
 
-def _claim(run: Run, arm: str, own: list[Training], claim: Claim) -> Pairs:
+def _claim(run: Run, arm: str, own: list[Training], promise: Promise) -> Pairs:
     """Return what is claimed for whom, and how strong that is."""
-    ledger, delta = run.ledger, run.ledger["delta"]
+    ledger = run.ledger
+    delta = ledger["delta"]
+    most = max(most_spent(own).values())
     seeds = f", the most over {len(own)} seeds" if len(own) > 1 else ""
     return [
-        ("In plain words", _meaning(float(_up(max(most_spent(own).values()))), delta, claim)),
+        ("In plain words", _meaning(float(_up(most)), delta, promise)),
         *(("Warning", weakness) for weakness in weaknesses(run)),
-        ("Unit", claim.unit),
-        ("Neighbours", claim.neighbours[ledger["neighbours"]]),
-        ("Epsilon", f"{_epsilon_by_site(own)}; an upper bound for {_which(run)} {arm} training{seeds}. The budget was "
-         f"{ledger['budget']:g}; training stops before a round that would exceed it."),
+        ("Unit", promise.unit),
+        ("Neighbours", promise.neighbours[ledger["neighbours"]]),
+        (
+            "Epsilon",
+            f"{epsilon_by_site(own)}; an upper bound for {_which(run)} {arm} training{seeds}. The budget was "
+            f"{ledger['budget']:g}; training stops before a round that would exceed it.",
+        ),
         *_of_one_record(own),
-        ("Delta", f"{delta:g}: epsilon bounds the privacy loss but for a probability that may be somewhat larger than "
-         "delta; e^epsilon times a probability, and delta more, bounds every probability without exception."),
+        (
+            "Delta",
+            f"{delta:g}: epsilon bounds the privacy loss but for a probability that may be somewhat larger than "
+            "delta; e^epsilon times a probability, and delta more, bounds every probability without exception.",
+        ),
         ("Accountant", f"{ledger['accountant']}. Composed over all steps of all rounds."),
-    ]  # fmt: skip
+    ]
 
 
 def _of_one_record(own: list[Training]) -> Pairs:
@@ -205,8 +215,10 @@ def _repetition(run: Run) -> Pairs:
 
 def _each_alone(run: Run, own: list[Training], times: int) -> str:
     """Return the epsilon of one of some trainings, so many times over: of the costliest, at its costliest site."""
-    spent = [_segments([entry for entry in one["entries"] if entry["site"] == site], times)
-             for one in own for site in one["epsilon"]]  # fmt: skip
+    spent = []
+    for training in own:
+        for site in training["epsilon"]:
+            spent.append(_spent((entry for entry in training["entries"] if entry["site"] == site), times))
     return _most(run, spent)
 
 
@@ -222,24 +234,24 @@ def _all_together(run: Run, trainings: list[Training]) -> str:
                 by_site.setdefault(entry["site"], []).append(entry)
 
     # A record of a site is in the pool as well, whatever the site is called.
-    released = [_segments([*of_all, *own], 1) for own in by_site.values()]
-    return _most(run, released or [_segments(of_all, 1)])
+    spent = [_spent([*of_all, *own]) for own in by_site.values()]
+    return _most(run, spent or [_spent(of_all)])
 
 
-def _segments(entries: list[Mapping[str, Any]], times: int) -> tuple[Segment, ...]:
-    steps: Counter[tuple[float, float]] = Counter()
-    for one in (to_release(entry["mechanism"]).segment() for entry in entries):
-        steps[one.sampling_rate, one.noise_multiplier] += times * one.steps
-    return tuple(Segment(rate, noise, count) for (rate, noise), count in sorted(steps.items()))
+def _spent(entries: Iterable[Mapping[str, Any]], times: int = 1) -> tuple[Segment, ...]:
+    """Compose entries of the ledger, so many times over."""
+    return composed((released_in(entry).segment() for entry in entries), times)
 
 
-def _most(run: Run, released: Iterable[tuple[Segment, ...]]) -> str:
-    delta, neighbours = run.ledger["delta"], run.ledger["neighbours"]
-    most = max(accounting.epsilon(segments, delta, neighbours) for segments in set(released))
-    return f"an epsilon above {accounting.HOPELESS:g}" if math.isinf(most) else f"epsilon {_up(most)}"
+def _most(run: Run, spent: Iterable[tuple[Segment, ...]]) -> str:
+    """Return the largest epsilon of several parties' releases."""
+    delta = run.ledger["delta"]
+    neighbours = run.ledger["neighbours"]
+    most = max(epsilon_of(segments, delta, neighbours) for segments in set(spent))
+    return f"an epsilon above {HOPELESS:g}" if math.isinf(most) else f"epsilon {_up(most)}"
 
 
-def _meaning(epsilon: float, delta: float, claim: Claim) -> str:
+def _meaning(epsilon: float, delta: float, promise: Promise) -> str:
     """Return what epsilon bounds, and the ceiling it puts on any attacker who asks whether somebody took part."""
     factor = math.exp(min(epsilon, 700.0))  # e^700 is near the largest float
     advantage = math.tanh(epsilon / 2) + 2 * delta / (factor + 1)  # (e^epsilon - 1 + 2 delta) / (e^epsilon + 1)
@@ -247,16 +259,16 @@ def _meaning(epsilon: float, delta: float, claim: Claim) -> str:
     times = "more than a million" if factor > 1e6 else f"about {factor:,.0f}" if factor > 100 else f"about {factor:.3g}"
     size = ", a loose bound" if factor > 100 else ""
     return (
-        f"Whether or not one {claim.protected} is used, {claim.sent} at most e^epsilon times as likely, and delta "
-        f"more. At epsilon {epsilon:.2f} that is a factor of {times}{size}. Somebody who sees all that and "
-        f"must guess, at even odds, whether the {claim.protected} was used, is right at most {right:.2f} % of the time "
-        "(50 % is guessing). These are ceilings that are proven for every attack, not forecasts of one."
+        f"Whether or not one {promise.protected} is used, {promise.sent} at most e^epsilon times as likely, and "
+        f"delta more. At epsilon {epsilon:.2f} that is a factor of {times}{size}. Somebody who sees all that and must "
+        f"guess, at even odds, whether the {promise.protected} was used, is right at most {right:.2f} % of the "
+        "time (50 % is guessing). These are ceilings that are proven for every attack, not forecasts of one."
     )
 
 
 def _loose_delta(run: Run) -> list[str]:
     delta, rows = run.ledger["delta"], _training_rows(run)
-    if run.ledger["unit"] in FEDERATED_UNITS:
+    if _unit(run).protects is Protected.SITE:
         loose = delta * len(rows) >= 1
         return [f"Delta {delta:g} is not below one over the number of sites, {len(rows)}."] if loose else []
     if promised_arm(run) == "centralized":
@@ -276,143 +288,3 @@ def _training_rows(run: Run) -> dict[str, float]:
     inside = run.sites[~run.sites["site"].isin(TOGETHER)]
     tested = inside.groupby("site", sort=False)["rows"].mean()
     return {str(site): float(rows) / split.test * (1 - split.test - split.validation) for site, rows in tested.items()}
-
-
-def _in_shares(own: list[Training]) -> Pairs:
-    """Return what the sites did to their updates, as each wrote it down beside its masked vector."""
-    counts = [Counter(entry["site"] for entry in training["entries"]) for training in own]
-    most = max(count for counter in counts for count in counter.values())
-    shares = {NoiseShare(**entry["mechanism"]) for training in own for entry in training["entries"]}
-    each = " or ".join(dict.fromkeys(
-        f"{share.asked} sites each add noise of standard deviation {share.deviation:.4g}; {share.drop_outs} may be "
-        f"missing, {share.colluding} may tell theirs"
-        for share in sorted(shares, key=lambda share: (share.asked, share.noise_multiplier))
-    ))  # fmt: skip
-    reach = " or ".join(sorted({f"{share.sensitivity:.6g}" for share in shares}))
-    return [
-        ("Sampling", "None is claimed: the server knows whom it asks."),
-        ("Noise multiplier", f"sigma = {_each(own, 'noise_multiplier')}; the standard deviation of the noise on a sum "
-         "is at least sigma times the sensitivity, of shares that are in any sum and known to nobody."),
-        ("Clip", f"{_each(own, 'clip')}: the largest Euclidean norm of one site's change of the model; with rounding "
-         f"the sensitivity is {reach}."),
-        ("Shares", f"{each}."),
-        ("Rounds", f"{most}, the most in which one site counts."),
-    ]  # fmt: skip
-
-
-def _at_the_server(own: list[Training]) -> Pairs:
-    """Return what the server did to the sites' updates, as whoever drew the noise wrote it down."""
-    mechanisms = [entry["mechanism"] for training in own for entry in training["entries"]]
-    sampled = any(one["sampling_rate"] < 1 for one in mechanisms)
-    alone = f"Poisson: each site joins a round with probability {_each(own, 'sampling_rate')}, on its own."
-    return [
-        ("Sampling", alone if sampled else "None is claimed: all sites, or sites that anybody may know, were asked."),
-        ("Noise multiplier", f"sigma = {_each(own, 'noise_multiplier')}; the noise's standard deviation is sigma times "
-         "the clip."),
-        ("Clip", f"{_clips(mechanisms, own)}: the largest Euclidean norm of one site's change of the model."),
-        *_over_rounds(mechanisms[0]),
-        ("Weights", f"Each site's public weight over {_each(own, 'heaviest')}, the largest."),
-        ("Denominator", f"{_each(own, 'denominator')}: the weight that is expected to join, over the largest."),
-        ("Rounds", f"{_most_rounds(own)}, the most in which one site counts."),
-    ]  # fmt: skip
-
-
-def _clips(mechanisms: list[Mapping[str, Any]], own: list[Training]) -> str:
-    clips = [one["clip"] for one in mechanisms]
-    return _each(own, "clip") if mechanisms[0]["bit_noise"] is None else f"{min(clips):g} to {max(clips):g}"
-
-
-def _over_rounds(did: Mapping[str, Any]) -> Pairs:
-    """Return what ties the rounds together: a clip that moves, or noise that is correlated."""
-    found = []
-    if did["bit_noise"] is not None:
-        together = SiteUpdate(**did).segment().noise_multiplier
-        found.append((
-            "Adaptive clip",
-            "The clip follows a quantile of the norms, by the noisy number of sites within it. The noise on the sum of "
-            f"their bits, each plus or minus one half, has the standard deviation {did['bit_noise']:g}; bits and "
-            f"updates together cost as much as sigma = {together:.4g} alone.",
-        ))  # fmt: skip
-    if did["band"] > 1:
-        found.append((
-            "Correlation",
-            f"The noise is correlated over {did['band']} rounds, so that parts of it cancel as rounds add up (banded "
-            "square-root factorisation). No site is asked twice within as many rounds, in a schedule that anybody may "
-            "know. Sigma is what a round costs a site; the independent noise that it is made of is "
-            f"{column_norm(did['band']):.4g} times as large.",
-        ))  # fmt: skip
-    return found
-
-
-def _on_updates(own: list[Training]) -> Pairs:
-    """Return what the sites did to their updates, as it was reported with each."""
-    return [
-        ("Noise multiplier", f"sigma = {_each(own, 'noise_multiplier')}; the noise's standard deviation is sigma times "
-         "the clip."),
-        ("Clip", f"{_each(own, 'clip')}: the largest Euclidean norm of one site's change of the model."),
-        ("Rounds", f"{_most_rounds(own)}, the most in which one site sends something."),
-    ]  # fmt: skip
-
-
-def _most_rounds(own: list[Training]) -> int:
-    counts = [Counter(entry["site"] for entry in training["entries"]) for training in own]
-    return max(count for counter in counts for count in counter.values())
-
-
-def _at_sites(own: list[Training]) -> Pairs:
-    """Return what the sites did to their rows, as it was reported with each update."""
-    return [
-        ("Sampling", f"Poisson: each row joins a step with probability {_each(own, 'sampling_rate')}, on its own."),
-        ("Noise multiplier", f"sigma = {_each(own, 'noise_multiplier')}; the noise's standard deviation is sigma times "
-         "the clip."),
-        ("Clip", f"{_each(own, 'clip')}: the largest Euclidean norm of one row's gradient."),
-        ("Denominator", f"{_each(own, 'expected_batch')}: the expected batch, set in the scenario and so public."),
-        ("Steps", _steps(own)),
-    ]  # fmt: skip
-
-
-_DONE = {"record": _at_sites, "client": _at_the_server, "local": _on_updates, "distributed": _in_shares}
-
-
-def _in_one_line(own: list[Training]) -> str:
-    return (
-        f"epsilon {_epsilon_by_site(own)}; sampling rate {_each(own, 'sampling_rate')}; "
-        f"sigma {_each(own, 'noise_multiplier')}; clip {_each(own, 'clip')}; "
-        f"denominator {_each(own, 'expected_batch')}; {_steps(own)}; {random_of(own)} random numbers."
-    )
-
-
-def _epsilon_by_site(own: list[Training]) -> str:
-    return _by_site({site: [_up(value)] for site, value in most_spent(own).items()})
-
-
-def _each(own: list[Training], field: str) -> str:
-    """Return a field of the mechanisms: once if it is the same everywhere, else for each site."""
-    values: dict[str, list[str]] = {}
-    for entry in (entry for training in own for entry in training["entries"]):
-        values.setdefault(entry["site"], []).append(f"{entry['mechanism'][field]:g}")
-    return _by_site(values)
-
-
-def _steps(own: list[Training]) -> str:
-    values: dict[str, list[str]] = {}
-    for training in own:
-        for site in training["epsilon"]:
-            counts = Counter(entry["mechanism"]["steps"] for entry in training["entries"] if entry["site"] == site)
-            rounds = " + ".join(f"{count} rounds × {steps} steps" for steps, count in sorted(counts.items()))
-            values.setdefault(site, []).append(f"{rounds} = {sum(k * n for k, n in counts.items())} steps")
-    return _by_site(values)
-
-
-def _by_site(values: Mapping[str, Iterable[str]]) -> str:
-    """Return ``0.5 at every site`` or ``a: 0.5; b: 0.4``; several values of one site are joined by ``or``."""
-    texts = {site: " or ".join(dict.fromkeys(each)) for site, each in values.items()}
-    if len(set(texts.values())) > 1:
-        return "; ".join(f"{site}: {text}" for site, text in texts.items())
-    text = next(iter(texts.values()))
-    return f"{text} at every site" if len(texts) > 1 else text
-
-
-def _up(epsilon: float) -> str:
-    """Return an upper bound with two digits, rounded up: it must stay an upper bound."""
-    return f"{math.ceil(round(epsilon * 100, 6)) / 100:.2f}"

@@ -14,7 +14,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +28,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from fedsim.mistakes import Mistake
+from fedsim.privacy.promise import most_spent
 from fedsim.results.comparison import ELSEWHERE, HERE, compare
 from fedsim.results.evaluation import POOLED, TOGETHER, headline_of
 from fedsim.results.group_comparison import compare_groups, compare_widths
@@ -117,14 +118,6 @@ class Run:
     def epsilon(self, arm: str = "federated") -> dict[str, float]:
         """Return {site: the most that one private training of an arm spent there}; empty if none released anything."""
         return most_spent(training for training in self.ledger["trainings"] if training["arm"] == arm)
-
-
-def most_spent(trainings: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """Return {site: the most epsilon that one of some trainings in the ledger spent there}."""
-    most: dict[str, float] = {}
-    for site, spent in (item for training in trainings for item in training["epsilon"].items()):
-        most[site] = max(spent, most.get(site, 0.0))
-    return most
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -13,6 +13,7 @@ them imports nothing heavy:
   task, too.
 - ``scenarios/hospital-heart.toml`` is a scenario; its title is its ``title``.
 - ``fedsim/engines/serial.py`` is an engine; its title is the first line of its docstring.
+- ``fedsim/privacy/units/record.py`` is a privacy unit; likewise.
 """
 
 import ast
@@ -41,6 +42,7 @@ _PACKAGE = {
     "strategies": "strategies",
     "attacks": "clients",
     "engines": "fedsim.engines",
+    "units": "fedsim.privacy.units",
 }
 _FLOWER = re.compile(r"flwr\.serverapp\.strategy:\w+")
 _allowed: set[str] = set()
@@ -177,11 +179,22 @@ def scenario_path(name: str) -> Path:
     return _folder("scenarios") / f"{name}.toml"
 
 
+def unit_path(name: str) -> Path:
+    """Return the file of a privacy unit."""
+    check("units", name)
+    return _folder("units") / f"{name}.py"
+
+
 def check(kind: str, name: str) -> None:
     """Raise a Mistake that names the nearest valid names if there is no ``name`` of this kind."""
     known = titles(kind)
     if name not in known:
-        one = {"strategies": "a strategy", "attacks": "an attack", "engines": "an engine"}.get(kind, f"a {kind[:-1]}")
+        one = {
+            "strategies": "a strategy",
+            "attacks": "an attack",
+            "engines": "an engine",
+            "units": "a privacy unit",
+        }.get(kind, f"a {kind[:-1]}")
         raise Mistake(f"expected the name of {one}, got {name!r}{nearest(name, known)}")
 
 

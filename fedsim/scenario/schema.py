@@ -23,12 +23,13 @@ from pydantic import (
 from fedsim.randomness import Random
 from fedsim.scenario import catalog
 from fedsim.scenario.kinds import Kind
+from fedsim.scenario.participation import Participation
+from fedsim.scenario.unit_facts import NO_UNIT, UnitFacts, facts_of, owners_of_settings
 
 Positive = Annotated[FiniteFloat, Field(gt=0)]
 Probability = Annotated[FiniteFloat, Field(gt=0, lt=1)]
 Arm = Literal["federated", "centralized", "local"]
-FEDERATED_UNITS = ("client", "local", "distributed")
-"""Privacy units that only a federation has: they protect what a site sends, not its rows."""
+Neighbours = Literal["add-or-remove-one", "replace-one"]
 
 
 def _known(kind: str) -> AfterValidator:
@@ -39,6 +40,11 @@ def _known(kind: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _known_unit(name: str) -> str:
+    facts_of(name)  # raises a Mistake that names the units there are
+    return name
+
+
 def _no_twins(arms: list[str]) -> list[str]:
     if len(set(arms)) < len(arms):
         raise ValueError(f"expected each arm once, got {', '.join(arms)}")
@@ -47,6 +53,11 @@ def _no_twins(arms: list[str]) -> list[str]:
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def _is_given(section: _Section, name: str) -> bool:
+    """Whether a section says something else of a setting than its default."""
+    return getattr(section, name) != type(section).model_fields[name].default
 
 
 class Partition(_Section):
@@ -169,6 +180,11 @@ class Training(_Section):
             raise ValueError(f"{given[1]}: expected none beside {given[0]}, which chooses the sites of a round, too")
         return self
 
+    @property
+    def participation(self) -> Participation:
+        """How the sites of a round are chosen, and which share of them that is."""
+        return Participation(self.sites_per_round, self.site_sampling_rate, self.site_turns)
+
 
 def _known_strategy(name: str) -> str:
     if not catalog.is_code(name):  # code is loaded only if the command line named it; catalog.load sees to that
@@ -248,20 +264,14 @@ class AdaptiveClip(_Section):
 
 
 class Privacy(_Section):
-    """What is promised to whom.
+    """What is promised to whom: the unit is a file in ``fedsim/privacy/units``, which says the rest."""
 
-    ``record``: one row of one site, by DP-SGD at the site. ``client``: one whole site, by noise that the server adds to
-    the sum of the sites' clipped updates. ``local``: one whole site, against the server too, by noise that the site
-    adds to its own clipped update. ``distributed``: as ``client``, by shares of the noise that the sites add under
-    secure aggregation, so that the server need not be trusted with their updates.
-    """
-
-    unit: Literal["none", "record", "client", "local", "distributed"] = "none"
+    unit: Annotated[str, AfterValidator(_known_unit)] = NO_UNIT
     epsilon: Annotated[Positive, Field(le=1000)] | None = None
     delta: Annotated[Probability, Field(ge=1e-12)] | None = None
     clip: Positive = 1.0
     noise_multiplier: Annotated[Positive, Field(le=1e6)] | None = None
-    neighbours: Literal["add-or-remove-one", "replace-one"] = "add-or-remove-one"
+    neighbours: Neighbours = "add-or-remove-one"
     rng: Random = "reproducible"
     tuning: Tuning = Tuning()
     loose_delta: bool = False
@@ -269,18 +279,33 @@ class Privacy(_Section):
     correlated: bool = False
 
     @property
-    def relation(self) -> Literal["add-or-remove-one", "replace-one"]:
-        """Between which data sets the promise holds: a site that sends something can't be absent, only another one."""
-        return "replace-one" if self.unit == "local" else self.neighbours
+    def facts(self) -> UnitFacts:
+        """What the unit's file says that a scenario must know.
+
+        Raises:
+            Mistake: There is no such unit.
+        """
+        return facts_of(self.unit)
+
+    @property
+    def relation(self) -> Neighbours:
+        """Between which data sets the promise holds: as asked for, or the only ones that the unit can claim."""
+        possible = self.facts.neighbours
+        return self.neighbours if self.neighbours in possible else possible[0]  # type: ignore[return-value]
 
     @model_validator(mode="after")
     def _says_how_much(self) -> "Privacy":
-        if self.unit != "none" and (self.epsilon is None or self.delta is None):
+        facts = self.facts
+        if facts.promises and (self.epsilon is None or self.delta is None):
             missing = " and ".join(name for name in ("epsilon", "delta") if getattr(self, name) is None)
             raise ValueError(f"expected {missing} beside unit = {self.unit!r}")
-        for name in ("adaptive_clip", "correlated"):
-            if getattr(self, name) and self.unit not in ("none", "client"):
-                raise ValueError(f"{name}: expected unit = 'client', whose noise the server adds, got {self.unit!r}")
+
+        for setting, owners in owners_of_settings().items():
+            section, _, name = setting.partition(".")
+            if section == "privacy" and facts.promises and self.unit not in owners and _is_given(self, name):
+                units = " or ".join(f"unit = {owner!r}, {reason}" for owner, reason in owners.items())
+                raise ValueError(f"{name}: expected {units}, got {self.unit!r}")
+
         if self.adaptive_clip and self.correlated:
             raise ValueError("adaptive_clip: expected none beside correlated, whose noise cancels at one clip only")
         return self
@@ -382,12 +407,18 @@ class Scenario(_Section):
 
     @model_validator(mode="after")
     def _hides_what_is_shared(self) -> "Scenario":
-        secure, distributed = self.secure_aggregation, self.privacy.unit == "distributed"
-        if distributed and (not secure.on or secure.drop_outs is None):
-            raise ValueError('privacy.unit: expected secure_aggregation.drop_outs beside "distributed": how many sites '
-                             "may be missing from a sum, whose shares of the noise are missing, too")  # fmt: skip
-        if secure.colluding and not distributed:
-            raise ValueError('secure_aggregation.colluding: expected privacy.unit = "distributed" beside it')
+        unit = self.privacy.unit
+        for setting, reason in self.privacy.facts.needs:
+            key, _, name = setting.partition(".")
+            section = getattr(self, key)
+            if not (getattr(section, "on", True) and _is_given(section, name)):
+                raise ValueError(f'privacy.unit: expected {setting} beside "{unit}": {reason}')
+
+        for setting, owners in owners_of_settings().items():
+            section, _, name = setting.partition(".")
+            if section != "privacy" and unit not in owners and _is_given(getattr(self, section), name):
+                units = " or ".join(f'"{owner}"' for owner in owners)
+                raise ValueError(f"{setting}: expected privacy.unit = {units} beside it")
         return self
 
     @model_validator(mode="after")
@@ -395,9 +426,10 @@ class Scenario(_Section):
         if self.privacy.correlated and (self.training.site_turns or 1) < 2:
             raise ValueError("privacy.correlated: expected training.site_turns of 2 or more beside it: noise may "
                              "cancel over rounds in which no site is asked twice")  # fmt: skip
-        if self.privacy.unit in FEDERATED_UNITS and "federated" not in self.arms:
-            raise ValueError(f"arms: expected federated among them with privacy.unit = {self.privacy.unit!r}, "
-                             f"which protects no other, got {', '.join(self.arms)}")  # fmt: skip
+        protected = self.privacy.facts.arms
+        if protected and not set(protected) & set(self.arms):
+            raise ValueError(f"arms: expected {' or '.join(protected)} among them with privacy.unit = "
+                             f"{self.privacy.unit!r}, which protects no other, got {', '.join(self.arms)}")  # fmt: skip
         return self
 
     @model_validator(mode="after")
@@ -455,14 +487,13 @@ class Scenario(_Section):
     @property
     def private(self) -> bool:
         """Whether the private arms are run beside the others."""
-        return self.privacy.unit != "none"
+        return self.privacy.facts.promises
 
     @property
     def private_arms(self) -> list[Arm]:
         """The arms that are also run under privacy: those in which the unit has a meaning."""
-        if self.privacy.unit in FEDERATED_UNITS:
-            return ["federated"]
-        return [*self.arms] if self.private else []
+        protected = self.privacy.facts.arms
+        return [arm for arm in self.arms if arm in protected]
 
     @property
     def all_seeds(self) -> list[int]:

@@ -24,13 +24,11 @@ def strategy_of(scenario: Scenario, sites: int | None = None) -> Any:  # noqa: A
         Mistake: The strategy has no such hyperparameter, or refuses a value.
     """
     training = scenario.training
-    asked = training.sites_per_round or sites or 1
-    rate = training.site_sampling_rate or (1 / training.site_turns if training.site_turns else None)
     facts = {
         "local_steps": training.local_steps,
         "lr": training.optimizer.lr,
         "weight_decay": training.optimizer.weight_decay,
-        "participation": min(1.0, asked / (sites or asked)) if rate is None else rate,
+        "participation": training.participation.share(sites or training.sites_per_round or 1),
     }
     kind = catalog.load("strategies", scenario.strategy.name)
     optimizer = training.optimizer

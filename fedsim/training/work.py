@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from fedsim.data.federation import Examples
 from fedsim.privacy.ledger import Mechanism
+from fedsim.privacy.unit import Sampled
+from fedsim.privacy.units import unit_of
 from fedsim.randomness import Random, Words, kind_of, torch_seed
 from fedsim.scenario.schema import Optimizer, Scenario
 from fedsim.strategy.contract import State
@@ -59,9 +61,11 @@ class Streams:
         since one row more moves the others' places in a batch. Where whole sites are protected, no promise rests on how
         a site trains, so that stays by name; their noise is drawn elsewhere (``whole_sites.noise_words``).
         """
-        if scenario.privacy.rng == "secure" and scenario.privacy.unit == "record":
+        batches_hide_rows = unit_of(scenario.privacy.unit).sampled is Sampled.ROWS
+        if scenario.privacy.rng == "secure" and batches_hide_rows:
             return cls(Words.unknown(), Words.unknown(), int(Words.unknown().draw(1)[0]))
-        own = (scenario.release, arm) if scenario.privacy.unit == "record" else ()
+
+        own = (scenario.release, arm) if batches_hide_rows else ()
         return cls(
             batches=Words.of(seed, "batches", *own, site, round_number),
             noise=Words.of(seed, "noise", scenario.release, arm, site, round_number),

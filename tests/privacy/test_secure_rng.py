@@ -22,8 +22,9 @@ from fedsim.mistakes import Interrupted, Mistake
 from fedsim.planning import misbehaviour
 from fedsim.planning.participation import joining_of, sites_of_round
 from fedsim.planning.whole_sites import noise_words
-from fedsim.privacy.ledger import Mechanism, OwnUpdate, SiteUpdate, to_release
+from fedsim.privacy.ledger import Mechanism, OwnUpdate, SiteUpdate
 from fedsim.privacy.noise_shares import NoiseShare
+from fedsim.privacy.units import released_in
 from fedsim.randomness import Normals, Words
 from fedsim.report.statement import statement
 from fedsim.results.run_directory import Run
@@ -411,11 +412,15 @@ def test_the_mechanism_of_a_site_is_checked(scenario):
     ],
 )
 def test_every_kind_of_release_says_it_and_one_that_was_saved_before_does_not(release):
-    written = json.loads(json.dumps(asdict(release)))
-    assert to_release(written) == release
+    tagged = {"kind": release.kind, "mechanism": asdict(release)}
+    for entry in (tagged, {"mechanism": asdict(release)}):  # earlier versions wrote no kind
+        written = json.loads(json.dumps(entry))
+        assert released_in(written) == release
+        written["mechanism"]["rng"] = "mine"
+        with pytest.raises(Mistake, match="rng: expected reproducible or secure, got 'mine'"):
+            released_in(written)
+        del written["mechanism"]["rng"]
+        assert released_in(written) == replace(release, rng="reproducible")
+
     if not isinstance(release, SiteUpdate):  # which is written down where it is made
         assert to_mechanism(from_mechanism(release), type(release)) == release
-    with pytest.raises(Mistake, match="rng: expected reproducible or secure, got 'mine'"):
-        to_release(written | {"rng": "mine"})
-    del written["rng"]
-    assert to_release(written) == replace(release, rng="reproducible")

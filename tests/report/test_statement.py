@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from fedsim.privacy.units import unit_of
 from fedsim.report.statement import _meaning, _training_rows, statement
-from fedsim.report.statement_words import CLAIMS
 from fedsim.results.run_directory import Run
 from fedsim.scenario.schema import SecureAggregation
 from tests.runs import FEWER_ARMS, make_run, nothing_released, spending, training
@@ -177,7 +177,7 @@ def test_secure_aggregation_is_stated_where_it_was_on(tmp_path: Path, private: b
 @pytest.mark.parametrize(("epsilon", "right"), [(1.0, "73.2"), (8.0, "99.97")])
 def test_the_page_for_data_protection_officers_says_what_a_statement_does(epsilon: float, right: str):
     """The most often that a guess is right, at delta 1e-4, rounded up."""
-    said = re.search(r"is right at most (\S+) %", _meaning(epsilon, 1e-4, CLAIMS["record"]))
+    said = re.search(r"is right at most (\S+) %", _meaning(epsilon, 1e-4, unit_of("record").promise))
     assert said is not None
     assert float(right) - 0.1 < float(said[1]) <= float(right)
     page = (Path(__file__).parents[2] / "docs" / "privacy.md").read_text("utf-8")

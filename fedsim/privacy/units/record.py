@@ -1,0 +1,157 @@
+"""One record: one row of one site, protected by noise in the steps of the site's training (DP-SGD).
+
+Relation: two data sets of a site differ in one row, which is there or not, or which is replaced.
+Trusted: each site, with its own rows. Not trusted: the server, the other sites, the readers of the model.
+The site: clips each row's gradient, adds noise to each step's sum (``fedsim.privacy.optimizer``, and the same for many
+sites at once in ``fedsim.engines.stack.train``), and sends the model that its steps led to.
+The server: aggregates, as without privacy.
+Cost: every step of a site is a release, in which each row takes part with the sampling rate.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from fedsim.privacy.ledger import Mechanism, Release
+from fedsim.privacy.promise import (
+    CHOICES,
+    FIGURES,
+    FILES,
+    FROM_THE_SYSTEM,
+    NOISE_OVER_CLIP,
+    REPETITION,
+    Pairs,
+    Promise,
+    Training,
+    by_site,
+    each,
+    epsilon_by_site,
+    random_of,
+)
+from fedsim.privacy.unit import Asked, Audited, Cost, Exposure, Place, Protected, Sampled, Unit
+
+_PROMISE = Promise(
+    protected="record",
+    unit="One record: one row of one site. A row is no person: a person with k rows at a site has up to k times this "
+    "epsilon, at a much larger delta. It is no whole site, either: for a site with all its rows there is no finite "
+    "guarantee worth a number.",
+    neighbours={
+        "add-or-remove-one": "Two data sets of a site are neighbours if one of them has one record more and they are "
+        "otherwise equal (add or remove one).",
+        "replace-one": "Two data sets of a site are neighbours if one record of them differs and they are otherwise "
+        "equal (replace one).",
+    },
+    sent="whatever a site sends is",
+    released={
+        "federated": "After each round every site sends its model as its noisy steps left it, its public weight (the "
+        "denominator above) and the public settings of its mechanism. No row count, no metric, no gradient. A site "
+        "that fails sends the kind of its error, and is charged as if it had answered.",
+        "masked": "After each round every site sends, under masks, the change that its noisy steps made to its model, "
+        "and the public settings of its mechanism; the server learns the sum. No row count, no metric, no gradient. A "
+        "site that fails sends the kind of its error, and is charged as if it had answered.",
+        "centralized": "The model as the noisy steps on the pooled records left it, after each round.",
+        "local": "Nothing leaves a site unless it hands its model on; the claim is for its model after every round.",
+    },
+    trust={
+        "federated": "Each site clips and adds the noise itself, before anything leaves it, so whoever sees what it "
+        "sends need not be trusted: the server, the other sites, the readers of the model. Presumed are a site that "
+        "follows the protocol and a server that asks for the rounds and the noise stated here (a site does not check "
+        "that).",
+        "centralized": "Whoever holds the pool sees every record and adds the noise: a trusted pool holder is "
+        "presumed.",
+        "local": "Only the site itself is trusted: it adds the noise to its own training.",
+    },
+    mechanism="DP-SGD: in each step every row's gradient is clipped, the gradients are summed, Gaussian noise is added "
+    "to the sum, and the sum is divided by a public number.",
+    not_covered=(
+        FIGURES,
+        CHOICES,
+        "Splitting rows into training, validation and test rows: the split looks at the classes or the times of a "
+        "site's rows, so one record more can move others. So does a partition that deals rows out to sites.",
+        REPETITION,
+        "A person with records at two sites: each site protects its own record, and the two epsilons add up.",
+        "The centralized arm presumes that somebody may be trusted with the pooled records.",
+        "Whether a site answered in a round, and how long it took.",
+        FILES,
+    ),
+    secure="Secure: noise and batches come "
+    + FROM_THE_SYSTEM.format(
+        each="each of a site's rounds", same="splits and initial weights", other="noise and batches"
+    ),
+)
+
+
+class Record(Unit):
+    """A record, by DP-SGD at its site."""
+
+    neighbours = ("add-or-remove-one", "replace-one")
+    arms = ("federated", "centralized", "local")
+    settings = ()
+    needs = ()
+
+    protects = Protected.RECORD
+    place = Place.IN_STEPS
+    sampled = Sampled.ROWS
+    releases = (Mechanism,)
+    promise = _PROMISE
+
+    def cost(self, exposure: Exposure) -> Cost:
+        """Return the sampling rate of rows, and the steps of the site that takes part most often."""
+        return Cost(exposure.row_rate, exposure.most_rounds * exposure.steps)
+
+    def release(self, asked: Asked) -> Mechanism:
+        """Return the steps of a round."""
+        return Mechanism(
+            sampling_rate=asked.sampling_rate,
+            noise_multiplier=asked.noise_multiplier,
+            clip=asked.clip,
+            expected_batch=asked.expected_batch,
+            steps=asked.steps,
+            rng=asked.rng,
+        )
+
+    def done(self, trainings: Sequence[Training]) -> Pairs:
+        """Tell what the sites did to their rows, as it was reported with each update."""
+        return [
+            (
+                "Sampling",
+                f"Poisson: each row joins a step with probability {each(trainings, 'sampling_rate')}, on its own.",
+            ),
+            ("Noise multiplier", f"sigma = {each(trainings, 'noise_multiplier')}; {NOISE_OVER_CLIP}"),
+            ("Clip", f"{each(trainings, 'clip')}: the largest Euclidean norm of one row's gradient."),
+            (
+                "Denominator",
+                f"{each(trainings, 'expected_batch')}: the expected batch, set in the scenario and so public.",
+            ),
+            ("Steps", _steps(trainings)),
+        ]
+
+    def in_one_line(self, trainings: Sequence[Training]) -> str:
+        """Tell the same of a further arm, with its epsilon."""
+        return (
+            f"epsilon {epsilon_by_site(trainings)}; sampling rate {each(trainings, 'sampling_rate')}; "
+            f"sigma {each(trainings, 'noise_multiplier')}; clip {each(trainings, 'clip')}; "
+            f"denominator {each(trainings, 'expected_batch')}; {_steps(trainings)}; "
+            f"{random_of(trainings)} random numbers."
+        )
+
+    def audited(self, releases: Sequence[Release]) -> Audited:
+        """Return all steps of a training in one go; rounds that were not alike count as the first was."""
+        first = releases[0]
+        if not isinstance(first, Mechanism):
+            raise TypeError(f"expected steps of DP-SGD, got a {type(first).__name__}")
+
+        steps = sum(release.segment().steps for release in releases)
+        return Audited(replace(first, steps=steps), times=1)
+
+
+def _steps(trainings: Sequence[Training]) -> str:
+    """Write the steps of each site: ``3 rounds × 2 steps = 6 steps``."""
+    values: dict[str, list[str]] = {}
+    for training in trainings:
+        for site in training["epsilon"]:
+            steps_of_rounds = [entry["mechanism"]["steps"] for entry in training["entries"] if entry["site"] == site]
+            rounds_with = Counter(steps_of_rounds)
+            parts = [f"{rounds} rounds × {steps} steps" for steps, rounds in sorted(rounds_with.items())]
+            values.setdefault(site, []).append(f"{' + '.join(parts)} = {sum(steps_of_rounds)} steps")
+    return by_site(values)
