@@ -12,7 +12,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from fedsim.privacy.tiers import caution
-from fedsim.privacy.units import unit_of
 
 if TYPE_CHECKING:
     from fedsim.results.run_directory import Run
@@ -194,6 +193,8 @@ def closing_lines(finished: "Run") -> Iterator[str]:
         yield "Means over 2 seeds: two seeds give no verdict."
     if not finished.scenario.private:
         yield "No privacy guarantee: nothing was clipped or noised."
+    from fedsim.privacy.units import unit_of  # imports torch, which whoever has a finished run has
+
     what = unit_of(finished.ledger["unit"]).promise.protected if finished.scenario.private else ""
     for arm in finished.scenario.private_arms:
         epsilon = finished.epsilon(arm)
