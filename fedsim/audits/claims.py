@@ -3,20 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from fedsim.data.federation import Federation, federate
 from fedsim.experiments.experiment import check
-from fedsim.flower.secure.shares import share_of
-from fedsim.planning.budgets import noise_for, passes_of
-from fedsim.planning.participation import joining_of, most_rounds, sites_of_round
-from fedsim.planning.whole_sites import central_noise, steps_of_site
+from fedsim.planning.noise import asked_of_site, cost_of, noise_for
+from fedsim.planning.participation import joining_of
+from fedsim.planning.trial import Trial
+from fedsim.planning.whole_sites import central_noise
 from fedsim.privacy.accounting import Neighbours, Segment, epsilon
 from fedsim.privacy.central import CentralNoise
-from fedsim.privacy.ledger import Ledger, Mechanism, OwnUpdate, SiteUpdate
-from fedsim.privacy.noise_shares import NoiseShare
-from fedsim.privacy.units import released_in
+from fedsim.privacy.ledger import Ledger, Mechanism, Release
+from fedsim.privacy.unit import Audited, Place, Protected, Unit
+from fedsim.privacy.units import released_in, unit_of
 from fedsim.results.run_directory import Run
 from fedsim.scenario.schema import Scenario
-from fedsim.training.model import new_model
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class Claim:
 class SiteClaim:
     """What is done in one round to a whole site's update, in how many rounds, and the epsilon that is claimed."""
 
-    release: SiteUpdate | OwnUpdate | NoiseShare
+    release: Release
     rounds: int
     epsilon: float
     delta: float
@@ -54,33 +52,37 @@ def claim_of(scenario: Scenario) -> Claim | SiteClaim | None:
     check(scenario)
     if not scenario.private or scenario.privacy.delta is None:
         return None
-    federation = federate(scenario, scenario.seed)
-    if scenario.privacy.unit != "record":
-        return _of_whole_sites(scenario, federation)
-    rounds = most_rounds(scenario, scenario.seed, federation.names)
-    mechanism = Mechanism(
-        scenario.training.sampling_rate,
-        noise_for(scenario, scenario.seed, "federated"),
-        scenario.privacy.clip,
-        scenario.expected_batch(federation.names[0]),
-        rounds * scenario.training.local_steps * passes_of(scenario),
-    )
-    delta, neighbours = scenario.privacy.delta, scenario.privacy.neighbours
-    return Claim(mechanism, epsilon([mechanism.segment()], delta, neighbours), delta, neighbours)
+    trial = Trial(scenario, scenario.seed, "federated")
+    delta = scenario.privacy.delta
+    neighbours = scenario.privacy.relation
+
+    attacked = trial.unit.audited(_released(trial))
+    segment = attacked.release.segment()
+    spent = epsilon([replace(segment, steps=attacked.times * segment.steps)], delta, neighbours)
+    return _claim(trial.unit, attacked, spent, delta, neighbours)
 
 
-def _of_whole_sites(scenario: Scenario, federation: Federation) -> SiteClaim:
-    seed, names, delta = scenario.seed, federation.names, scenario.privacy.delta or 0.0
-    noise = noise_for(scenario, seed, "federated")
-    if scenario.privacy.unit == "client":
-        release, rounds = central_of(scenario, noise, names).planned(1), steps_of_site(scenario, seed, names)[1]
-    else:
-        release, rounds = OwnUpdate(noise, scenario.privacy.clip), most_rounds(scenario, seed, names)
-    if scenario.privacy.unit == "distributed":
-        params = sum(value.numel() for value in new_model(scenario, federation.sites[0], seed, "cpu").parameters())
-        release = share_of(scenario, noise, params, len(sites_of_round(scenario, seed, names, 1)))
-    claim = SiteClaim(release, rounds, 0.0, delta, scenario.privacy.relation)
-    return replace(claim, epsilon=epsilon([claim.segment], delta, claim.neighbours))
+def _claim(unit: Unit, attacked: Audited, spent: float, delta: float, neighbours: Neighbours) -> Claim | SiteClaim:
+    """Return the claim of a unit: for a record, of a whole training in one go; for a site, of one round."""
+    if unit.protects is Protected.SITE:
+        return SiteClaim(attacked.release, attacked.times, spent, delta, neighbours)
+    if isinstance(attacked.release, Mechanism) and attacked.times == 1:
+        return Claim(attacked.release, spent, delta, neighbours)
+    raise TypeError(f"expected the steps of a whole training, got {attacked}")
+
+
+def _released(trial: Trial) -> Sequence[Release]:
+    """Return all that the site releases, as planned, that takes part most often."""
+    scenario = trial.scenario
+    noise = noise_for(scenario, trial.seed, trial.arm, trial.names)
+    if trial.unit.place is Place.AT_SERVER:
+        rounds = cost_of(scenario, trial.seed, trial.arm, trial.names).releases
+        return [central_of(scenario, noise, trial.names).planned(1)] * rounds
+
+    todo = trial.plan(trial.weights[trial.names[0]])
+    sites = len(trial.sites_of(1)) if trial.unit.place is Place.IN_SHARES else 1
+    asked = asked_of_site(scenario, todo, trial.passes * todo.steps, noise, len(trial.start), sites, rng="reproducible")
+    return [trial.unit.release(asked)] * trial.most_rounds
 
 
 def central_of(scenario: Scenario, noise_multiplier: float, names: Sequence[str]) -> CentralNoise:
@@ -104,9 +106,8 @@ def claim_in(run: Run) -> Claim | SiteClaim | None:
     training = max(own, key=lambda one: max(one["epsilon"].values()))
     site = max(training["epsilon"], key=training["epsilon"].get)
     releases = [released_in(entry) for entry in training["entries"] if entry["site"] == site]
-    delta, neighbours = run.ledger["delta"], run.ledger["neighbours"]
+    delta = run.ledger["delta"]
+    neighbours = run.ledger["neighbours"]
     spent = epsilon([one.segment() for one in releases], delta, neighbours)  # the ledger's may be of several trainings
-    first, rest = releases[0], (spent, delta, neighbours)
-    if not isinstance(first, Mechanism):
-        return SiteClaim(first, len(releases), *rest)
-    return Claim(replace(first, steps=sum(one.steps for one in releases if isinstance(one, Mechanism))), *rest)
+    unit = unit_of(run.ledger["unit"])
+    return _claim(unit, unit.audited(releases), spent, delta, neighbours)

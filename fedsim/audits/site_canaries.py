@@ -247,6 +247,8 @@ def bounds(
         return {"paired": paired(by_itself(did, rounds, effort.seed), claim, trials)}
     if isinstance(did, NoiseShare):
         return {"paired": paired(under_masks(did, rounds, trials, effort.seed), claim, trials)}
+    if not isinstance(did, SiteUpdate):
+        raise TypeError(f"expected a release that an attack is known for, got a {type(did).__name__}")
     names = federate(scenario, scenario.seed).names
     central = central_of(scenario, claim.segment.noise_multiplier, names)
     found = paired(at_the_server(central, claim, effort.seed), claim, trials)

@@ -22,9 +22,8 @@ from fedsim.data.federation import Federation, Site
 from fedsim.flower.grid import node_of
 from fedsim.flower.secure.shares import weights_of
 from fedsim.planning.participation import share_of_sites, sites_of_round
-from fedsim.privacy.ledger import OwnUpdate, SiteUpdate
-from fedsim.privacy.noise_shares import noisy
-from fedsim.privacy.own_update import noised
+from fedsim.privacy.unit import Place
+from fedsim.privacy.units import unit_of
 from fedsim.randomness import Words
 from fedsim.scenario.schema import Scenario
 from fedsim.training.losses import RowLosses
@@ -108,18 +107,21 @@ def _round(one: Attacked, claim: SiteClaim | None, shadow: int, seed: int) -> Ro
         return lambda number, center, updates, asked: (
             center + _sum(center, updates, weights) / max(sum(weights[site] for site in updates), 1e-9)
         )
-    if isinstance(claim.release, SiteUpdate):
+    unit = unit_of(scenario.privacy.unit)
+    if unit.place is Place.AT_SERVER:
         return _at_the_server(one, claim, shadow, seed)
+    if unit.place not in (Place.ON_UPDATES, Place.IN_SHARES):
+        raise TypeError(f"expected a unit whose sites or server add noise to updates, got {scenario.privacy.unit}")
     did = claim.release
 
     def released(number: int, center: Tensor, updates: Mapping[int, Tensor], asked: Sequence[int]) -> Tensor:
         total = torch.zeros_like(center, dtype=torch.float64)
         for site in asked:
             words, update = Words.of(seed, "shadow site noise", shadow, site, number), updates.get(site, center)
-            if isinstance(did, OwnUpdate):
-                total += weights[site] * (noised(center, update, did, words).double() - center)
+            if unit.place is Place.ON_UPDATES:
+                total += weights[site] * (unit.noised(center, update, did, words).double() - center)
             else:
-                total += torch.from_numpy(noisy(update - center, weights[site], did, words))
+                total += torch.from_numpy(unit.noisy_share(update - center, weights[site], did, words))
         return (center + total / sum(weights[site] for site in asked)).float() if asked else center
 
     return released

@@ -14,11 +14,14 @@ from fedsim.audits.claims import claim_in
 from fedsim.audits.target import Effort, Training
 from fedsim.experiments.experiment import execute
 from fedsim.mistakes import Mistake
+from fedsim.privacy.unit import Protected
+from fedsim.privacy.units import unit_of
 from fedsim.report.findings import Numbers
 from fedsim.results.metrics import Metric
 from fedsim.results.run_directory import Run
 from fedsim.scenario.files import read
 from fedsim.scenario.schema import Scenario
+from fedsim.scenario.unit_facts import NO_UNIT, UNIT_OF_RECORDS, facts_of
 
 NONE = "none"
 _MOST = 6  # levels that fit a page
@@ -109,13 +112,14 @@ def scenarios(name: str, changes: Sequence[str], epsilons: str) -> dict[str, Sce
     if len(set(levels)) < len(levels) or len(levels) > _MOST:
         raise Mistake(f"--epsilon: expected up to {_MOST} different levels, got {epsilons}")
     own = read(name, changes).privacy.unit
-    if own not in (NONE, "record"):
-        raise Mistake(f'--epsilon: expected a scenario of privacy.unit = "record", whose records are attacked at each '
-                      f"level, got {own!r}; without --epsilon whole sites are attacked")  # fmt: skip
-    unit = ["privacy.unit=record"] if own == NONE else []
+    facts = facts_of(own)
+    if facts.promises and unit_of(own).protects is not Protected.RECORD:
+        raise Mistake(f'--epsilon: expected a scenario of privacy.unit = "{UNIT_OF_RECORDS}", whose records are '
+                      f"attacked at each level, got {own!r}; without --epsilon whole sites are attacked")  # fmt: skip
+    unit = [] if facts.promises else [f"privacy.unit={UNIT_OF_RECORDS}"]
     return {
         text: read(name, [*changes, 'arms=["federated"]',
-                          *([f"privacy.epsilon={text}", *unit] if text != NONE else ["privacy.unit=none"])])
+                          *([f"privacy.epsilon={text}", *unit] if text != NONE else [f"privacy.unit={NO_UNIT}"])])
         for text in levels
     }  # fmt: skip
 

@@ -3,7 +3,8 @@
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from fedsim.data.loading import INSIDE, POOLED, TOGETHER, check_examples, rows_of, task_of
 from fedsim.data.partition import Sites, divide, skewed
+from fedsim.data.recent import Recent
 from fedsim.data.task import Make, Task
 from fedsim.data.wrong_labels import check_sites, mislabel
 from fedsim.mistakes import Mistake
@@ -28,7 +30,6 @@ __all__ = [
     "split_by_time",
     "split_rows",
 ]
-_ROWS = {"name", "title", "task", "data", "partition"}  # what decides about the sites' rows, and names
 _KEPT = 2**29  # bytes of made-up rows that are kept
 
 
@@ -113,19 +114,26 @@ def _bytes(site: Site) -> int:
     return sum(tensor.nbytes for part in parts for tensor in (part.inputs, part.target))
 
 
+_federations = Recent[tuple[Any, ...], Federation](size=16)
+_divisions = Recent[tuple[Any, ...], Sites](size=4)
+
+
 def federate(scenario: Scenario, seed: int, device: str = "cpu") -> Federation:
     """Load the scenario's task and split it into sites; repeated calls return the same object.
 
     Raises:
         Mistake: The partition is not for this task, a site has no row to train on, or a fault is at no site.
     """
-    shape = scenario.model_dump_json(include=_ROWS | {"split", "faults"})
-    return _federate(shape, seed, device)
+    decides = (*_about_rows(scenario), scenario.split, scenario.faults, seed, device)
+    return _federations.get(decides, lambda: _federate(scenario, seed, device))
 
 
-@lru_cache(maxsize=16)
-def _federate(shape: str, seed: int, device: str) -> Federation:
-    scenario = Scenario.model_validate_json(shape)
+def _about_rows(scenario: Scenario) -> tuple[Any, ...]:
+    """Return all that decides which rows are at which site."""
+    return task_of(scenario), scenario.data, scenario.partition
+
+
+def _federate(scenario: Scenario, seed: int, device: str) -> Federation:
     task, partition = task_of(scenario), scenario.partition
     split = partial(_split, scenario, task, seed, device)
     if (partition.by == "made") != (task.make is not None):
@@ -154,13 +162,9 @@ def sites_of(scenario: Scenario) -> Sites:
     Raises:
         Mistake: The partition can't be made of the scenario's rows.
     """
-    return _sites_of(scenario.model_dump_json(include=_ROWS))
-
-
-@lru_cache(maxsize=4)
-def _sites_of(shape: str) -> Sites:
-    scenario = Scenario.model_validate_json(shape)
-    return divide(rows_of(scenario), task_of(scenario).kind, scenario.partition)
+    return _divisions.get(
+        _about_rows(scenario), lambda: divide(rows_of(scenario), task_of(scenario).kind, scenario.partition)
+    )
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,12 @@
 """The task of a scenario and its rows: read once, checked, and kept."""
 
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from fedsim.data.own_table.prepared import Intake, Prepared, check_digest, prepare
 from fedsim.data.own_table.prepared import settled as settled_data
+from fedsim.data.recent import Recent
 from fedsim.data.task import SITE, Rows, Task
 from fedsim.mistakes import Mistake
 from fedsim.scenario import catalog
@@ -16,6 +16,9 @@ POOLED = "(pooled)"  # stands for the rows of all sites in one pot
 INSIDE = "(inside sites)"  # stands for all sites, each row compared with rows of its own site only
 TOGETHER = (INSIDE, POOLED)  # stand for all sites, so that no site may have one of these names
 
+_tables = Recent[Data, Prepared](size=4)
+_rows = Recent[tuple[Task, Data], Rows](size=4)
+
 
 def task_of(scenario: Scenario) -> Task:
     """Return what a scenario is about: a task by its name, or its own table.
@@ -24,7 +27,7 @@ def task_of(scenario: Scenario) -> Task:
         Mistake: The table can't be made into a task.
     """
     if scenario.task is None:
-        return _prepared(scenario.data.model_dump_json()).task
+        return _prepared(scenario.data).task
     return named(scenario.task)
 
 
@@ -42,7 +45,7 @@ def named(name: str) -> Task:
 
 def intake_of(scenario: Scenario) -> Intake | None:
     """Return what became of the rows of a table of one's own; None of a task with a name."""
-    return None if scenario.task else _prepared(scenario.data.model_dump_json()).intake
+    return None if scenario.task else _prepared(scenario.data).intake
 
 
 def settled(scenario: Scenario) -> Scenario:
@@ -59,9 +62,8 @@ def settled(scenario: Scenario) -> Scenario:
     return scenario.model_copy(update={"data": settled_data(scenario.data)}) if scenario.data.path else scenario
 
 
-@lru_cache(maxsize=4)
-def _prepared(data: str) -> Prepared:
-    return prepare(Data.model_validate_json(data))
+def _prepared(data: Data) -> Prepared:
+    return _tables.get(data, lambda: prepare(data))
 
 
 def rows_of(scenario: Scenario) -> Rows:
@@ -70,17 +72,25 @@ def rows_of(scenario: Scenario) -> Rows:
     Raises:
         Mistake: There are none, or a task loads what it should not.
     """
-    return _load(scenario.task, scenario.data.model_dump_json())
+    task = task_of(scenario)
+    return _rows.get((task, scenario.data), lambda: load(task, scenario.task, scenario.data))
 
 
-@lru_cache(maxsize=4)
-def _load(name: str | None, data: str) -> Rows:
-    given = Data.model_validate_json(data)
-    task = named(name) if name else _prepared(data).task
-    if name and given.path and not task.needs_path:
-        raise Mistake(f"data.path: task {name} has data of its own, got {given.path!r}")
-    check_digest(given)
-    rows = task.rows(Path(given.path) if given.path else None)
+def load(task: Task, name: str | None, data: Data) -> Rows:
+    """Read the rows of a task, and check them.
+
+    Args:
+        task: The task.
+        name: Its name; None of a table of one's own.
+        data: Where its rows are, if it does not know itself.
+
+    Raises:
+        Mistake: There are none, or the task loads what it should not.
+    """
+    if name and data.path and not task.needs_path:
+        raise Mistake(f"data.path: task {name} has data of its own, got {data.path!r}")
+    check_digest(data)
+    rows = task.rows(Path(data.path) if data.path else None)
     for expected, wrong in _problems(task, rows).items():
         if wrong:
             raise Mistake(f"task {name or task.title}: expected {expected} from what it loads")

@@ -26,6 +26,7 @@ _MEMORY = 2**28  # bytes that one stack may take, roughly
 _PRODUCTS = 2**23  # multiplications in a step that are worth a stack and a thread of their own
 _costs: WeakKeyDictionary[nn.Module, Cost | NoRule] = WeakKeyDictionary()
 _log = logging.getLogger("fedsim")
+_told: set[str] = set()  # causes that were warned of
 
 
 @runtime_checkable
@@ -212,6 +213,8 @@ def _most_sites(works: list[Work], cost: Cost, wanted: int | str) -> int:
     return max(1, min(in_memory, -(-sites // stacks)))
 
 
-@cache
 def _tell(cause: str) -> None:
-    _log.warning("cohort: %s; these sites are trained one after another", cause)
+    """Warn of sites that can't be stacked, once for each cause."""
+    if cause not in _told:
+        _told.add(cause)
+        _log.warning("cohort: %s; these sites are trained one after another", cause)

@@ -10,20 +10,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from functools import cache
 from importlib.metadata import version
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 
-from fedsim.data.federation import federate
 from fedsim.data.loading import settled
 from fedsim.experiments.arms import Job, run_job
 from fedsim.mistakes import Mistake, RunFailed
 from fedsim.planning.checks import check_expected_batches, check_strategy
 from fedsim.planning.delta_rule import check_delta
 from fedsim.planning.misbehaviour import attack_of, attackers_of
-from fedsim.planning.participation import share_of_sites
+from fedsim.planning.trial import Trial
 from fedsim.privacy.accounting import Neighbours, Segment
 from fedsim.privacy.accounting import epsilon as epsilon_of
 from fedsim.privacy.unit import Protected
@@ -33,12 +33,11 @@ from fedsim.scenario import catalog
 from fedsim.scenario.files import read, value_of, with_strategy
 from fedsim.scenario.schema import Scenario
 from fedsim.scenario.unit_facts import NO_UNIT, UNIT_OF_RECORDS, facts_of
-from fedsim.strategy.make import strategy_of
-from fedsim.training.model import best_device, new_model
+from fedsim.training.model import best_device
 
 NONE, OWN = "none", "own"
 _SHARE = "0.2"  # of the sites attack, if nothing else is said
-_SITES = {"task", "data", "partition"}  # what decides which rows are at one site
+_SITES_OF = attrgetter("task", "data", "partition")  # all that decides which rows are at one site
 _NO_MATTER = {"name", "title", "about", "seed", "seeds", "arms"}
 _VERSIONS = ("torch", "flwr", "opacus", "dp-accounting", "numpy")
 
@@ -231,12 +230,13 @@ def _protected(scenarios: Sequence[Scenario]) -> tuple[str, Neighbours]:
     added or removed, so if anything is, all counts as replaced.
     """
     units = {unit_of(scenario.privacy.unit) for scenario in scenarios}
-    sites = {scenario.model_dump_json(include=_SITES) for scenario in scenarios}
-    replaced = any(scenario.privacy.relation == "replace-one" for scenario in scenarios)
     protected = {unit.promise.protected for unit in units}
+    first = scenarios[0]
+    same_sites = all(_SITES_OF(other) == _SITES_OF(first) for other in scenarios)
+    replaced = any(scenario.privacy.relation == "replace-one" for scenario in scenarios)
 
     all_protect_sites = all(unit.protects is Protected.SITE for unit in units)
-    if not all_protect_sites or len(sites) > 1:
+    if not all_protect_sites or not same_sites:
         record = unit_of(UNIT_OF_RECORDS).promise.protected
         replaced = replaced or protected != {record}
         protected = {record}
@@ -246,17 +246,16 @@ def _protected(scenarios: Sequence[Scenario]) -> tuple[str, Neighbours]:
 def _check(cell: Cell) -> float:
     """Find out what can't be done; return the megabytes that are sent in one training."""
     scenario = cell.scenario
-    federation = federate(scenario, scenario.seed, best_device(scenario.device))
-    check_expected_batches(scenario, federation)
-    sites, model = len(federation.sites), new_model(scenario, federation.sites[0], scenario.seed, "cpu")
-    check_strategy(scenario, sites, model)
-    check_delta(scenario, federation)
+    trial = Trial(scenario, scenario.seed, "federated")
+    check_expected_batches(scenario, trial.federation)
+    check_strategy(scenario, len(trial.names), trial.model)
+    check_delta(scenario, trial.federation)
     attack_of(scenario)
-    attackers_of(scenario, scenario.seed, federation.names)
-    asked = share_of_sites(scenario, federation.names) * sites
-    vectors = 2 + len(getattr(strategy_of(scenario, sites), "tells", ()))
-    parameters = sum(value.numel() for value in model.parameters())
-    return scenario.training.rounds * asked * vectors * 4 * parameters / 1e6
+    attackers_of(scenario, scenario.seed, trial.names)
+
+    asked = trial.share_of_sites * len(trial.names)
+    vectors = 2 + len(getattr(trial.strategy, "tells", ()))
+    return scenario.training.rounds * asked * vectors * 4 * len(trial.start) / 1e6
 
 
 def _training(cell: Cell, seed: int, folder: Path) -> dict[str, Any]:

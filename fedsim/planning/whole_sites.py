@@ -4,23 +4,14 @@ from collections.abc import Callable, Sequence
 
 from fedsim.flower.grid import node_of
 from fedsim.mistakes import Mistake
-from fedsim.planning.participation import joined, most_rounds, share_of_sites
+from fedsim.planning.participation import joined, share_of_sites
 from fedsim.privacy.adaptive_clip import AdaptiveClip, noise_on_the_sum
 from fedsim.privacy.central import CentralNoise, PublicSites
 from fedsim.privacy.ledger import Ledger
+from fedsim.privacy.units import unit_of
 from fedsim.randomness import Words
 from fedsim.scenario.schema import Scenario
 from fedsim.strategy.contract import needs_mean_only
-
-
-def steps_of_site(scenario: Scenario, seed: int, names: Sequence[str]) -> tuple[float, int]:
-    """Return (sampling rate, most rounds) of a site: what its privacy costs, but for the noise.
-
-    Sites that join on their own with a known probability are in every round with that probability. From any other
-    choice nothing is claimed: what counts is in how many rounds the site is that is chosen most often.
-    """
-    rate = _rate(scenario)
-    return (1.0, most_rounds(scenario, seed, names)) if rate is None else (rate, scenario.training.rounds)
 
 
 def noise_words(scenario: Scenario, seed: int, purpose: str, *place: int | str) -> Words:
@@ -48,28 +39,40 @@ def central_noise(
     ledger: Ledger,
     joining: Callable[[int], Words],
 ) -> CentralNoise:
-    """Return what adds noise at the server, where sites join by the words of ``joining``, if on their own."""
+    """Build the server's noise mechanism.
+
+    Args:
+        scenario: The experiment.
+        seed: Of the training.
+        arm: Of the training.
+        names: The sites.
+        multiplier: The noise multiplier.
+        ledger: Where every release is written down.
+        joining: From the number of a round to the random words by which sites join it (Poisson sampling).
+    """
+    training = scenario.training
+    privacy = scenario.privacy
     weights = {node_of(site): scenario.expected_batch(name) for site, name in enumerate(names)}
-    share, privacy = share_of_sites(scenario, names), scenario.privacy
+    share = share_of_sites(scenario, names)
 
     def expected(number: int) -> tuple[float, float]:
         there = [weights[node_of(site)] for site in joined(scenario, names, number)]
         return share * len(there), share * sum(there)
 
-    return CentralNoise(
+    return unit_of(privacy.unit).at_server(
         ledger=ledger,
         noise_multiplier=multiplier,
         clip=privacy.clip,
         sites=PublicSites(
             names={node_of(site): name for site, name in enumerate(names)},
             weights=weights,
-            sampling_rate=_rate(scenario),
+            sampling_rate=training.participation.joining_rate,
             expected=expected,
         ),
         words=lambda number: noise_words(scenario, seed, "noise at the server", arm, number),
         joining=joining,
         adaptive=_adaptive(scenario, share * len(names)),
-        band=(scenario.training.site_turns or 1) if privacy.correlated else 1,
+        band=(training.participation.turns or 1) if privacy.correlated else 1,
     )
 
 
@@ -104,10 +107,3 @@ def check_mean_only(scenario: Scenario, strategy: object) -> None:
             f"{scenario.privacy.unit!r}, such as fedavg or fedadam, got {scenario.strategy.name}: the server sees "
             "each update, but may use nothing but their noisy mean"
         )
-
-
-def _rate(scenario: Scenario) -> float | None:
-    training = scenario.training
-    if training.site_sampling_rate is not None:
-        return training.site_sampling_rate
-    return None if training.sites_per_round is not None or training.site_turns is not None else 1.0

@@ -74,20 +74,25 @@ def source_folders() -> list[Path]:
     return [Path(__file__).parents[1], _folder("tasks")]
 
 
-@cache
 def titles(kind: str) -> Mapping[str, str]:
     """Return {name: title} of all scenarios, tasks, strategies or engines, sorted by name."""
-    folder = _folder(kind)
+    found = dict(_titles_in(kind, _folder(kind)))
+    if kind == "tasks":
+        found |= {name: f"(by {entry.dist.name if entry.dist else '?'})" for name, entry in _entries().items()}
+    return MappingProxyType(dict(sorted(found.items())))
+
+
+@cache
+def _titles_in(kind: str, folder: Path) -> Mapping[str, str]:
     if kind == "scenarios":
         found = {path.stem: _title(path) for path in folder.glob("*.toml")}
     elif kind == "attacks":
         found = _attacks_in(folder / "attacks.py")
     elif kind == "tasks":
-        others = {name: f"(by {entry.dist.name if entry.dist else '?'})" for name, entry in _entries().items()}
-        found = others | {name: title for path in folder.glob("*.py") for name, title in _tasks_in(path)}
+        found = {name: title for path in folder.glob("*.py") for name, title in _tasks_in(path)}
     else:
         found = {path.stem: _first_line(path) for path in folder.glob("*.py") if not path.stem.startswith("_")}
-    return MappingProxyType(dict(sorted(found.items())))
+    return MappingProxyType(found)
 
 
 def load(kind: str, name: str) -> Any:  # noqa: ANN401  a task, a strategy class or an attack's class
@@ -156,9 +161,14 @@ def _module_of_file(path: Path) -> Any:  # noqa: ANN401  a module
 
 @cache
 def _entries() -> Mapping[str, EntryPoint]:
-    """Return {name: entry point} of other packages' tasks; a name that is taken here stays what it is here."""
-    own = {name for path in _folder("tasks").glob("*.py") for name, _ in _tasks_in(path)}
-    return {entry.name: entry for entry in entry_points(group="fedsim.tasks") if entry.name not in own}
+    """Return {name: entry point} of other packages' tasks."""
+    return _not_taken(entry_points(group="fedsim.tasks"))
+
+
+def _not_taken(entries: Iterable[EntryPoint]) -> Mapping[str, EntryPoint]:
+    """Return the entry points by name; a name that is taken here stays what it is here."""
+    taken = _titles_in("tasks", _folder("tasks"))
+    return {entry.name: entry for entry in entries if entry.name not in taken}
 
 
 def _strategy_in(module: Any, name: str) -> Any:  # noqa: ANN401  a module, a class

@@ -10,7 +10,7 @@ model and weight., with a share of the noise in it under the unit ``distributed`
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -18,10 +18,9 @@ import pandas as pd
 import torch
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
-from torch import Tensor, nn
+from torch import Tensor
 
-from fedsim.data.federation import Federation, federate
-from fedsim.data.loading import task_of
+from fedsim.data.federation import Federation
 from fedsim.flower.records import (
     ARRAYS,
     CONFIG,
@@ -39,55 +38,55 @@ from fedsim.flower.records import (
     kept_in,
     to_state,
 )
-from fedsim.flower.secure.shares import share_of, weights_of
+from fedsim.flower.secure.shares import weights_of
 from fedsim.flower.secure.site import advertise, asked_in, check_ready, mask, masked, unmask
 from fedsim.flower.secure.site import share as share_keys
-from fedsim.planning.misbehaviour import attack_of, attackers_of, slow_of, spoiled_of
+from fedsim.planning.noise import asked_of_site
 from fedsim.planning.whole_sites import noise_words
-from fedsim.privacy.ledger import OwnUpdate
-from fedsim.privacy.noise_shares import noisy
-from fedsim.privacy.own_update import noised
+from fedsim.privacy.ledger import Release
+from fedsim.privacy.noise_shares import NoiseShare
+from fedsim.privacy.unit import Place
 from fedsim.randomness import kind_of, stream
 from fedsim.results.evaluation import evaluate as measure
 from fedsim.results.metrics import METRICS as MEASURES
-from fedsim.scenario import catalog
-from fedsim.scenario.schema import Scenario
+from fedsim.site.setting import Setting
 from fedsim.strategy.contract import WITHOUT_NOISE, State
-from fedsim.strategy.local_rule import CHOSEN, Choosing, Comparing, LocalRule, Parts
-from fedsim.strategy.make import asked_of, rule_of, strategy_of
+from fedsim.strategy.local_rule import CHOSEN, Choosing, LocalRule
 from fedsim.training.functional import outputs_with
-from fedsim.training.losses import RowLosses
-from fedsim.training.model import best_device, layers_of, losses_of, new_model, parts_of
-from fedsim.training.representation import Revealing, with_term
-from fedsim.training.rows_alone import check_rows_are_alone, some_rows
+from fedsim.training.model import parts_of
+from fedsim.training.representation import with_term
 from fedsim.training.steps import train as train_site
-from fedsim.training.work import Done, Streams, Work, plan
-
-
-@dataclass(frozen=True)
-class _Setting:
-    """What all sites of a run have in common."""
-
-    scenario: Scenario
-    federation: Federation
-    model: nn.Module
-    revealing: Revealing | None
-    layout: Layout
-    parts: Parts
-    losses: RowLosses
-    device: str
-    rule: LocalRule
-    second_rule: LocalRule | None
-    reports: tuple[str, ...]
-    attack: Any
-    attackers: frozenset[int]
-    slow: frozenset[int]
-    spoiled: frozenset[int]
-    classes: int
+from fedsim.training.work import Done, Work, plan
 
 
 class SiteApp(ClientApp):
-    """A ClientApp whose training can be taken in two halves, so that an engine may train many sites in between."""
+    """A ClientApp whose training can be taken in two halves, so that an engine may train many sites in between.
+
+    It remembers the training that it was told of last: all messages of one training tell the same.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: tuple[Any, ...] | None = None
+        self._setting: Setting | None = None
+        self.train()(self._train)
+        self.evaluate()(self._evaluate)
+        self.query("keys")(self._advertise_keys)
+        self.query("shares")(share_keys)
+        self.query("unmask")(unmask)
+
+    def setting(self, context: Context) -> Setting:
+        """Return what a site knows of the training that its server tells of.
+
+        Raises:
+            PermissionError: The site's copy of the strategy is not the server's.
+        """
+        config = context.run_config
+        told = tuple(config.get(key) for key in ("scenario", "seed", "arm", "strategy-code"))
+        if self._setting is None or told != self._told:
+            self._setting = Setting.told(config)
+            self._told = told
+        return self._setting
 
     def prepare(self, message: Message, context: Context) -> Work:
         """Return what a train message asks of this site.
@@ -96,22 +95,23 @@ class SiteApp(ClientApp):
             PermissionError: The scenario promises privacy and the server asks for none.
         """
         config = context.run_config
-        setting = _setting_of(context)
+        setting = self.setting(context)
+        scenario = setting.trial.scenario
         noise = float(config["noise-multiplier"]) if "noise-multiplier" in config else None
-        if setting.scenario.private and noise is None:
+        if scenario.private and noise is None:
             raise PermissionError("the scenario promises privacy, and no noise was asked for")
         for name in setting.reports:
             if noise is not None and name in WITHOUT_NOISE:
                 raise PermissionError(f"the strategy asks for {WITHOUT_NOISE[name]}, which would leave without noise")
-        if setting.scenario.secure_aggregation.on:
+        if scenario.secure_aggregation.on:
             _check_masked(config)
             check_ready(message, context)
-        own = noise if setting.scenario.privacy.unit == "record" else None
-        return self._work(message, context, setting, setting.rule, own)
+        noise_in_steps = noise if setting.trial.unit.place is Place.IN_STEPS else None
+        return self._work(message, context, setting, setting.rule, noise_in_steps)
 
     def beside(self, message: Message, context: Context, work: Work, done: Done) -> Work | None:
         """Return the second training of this site, where the strategy has one, given the first."""
-        setting = _setting_of(context)
+        setting = self.setting(context)
         if setting.second_rule is None:
             return None
         noise = work.plan.noise.multiplier if work.plan.noise else None
@@ -120,18 +120,23 @@ class SiteApp(ClientApp):
 
     def answer(self, message: Message, context: Context, *trained: tuple[Work, Done]) -> Message:
         """Return the reply that sends the first trained model back, and keep what the local rules keep."""
-        setting = _setting_of(context)
+        setting = self.setting(context)
+        scenario = setting.trial.scenario
         work, done = trained[0]
         finished = [one.rule.finish(own.parameters, one.memory, one.plan.steps) for one, own in trained]
         kept = {name: value for _, own in finished for name, value in own.items()}
-        sent, did = finished[0][0], None
-        if setting.scenario.privacy.unit == "local":
-            sent, did = self._noised(message, context, setting, sent)
-        if setting.scenario.secure_aggregation.on:
-            content, metrics = _masked(message, context, setting, sent), MetricRecord()
+        sent = finished[0][0]
+        did = None
+        if setting.trial.unit.place is Place.ON_UPDATES:
+            sent, did = self._noised(message, context, setting, work, sent)
+
+        if scenario.secure_aggregation.on:
+            content = _masked(message, context, setting, work, sent)
+            metrics = MetricRecord()
         else:
             content = RecordDict({ARRAYS: Flat(sent, setting.layout)})
-            content[METRICS] = metrics = _weight(work.plan.expected_batch).copy()
+            metrics = _weight(work.plan.expected_batch).copy()
+            content[METRICS] = metrics
         if did:
             content[MECHANISM] = from_mechanism(did)
         if "steps" in setting.reports:
@@ -147,15 +152,20 @@ class SiteApp(ClientApp):
         keep(context, kept)
         return Message(content, reply_to=message)
 
-    def _noised(self, message: Message, context: Context, setting: _Setting, sent: Tensor) -> tuple[Tensor, OwnUpdate]:
+    def _noised(
+        self, message: Message, context: Context, setting: Setting, work: Work, sent: Tensor
+    ) -> tuple[Tensor, Release]:
         """Return what may leave in place of an update, and what was done to it."""
-        config, scenario = context.run_config, setting.scenario
-        name = setting.federation.names[int(context.node_config["partition-id"])]
-        number = int(message.content[CONFIG][ROUND])  # type: ignore[arg-type]
-        place = (str(config["arm"]), name, number)
-        words = noise_words(scenario, int(config["seed"]), "noise on an update", *place)
-        did = OwnUpdate(float(config["noise-multiplier"]), scenario.privacy.clip, kind_of(words))
-        return noised(_start(message, setting), sent, did, words), did
+        trial = setting.trial
+        name = trial.names[_number_of_site(context)]
+        place = (trial.arm, name, _number_of_round(message))
+        words = noise_words(trial.scenario, trial.seed, "noise on an update", *place)
+        multiplier = float(context.run_config["noise-multiplier"])
+        asked = asked_of_site(
+            trial.scenario, work.plan, work.plan.steps, multiplier, params=len(sent), rng=kind_of(words)
+        )
+        did = trial.unit.release(asked)
+        return trial.unit.noised(_start(message, setting), sent, did, words), did
 
     def measure(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
         """Return each site's measures of the model that came, on its validation rows; sites share forward passes.
@@ -166,15 +176,18 @@ class SiteApp(ClientApp):
         config = contexts[0].run_config
         if "noise-multiplier" in config:
             raise PermissionError("metrics of a site would be a release without noise")
-        setting = _setting_of(contexts[0])
-        if setting.scenario.secure_aggregation.on:
+        setting = self.setting(contexts[0])
+        trial = setting.trial
+        if trial.scenario.secure_aggregation.on:
             raise PermissionError("metrics of a site would be seen beside the sum")
-        sites = [setting.federation.sites[int(context.node_config["partition-id"])] for context in contexts]
+
+        sites = [setting.site(_number_of_site(context)) for context in contexts]
         starts = [_start(message, setting) for message in messages]
-        models = {id(start): parts_of(setting.model, start) for start in starts}
+        models = {id(start): parts_of(trial.model, start) for start in starts}  # many sites were sent the same one
         of_sites = {site.name: models[id(start)] for site, start in zip(sites, starts, strict=True)}
-        task, together = task_of(setting.scenario), Federation(tuple(sites))
-        table = measure(setting.model, of_sites, together, "validation", task.kind, True, task.range)
+        task = trial.task
+        table = measure(trial.model, of_sites, Federation(tuple(sites)), "validation", task.kind, True, task.range)
+
         names = [metric.name for metric in MEASURES[task.kind]]
         replies = []
         for site, message, found in zip(sites, messages, table[names].to_dict("records"), strict=False):
@@ -187,75 +200,57 @@ class SiteApp(ClientApp):
         self,
         message: Message,
         context: Context,
-        setting: _Setting,
+        setting: Setting,
         rule: LocalRule,
         noise: float | None,
         path: State | None = None,
     ) -> Work:
         """Return a site's task; one beside the first, given its path, has batches and noise of its own."""
-        site = setting.federation.sites[int(context.node_config["partition-id"])]
-        seed, arm = int(context.run_config["seed"]), str(context.run_config["arm"])
-        number = int(message.content[CONFIG][ROUND])  # type: ignore[arg-type]
+        trial = setting.trial
+        site = setting.site(_number_of_site(context))
         told = message.content.get(TOLD)
         state = to_state(told) if isinstance(told, ArrayRecord) else {}
-        known = kept_in(context) | {name: one.to(setting.device) for name, one in state.items()} | (path or {})
-        todo = plan(setting.scenario, setting.scenario.expected_batch(site.name), noise)
+        told_here = {name: value.to(trial.device) for name, value in state.items()}
+        known = kept_in(context) | told_here | (path or {})
+
+        todo = plan(trial.scenario, trial.scenario.expected_batch(site.name), noise)
         if site.number in setting.slow:
-            todo = replace(todo, steps=min(todo.steps, setting.scenario.faults.straggler_steps))
+            todo = replace(todo, steps=min(todo.steps, trial.scenario.faults.straggler_steps))
         rows = site.train
         if site.number in setting.attackers and hasattr(setting.attack, "poison"):
-            rows = setting.attack.poison(rows, setting.classes, stream(seed, "poison", site.name))
+            rows = setting.attack.poison(rows, setting.classes, stream(trial.seed, "poison", site.name))
+
         name = site.name if path is None else f"{site.name}\0beside"
-        streams = Streams.of(setting.scenario, seed, arm, name, number)
+        streams = trial.streams(name, _number_of_round(message))
         came = _start(message, setting)
-        work = Work(setting.model, came, rows, todo, streams, setting.losses, rule)
+        work = Work(trial.model, came, rows, todo, streams, trial.losses, rule)
         if isinstance(rule, Choosing):
             best = _best(work, rule.candidates(known))
-            work, known = replace(work, chosen=best), known | {CHOSEN: torch.tensor([float(best)])}
+            work = replace(work, chosen=best)
+            known = known | {CHOSEN: torch.tensor([float(best)])}
         start, memory = rule.begin(came, known, setting.parts)
         follow = path is None and getattr(setting.second_rule, "follows", False)
         work = replace(work, start=start, memory=memory, follow=follow)
         return with_term(work, setting.revealing) if setting.revealing else work
 
+    def _train(self, message: Message, context: Context) -> Message:
+        """Train the model that came and send it back."""
+        work = self.prepare(message, context)
+        trained = [(work, train_site(work))]
+        if beside := self.beside(message, context, *trained[0]):
+            trained.append((beside, train_site(beside)))
+        return self.answer(message, context, *trained)
 
-app = SiteApp()
+    def _evaluate(self, message: Message, context: Context) -> Message:
+        """Measure the model that came on this site's validation rows."""
+        return self.measure([message], [context])[0]
 
-
-@app.train()
-def train(message: Message, context: Context) -> Message:
-    """Train the model that came and send it back."""
-    work = app.prepare(message, context)
-    trained = [(work, train_site(work))]
-    if beside := app.beside(message, context, *trained[0]):
-        trained.append((beside, train_site(beside)))
-    return app.answer(message, context, *trained)
-
-
-@app.evaluate()
-def evaluate(message: Message, context: Context) -> Message:
-    """Measure the model that came on this site's validation rows."""
-    return app.measure([message], [context])[0]
-
-
-@app.query("keys")
-def advertise_keys(message: Message, context: Context) -> Message:
-    """Answer with this site's public keys for a round."""
-    scenario = _setting_of(context).scenario
-    if not scenario.secure_aggregation.on:
-        raise PermissionError("the scenario has no secure aggregation")
-    return advertise(message, context, scenario.secure_aggregation)
-
-
-@app.query("shares")
-def share_secrets(message: Message, context: Context) -> Message:
-    """Answer with shares of this site's secrets for the others."""
-    return share_keys(message, context)
-
-
-@app.query("unmask")
-def unmask_sum(message: Message, context: Context) -> Message:
-    """Answer with this site's shares of what is still on the sum."""
-    return unmask(message, context)
+    def _advertise_keys(self, message: Message, context: Context) -> Message:
+        """Answer with this site's public keys for a round."""
+        secure = self.setting(context).trial.scenario.secure_aggregation
+        if not secure.on:
+            raise PermissionError("the scenario has no secure aggregation")
+        return advertise(message, context, secure)
 
 
 def _check_masked(config: Mapping[str, Any]) -> None:
@@ -263,25 +258,40 @@ def _check_masked(config: Mapping[str, Any]) -> None:
         raise PermissionError("the scenario promises secure aggregation, and no masks were asked for")
 
 
-def _masked(message: Message, context: Context, setting: _Setting, sent: Tensor) -> RecordDict:
+def _masked(message: Message, context: Context, setting: Setting, work: Work, sent: Tensor) -> RecordDict:
     """Return what training changed, weighted, under masks; with a share of the noise where the sites add it."""
-    scenario, config = setting.scenario, context.run_config
-    site = setting.federation.sites[int(context.node_config["partition-id"])]
+    trial = setting.trial
+    scenario = trial.scenario
+    site = setting.site(_number_of_site(context))
     change = sent.double() - _start(message, setting).double()  # (params,)
     if site.number in setting.spoiled:
         change = change * math.nan
-    if scenario.privacy.unit != "distributed":
+    if trial.unit.place is not Place.IN_SHARES:
         weight = scenario.expected_batch(site.name)
         return mask(message, context, scenario.secure_aggregation, change.cpu().numpy(), weight)
-    share = share_of(scenario, float(config["noise-multiplier"]), len(change), asked_in(message, context))
-    number = int(message.content[CONFIG][ROUND])  # type: ignore[arg-type]
-    place = str(config["arm"]), site.name, number
-    weight = weights_of(scenario, setting.federation.names)[site.name]
-    words = noise_words(scenario, int(config["seed"]), "share of the noise", *place)
-    values = noisy(change, weight, share, words)
+
+    multiplier = float(context.run_config["noise-multiplier"])
+    weight = weights_of(scenario, trial.names)[site.name]
+    place = (trial.arm, site.name, _number_of_round(message))
+    words = noise_words(scenario, trial.seed, "share of the noise", *place)
+    sites = asked_in(message, context)
+    asked = asked_of_site(scenario, work.plan, work.plan.steps, multiplier, len(change), sites, rng=kind_of(words))
+    share = trial.unit.release(asked)
+    if not isinstance(share, NoiseShare):
+        raise TypeError(f"expected a share of the noise, got a {type(share).__name__}")
+
+    values = trial.unit.noisy_share(change, weight, share, words)
     content = masked(message, context, share.grid.write(values, weight))
-    content[MECHANISM] = from_mechanism(replace(share, rng=kind_of(words)))
+    content[MECHANISM] = from_mechanism(share)
     return content
+
+
+def _number_of_site(context: Context) -> int:
+    return int(context.node_config["partition-id"])
+
+
+def _number_of_round(message: Message) -> int:
+    return int(message.content[CONFIG][ROUND])  # type: ignore[arg-type]
 
 
 def _mean_loss(work: Work, model: Tensor) -> float:
@@ -293,57 +303,13 @@ def _mean_loss(work: Work, model: Tensor) -> float:
         return float(work.losses(outputs, work.examples.target).mean())
 
 
-def _setting_of(context: Context) -> _Setting:
-    config = context.run_config
-    return _setting(str(config["scenario"]), int(config["seed"]), str(config.get("strategy-code", "")))
-
-
 def _best(work: Work, models: Sequence[Tensor]) -> int:
     """Return the number of the model with the least loss on the site's training rows, the first of equals."""
     losses = [_mean_loss(work, model) for model in models]
     return min(range(len(losses)), key=lambda number: (math.isnan(losses[number]), losses[number]))
 
 
-@lru_cache(maxsize=4)
-def _setting(text: str, seed: int, code: str) -> _Setting:
-    """Return what all sites have in common; with other code of the strategy it is something else.
-
-    Raises:
-        PermissionError: The site's copy of the strategy is not the server's: their releases might share noise.
-    """
-    scenario = Scenario.model_validate_json(text)
-    if code and code != (own := catalog.code_hash(scenario.strategy.name)):
-        raise PermissionError(f"expected the server's strategy {scenario.strategy.name}, SHA-256 {code}, got {own}")
-    device = best_device(scenario.device)
-    federation = federate(scenario, seed, device)
-    model = new_model(scenario, federation.sites[0], seed, device)
-    if scenario.privacy.unit == "record":
-        check_rows_are_alone(model, federation.sites[0].train)
-    strategy, sites = strategy_of(scenario, len(federation.sites)), federation.sites
-    rule, rows = rule_of(strategy), some_rows(sites[0].train)
-    with torch.no_grad():
-        outputs = model(rows)  # (4, outputs)
-    return _Setting(
-        scenario=scenario,
-        federation=federation,
-        model=model,
-        revealing=Revealing(model, rows) if isinstance(rule, Comparing) else None,
-        layout=Layout.of(model),
-        parts=layers_of(model),
-        losses=losses_of(scenario),
-        device=device,
-        rule=rule,
-        second_rule=strategy.second_rule() if hasattr(strategy, "second_rule") else None,
-        reports=asked_of(strategy),
-        attack=attack_of(scenario),
-        attackers=attackers_of(scenario, seed, federation.names),
-        slow=slow_of(scenario, seed, len(sites)),
-        spoiled=spoiled_of(scenario, seed, len(sites)),
-        classes=max(2, outputs.shape[1]),
-    )
-
-
-def _start(message: Message, setting: _Setting) -> Tensor:
+def _start(message: Message, setting: Setting) -> Tensor:
     """Return the parameters that came, in the order of the model's.
 
     Raises:
@@ -356,9 +322,12 @@ def _start(message: Message, setting: _Setting) -> Tensor:
         got = {name: tuple(array.shape) for name, array in arrays.items()}
         if Layout.made(got) != setting.layout:
             raise ValueError(f"expected the parameters {setting.layout.shapes}, got {got}")
-    return flatten(arrays).to(setting.device)
+    return flatten(arrays).to(setting.trial.device)
 
 
 @lru_cache(maxsize=256)
 def _weight(expected_batch: float) -> MetricRecord:
     return MetricRecord({WEIGHT: expected_batch})
+
+
+app = SiteApp()

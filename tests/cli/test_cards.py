@@ -1,7 +1,6 @@
 """What ``fedsim show`` says of tasks and scenarios, and draws of their sites."""
 
 import tomllib
-from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -52,20 +51,14 @@ FALLS, NOT_A_TASK = falls(), object()
 
 
 @pytest.fixture(autouse=True)
-def entry_points(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let another package bring two tasks, one of which is none and one of whose names is taken."""
     found = [
         EntryPoint("clinic/falls", "tests.cli.test_cards:FALLS", "fedsim.tasks"),
         EntryPoint("clinic/none", "tests.cli.test_cards:NOT_A_TASK", "fedsim.tasks"),
         EntryPoint("hospital/heart", "tests.cli.test_cards:FALLS", "fedsim.tasks"),
     ]
-    monkeypatch.setattr(catalog, "entry_points", lambda group: found if group == "fedsim.tasks" else [])
-    caches = (catalog.titles, catalog._entries, loading._load)
-    for cache in caches:
-        cache.cache_clear()
-    yield
-    for cache in caches:
-        cache.cache_clear()
+    monkeypatch.setattr(catalog, "_entries", lambda: catalog._not_taken(found))
 
 
 def test_a_task_of_another_package_is_listed_and_run_by_its_name():

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from fedsim.data import federation
+from fedsim.data import federation, loading
 from fedsim.data.federation import federate, split_by_time, split_rows
 from fedsim.data.tables import Number
 from fedsim.data.task import Rows, Task
@@ -56,15 +56,12 @@ def test_the_pooled_site_holds_everybodys_rows(scenario):
 
 def test_a_site_without_a_training_row_is_an_error(scenario, monkeypatch: pytest.MonkeyPatch):
     lonely = Rows(np.zeros((1, 2), np.float32), np.ones(1, np.float32), np.array(["tiny"]))
-    monkeypatch.setattr(federation, "rows_of", lambda scenario: lonely)
-    for cache in (federation._federate, federation._sites_of):
-        cache.cache_clear()
+    task = Task("t", "o", "s", (), nn.Linear, load=lambda: lonely)
+    monkeypatch.setattr(loading, "named", lambda name: task)
     with pytest.raises(
         Mistake, match="site tiny: expected at least one row to train on under every seed, got 1 rows in all"
     ):
         federate(scenario(), 0)  # which would leave it its row under this seed, and not under another
-    for cache in (federation._federate, federation._sites_of):
-        cache.cache_clear()
 
 
 @given(labels, shares)
@@ -115,15 +112,10 @@ def test_a_task_split_by_time_has_the_same_parts_under_every_seed(scenario, monk
         time=np.arange(60.0),
     )
     task = Task("t", "o", "s", (), nn.Linear, load=lambda: rows, kind="number", range=Number("y", 0, 1), by_time=True)
-    monkeypatch.setattr(federation, "rows_of", lambda scenario: rows)
-    monkeypatch.setattr(federation, "task_of", lambda scenario: task)
-    for cache in (federation._federate, federation._sites_of):
-        cache.cache_clear()
+    monkeypatch.setattr(loading, "named", lambda name: task)
     first, second = (federate(scenario("training.expected_batch=4"), seed).sites[0] for seed in (0, 1))
     assert first.test.inputs.equal(second.test.inputs)
     assert first.test.inputs.equal(torch.from_numpy(rows.inputs[rows.site == "a"][-6:]))
-    for cache in (federation._federate, federation._sites_of):
-        cache.cache_clear()
 
 
 @given(st.integers(5, 60), st.integers(0, 9))

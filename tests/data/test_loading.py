@@ -9,6 +9,7 @@ from fedsim.data import loading
 from fedsim.data.tables import Number
 from fedsim.data.task import Rows, Task
 from fedsim.mistakes import Mistake
+from fedsim.scenario.schema import Data
 
 GOOD = {"inputs": np.zeros((2, 3), np.float32), "target": np.array([0, 1], np.float32), "site": np.array(["a", "b"])}
 
@@ -22,12 +23,9 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Rows]:
     """Load the rows of a task that stands for all tasks."""
 
     def load(change: dict, **kind: Any) -> Rows:
-        loading._load.cache_clear()
-        monkeypatch.setattr(loading.catalog, "load", lambda *name: task(lambda: Rows(**(GOOD | change)), **kind))
-        return loading._load("x/y", "{}")
+        return loading.load(task(lambda: Rows(**(GOOD | change)), **kind), "x/y", Data())
 
-    yield load
-    loading._load.cache_clear()
+    return load
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def test_what_can_not_be_stacked_is_trained_one_by_one_and_said_once(scenario, m
         raise RuntimeError("Batching rule not implemented\nfor this layer")
 
     monkeypatch.setattr(cohort, "train_together", broken)
-    cohort._tell.cache_clear()
+    monkeypatch.setattr(cohort, "_told", set())
     with caplog.at_level(logging.WARNING, "fedsim"):
         found = run_job(scenario("engine=cohort"), Job("federated", True, 0), lambda: None)
     expected = run_job(scenario("engine=serial"), Job("federated", True, 0), lambda: None)
@@ -120,8 +120,8 @@ def test_what_can_not_be_stacked_is_trained_one_by_one_and_said_once(scenario, m
     assert caplog.messages == ["cohort: Batching rule not implemented; these sites are trained one after another"]
 
 
-def test_a_client_app_of_somebody_else_is_run_one_by_one(caplog):
-    cohort._tell.cache_clear()
+def test_a_client_app_of_somebody_else_is_run_one_by_one(caplog, monkeypatch):
+    monkeypatch.setattr(cohort, "_told", set())
     with caplog.at_level(logging.WARNING, "fedsim"):
         cohort.execute(ClientApp())
     assert caplog.messages == ["cohort: this ClientApp can't be stacked; these sites are trained one after another"]

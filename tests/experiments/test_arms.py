@@ -7,7 +7,8 @@ from fedsim.data.federation import federate
 from fedsim.experiments import arms
 from fedsim.experiments.arms import GLOBAL, Job, jobs, run_job
 from fedsim.mistakes import Mistake
-from fedsim.planning.budgets import noise_for
+from fedsim.planning import trial
+from fedsim.planning.noise import noise_for
 from fedsim.privacy.accounting import Segment, epsilon
 from fedsim.training.losses import binary
 from fedsim.training.steps import poisson_batches
@@ -132,7 +133,7 @@ def test_under_privacy_no_arm_trains_a_model_that_mixes_rows(scenario, monkeypat
         def forward(self, inputs: torch.Tensor) -> torch.Tensor:
             return self.layer(inputs - inputs.mean(0) if self.training and len(inputs) else inputs)
 
-    monkeypatch.setattr(arms, "new_model", lambda scenario, site, *_: Centering(site.train.inputs.shape[1]))
+    monkeypatch.setattr(trial, "new_model", lambda scenario, site, *_: Centering(site.train.inputs.shape[1]))
     with pytest.raises(Mistake, match="mixes rows in training mode"):
         run_job(scenario(), Job(arm, True, 0), lambda: None)  # type: ignore[arg-type]
 

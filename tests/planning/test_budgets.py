@@ -4,7 +4,7 @@ import pytest
 
 from fedsim.experiments.arms import Job, Trained, run_job
 from fedsim.planning.budgets import Spending
-from fedsim.planning.participation import joining_of
+from fedsim.planning.trial import Trial
 from fedsim.privacy.ledger import Entry, Ledger
 from fedsim.scenario.schema import Scenario
 
@@ -97,8 +97,8 @@ def test_the_server_expects_the_share_of_sites_that_joins(scenario):
     """What the bits of an adaptive clip and the noisy sum are divided by: public, and that of a round."""
     chosen = scenario("privacy.unit=client", "training.site_sampling_rate=0.25", "partition={by='iid', sites=40}",
                       "training.expected_batch=5", "privacy.noise_multiplier=4", "privacy.epsilon=900")  # fmt: skip
-    names = [f"site-{number:02d}" for number in range(40)]
-    spending = Spending.of(chosen, 0, "federated", names)
-    noise = spending.central(joining_of(chosen, 0)).noise
+    trial = Trial(chosen, 0, "federated")
+    assert len(trial.names) == 40
+    noise = Spending.of(trial).central().noise
     assert noise.sites.expected(1) == (10, 50)
     assert noise.planned(1).denominator == 10

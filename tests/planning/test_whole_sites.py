@@ -12,7 +12,7 @@ from fedsim.data.federation import federate
 from fedsim.experiments import experiment
 from fedsim.experiments.arms import GLOBAL, Job, jobs, run_job
 from fedsim.mistakes import Mistake
-from fedsim.planning.budgets import noise_for
+from fedsim.planning.noise import noise_for
 from fedsim.planning.participation import joining_of
 from fedsim.planning.whole_sites import central_noise
 from fedsim.privacy.accounting import Segment, epsilon

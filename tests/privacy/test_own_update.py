@@ -10,7 +10,7 @@ from scipy import stats
 from fedsim.experiments.arms import GLOBAL, Job, run_job
 from fedsim.flower.records import MECHANISM, flatten
 from fedsim.mistakes import Mistake
-from fedsim.planning.budgets import noise_for
+from fedsim.planning.noise import noise_for
 from fedsim.privacy.accounting import Segment, epsilon
 from fedsim.privacy.ledger import Ledger, OwnUpdate
 from fedsim.privacy.own_update import noised

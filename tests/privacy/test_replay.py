@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-import fedsim.site.app
 from fedsim.data import federation
 from fedsim.data.federation import Examples, Federation
 from fedsim.experiments import arms, experiment
 from fedsim.experiments.arms import Job, jobs, run_job
 from fedsim.experiments.experiment import execute, resume
 from fedsim.mistakes import Interrupted
+from fedsim.planning import trial
 from fedsim.scenario.files import read
 from fedsim.scenario.schema import Scenario
 from tests.privacy.watching import Watch
@@ -107,9 +107,7 @@ def test_one_record_changes_nothing_but_numbers(watch: Watch, tmp_path, monkeypa
         watch.shapes.clear()
         watch.digests.clear()
         caplog.clear()
-        fedsim.site.app._setting.cache_clear()
-        for module in (arms, experiment, fedsim.site.app):
-            monkeypatch.setattr(module, "federate", lambda *args, own=own: own)
+        monkeypatch.setattr(trial, "federate", lambda *args, own=own: own)
         with caplog.at_level(logging.DEBUG, "fedsim"):
             run = execute(chosen, tmp_path / str(number))
         files = sorted(path.relative_to(run.path) for path in run.path.rglob("*"))
@@ -117,7 +115,6 @@ def test_one_record_changes_nothing_but_numbers(watch: Watch, tmp_path, monkeypa
         ledger = (run.path / "ledger.json").read_bytes()
         said = (caplog.messages, *capsys.readouterr())
         seen.append((watch.shapes[:], watch.digests[:], ledger, run.manifest["notes"], files, models, said))
-    fedsim.site.app._setting.cache_clear()
     assert seen[0] == seen[1]
     assert seen[0][1]
     weights = [

@@ -29,7 +29,7 @@ from fedsim.flower.records import ARRAYS, CONFIG, MECHANISM, METRICS, REPORTED, 
 from fedsim.flower.secure import server
 from fedsim.flower.secure.messages import ANSWERED, KEYS, MASKED, OWN_MASKS, SHARES, SITES
 from fedsim.mistakes import Mistake
-from fedsim.planning import misbehaviour
+from fedsim.planning import misbehaviour, trial
 from fedsim.planning.checks import check_strategy
 from fedsim.privacy import central, noise_shares
 from fedsim.privacy.adaptive_clip import AdaptiveClip
@@ -207,8 +207,7 @@ class Replay:
         for kept in (*watched, self.tape.given, self.tape.noise, self.bits.given):
             kept.clear()
         self._log.clear()
-        fedsim.site.app._setting.cache_clear()
-        cohort._tell.cache_clear()  # what is said once may be said again
+        self._patch.setattr(cohort, "_told", set())  # what is said once may be said again
 
         def urandom(size: int) -> bytes:
             keys.append(size)
@@ -216,8 +215,7 @@ class Replay:
 
         self._patch.setattr("fedsim.flower.secure.site.urandom", urandom)
         self._patch.setattr(misbehaviour, "_drops_out", lambda seed, number, site, share: gone and not site)
-        for module in (arms, experiment, fedsim.site.app):
-            self._patch.setattr(module, "federate", lambda *args: own)
+        self._patch.setattr(trial, "federate", lambda *args: own)
 
     def on(self, chosen: Scenario, own: Federation, gone: bool = False) -> tuple[Trained, dict[str, Any]]:
         """Train; return what came of it, and what was seen of it."""
@@ -256,8 +254,7 @@ class Replay:
 @pytest.fixture
 def replay(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]):
     monkeypatch.setattr("fedsim.engines.cohort._in_threads", lambda tasks, device: iter([task() for task in tasks]))
-    yield Replay(monkeypatch, caplog, capsys)
-    fedsim.site.app._setting.cache_clear()
+    return Replay(monkeypatch, caplog, capsys)
 
 
 def covered(unit: str, seen: dict[str, Any]) -> dict[str, Any]:
@@ -408,8 +405,8 @@ def test_whatever_the_strategy_the_listed_fields_are_all_that_leaves(replay: Rep
     refused = set()
     for strategy in catalog.titles("strategies"):
         chosen = scenario(unit, *SEVEN, f"strategy={{name='{strategy}'}}")
-        whole = federation.federate(chosen, 0)
-        model = experiment.new_model(chosen, whole.sites[0], 0, "cpu")
+        trial_of = trial.Trial(chosen, 0, "federated")
+        whole, model = trial_of.federation, trial_of.model
         try:
             check_strategy(chosen, len(whole.sites), model)
         except Mistake:

@@ -19,7 +19,7 @@ from fedsim.experiments.experiment import execute, resume
 from fedsim.flower.adapter import Adapter
 from fedsim.flower.records import from_mechanism, to_mechanism
 from fedsim.mistakes import Interrupted, Mistake
-from fedsim.planning import misbehaviour
+from fedsim.planning import misbehaviour, trial
 from fedsim.planning.participation import joining_of, sites_of_round
 from fedsim.planning.whole_sites import noise_words
 from fedsim.privacy.ledger import Mechanism, OwnUpdate, SiteUpdate
@@ -176,7 +176,7 @@ def test_noise_that_follows_from_a_name_is_called_reproducible(unit: str, monkey
 
 @pytest.mark.parametrize(("rate", "kind"), [(0.4, "reproducible"), (1.0, "secure")])
 def test_a_draw_of_who_joins_that_follows_from_a_name_counts_where_it_is_claimed(rate: float, kind: str, monkeypatch):
-    monkeypatch.setattr(arms, "joining_of", lambda scenario, seed: lambda number: Words.of(seed, "joining", number))
+    monkeypatch.setattr(trial, "joining_of", lambda scenario, seed: lambda number: Words.of(seed, "joining", number))
     assert kinds(trained(of_unit("client", SECURE, f"training.site_sampling_rate={rate}"))) == {kind}
 
 

@@ -16,8 +16,8 @@ from fedsim.experiments import tournament, tournament_files
 from fedsim.experiments.arms import Job, run_job
 from fedsim.experiments.experiment import execute
 from fedsim.mistakes import Mistake
-from fedsim.planning.budgets import noise_for
 from fedsim.planning.delta_rule import check_delta
+from fedsim.planning.noise import noise_for
 from fedsim.planning.participation import joining_of, sites_of_round
 from fedsim.privacy.accounting import Segment, epsilon, noise_multiplier
 from fedsim.privacy.calculator import answer

@@ -68,10 +68,8 @@ def test_listing_imports_nothing_heavy():
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Put a folder in the place of all packages."""
-    catalog.titles.cache_clear()
     monkeypatch.setattr(catalog, "_folder", lambda kind: tmp_path)
-    yield tmp_path
-    catalog.titles.cache_clear()
+    return tmp_path
 
 
 def test_a_file_that_can_not_be_read_does_not_hide_the_others(folder: Path):

@@ -19,22 +19,15 @@ from fedsim.flower.adapter import Adapter
 from fedsim.flower.grid import InProcessGrid, node_of
 from fedsim.flower.records import ARRAYS, CONFIG, MECHANISM, METRICS, REPORTED, WEIGHT, Flat, Layout
 from fedsim.mistakes import Mistake
+from fedsim.planning import trial
 from fedsim.results.evaluation import evaluate
 from fedsim.scenario import catalog
 from fedsim.scenario.schema import Privacy, Scenario
-from fedsim.site.app import app
+from fedsim.site.app import SiteApp
 from fedsim.strategy.contract import WITHOUT_NOISE
 from fedsim.strategy.make import asked_of, strategy_of
 from fedsim.training.model import new_model, parts_of
 from strategies.fedavg import FedAvg
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_kept():
-    """A setting is kept for each scenario; tests change what is behind it."""
-    fedsim.site.app._setting.cache_clear()
-    yield
-    fedsim.site.app._setting.cache_clear()
 
 
 def grid_of(scenario: Scenario, private: bool, forget_noise: bool = False) -> InProcessGrid:
@@ -43,7 +36,7 @@ def grid_of(scenario: Scenario, private: bool, forget_noise: bool = False) -> In
     config: dict = {"scenario": scenario.model_dump_json(), "seed": 0, "arm": "federated"}
     if private and not forget_noise:
         config["noise-multiplier"] = 2.0
-    return InProcessGrid(execute(app), 4, config)
+    return InProcessGrid(execute(SiteApp()), 4, config)
 
 
 def ask(scenario: Scenario, private: bool, kind: str = MessageType.TRAIN, forget_noise: bool = False) -> list[Message]:
@@ -100,8 +93,7 @@ def test_neighbours_give_the_same_reply_but_for_the_noisy_model(scenario, monkey
     none = Examples(rows.inputs[:0], rows.target[:0])
     changed = {"one row more": more, "one row less": less, "a row replaced": other, "no rows": none}[change]
     neighbour = Federation((dataclasses.replace(whole.sites[0], train=changed), *whole.sites[1:]))
-    monkeypatch.setattr(fedsim.site.app, "federate", lambda *args: neighbour)
-    fedsim.site.app._setting.cache_clear()
+    monkeypatch.setattr(trial, "federate", lambda *args: neighbour)
     after = [reply.content for reply in ask(chosen, private=True)]
     for old, new in zip(before, after, strict=True):
         assert fields(old) == fields(new)
@@ -126,8 +118,7 @@ def test_one_record_moves_the_released_model_by_at_most_what_is_declared(scenari
     for value in (-1.0, 0.3, 1.0, 1e6, float("nan")):
         more = Examples(torch.cat([rows.inputs, torch.full((1, 30), value)]), torch.cat([rows.target, torch.ones(1)]))
         neighbour = Federation((dataclasses.replace(whole.sites[0], train=more), *whole.sites[1:]))
-        monkeypatch.setattr(fedsim.site.app, "federate", lambda *args, neighbour=neighbour: neighbour)
-        fedsim.site.app._setting.cache_clear()
+        monkeypatch.setattr(trial, "federate", lambda *args, neighbour=neighbour: neighbour)
         after = ask(chosen, private=True)[0].content.array_records[ARRAYS]
         distances.append(np.sqrt(sum(((before[k].numpy() - after[k].numpy()) ** 2).sum() for k in before)))
     assert max(distances) <= declared * (1 + 1e-3)
@@ -153,7 +144,7 @@ def test_sites_are_measured_together_as_one_by_one(scenario, engine: str):
     chosen = scenario().model_copy(update={"privacy": Privacy()})
     sites = federation.federate(chosen, 0)
     config = {"scenario": chosen.model_dump_json(), "seed": 0, "arm": "federated"}
-    grid = InProcessGrid(engines.load(engine).execute(app), 4, config)
+    grid = InProcessGrid(engines.load(engine).execute(SiteApp()), 4, config)
     model = new_model(chosen, sites.sites[0], 0, "cpu")
     size = sum(value.numel() for value in model.parameters())
     sent = [torch.linspace(-1, 1 + site % 2, size) for site in range(4)]
@@ -198,7 +189,7 @@ class Centering(nn.Module):
 
 def test_under_privacy_a_model_that_mixes_rows_is_not_trained(scenario, monkeypatch):
     """M10: clipping a row's gradient bounds nothing if the row moves the others' too."""
-    monkeypatch.setattr(fedsim.site.app, "new_model", lambda scenario, site, *_: Centering(site.train.inputs.shape[1]))
+    monkeypatch.setattr(trial, "new_model", lambda scenario, site, *_: Centering(site.train.inputs.shape[1]))
     with pytest.raises(Mistake, match="depends on that row alone, got one that mixes rows"):
         ask(scenario(), private=True)
 

@@ -18,8 +18,8 @@ from fedsim.experiments.arms import GLOBAL, Job, run_job
 from fedsim.flower.adapter import Adapter
 from fedsim.flower.grid import node_of
 from fedsim.mistakes import Mistake, RunFailed
-from fedsim.planning.budgets import noise_for
 from fedsim.planning.checks import check_strategy
+from fedsim.planning.noise import noise_for
 from fedsim.planning.participation import most_rounds, share_of_sites, sites_of_round
 from fedsim.randomness import stream
 from fedsim.strategy.arrivals import Arrivals, _worked_out, durations

@@ -16,8 +16,8 @@ from fedsim.engines import cohort, serial
 from fedsim.experiments.arms import GLOBAL, Job, run_job
 from fedsim.flower.records import keep, kept_in
 from fedsim.mistakes import Mistake, RunFailed
-from fedsim.planning.budgets import noise_for, passes_of
 from fedsim.planning.checks import check_strategy
+from fedsim.planning.noise import noise_for, passes_of
 from fedsim.scenario import catalog
 from fedsim.scenario.schema import Optimizer
 from fedsim.strategy.local_rule import Part, Plain

@@ -7,7 +7,7 @@ from fedsim.data.federation import Examples, federate
 from fedsim.mistakes import Mistake
 from fedsim.planning.checks import check_expected_batches
 from fedsim.scenario.schema import Optimizer
-from fedsim.training import steps as training
+from fedsim.training import model
 from fedsim.training.model import best_device, new_model
 from fedsim.training.rows_alone import check_rows_are_alone
 from fedsim.training.steps import train
@@ -78,7 +78,7 @@ def test_initial_weights_depend_on_the_seed_alone(scenario, monkeypatch):
     class Random:
         model = staticmethod(lambda inputs: nn.Linear(inputs, 1))
 
-    monkeypatch.setattr(training, "task_of", lambda scenario: Random)
+    monkeypatch.setattr(model, "task_of", lambda scenario: Random)
     chosen = scenario()
     site = _a_site()
     torch.rand(5)
@@ -100,7 +100,7 @@ def test_batchnorm_is_refused_with_a_replacement(scenario, monkeypatch):
             )
         )
 
-    monkeypatch.setattr(training, "task_of", lambda scenario: Mixing)
+    monkeypatch.setattr(model, "task_of", lambda scenario: Mixing)
     with pytest.raises(Mistake, match=r"treat each row alone.*got BatchNorm1d .1.; use GroupNorm or LayerNorm"):
         new_model(scenario(), _a_site(), 0, "cpu")
 
@@ -125,7 +125,7 @@ def test_a_layer_that_remembers_rows_is_refused(scenario, monkeypatch, layer: nn
     class Keeping:
         model = staticmethod(lambda inputs: nn.Sequential(nn.Linear(inputs, 3), nn.Sequential(layer), nn.Linear(3, 1)))
 
-    monkeypatch.setattr(training, "task_of", lambda scenario: Keeping)
+    monkeypatch.setattr(model, "task_of", lambda scenario: Keeping)
     with pytest.raises(Mistake, match=rf"have no buffers, got {type(layer).__name__} .1\.0."):
         new_model(scenario(), _a_site(), 0, "cpu")
 

@@ -1,30 +1,8 @@
-"""From a scenario to the shares of the noise that its sites add under masks."""
+"""The public weights by which sites count under masks, where each adds a share of the noise."""
 
 from collections.abc import Mapping, Sequence
 
-from fedsim.privacy.noise_shares import NoiseShare
 from fedsim.scenario.schema import Scenario
-
-
-def share_of(scenario: Scenario, noise_multiplier: float, params: int, asked: int) -> NoiseShare:
-    """Return what each of the sites is to do that are asked in a round.
-
-    Args:
-        scenario: The scenario, of the unit ``distributed``.
-        noise_multiplier: Of the sum.
-        params: How many numbers an update has.
-        asked: How many sites are asked.
-    """
-    secure = scenario.secure_aggregation
-    return NoiseShare(
-        noise_multiplier=noise_multiplier,
-        clip=scenario.privacy.clip,
-        params=params,
-        asked=asked,
-        drop_outs=secure.drop_outs or 0,
-        colluding=secure.colluding,
-        rng=scenario.privacy.rng,
-    )
 
 
 def weights_of(scenario: Scenario, names: Sequence[str]) -> Mapping[str, float]:

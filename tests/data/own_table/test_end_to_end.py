@@ -9,7 +9,6 @@ import pytest
 
 from fedsim import load, run
 from fedsim.cli import commands as cli
-from fedsim.data import federation, loading
 from fedsim.experiments.experiment import execute, resume
 from fedsim.mistakes import Mistake
 from fedsim.report.statement import statement
@@ -173,8 +172,6 @@ def test_a_run_is_about_one_state_of_the_file(folder: Path):
     Path("one/manifest.json").unlink()
     for kept in Path("one/checkpoints").iterdir():
         kept.unlink()
-    for cache in (loading._prepared, loading._load, federation._federate, federation._sites_of):  # as a new process
-        cache.cache_clear()
     with pytest.raises(Mistake, match="it has changed since; begin a new run"):
         resume("one")
 

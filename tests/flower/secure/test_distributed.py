@@ -9,12 +9,14 @@ import pytest
 import torch
 
 import fedsim.site.app
+from fedsim.data.federation import federate
 from fedsim.experiments import experiment
 from fedsim.experiments.arms import GLOBAL, Job, jobs, run_job
 from fedsim.flower.secure import server
 from fedsim.mistakes import Mistake
 from fedsim.planning import misbehaviour
-from fedsim.planning.budgets import noise_for
+from fedsim.planning.noise import noise_for
+from fedsim.planning.trial import Trial
 from fedsim.privacy.accounting import Segment, epsilon
 from fedsim.privacy.noise_shares import NoiseShare, clipped
 from fedsim.report.statement import statement
@@ -29,13 +31,6 @@ SHARED = ("secure_aggregation={drop_outs=2, colluding=1}", "privacy.epsilon=20",
 
 def scenario(*overrides: str) -> Scenario:
     return read("synthetic-untrusted-server", [*SMALL, *SHARED, *overrides])
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_kept():
-    fedsim.site.app._setting.cache_clear()
-    yield
-    fedsim.site.app._setting.cache_clear()
 
 
 def trained(chosen: Scenario):
@@ -99,8 +94,7 @@ def test_the_server_learns_the_sum_of_noisy_updates_and_divides_by_a_public_numb
         np.testing.assert_allclose(found, np.sum(sent, axis=0), rtol=0, atol=1e-12)
         assert weight == len(sent)
     moved = (np.sum(rounds[0], axis=0) + np.sum(rounds[1], axis=0)) / 7
-    start = experiment.new_model(scenario(), experiment.federate(scenario(), 0).sites[0], 0, "cpu")
-    before = torch.cat([value.flatten() for value in start.parameters()]).detach().numpy()
+    before = Trial(scenario(), 0, "federated").start.numpy()
     after = np.concatenate([value.flatten().numpy() for value in done.models[GLOBAL].values()])
     np.testing.assert_allclose(after - before, moved, atol=1e-5)
 
@@ -138,7 +132,7 @@ def test_noise_is_not_shared_with_another_setting(monkeypatch):
 
 
 def test_no_site_counts_for_more_than_its_clipped_update(monkeypatch):
-    names = experiment.federate(scenario(), 0).names
+    names = federate(scenario(), 0).names
     sizes = ", ".join(f"'{name}' = {number + 1}.0" for number, name in enumerate(names))
     _, calls, sums = tapped(monkeypatch, scenario(f"training.expected_batch={{{sizes}}}"))
     weights = [weight for (_, weight, _, _), _ in calls[:7]]

@@ -18,20 +18,13 @@ from fedsim.flower.grid import InProcessGrid
 from fedsim.flower.records import ARRAYS, CONFIG, MECHANISM, ROUND, STAGES
 from fedsim.flower.secure import site
 from fedsim.flower.secure.messages import KEYS, MASKED, OWN_MASKS, SHARES, SITES
-from fedsim.planning import misbehaviour
+from fedsim.planning import misbehaviour, trial
 from fedsim.scenario import catalog
 from fedsim.training.model import new_model
 
 ON = "secure_aggregation.threshold=0.51"
 PLAIN, PRIVATE = Job("federated", False, 0), Job("federated", True, 0)
 MECHANISM_FIELDS = ["clip", "expected_batch", "noise_multiplier", "rng", "sampling_rate", "steps"]
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_kept():
-    fedsim.site.app._setting.cache_clear()
-    yield
-    fedsim.site.app._setting.cache_clear()
 
 
 @pytest.fixture
@@ -130,8 +123,7 @@ def test_no_field_but_the_masked_vector_depends_on_the_rows(scenario, monkeypatc
     before = tapped(monkeypatch, chosen, job)
     whole = federation.federate(chosen, 0)
     other = dataclasses.replace(whole.sites[0], train=Examples(torch.ones(1, 30), torch.ones(1)))
-    monkeypatch.setattr(fedsim.site.app, "federate", lambda *args: Federation((other, *whole.sites[1:])))
-    fedsim.site.app._setting.cache_clear()
+    monkeypatch.setattr(trial, "federate", lambda *args: Federation((other, *whole.sites[1:])))
     after = tapped(monkeypatch, chosen, job)
     assert len(before) == len(after) == 16
     for old, new in zip(before, after, strict=True):
@@ -156,7 +148,7 @@ def test_the_server_gets_the_listed_fields_and_nothing_else(scenario, monkeypatc
 def asked(scenario, kind: str, config: dict) -> list[Message]:
     """Send all sites a message of a kind without the steps before it."""
     run_config = {"scenario": scenario.model_dump_json(), "seed": 0, "arm": "federated", **config}
-    grid = InProcessGrid(engines.load("serial").execute(fedsim.site.app.app), 4, run_config)
+    grid = InProcessGrid(engines.load("serial").execute(fedsim.site.app.SiteApp()), 4, run_config)
     model = new_model(scenario, federation.federate(scenario, 0).sites[0], 0, "cpu")
     content = RecordDict({ARRAYS: ArrayRecord(model.state_dict()), CONFIG: ConfigRecord({ROUND: 1, SITES: 4})})
     return list(grid.send_and_receive([Message(content, node, kind) for node in grid.get_node_ids()]))

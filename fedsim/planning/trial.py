@@ -1,0 +1,188 @@
+"""One training of an experiment: a scenario, a seed and an arm, with all that follows from the three.
+
+Everything here is public and known before training. Who reads the same three values finds the same sites, rows, first
+model, rounds and noise, whether it is the server, a site, an audit or a check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector
+
+from fedsim.data.federation import Federation, federate
+from fedsim.data.loading import task_of
+from fedsim.data.task import Task
+from fedsim.planning.noise import noise_for, passes_of
+from fedsim.planning.participation import (
+    arrivals_of,
+    joined,
+    joining_of,
+    most_rounds,
+    share_of_sites,
+    sites_of_round,
+    time_after,
+)
+from fedsim.privacy.unit import Place, Unit
+from fedsim.privacy.units import unit_of
+from fedsim.randomness import Words
+from fedsim.scenario.schema import Arm, Privacy, Scenario
+from fedsim.strategy.arrivals import Arrivals
+from fedsim.strategy.make import strategy_of
+from fedsim.training.losses import LOSSES, RowLosses
+from fedsim.training.model import best_device, new_model, parts_of
+from fedsim.training.rows_alone import check_rows_are_alone
+from fedsim.training.work import Plan, Streams, plan
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """A training by its three coordinates.
+
+    Attributes:
+        scenario: The experiment; without privacy for a training without noise, see ``without_noise``.
+        seed: The seed of the training.
+        arm: The arm.
+    """
+
+    scenario: Scenario
+    seed: int
+    arm: Arm
+
+    @cached_property
+    def unit(self) -> Unit:
+        """The privacy unit: whom the training protects, and how.
+
+        Raises:
+            Mistake: There is no such unit.
+        """
+        return unit_of(self.scenario.privacy.unit)
+
+    @property
+    def private(self) -> bool:
+        """Whether the training is private."""
+        return self.scenario.private
+
+    @cached_property
+    def device(self) -> str:
+        """The device, ``cuda`` or ``cpu``."""
+        return best_device(self.scenario.device)
+
+    @cached_property
+    def task(self) -> Task:
+        """The task."""
+        return task_of(self.scenario)
+
+    @cached_property
+    def federation(self) -> Federation:
+        """All sites with their rows, split under this seed."""
+        return federate(self.scenario, self.seed, self.device)
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The names of all sites, sorted."""
+        return self.federation.names
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The architecture, with its first weights.
+
+        Raises:
+            Mistake: The model can't be trained as asked.
+        """
+        first_site = self.federation.sites[0]
+        model = new_model(self.scenario, first_site, self.seed, self.device)
+        if self.unit.place is Place.IN_STEPS:
+            check_rows_are_alone(model, first_site.train)
+        return model
+
+    @cached_property
+    def start(self) -> Tensor:
+        """The first weights, (params,)."""
+        return parameters_to_vector(self.model.parameters()).detach()
+
+    @property
+    def losses(self) -> RowLosses:
+        """The loss of each row."""
+        return LOSSES[self.task.kind]
+
+    def parts(self, vector: Tensor) -> dict[str, Tensor]:
+        """Return a model's vector (params,) as {name: parameter}."""
+        return parts_of(self.model, vector.to(self.device))
+
+    @cached_property
+    def strategy(self) -> Any:  # noqa: ANN401  a Strategy, ours or Flower's
+        """The strategy, with its hyperparameters."""
+        return strategy_of(self.scenario, len(self.names))
+
+    @cached_property
+    def passes(self) -> int:
+        """How often a site trains in a round."""
+        return passes_of(self.scenario) if self.arm == "federated" else 1
+
+    # Who takes part.
+
+    @cached_property
+    def arrivals(self) -> Arrivals | None:
+        """When sites answer to a strategy that does not wait for all of them; None for others."""
+        return arrivals_of(self.scenario, self.seed, len(self.names))
+
+    @cached_property
+    def joining(self) -> Callable[[int], Words]:
+        """From the number of a round to the random words by which sites join it on their own.
+
+        It is one drawing for the whole training: who is asked and what that is worth rest on the same words.
+        """
+        return joining_of(self.scenario, self.seed)
+
+    def sites_of(self, round_number: int) -> list[int]:
+        """Return the numbers of a round's sites, ascending."""
+        return sites_of_round(self.scenario, self.seed, self.names, round_number, self.joining)
+
+    def joined(self, round_number: int) -> Sequence[int]:
+        """Return the numbers of the sites that have joined by a round."""
+        return joined(self.scenario, self.names, round_number)
+
+    @cached_property
+    def share_of_sites(self) -> float:
+        """The share of the sites that takes part in a round, or is expected to."""
+        return share_of_sites(self.scenario, self.names)
+
+    @cached_property
+    def most_rounds(self) -> int:
+        """The most rounds that any site takes part in."""
+        return most_rounds(self.scenario, self.seed, self.names)
+
+    def time_after(self, round_number: int, asked: Sequence[int], before: float) -> float:
+        """Return the virtual time after a round that asked some sites; see ``participation.time_after``."""
+        return time_after(self.scenario, self.seed, len(self.names), round_number, asked, before)
+
+    # What the sites do.
+
+    @cached_property
+    def noise(self) -> float | None:
+        """The noise multiplier; None without privacy."""
+        return noise_for(self.scenario, self.seed, self.arm, self.names) if self.private else None
+
+    @cached_property
+    def weights(self) -> Mapping[str, float]:
+        """{site: expected batch}: the denominator of its steps, and its public weight."""
+        return {name: self.scenario.expected_batch(name) for name in self.names}
+
+    def plan(self, expected_batch: float) -> Plan:
+        """Return the plan of a site in each round: private if the training is."""
+        return plan(self.scenario, expected_batch, self.noise)
+
+    def streams(self, site: str, round_number: int) -> Streams:
+        """Return the randomness of a site in a round."""
+        return Streams.of(self.scenario, self.seed, self.arm, site, round_number)
+
+
+def without_noise(scenario: Scenario) -> Scenario:
+    """Return the scenario of the trainings without noise: a site that is told of privacy does not answer without."""
+    secure = scenario.secure_aggregation.model_copy(update={"colluding": 0})
+    return scenario.model_copy(update={"privacy": Privacy(), "secure_aggregation": secure})
