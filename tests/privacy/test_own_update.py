@@ -100,7 +100,7 @@ def test_no_two_updates_share_noise(scenario, monkeypatch: pytest.MonkeyPatch):
         keys.append(words.key)
         return noised(center, update, did, words)
 
-    monkeypatch.setattr("fedsim.site.app.noised", watching)
+    monkeypatch.setattr("fedsim.privacy.units.local.noised", watching)
     for epsilon_, seed in ((5, 0), (5, 1), (6, 0)):
         chosen = scenario("privacy.unit=local", f"privacy.epsilon={epsilon_}")
         run_job(chosen, Job("federated", True, seed), lambda: None)

@@ -18,7 +18,6 @@ import pytest
 import torch
 from torch import Tensor
 
-import fedsim.site.app
 from fedsim.cli.terminal import closing_lines
 from fedsim.data import federation
 from fedsim.data.federation import Examples, Federation, Site
@@ -36,6 +35,7 @@ from fedsim.privacy.adaptive_clip import AdaptiveClip
 from fedsim.privacy.central import CentralNoise, clipped_sum
 from fedsim.privacy.ledger import OwnUpdate
 from fedsim.privacy.noise_shares import NoiseShare, noisy
+from fedsim.privacy.units import distributed, local
 from fedsim.report.findings import in_short
 from fedsim.report.statement import statement
 from fedsim.results.run_directory import Run
@@ -108,7 +108,7 @@ def freeze(monkeypatch: pytest.MonkeyPatch, tape: Tape, bits: Tape) -> None:
 
     Noise is drawn, and releases are charged, as ever.
     """
-    release, learn, own, total = CentralNoise.release, AdaptiveClip.learn, fedsim.site.app.noised, server.unmasked_sum
+    release, learn, own, total = CentralNoise.release, AdaptiveClip.learn, local.noised, server.unmasked_sum
     sums: list[Tensor] = []
 
     def summed(*args: Any) -> tuple[Tensor, int]:
@@ -143,8 +143,8 @@ def freeze(monkeypatch: pytest.MonkeyPatch, tape: Tape, bits: Tape) -> None:
     monkeypatch.setattr(central, "clipped_sum", summed)
     monkeypatch.setattr(CentralNoise, "release", released)
     monkeypatch.setattr(AdaptiveClip, "learn", learned)
-    monkeypatch.setattr(fedsim.site.app, "noised", noised)
-    monkeypatch.setattr(fedsim.site.app, "noisy", shared)
+    monkeypatch.setattr(local, "noised", noised)
+    monkeypatch.setattr(distributed, "noisy", shared)
     monkeypatch.setattr(server, "unmasked_sum", unmasked)
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-import fedsim.site.app
 from fedsim.data.federation import federate
 from fedsim.experiments import experiment
 from fedsim.experiments.arms import GLOBAL, Job, jobs, run_job
@@ -19,6 +18,7 @@ from fedsim.planning.noise import noise_for
 from fedsim.planning.trial import Trial
 from fedsim.privacy.accounting import Segment, epsilon
 from fedsim.privacy.noise_shares import NoiseShare, clipped
+from fedsim.privacy.units import distributed
 from fedsim.report.statement import statement
 from fedsim.scenario.files import read
 from fedsim.scenario.schema import Scenario
@@ -76,8 +76,8 @@ def test_both_engines_agree():
 def tapped(monkeypatch: pytest.MonkeyPatch, chosen: Scenario):
     """Train; return what trained, all calls of ``noisy`` with what they returned, and the server's sums."""
     calls, sums = [], []
-    noisy, total = fedsim.site.app.noisy, server.unmasked_sum
-    monkeypatch.setattr(fedsim.site.app, "noisy", lambda *args: calls.append((args, noisy(*args))) or calls[-1][1])
+    noisy, total = distributed.noisy, server.unmasked_sum
+    monkeypatch.setattr(distributed, "noisy", lambda *args: calls.append((args, noisy(*args))) or calls[-1][1])
     monkeypatch.setattr(server, "unmasked_sum", lambda *args: sums.append(total(*args)) or sums[-1])
     return trained(chosen), calls, sums
 

@@ -47,12 +47,16 @@ BUDGETS = "tests/flower/test_rounds.py tests/privacy/test_central.py tests/plann
 TAILS = "tests/privacy/test_tails.py"
 NAMED = "tests/experiments/test_site_names.py"
 REPLIES = "tests/site/test_replies.py"
+UNITS = "tests/privacy/units/test_units.py"
+UNKNOWN = "tests/privacy/units/test_unknown.py"
+LEDGERS = "tests/privacy/units/test_files.py"
 _SITE = "fedsim/site/app.py"
 _ARMS = "fedsim/experiments/arms.py"
 _TOURNAMENT = "fedsim/experiments/tournament.py"
 _ROUNDS = "fedsim/flower/rounds.py"
 _ADAPTER = "fedsim/flower/adapter.py"
 _PARTICIPATION = "fedsim/planning/participation.py"
+_BUDGETS = "fedsim/planning/budgets.py"
 _WHOLE = "fedsim/planning/whole_sites.py"
 _NOISE_OF = "fedsim/planning/noise.py"
 _TRIAL = "fedsim/planning/trial.py"
@@ -60,6 +64,14 @@ _WORK = "fedsim/training/work.py"
 _MODEL = "fedsim/training/model.py"
 _SCHEMA = "fedsim/scenario/schema.py"
 _STATEMENT = "fedsim/report/statement.py"
+_PROMISE = "fedsim/privacy/promise.py"
+_CHOICE = "fedsim/scenario/participation.py"
+_FACTS = "fedsim/scenario/unit_facts.py"
+_UNITS = "fedsim/privacy/units/__init__.py"
+_RECORD = "fedsim/privacy/units/record.py"
+_CLIENT = "fedsim/privacy/units/client.py"
+_LOCAL = "fedsim/privacy/units/local.py"
+_DISTRIBUTED = "fedsim/privacy/units/distributed.py"
 _ENGINE = "fedsim/engines/cohort.py"
 _SERIAL = "fedsim/engines/serial.py"
 _CENTRAL = "fedsim/privacy/central.py"
@@ -81,7 +93,7 @@ _NOISE = 'Words.of(seed, "noise", scenario.release, arm, site, round_number)'
 
 MUTANTS = (
     # accounting and ledger
-    Mutant(_ACCOUNTING, "segment.noise_multiplier] += segment.steps", "segment.noise_multiplier] = segment.steps",
+    Mutant(_ACCOUNTING, "+= times * segment.steps", "= times * segment.steps",
            "M7: equal segments are counted once", ACCOUNT),
     Mutant(_ACCOUNTING, '"replace-one": 2}', '"replace-one": 1}', "M14: replaced rows cost as little as added ones",
            ACCOUNT),
@@ -100,33 +112,35 @@ MUTANTS = (
            "M14: replaced rows cost as little as added ones, at a small epsilon", ACCOUNT),
     Mutant(_ACCOUNTING, "noise), segment.steps)", "noise), segment.steps if segment.sampling_rate < 1 else 1)",
            "M7: beside sampled steps, steps in which all rows are count once", ACCOUNT),
-    Mutant(_LEDGER, "released.noise_multiplier] += released.steps", "released.noise_multiplier] = released.steps",
+    Mutant(_LEDGER, "composed((*spent, released))", "composed((released,))",
            "M7: a new round forgets the rounds before", ACCOUNT),
-    Mutant(_LEDGER, "epsilon([*spent, replace(one", "epsilon([replace(one", "M7: the budget forgets what was spent",
+    Mutant(_LEDGER, "epsilon([*spent, future]", "epsilon([future]", "M7: the budget forgets what was spent",
            f"{ACCOUNT} {ROUNDS}"),
     Mutant(_LEDGER, "Segment(self.sampling_rate, self.noise_multiplier, self.steps)",
            "Segment(self.sampling_rate, self.noise_multiplier, 1)", "M2: rounds in place of steps", ACCOUNT),
     # tuning, and what several trainings come to
-    Mutant(_LEDGER, "steps=self.trainings * one.steps", "steps=one.steps", "M7: charged trainings are counted once",
+    Mutant(_LEDGER, "composed(segments, times=self.trainings)", "composed(segments)",
+           "M7: charged trainings are counted once",
            TUNING),
-    Mutant(_NOISE_OF, "steps *= privacy.tuning.trainings", "steps *= 1",
+    Mutant(_NOISE_OF, "cost.releases * privacy.tuning.trainings", "cost.releases",
            "M7: noise for one of the trainings that are chosen among", TUNING),
     Mutant("fedsim/privacy/calculator.py", "promised = guarantee([replace(mechanism, steps=runs * steps)]",
            "promised = guarantee([mechanism]", "M7: several runs cost as little as one", TUNING),
-    Mutant(_STATEMENT, "+= times * one.steps", "= times * one.steps",
+    Mutant(_STATEMENT, "_spent([*of_all, *own])", "_spent([*of_all, *own][-1:])",
            "M7: the trainings of a run are not added up", TUNING),
-    Mutant(_TOURNAMENT, "for _, released in own for one in released]",
-           "for _, released in own[:1] for one in released]", "M7: a tournament's trainings are not added up", TUNING),
-    Mutant(_TOURNAMENT, 'one.privacy.relation == "replace-one"', 'one.privacy.neighbours == "replace-one"',
+    Mutant(_TOURNAMENT, "for _, released in own for values in released]",
+           "for _, released in own[:1] for values in released]", "M7: a tournament's trainings are not added up",
+           TUNING),
+    Mutant(_TOURNAMENT, 'scenario.privacy.relation == "replace-one"', 'scenario.privacy.neighbours == "replace-one"',
            "M14: a tournament of the unit local is as cheap as one of client", TOURNAMENT),
-    Mutant(_TOURNAMENT, "replaced or protected != {RECORD.protected}, {RECORD.protected}",
-           "replaced, {RECORD.protected}", "M14: a record as cheap as an absent site", TOURNAMENT),
+    Mutant(_TOURNAMENT, "replaced = replaced or protected != {record}\n", "pass\n",
+           "M14: a record as cheap as an absent site", TOURNAMENT),
     Mutant(_SCHEMA, 'else {"loose_delta", "rng", "tuning"}', 'else {"loose_delta", "rng"}',
            "a setting that shapes nothing changes the noise", TUNING),
     Mutant(_SCHEMA, '{"loose_delta", "rng"} if self.privacy.tuning.charged',
            '{"rng", "tuning"} if self.privacy.tuning.charged', "M11: trainings with more and less noise share it",
            TUNING),
-    Mutant("fedsim/planning/delta_rule.py", "delta * min(counts) >= 1", "delta * min(counts) >= 10",
+    Mutant("fedsim/planning/delta_rule.py", "delta * least >= 1", "delta * least >= 10",
            "a delta that bounds nothing passes", TUNING),
     # DP-SGD at one site
     Mutant(_OPTIMIZER, "float(self.noise_multiplier) * float(self.max_grad_norm)", "float(self.noise_multiplier)",
@@ -198,7 +212,7 @@ MUTANTS = (
     Mutant(_COHORT, "rng = work.streams.kind", 'rng = "secure"', "M12: the same, in the stack", SECRET),
     Mutant(_RANDOMNESS, "if device.type == \"cuda\" and not any(one.secret for one in streams):",
            "if device.type == \"cuda\":", "M12: secret noise from 63 bits of a key, by no cipher", SECRET),
-    Mutant(_STATEMENT, '== {"secure"} else', '& {"secure"} else',
+    Mutant(_PROMISE, 'kinds == {"secure"} else', 'kinds & {"secure"} else',
            "M12: one secure step speaks for all", SECRET),
     # secure randomness of whole sites
     *(Mutant(_WHOLE, "        return Words.unknown()\n",
@@ -212,7 +226,7 @@ MUTANTS = (
            "M12: who joins follows from the seed", SECRET),
     Mutant(_PARTICIPATION, "cache(lambda number: Words.unknown())", "lambda number: Words.unknown()",
            "M12: who joins is drawn twice, and charged for another draw", SECRET),
-    Mutant(_PARTICIPATION, 'if scenario.privacy.rng == "secure" and scenario.privacy.unit == "client":',
+    Mutant(_PARTICIPATION, 'if scenario.privacy.rng == "secure" and _hides_who_joins(scenario):',
            'if scenario.privacy.rng == "secure":', "M2: the noise is for other sites than are asked", SECRET),
     Mutant(_TRIAL, "self.names, round_number, self.joining)", "self.names, round_number)",
            "M12: a training asks whom the seed says", SECRET),
@@ -220,11 +234,11 @@ MUTANTS = (
            SECRET),
     Mutant(_CENTRAL, "return kind_of(noise, self.joining(number)) if sampled else kind_of(noise)",
            "return kind_of(noise)", "M12: who joins is not counted as a secret", SECRET),
-    Mutant(_SITE, "scenario.privacy.clip, kind_of(words))", "scenario.privacy.clip, scenario.privacy.rng)",
+    Mutant(_SITE, "params=len(sent), rng=kind_of(words)", "params=len(sent)",
            "M12: a site calls its noise what was asked for", SECRET),
-    Mutant(_SITE, "replace(share, rng=kind_of(words))", "share",
+    Mutant(_SITE, "len(change), sites, rng=kind_of(words)", "len(change), sites",
            "M12: a site calls its share of the noise what was asked for", SECRET),
-    Mutant(_STATEMENT, '("" if secret else claim.seed)', '""',
+    Mutant(_STATEMENT, '("" if secret else promise.seed)', '""',
            "M12: that the seed must be a secret goes unsaid", SECRET),
     # the cohort engine
     Mutant(_COHORT, "todo.noise.multiplier * todo.noise.clip * shares", "todo.noise.multiplier * shares",
@@ -311,7 +325,8 @@ MUTANTS = (
            "(self.planned[node] for node in list(nodes)[:1])", "M7: the first site's budget stands for all", BUDGETS),
     Mutant(_ROUNDS, "in self.noise.charged(nodes))", "in self.noise.charged(nodes)[:1])",
            "M7: the first site's budget stands for all, where the server adds the noise", BUDGETS),
-    Mutant(_ARMS, "replace(todo, steps=trial.passes * todo.steps)", "todo",
+    Mutant(_BUDGETS, "todo, trial.passes * todo.steps, self.noise, params, sites)",
+           "todo, todo.steps, self.noise, params, sites)",
            "M7: of two trainings in a round, one is planned for: the last round exceeds the budget", BUDGETS),
     Mutant(_ARMS, "budget.allows(number_of[key] for key in keys)",
            "budget.allows(number_of[key] for key in keys[:1])", "M7: the first site's budget stands for all, alone",
@@ -369,11 +384,12 @@ MUTANTS = (
            "M19: the ledger charges the bits too little", SITES),
     Mutant(_LEDGER, 'self.spent(site), "replace-one")', 'self.spent(site), "add-or-remove-one")',
            "M14: a record as cheap as an absent site", SITES),
-    Mutant(_PARTICIPATION, "chosen = choose(words, rate)",
-           "chosen = words.argsort().argsort() < round(rate * len(names))", "M15: a fixed number of sites", SAMPLING),
+    Mutant(_PARTICIPATION, "chosen = choose(words.draw(len(names)), how.rate)",
+           "chosen = words.draw(len(names)).argsort().argsort() < round(how.rate * len(names))",
+           "M15: a fixed number of sites", SAMPLING),
     Mutant(_PARTICIPATION, '"sites that join", *own, number)', '"sites that join", *own, number // 2)',
            "M1: the same sites in two rounds", SAMPLING),
-    Mutant(_WHOLE, "return None if training.sites_per_round is not None or", "return None if",
+    Mutant(_CHOICE, "return None if self.number is not None or", "return None if",
            "M15: a fixed number of sites as if each joined on its own", WHOLE),
     Mutant(_WHOLE, '"noise at the server", arm, number)', '"noise at the server", arm)',
            "M11: every round has the same noise", WHOLE),
@@ -383,9 +399,9 @@ MUTANTS = (
     Mutant("fedsim/privacy/own_update.py", "did.noise_multiplier * did.clip * noise[0]",
            "did.noise_multiplier * noise[0]",
            "M16: sigma read as a standard deviation", OWN),
-    Mutant(_SCHEMA, 'return "replace-one" if self.unit == "local" else self.neighbours',
-           "return self.neighbours", "M14: the sensitivity is twice the clip", OWN),
-    Mutant(_SITE, 'if scenario.privacy.unit == "local":', "if False:",
+    Mutant(_SCHEMA, "return self.neighbours if self.neighbours in possible else possible[0]", "return self.neighbours",
+           "M14: the sensitivity is twice the clip", OWN),
+    Mutant(_SITE, "if setting.trial.unit.place is Place.ON_UPDATES:", "if False:",
            "the exact update leaves", OWN),
     Mutant(_SITE, 'place = (trial.arm, name, _number_of_round(message))', 'place = (trial.arm, name)',
            "M11: all rounds have the same noise", OWN),
@@ -399,7 +415,7 @@ MUTANTS = (
            "M6: metrics leave without noise", APP),
     Mutant(_SITE, "_weight(work.plan.expected_batch).copy()", "_weight(len(work.examples)).copy()",
            "M6: the number of rows leaves", APP),
-    Mutant(_TRIAL, 'if self.scenario.privacy.unit == "record":\n            check_rows_are_alone',
+    Mutant(_TRIAL, "if self.unit.place is Place.IN_STEPS:\n            check_rows_are_alone",
            'if self.arm == "local":\n            check_rows_are_alone',
            "M10: a model that mixes rows is trained under privacy", f"{APP} tests/training/test_steps.py"),
     Mutant(_ALONE, "for training in (False, True):", "for training in (False,):",
@@ -407,7 +423,7 @@ MUTANTS = (
     Mutant(_ALONE, "_SIZES = (4, 33)", "_SIZES = (4,)", "M10: a model that mixes rows of large batches", ALONE),
     Mutant(_ALONE, "    _said(model, -3 * rows if rows.is_floating_point() else rows.flip(0))\n", "",
            "M10: a model that remembers rows is trained under privacy", ALONE),
-    Mutant(_TRIAL, 'if self.scenario.privacy.unit == "record":\n            check_rows_are_alone',
+    Mutant(_TRIAL, "if self.unit.place is Place.IN_STEPS:\n            check_rows_are_alone",
            'if self.arm == "federated":\n            check_rows_are_alone',
            "M10: a model that mixes rows is trained in the local arm", "tests/experiments/test_arms.py"),
     Mutant(_TRAINING, "if work.model not in _tried and len(work.examples):", "if False:",
@@ -434,8 +450,8 @@ MUTANTS = (
            "\n    content['rows'] = message.content[CONFIG].copy()\n    content['rows']['rows'] = len(site.train)\n"
            "    content[MECHANISM] = from_mechanism(",
            "M6: the number of rows leaves beside the masked vector", REPLAY),
-    Mutant(_SITE, "        did = OwnUpdate(multiplier",
-           "        print(len(setting.site(0).train))\n        did = OwnUpdate(multiplier",
+    Mutant(_SITE, "        did = trial.unit.release(",
+           "        print(len(setting.site(0).train))\n        did = trial.unit.release(",
            "M25: a line says how many rows a site has", REPLAY),
     Mutant(_ADAPTER, "updates, shares = (sent + mean)[None], torch.ones(1, device=sent.device)",
            "updates, shares = (sent + mean)[None], torch.ones(1) * len(nodes) / max(1, len(self.asked))",
@@ -506,13 +522,13 @@ MUTANTS = (
     Mutant(_SHARES, " + _rounded(noise, share)", " + noise.numpy()", "noise between the steps", NOISE_SHARES),
     Mutant(_SCHEMA, "            return sites - self.drop_outs\n", "            return sites // 2 + 1\n",
            "M5: more drop-outs than the noise allows for are tolerated", DISTRIBUTED),
-    Mutant(_SITE, "asked_in(message, context))", "len(setting.federation.sites))",
+    Mutant(_SITE, "sites = asked_in(message, context)", "sites = len(trial.names)",
            "M5: shares for all sites, where only some are asked", DISTRIBUTED),
     Mutant("fedsim/flower/secure/shares.py", "weight / max(weights.values())", "weight / min(weights.values())",
            "M4: a heavy site counts for more than its clipped update", DISTRIBUTED),
-    Mutant(_NOISE_OF, "return 1.0, most_rounds(scenario, seed, names)", "return 1.0, 1",
-           "M7: noise for one round only", DISTRIBUTED),
-    Mutant(_SITE, 'if scenario.privacy.unit != "distributed":', "if True:", "no share of the noise is added",
+    Mutant(_DISTRIBUTED, "return Cost(1.0, exposure.most_rounds)", "return Cost(1.0, 1)",
+           "M7: noise for one round only", f"{DISTRIBUTED} {UNITS}"),
+    Mutant(_SITE, "if trial.unit.place is not Place.IN_SHARES:", "if True:", "no share of the noise is added",
            DISTRIBUTED),
     Mutant(_SITE, 'place = (trial.arm, site.name, _number_of_round(message))', 'place = (trial.arm, site.name)',
            "M11: every round has the same shares", DISTRIBUTED),
@@ -522,6 +538,57 @@ MUTANTS = (
     Mutant(_WHOLE, "return Words.of(seed, purpose, scenario.release, *place)",
            "return Words.of(seed, purpose, *place)", "M11: two settings share noise of different sizes", DISTRIBUTED),
     Mutant(_SHARES, "high + _LOW * low)", "high + 0 * low)", "noise that leaves steps out", NOISE_SHARES),
+    # privacy units: relation, cost, sampling, sensitivity, audit
+    Mutant(_RECORD, "Cost(exposure.row_rate, exposure.most_rounds * exposure.steps)",
+           "Cost(exposure.row_rate, exposure.most_rounds)", "M2: rounds in place of steps", UNITS),
+    Mutant(_RECORD, "Cost(exposure.row_rate,", "Cost(exposure.row_rate * (exposure.joining_rate or 1),",
+           "M1: a row is hidden by who joins, which nobody keeps secret", UNITS),
+    Mutant(_RECORD, "sampled = Sampled.ROWS", "sampled = Sampled.NOTHING",
+           "M1, M12: batches that amplify are known, and shared by trainings", f"{UNITS} {SECRET}"),
+    Mutant(_RECORD, "protects = Protected.RECORD", "protects = Protected.SITE",
+           "delta is held against the number of sites", UNITS),
+    Mutant(_RECORD, "clip=asked.clip", "clip=2 * asked.clip", "M16: a site is charged for another clip", UNITS),
+    Mutant(_RECORD, "replace(first, steps=steps)", "first", "an audit attacks one round of many", UNITS),
+    Mutant(_CLIENT, "        if exposure.joining_rate is None:\n            return Cost(1.0, exposure.most_rounds)\n", "",
+           "M15: sites that are chosen otherwise cost nothing that can be computed", f"{UNITS} {WHOLE}"),
+    Mutant(_CLIENT, "return Cost(1.0, exposure.most_rounds)",
+           "return Cost(exposure.most_rounds / exposure.rounds, exposure.rounds)",
+           "M15: a public choice of sites is charged as if it were a secret one", f"{UNITS} {WHOLE}"),
+    Mutant(_CLIENT, "Cost(exposure.joining_rate, exposure.rounds)", "Cost(exposure.joining_rate, exposure.most_rounds)",
+           "M7: who joins by chance is charged for the rounds that a seed happens to give", f"{UNITS} {WHOLE}"),
+    Mutant(_CLIENT, "sampled = Sampled.SITES", "sampled = Sampled.NOTHING",
+           "M1, M12: who joins amplifies and is known", f"{UNITS} {SECRET}"),
+    Mutant(_CLIENT, "place = Place.AT_SERVER", "place = Place.NOWHERE", "no noise is added", UNITS),
+    Mutant(_LOCAL, 'neighbours = ("replace-one",)', 'neighbours = ("add-or-remove-one", "replace-one")',
+           "M14: a site that sends something is as cheap as an absent one", f"{UNITS} {OWN}"),
+    Mutant(_LOCAL, "return Cost(1.0, exposure.most_rounds)",
+           "return Cost(exposure.joining_rate or 1.0, exposure.rounds)",
+           "M1: nobody else's noise hides an update, whoever joins", UNITS),
+    Mutant(_LOCAL, "return Cost(1.0, exposure.most_rounds)", "return Cost(1.0, 1)", "M7: noise for one round only",
+           UNITS),
+    Mutant(_LOCAL, "OwnUpdate(asked.noise_multiplier, asked.clip", "OwnUpdate(2 * asked.noise_multiplier, asked.clip",
+           "M2: charged for twice the noise", UNITS),
+    Mutant(_LOCAL, "return noised(center, update, did, words)", "return noised(center, center, did, words)",
+           "the update is lost", UNITS),
+    Mutant(_DISTRIBUTED, "return Cost(1.0, exposure.most_rounds)",
+           "return Cost(exposure.joining_rate or 1.0, exposure.rounds)",
+           "M1: the server knows whom it asks", UNITS),
+    Mutant(_DISTRIBUTED, "drop_outs=asked.drop_outs", "drop_outs=0", "M5: drop-outs take their noise along", UNITS),
+    Mutant(_DISTRIBUTED, "colluding=asked.colluding", "colluding=0", "those who collude know a part of the noise",
+           UNITS),
+    Mutant(_DISTRIBUTED, "asked=asked.sites", "asked=asked.sites + asked.drop_outs",
+           "M16: shares for sites that are not asked", UNITS),
+    Mutant(_DISTRIBUTED, "return noisy(change, weight, did, words)", "return noisy(4 * change, 4 * weight, did, words)",
+           "M4: a site counts four times", UNITS),
+    *(Mutant(path, "return Audited(releases[0], len(releases))", "return Audited(releases[0], 1)",
+             "an audit attacks one round of many", UNITS) for path in (_CLIENT, _LOCAL, _DISTRIBUTED)),
+    # privacy units that there are not, and the kinds of releases
+    Mutant(_UNITS, "    if name not in known:\n", "    name = name if name in known else 'record'\n    if False:\n",
+           "an unknown unit is taken for records", UNKNOWN),
+    Mutant(_FACTS, "    if unit not in names:\n", "    unit = unit if unit in names else 'none'\n    if False:\n",
+           "an unknown unit is taken for none: no noise is asked for", UNKNOWN),
+    Mutant(_UNITS, "        candidates = [kinds[entry[\"kind\"]]]\n", "        candidates = list(kinds.values())\n",
+           "a release is taken for another kind with the same fields", LEDGERS),
     # replies
     Mutant("fedsim/flower/screening.py", "        if sender != asked:", "        if False:",
            "a site answers in another's name", REPLIES),
@@ -531,9 +598,9 @@ MUTANTS = (
     Mutant(_ROUNDS, "        if answer is None or not answer.has_content():",
            "        if answer is None:\n            return ''\n        if not answer.has_content():",
            "M5: a site whose answer does not come is not charged", REPLIES),
-    Mutant(_ROUNDS, "            check_claim(did, planned)\n", "",
+    Mutant(_ROUNDS, "            did.check_claim(planned)\n", "",
            "a claim of 10^9 steps ends the run", REPLIES),
-    Mutant(_LEDGER, 'if one.name == "steps" and value > told:', 'if one.name == "steps" and value > 10 * told:',
+    Mutant(_LEDGER, "if self.steps > most:", "if self.steps > 10 * most:",
            "a claim of more steps than were asked for is believed", REPLIES),
     Mutant("fedsim/flower/secure/server.py", "self.set_aside += foreign + rejected", "self.set_aside += rejected",
            "who answers in another's name is not named", "tests/flower/secure/test_server.py"),
