@@ -10,11 +10,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from fedsim.strategy import Parts, Plain, State, check, mean_delta
+from fedsim.strategy import Parts, Personal, State, Strategy, check, mean_delta
 
 
 @dataclass(frozen=True)
-class APFL:
+class APFL(Strategy):
     """``alpha`` in (0, 1]: the share of a site's own model in its mixture.
 
     ``lr`` and ``weight_decay`` are those of the sites' steps.
@@ -29,10 +29,6 @@ class APFL:
     def __post_init__(self) -> None:
         check(self, alpha="(0, 1]", lr="(0, inf)", weight_decay="[0, inf)")
 
-    def local_rule(self) -> Plain:
-        """Return what the sites do for the global model."""
-        return Plain()
-
     def second_rule(self) -> "Mixture":
         """Return what the sites do for their own."""
         return Mixture(self.alpha, self.lr, self.weight_decay)
@@ -43,7 +39,7 @@ class APFL:
 
 
 @dataclass(frozen=True)
-class Mixture:
+class Mixture(Personal):
     """Steps with the mixture ``m = alpha v + (1 - alpha) w``, at which the gradient is taken.
 
     Of ``v <- v - lr alpha grad f(m)`` and of w's step from w to w+ follows

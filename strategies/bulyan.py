@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedsim.strategy import State, check
+from fedsim.strategy import State, Strategy, check
 from strategies.krum import least, squared_distances
 
 
 @dataclass(frozen=True)
-class Bulyan:
+class Bulyan(Strategy):
     """``f`` >= 0: how many sites may be malicious. It takes n >= 4 f + 3 sites."""
 
     f: int = 1

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fedsim.strategy import State, check, zeros
+from fedsim.strategy import State, Strategy, check, zeros
 
 
 @dataclass(frozen=True)
-class CenteredClipping:
+class CenteredClipping(Strategy):
     """``tau`` > 0: the largest distance that counts, in units of an update; ``iterations`` >= 1 of clipping."""
 
     tau: float = 1.0

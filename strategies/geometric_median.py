@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fedsim.strategy import State, check
+from fedsim.strategy import State, Strategy, check
 
 
 @dataclass(frozen=True)
-class GeometricMedian:
+class GeometricMedian(Strategy):
     """``iterations`` >= 1 of Weiszfeld's method; ``nu`` > 0: the least distance that counts, in units of an update."""
 
     iterations: int = 20

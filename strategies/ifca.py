@@ -14,11 +14,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedsim.strategy import CHOSEN, Parts, State, check
+from fedsim.strategy import CHOSEN, Choosing, Parts, Personal, State, Strategy, check
 
 
 @dataclass(frozen=True)
-class IFCA:
+class IFCA(Strategy):
     """``k`` >= 1: how many models there are. The global model is the one that most of the weight chose."""
 
     reports: ClassVar = ("cluster",)
@@ -28,7 +28,7 @@ class IFCA:
         check(self, k="whole [1, inf)")
 
     @property
-    def tells(self) -> tuple[str, ...]:
+    def tells(self) -> tuple[str, ...]:  # type: ignore[override]  there are as many as k says
         """Return the names of the models, which are sent to all sites."""
         return _names(self.k)
 
@@ -60,8 +60,8 @@ class IFCA:
 
 
 @dataclass(frozen=True)
-class BestOfSeveral:
-    """Trains the model that fits the site's rows best, and remembers which."""
+class BestOfSeveral(Choosing, Personal):
+    """Trains the model that fits the site's rows best; which one that is, is remembered where it is chosen."""
 
     k: int
 
@@ -79,14 +79,6 @@ class BestOfSeveral:
     def begin(self, center: Tensor, kept: State, parts: Parts) -> tuple[Tensor, State]:
         """Start from the chosen model."""
         return self.personal(center, kept), {}
-
-    def correct(self, gradient: Tensor, parameters: Tensor, memory: State, step: int) -> Tensor:
-        """Leave the gradient as it is."""
-        return gradient
-
-    def finish(self, parameters: Tensor, memory: State, steps: int) -> tuple[Tensor, State]:
-        """Send all; the choice is kept by who made it."""
-        return parameters, {}
 
     def personal(self, center: Tensor, kept: State) -> Tensor:
         """Return the newest model of the site's cluster, the global one if it has not chosen yet."""

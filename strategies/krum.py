@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedsim.strategy import State, check
+from fedsim.strategy import State, Strategy, check
 
 _COLUMNS = 4096  # that are turned to float64 at once
 
 
 @dataclass(frozen=True)
-class Krum:
+class Krum(Strategy):
     """``f`` >= 0: how many sites may be malicious. It takes n >= 2 f + 3 sites."""
 
     f: int = 1

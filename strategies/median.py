@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fedsim.strategy import State
+from fedsim.strategy import State, Strategy
 
 
 @dataclass(frozen=True)
-class Median:
+class Median(Strategy):
     """The coordinate-wise median. It withstands fewer than half of the sites."""
 
     def aggregate(self, center: Tensor, updates: Tensor, weights: Tensor, state: State) -> tuple[Tensor, State]:

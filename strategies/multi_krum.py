@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fedsim.strategy import State, check
+from fedsim.strategy import State, Strategy, check
 from strategies.krum import check_enough, scores, squared_distances
 
 
 @dataclass(frozen=True)
-class MultiKrum:
+class MultiKrum(Strategy):
     """``f`` >= 0: how many sites may be malicious; ``m`` >= 0: how many are averaged, 0 for n - f."""
 
     f: int = 1

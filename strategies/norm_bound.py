@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fedsim.strategy import State, check
+from fedsim.strategy import State, Strategy, check
 
 
 @dataclass(frozen=True)
-class NormBound:
+class NormBound(Strategy):
     """``bound`` > 0: the largest norm of one site's change, in units of an update."""
 
     bound: float = 1.0

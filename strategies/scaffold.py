@@ -13,11 +13,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from fedsim.strategy import Parts, State, check, zeros
+from fedsim.strategy import LocalRule, Parts, State, Strategy, check, zeros
 
 
 @dataclass(frozen=True)
-class Scaffold:
+class Scaffold(Strategy):
     """SCAFFOLD's server.
 
     ``eta`` > 0 is the server's learning rate, ``lr`` the sites', and ``participation`` in (0, 1] the share of all
@@ -52,7 +52,7 @@ class Scaffold:
 
 
 @dataclass(frozen=True)
-class ControlVariate:
+class ControlVariate(LocalRule):
     """A site's own control variate c_i is kept; the server tells c."""
 
     lr: float

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from fedsim.data.federation import Federation, federate
-from fedsim.experiments.experiment import check
 from fedsim.flower.secure.shares import share_of
 from fedsim.planning.budgets import noise_for, passes_of
+from fedsim.planning.checks import check
 from fedsim.planning.participation import joining_of, most_rounds, sites_of_round
 from fedsim.planning.whole_sites import central_noise, steps_of_site
 from fedsim.privacy.accounting import Neighbours, Segment, epsilon

@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from flwr.app import ArrayRecord
-from flwr.server.strategy import Strategy as OlderStrategy
-from flwr.serverapp.strategy import Strategy as FlowerStrategy
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 
@@ -49,9 +47,10 @@ from fedsim.scenario import catalog
 from fedsim.scenario.schema import Arm, Privacy, Scenario
 from fedsim.site.app import app
 from fedsim.strategy.arrivals import Arrivals
-from fedsim.strategy.contract import State
+from fedsim.strategy.contract import Strategy
+from fedsim.strategy.foreign import Foreign
 from fedsim.strategy.initial_models import initial_models
-from fedsim.strategy.local_rule import Personal
+from fedsim.strategy.local_rule import Personal, State
 from fedsim.strategy.make import strategy_of
 from fedsim.training.model import best_device, losses_of, new_model, parts_of
 from fedsim.training.rows_alone import check_rows_are_alone
@@ -179,9 +178,9 @@ class _Progress:
             self.curve.append({"round": number, **time, **first[[metric.name for metric in METRICS[self.task.kind]]]})
         self.observe()
 
-    def personal(self, strategy: Any, told: State, center: Tensor, grid: InProcessGrid) -> Models:  # noqa: ANN401
+    def personal(self, strategy: Strategy, told: State, center: Tensor, grid: InProcessGrid) -> Models:
         """Return {site: its own model} of the sites that a strategy left with one, given what its server would tell."""
-        rule = getattr(strategy, "second_rule", strategy.local_rule)() if hasattr(strategy, "local_rule") else None
+        rule = strategy.second_rule() or strategy.local_rule()
         if not isinstance(rule, Personal):
             return {}
         kept = {node - FIRST_NODE: kept_in(context) for node, context in grid.contexts.items()}
@@ -193,7 +192,8 @@ class _Progress:
 
     def note_backdoor(self, scenario: Scenario, models: Models) -> None:
         """Note how often a backdoor works: on test rows of other classes, with the trigger in them."""
-        target = getattr(attack_of(scenario), "target", None)
+        attack = attack_of(scenario)
+        target = attack.target_class() if attack else None
         if target is None:
             return
         asked = []
@@ -248,8 +248,8 @@ def _federated(progress: _Progress) -> Models:
     budget = _budget(progress, plans)
     execute = engines.load(scenario.engine).execute(app, scenario.cohort_size)
     grid = InProcessGrid(misbehaving(execute, scenario, job.seed, names), len(names), _run_config(progress))
-    if isinstance(strategy, FlowerStrategy | OlderStrategy):
-        hosted = Hosted(strategy, job.seed, len(names))
+    if isinstance(strategy, Foreign):
+        hosted = Hosted(strategy.inner, job.seed, len(names))
     else:
         hosted = _adapted(progress, strategy, arrivals, budget)
 
@@ -320,7 +320,7 @@ def _budget(progress: _Progress, plans: Mapping[int, tuple[str, Plan]]) -> Budge
 
 def _adapted(
     progress: _Progress,
-    strategy: Any,  # noqa: ANN401
+    strategy: Strategy,
     arrivals: Arrivals | None,
     budget: Budget | CentralBudget | None,
 ) -> Adapter | SecureAdapter:
@@ -335,7 +335,7 @@ def _adapted(
         fixed_denominator=job.private,
         schedule=None if arrivals else lambda number: [node_of(site) for site in progress.sites_of(number)],
         arrivals=arrivals,
-        state=strategy.first_state(draw) if hasattr(strategy, "first_state") else {},
+        state=strategy.first_state(draw),
         noise=budget.noise if isinstance(budget, CentralBudget) else None,
         own_participation="participation" in (scenario.strategy.model_extra or {}),
     )

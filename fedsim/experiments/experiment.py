@@ -18,15 +18,10 @@ import pandas as pd
 import torch
 
 from fedsim.data import loading
-from fedsim.data.federation import federate
 from fedsim.data.own_table.ranges import MissingRanges
 from fedsim.experiments.arms import Job, Shared, Trained, jobs, run_job
 from fedsim.mistakes import Interrupted, Mistake
-from fedsim.planning.budgets import noise_for
-from fedsim.planning.checks import check_expected_batches, check_strategy
-from fedsim.planning.delta_rule import check_delta
-from fedsim.planning.misbehaviour import attack_of, attackers_of
-from fedsim.planning.whole_sites import check_bits
+from fedsim.planning.checks import check
 from fedsim.privacy.accounting import ACCOUNTANT
 from fedsim.report import page as report
 from fedsim.report.statement import random_of
@@ -35,8 +30,7 @@ from fedsim.results.evaluation import POOLED, TOGETHER
 from fedsim.scenario import catalog
 from fedsim.scenario.files import read, read_own, with_strategy
 from fedsim.scenario.schema import FEDERATED_UNITS, Scenario
-from fedsim.training.model import best_device, new_model
-from fedsim.training.rows_alone import check_rows_are_alone
+from fedsim.training.model import best_device
 
 Progress = Callable[[str, int, int], None]
 _DISTRIBUTIONS = ("fedsim-flower", "torch", "flwr", "opacus", "dp-accounting", "numpy", "pandas")
@@ -142,22 +136,6 @@ def _columns_of(sites: list[str], others: set[str]) -> list[str]:
                 column = f"site {column}"
         columns.append(column)
     return columns
-
-
-def check(scenario: Scenario) -> None:
-    """Find out what can't be done before anything is written."""
-    device = best_device(scenario.device)
-    federation = federate(scenario, scenario.seed, device)
-    check_expected_batches(scenario, federation)
-    model = new_model(scenario, federation.sites[0], scenario.seed, device)
-    check_strategy(scenario, len(federation.sites), model)
-    attackers_of(scenario, scenario.seed, federation.names)
-    attack_of(scenario)
-    check_delta(scenario, federation)
-    if scenario.privacy.unit == "record":
-        check_rows_are_alone(model, federation.sites[0].train)
-    for arm in scenario.private_arms:
-        check_bits(scenario, federation.names, noise_for(scenario, scenario.seed, arm))
 
 
 def _complete(folder: Path, scenario: Scenario, progress: Progress | None) -> results.Run:

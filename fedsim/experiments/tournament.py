@@ -20,9 +20,7 @@ from fedsim.data.federation import federate
 from fedsim.data.loading import settled
 from fedsim.experiments.arms import Job, run_job
 from fedsim.mistakes import Mistake, RunFailed
-from fedsim.planning.checks import check_expected_batches, check_strategy
-from fedsim.planning.delta_rule import check_delta
-from fedsim.planning.misbehaviour import attack_of, attackers_of
+from fedsim.planning.checks import check
 from fedsim.planning.participation import share_of_sites
 from fedsim.privacy.accounting import Neighbours, Segment
 from fedsim.privacy.accounting import epsilon as epsilon_of
@@ -185,7 +183,8 @@ def play(grid: Sequence[Cell], folder: Path, progress: Callable[[str, int, int],
     spent: list[tuple[Cell, Sequence[Sequence[Any]]]] = []
     for cell in grid:
         try:
-            megabytes = _check(cell)
+            check(cell.scenario)
+            megabytes = _megabytes(cell.scenario)
             for seed in cell.scenario.all_seeds:
                 if progress:
                     progress(", ".join(value for value in cell.place.values() if value != NONE), done, total)
@@ -232,18 +231,13 @@ def _protected(scenarios: Sequence[Scenario]) -> tuple[str, Neighbours]:
     return protected.pop(), "replace-one" if replaced else "add-or-remove-one"
 
 
-def _check(cell: Cell) -> float:
-    """Find out what can't be done; return the megabytes that are sent in one training."""
-    scenario = cell.scenario
+def _megabytes(scenario: Scenario) -> float:
+    """Return the megabytes that are sent in one training, both ways."""
     federation = federate(scenario, scenario.seed, best_device(scenario.device))
-    check_expected_batches(scenario, federation)
-    sites, model = len(federation.sites), new_model(scenario, federation.sites[0], scenario.seed, "cpu")
-    check_strategy(scenario, sites, model)
-    check_delta(scenario, federation)
-    attack_of(scenario)
-    attackers_of(scenario, scenario.seed, federation.names)
+    sites = len(federation.sites)
+    model = new_model(scenario, federation.sites[0], scenario.seed, "cpu")
     asked = share_of_sites(scenario, federation.names) * sites
-    vectors = 2 + len(getattr(strategy_of(scenario, sites), "tells", ()))
+    vectors = 2 + len(strategy_of(scenario, sites).tells)
     parameters = sum(value.numel() for value in model.parameters())
     return scenario.training.rounds * asked * vectors * 4 * parameters / 1e6
 

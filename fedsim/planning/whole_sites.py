@@ -10,7 +10,7 @@ from fedsim.privacy.central import CentralNoise, PublicSites
 from fedsim.privacy.ledger import Ledger
 from fedsim.randomness import Words
 from fedsim.scenario.schema import Scenario
-from fedsim.strategy.contract import needs_mean_only
+from fedsim.strategy.contract import Strategy, needs_mean_only
 
 
 def steps_of_site(scenario: Scenario, seed: int, names: Sequence[str]) -> tuple[float, int]:
@@ -92,7 +92,7 @@ def check_bits(scenario: Scenario, names: Sequence[str], multiplier: float) -> N
         noise_on_the_sum(multiplier, adaptive.bit_noise)
 
 
-def check_mean_only(scenario: Scenario, strategy: object) -> None:
+def check_mean_only(scenario: Scenario, strategy: Strategy) -> None:
     """Make sure that a strategy can work with the noisy mean alone.
 
     Raises:

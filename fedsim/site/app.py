@@ -42,6 +42,7 @@ from fedsim.flower.records import (
 from fedsim.flower.secure.shares import share_of, weights_of
 from fedsim.flower.secure.site import advertise, asked_in, check_ready, mask, masked, unmask
 from fedsim.flower.secure.site import share as share_keys
+from fedsim.planning.attack import Attack
 from fedsim.planning.misbehaviour import attack_of, attackers_of, slow_of, spoiled_of
 from fedsim.planning.whole_sites import noise_words
 from fedsim.privacy.ledger import OwnUpdate
@@ -52,9 +53,9 @@ from fedsim.results.evaluation import evaluate as measure
 from fedsim.results.metrics import METRICS as MEASURES
 from fedsim.scenario import catalog
 from fedsim.scenario.schema import Scenario
-from fedsim.strategy.contract import WITHOUT_NOISE, State
-from fedsim.strategy.local_rule import CHOSEN, Choosing, Comparing, LocalRule, Parts
-from fedsim.strategy.make import asked_of, rule_of, strategy_of
+from fedsim.strategy.contract import WITHOUT_NOISE
+from fedsim.strategy.local_rule import CHOSEN, Choosing, Comparing, LocalRule, Parts, State
+from fedsim.strategy.make import strategy_of
 from fedsim.training.functional import outputs_with
 from fedsim.training.losses import RowLosses
 from fedsim.training.model import best_device, layers_of, losses_of, new_model, parts_of
@@ -79,7 +80,7 @@ class _Setting:
     rule: LocalRule
     second_rule: LocalRule | None
     reports: tuple[str, ...]
-    attack: Any
+    attack: Attack | None
     attackers: frozenset[int]
     slow: frozenset[int]
     spoiled: frozenset[int]
@@ -203,7 +204,7 @@ class SiteApp(ClientApp):
         if site.number in setting.slow:
             todo = replace(todo, steps=min(todo.steps, setting.scenario.faults.straggler_steps))
         rows = site.train
-        if site.number in setting.attackers and hasattr(setting.attack, "poison"):
+        if setting.attack and setting.attack.poisons() and site.number in setting.attackers:
             rows = setting.attack.poison(rows, setting.classes, stream(seed, "poison", site.name))
         name = site.name if path is None else f"{site.name}\0beside"
         streams = Streams.of(setting.scenario, seed, arm, name, number)
@@ -213,7 +214,7 @@ class SiteApp(ClientApp):
             best = _best(work, rule.candidates(known))
             work, known = replace(work, chosen=best), known | {CHOSEN: torch.tensor([float(best)])}
         start, memory = rule.begin(came, known, setting.parts)
-        follow = path is None and getattr(setting.second_rule, "follows", False)
+        follow = path is None and setting.second_rule is not None and setting.second_rule.follows
         work = replace(work, start=start, memory=memory, follow=follow)
         return with_term(work, setting.revealing) if setting.revealing else work
 
@@ -320,7 +321,7 @@ def _setting(text: str, seed: int, code: str) -> _Setting:
     if scenario.privacy.unit == "record":
         check_rows_are_alone(model, federation.sites[0].train)
     strategy, sites = strategy_of(scenario, len(federation.sites)), federation.sites
-    rule, rows = rule_of(strategy), some_rows(sites[0].train)
+    rule, rows = strategy.local_rule(), some_rows(sites[0].train)
     with torch.no_grad():
         outputs = model(rows)  # (4, outputs)
     return _Setting(
@@ -333,8 +334,8 @@ def _setting(text: str, seed: int, code: str) -> _Setting:
         losses=losses_of(scenario),
         device=device,
         rule=rule,
-        second_rule=strategy.second_rule() if hasattr(strategy, "second_rule") else None,
-        reports=asked_of(strategy),
+        second_rule=strategy.second_rule(),
+        reports=strategy.reports,
         attack=attack_of(scenario),
         attackers=attackers_of(scenario, seed, federation.names),
         slow=slow_of(scenario, seed, len(sites)),

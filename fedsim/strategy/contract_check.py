@@ -8,13 +8,12 @@ import dataclasses
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from fedsim.strategy.contract import State, needs_mean_only, reports_of
+from fedsim.strategy.contract import State, Strategy, aggregate, needs_mean_only
 
 SITES = (11, 23, 47)  # tried in turn, until there are enough for the strategy
 _PARAMS, _ROUNDS, _FAR = 7, 30, 1e4
@@ -78,8 +77,9 @@ class Round:
 class Bench:
     """A strategy, and as many sites as it needs, of those numbers that are tried."""
 
-    def __init__(self, strategy: Any) -> None:  # noqa: ANN401  whatever the user's file holds
-        self.strategy, self.sites = strategy, SITES[-1]
+    def __init__(self, strategy: Strategy) -> None:
+        self.strategy = strategy
+        self.sites = SITES[-1]
         for sites in SITES:
             try:
                 self.run(Round.made(sites))
@@ -90,16 +90,15 @@ class Bench:
 
     def run(self, given: Round, state: State | None = None) -> tuple[Tensor, State]:
         """Aggregate."""
-        reports = {name: getattr(given, name) for name in reports_of(self.strategy)}
-        more = (reports,) if reports else ()
-        return self.strategy.aggregate(given.center, given.updates, given.weights, state or {}, *more)
+        reports = {name: vars(given)[name] for name in self.strategy.reports}
+        return aggregate(self.strategy, given.center, given.updates, given.weights, state or {}, reports)
 
     def new(self, given: Round) -> Tensor:
         """Return the new model after a first round."""
         return self.run(given)[0]
 
 
-def examine(strategy: Any) -> list[Finding]:  # noqa: ANN401  whatever the user's file holds
+def examine(strategy: Strategy) -> list[Finding]:
     """Try a strategy. A check that raises does not hold, and says what was raised."""
     bench = Bench(strategy)
     found = []
@@ -119,8 +118,9 @@ Answer = bool | tuple[bool, str]
 
 def _frozen(bench: Bench) -> Answer:
     """It is a frozen dataclass."""
-    parameters = getattr(bench.strategy, "__dataclass_params__", None)
-    return parameters is not None and parameters.frozen
+    parts = type(bench.strategy).__mro__
+    parameters = [vars(part)["__dataclass_params__"] for part in parts if "__dataclass_params__" in vars(part)]
+    return bool(parameters) and parameters[0].frozen
 
 
 def _shape(bench: Bench) -> Answer:

@@ -6,12 +6,11 @@ from fnmatch import fnmatch
 import torch
 from torch import Tensor
 
-from fedsim.strategy.contract import State
-from fedsim.strategy.local_rule import Parts
+from fedsim.strategy.local_rule import Parts, Personal, State
 
 
 @dataclass(frozen=True)
-class PrivateLayers:
+class PrivateLayers(Personal):
     """Some parameters are the site's own: they are trained, kept, and sent back as they came.
 
     Attributes:

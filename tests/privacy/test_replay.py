@@ -15,6 +15,7 @@ from fedsim.experiments import arms, experiment
 from fedsim.experiments.arms import Job, jobs, run_job
 from fedsim.experiments.experiment import execute, resume
 from fedsim.mistakes import Interrupted
+from fedsim.planning import checks
 from fedsim.scenario.files import read
 from fedsim.scenario.schema import Scenario
 from tests.privacy.watching import Watch
@@ -108,7 +109,7 @@ def test_one_record_changes_nothing_but_numbers(watch: Watch, tmp_path, monkeypa
         watch.digests.clear()
         caplog.clear()
         fedsim.site.app._setting.cache_clear()
-        for module in (arms, experiment, fedsim.site.app):
+        for module in (arms, checks, fedsim.site.app):
             monkeypatch.setattr(module, "federate", lambda *args, own=own: own)
         with caplog.at_level(logging.DEBUG, "fedsim"):
             run = execute(chosen, tmp_path / str(number))

@@ -29,8 +29,8 @@ from fedsim.flower.records import ARRAYS, CONFIG, MECHANISM, METRICS, REPORTED, 
 from fedsim.flower.secure import server
 from fedsim.flower.secure.messages import ANSWERED, KEYS, MASKED, OWN_MASKS, SHARES, SITES
 from fedsim.mistakes import Mistake
-from fedsim.planning import misbehaviour
-from fedsim.planning.checks import check_strategy
+from fedsim.planning import checks, misbehaviour
+from fedsim.planning.checks import refuse, strategy_faults
 from fedsim.privacy import central, noise_shares
 from fedsim.privacy.adaptive_clip import AdaptiveClip
 from fedsim.privacy.central import CentralNoise, clipped_sum
@@ -43,7 +43,8 @@ from fedsim.scenario import catalog
 from fedsim.scenario.files import read
 from fedsim.scenario.schema import Scenario
 from fedsim.strategy.contract import WITHOUT_NOISE, needs_mean_only
-from fedsim.strategy.make import asked_of, strategy_of
+from fedsim.strategy.make import strategy_of
+from fedsim.training.model import new_model
 from tests.privacy.watching import Messages, Watch
 
 PRIVATE = Job("federated", True, 0)
@@ -216,7 +217,7 @@ class Replay:
 
         self._patch.setattr("fedsim.flower.secure.site.urandom", urandom)
         self._patch.setattr(misbehaviour, "_drops_out", lambda seed, number, site, share: gone and not site)
-        for module in (arms, experiment, fedsim.site.app):
+        for module in (arms, checks, fedsim.site.app):
             self._patch.setattr(module, "federate", lambda *args: own)
 
     def on(self, chosen: Scenario, own: Federation, gone: bool = False) -> tuple[Trained, dict[str, Any]]:
@@ -409,16 +410,16 @@ def test_whatever_the_strategy_the_listed_fields_are_all_that_leaves(replay: Rep
     for strategy in catalog.titles("strategies"):
         chosen = scenario(unit, *SEVEN, f"strategy={{name='{strategy}'}}")
         whole = federation.federate(chosen, 0)
-        model = experiment.new_model(chosen, whole.sites[0], 0, "cpu")
+        model = new_model(chosen, whole.sites[0], 0, "cpu")
         try:
-            check_strategy(chosen, len(whole.sites), model)
+            refuse(strategy_faults(chosen, len(whole.sites), model))
         except Mistake:
             refused.add(strategy)
             continue
         _, seen = replay.on(chosen, whole)
         sent, replied = fields_in(seen["messages"]), fields_in(seen["replies"])
         own = {f"{ARRAYS}/{name}" for name, _ in model.named_parameters()}
-        told = {f"{TOLD}/{name}" for name in getattr(strategy_of(chosen), "tells", ())}
+        told = {f"{TOLD}/{name}" for name in strategy_of(chosen).tells}
         listed = {
             "client": own | {f"{METRICS}/{WEIGHT}"},
             "local": own | {f"{METRICS}/{WEIGHT}"} | fields_of(OwnUpdate),
@@ -436,5 +437,5 @@ def test_whatever_the_strategy_the_listed_fields_are_all_that_leaves(replay: Rep
 def possible(strategy: str, unit: str) -> bool:
     """Whether a unit lets a strategy work: under ``local`` if it needs no loss, else if it needs the mean only."""
     chosen = strategy_of(scenario(unit, *SEVEN, f"strategy={{name='{strategy}'}}"), 7)
-    may = needs_mean_only(chosen) if unit != "local" else not set(asked_of(chosen)) & set(WITHOUT_NOISE)
+    may = needs_mean_only(chosen) if unit != "local" else not set(chosen.reports) & set(WITHOUT_NOISE)
     return may and strategy not in NO_NORMS

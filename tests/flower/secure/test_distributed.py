@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import fedsim.site.app
+from fedsim.data.federation import federate
 from fedsim.experiments import experiment
 from fedsim.experiments.arms import GLOBAL, Job, jobs, run_job
 from fedsim.flower.secure import server
@@ -20,6 +21,7 @@ from fedsim.privacy.noise_shares import NoiseShare, clipped
 from fedsim.report.statement import statement
 from fedsim.scenario.files import read
 from fedsim.scenario.schema import Scenario
+from fedsim.training.model import new_model
 
 PRIVATE = Job("federated", True, 0)
 SMALL = ("partition.sites=7", "training.rounds=2", "training.local_steps=2", "seeds=1", "privacy.unit=distributed")
@@ -99,7 +101,7 @@ def test_the_server_learns_the_sum_of_noisy_updates_and_divides_by_a_public_numb
         np.testing.assert_allclose(found, np.sum(sent, axis=0), rtol=0, atol=1e-12)
         assert weight == len(sent)
     moved = (np.sum(rounds[0], axis=0) + np.sum(rounds[1], axis=0)) / 7
-    start = experiment.new_model(scenario(), experiment.federate(scenario(), 0).sites[0], 0, "cpu")
+    start = new_model(scenario(), federate(scenario(), 0).sites[0], 0, "cpu")
     before = torch.cat([value.flatten() for value in start.parameters()]).detach().numpy()
     after = np.concatenate([value.flatten().numpy() for value in done.models[GLOBAL].values()])
     np.testing.assert_allclose(after - before, moved, atol=1e-5)
@@ -138,7 +140,7 @@ def test_noise_is_not_shared_with_another_setting(monkeypatch):
 
 
 def test_no_site_counts_for_more_than_its_clipped_update(monkeypatch):
-    names = experiment.federate(scenario(), 0).names
+    names = federate(scenario(), 0).names
     sizes = ", ".join(f"'{name}' = {number + 1}.0" for number, name in enumerate(names))
     _, calls, sums = tapped(monkeypatch, scenario(f"training.expected_batch={{{sizes}}}"))
     weights = [weight for (_, weight, _, _), _ in calls[:7]]
