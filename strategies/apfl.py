@@ -54,13 +54,17 @@ class Mixture(Personal):
     def begin(self, center: Tensor, kept: State, parts: Parts) -> tuple[Tensor, State]:
         """Start from the mixture of the own model, the global one in the first round, with the global one."""
         steps = sum(name.startswith("path-") for name in kept) - 1
-        moves = {f"move-{step}": kept[f"path-{step + 1}"] - kept[f"path-{step}"] for step in range(steps)}
+        moves = {}
+        for step in range(steps):
+            moves[f"move-{step}"] = kept[f"path-{step + 1}"] - kept[f"path-{step}"]
         own = kept.get("own", center)
-        return self._mixture(own, center), {"center": center, "last": kept[f"path-{steps}"], **moves}
+        memory = {"center": center, "last": kept[f"path-{steps}"], **moves}
+        return self._mixture(own, center), memory
 
     def correct(self, gradient: Tensor, parameters: Tensor, memory: State, step: int) -> Tensor:
         """Return the gradient of m's step, given that the optimizer adds ``weight_decay m``."""
-        square, move = self.alpha**2, memory[f"move-{step}"]
+        square = self.alpha**2
+        move = memory[f"move-{step}"]
         decay = (1 - square) * self.weight_decay * parameters
         return square * gradient - decay - (1 - self.alpha) * move / self.lr
 
@@ -70,7 +74,9 @@ class Mixture(Personal):
 
     def personal(self, center: Tensor, kept: State) -> Tensor:
         """Return the mixture with the newest global model."""
-        return self._mixture(kept["own"], center) if "own" in kept else center
+        if "own" not in kept:
+            return center
+        return self._mixture(kept["own"], center)
 
     def _mixture(self, own: Tensor, center: Tensor) -> Tensor:
         return self.alpha * own + (1 - self.alpha) * center

@@ -23,7 +23,8 @@ class GeometricMedian(Strategy):
 
     def aggregate(self, center: Tensor, updates: Tensor, weights: Tensor, state: State) -> tuple[Tensor, State]:
         """Return the point that the iterations reach from the weighted mean."""
-        shares, deltas = weights / weights.sum(), updates - center  # (sites,), (sites, params)
+        shares = weights / weights.sum()  # (sites,)
+        deltas = updates - center  # (sites, params)
         point = shares @ deltas  # (params,)
         for _ in range(self.iterations):
             distances = (deltas - point).norm(dim=1).clamp(min=self.nu)  # (sites,)

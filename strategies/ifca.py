@@ -51,12 +51,21 @@ class IFCA(Strategy):
         finite = updates.isfinite().all(1)  # (sites,)
         if not finite.all():
             raise ValueError(f"IFCA: expected finite updates, got {int((~finite).sum())} that are not")
-        models, share = {}, torch.zeros(self.k)
+
+        models = {}
+        share = torch.zeros(self.k)  # of the weight, by model
         for number, name in enumerate(self.tells):
-            own = weights * (reports["cluster"] == number)  # (sites,)
-            share[number] = own.sum()
-            models[name] = own @ updates / own.sum() if own.any() else state.get(name, center)
-        return models[self.tells[int(share.argmax())]] if share.any() else center, models
+            members = weights * (reports["cluster"] == number)  # (sites,)
+            share[number] = members.sum()
+            if members.any():
+                models[name] = members @ updates / members.sum()
+            else:
+                models[name] = state.get(name, center)
+
+        if not share.any():
+            return center, models
+        heaviest = self.tells[int(share.argmax())]
+        return models[heaviest], models
 
 
 @dataclass(frozen=True)
@@ -82,7 +91,9 @@ class BestOfSeveral(Choosing, Personal):
 
     def personal(self, center: Tensor, kept: State) -> Tensor:
         """Return the newest model of the site's cluster, the global one if it has not chosen yet."""
-        return self.candidates(kept)[int(kept[CHOSEN])] if CHOSEN in kept else center
+        if CHOSEN not in kept:
+            return center
+        return self.candidates(kept)[int(kept[CHOSEN])]
 
 
 def _names(k: int) -> tuple[str, ...]:

@@ -32,6 +32,8 @@ class MultiKrum(Strategy):
         check_enough("Multi-Krum", n, self.f)
         if self.m > n:
             raise ValueError(f"Multi-Krum: expected at least m = {self.m} updates, got n = {n}")
+
         deltas = updates - center  # (sites, params)
-        best = scores(squared_distances(deltas), self.f).argsort(stable=True)[: self.m or n - self.f]
+        ranking = scores(squared_distances(deltas), self.f).argsort(stable=True)
+        best = ranking[: self.m or n - self.f]
         return center + deltas[best].mean(0), state

@@ -44,8 +44,10 @@ class Scaffold(Strategy):
         self, center: Tensor, updates: Tensor, weights: Tensor, state: State, reports: Mapping[str, Tensor]
     ) -> tuple[Tensor, State]:
         """Return ``center + eta mean delta``, and c moved by the mean change of the sites' control variates."""
-        deltas, c = updates - center, zeros(state, "c", center)  # (sites, params), (params,)
+        deltas = updates - center  # (sites, params)
+        c = zeros(state, "c", center)  # (params,)
         per_step = (weights / (reports["steps"] * self.lr)) @ deltas  # (params,)
+
         # participation * weights[k] is site k's share of all weight: c += sum_k p_k (c_k+ - c_k).
         moved = self.participation * (weights.sum() * c + per_step)
         return center + self.eta * (weights @ deltas), {"c": c - moved}

@@ -96,10 +96,13 @@ class Adapter(FlowerStrategy):
 
         Messages with one model hold one RecordDict, as in Flower's strategies.
         """
-        self.sent, self._older = arrays, {}
+        self.sent = arrays
+        self._older = {}
         self.asked = self.schedule(server_round) if self.schedule else sorted(grid.get_node_ids())
         if self.arrivals:
             self._let_arrive(self.arrivals, server_round, arrays)
+
+        # Sites that began with one model are sent one content.
         told = self.told()
         contents = {}  # {staleness: what is sent}
         for staleness, model in {0: arrays, **dict(self._older.values())}.items():
@@ -115,18 +118,22 @@ class Adapter(FlowerStrategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Aggregate the models that came back; no metric of a site is aggregated."""
-        usable = sorted((r for r in replies if r.has_content()), key=lambda reply: reply.metadata.src_node_id)
+        usable = [reply for reply in replies if reply.has_content()]
+        usable.sort(key=lambda reply: reply.metadata.src_node_id)
         if not usable and self.noise is None:
             return None, None
+
         sent = flatten(self.sent)
         vectors = [self._update(reply, sent) for reply in usable]
         updates = stacked(vectors) if vectors else sent.new_empty(0, len(sent))  # (sites, params)
         if self.noise is None:
             shares, weight = self._shares(usable)
         else:
+            # The strategy is handed the noisy mean in place of the updates.
             nodes = [reply.metadata.src_node_id for reply in usable]
             mean = self.noise.release(server_round, self.asked, sent, updates, nodes)
-            updates, shares = (sent + mean)[None], torch.ones(1, device=sent.device)
+            updates = (sent + mean)[None]
+            shares = torch.ones(1, device=sent.device)
             weight = self.noise.sites.expected(server_round)[1]
         reports = {name: self._reported(name, usable) for name in self.math.reports}
         return self.aggregate(server_round, updates, shares, weight, reports), None
@@ -154,6 +161,7 @@ class Adapter(FlowerStrategy):
             center, self.state = aggregate(strategy, sent, updates, shares, self.state, reports or {})
         except ValueError as error:  # a condition on the data that the strategy checks
             raise Mistake(f"strategy {type(self.math).__name__}, round {server_round}: {error}") from error
+
         if not isinstance(center, torch.Tensor) or center.shape != sent.shape or not center.isfinite().all():
             got = f"{tuple(center.shape)}" if isinstance(center, torch.Tensor) else type(center).__name__
             raise Mistake(
@@ -197,7 +205,8 @@ class Adapter(FlowerStrategy):
         if len(self.asked) != arrivals.sites:
             raise Mistake(f"strategy {type(self.math).__name__}: expected the {arrivals.sites} sites of its arrivals, "
                           f"got {len(self.asked)} nodes")  # fmt: skip
-        nodes, flush = self.asked, arrivals.flush(server_round)
+        nodes = self.asked
+        flush = arrivals.flush(server_round)
         self._models[server_round - 1] = arrays
         self.asked = [nodes[site] for site in flush.begun]
         self._older = {
@@ -213,8 +222,12 @@ class Adapter(FlowerStrategy):
 
     def _update(self, reply: Message, sent: torch.Tensor) -> torch.Tensor:
         """Return the model that came, (params,); from a site that is not in step, its change to the newest model."""
-        model, node = flatten(reply.content[ARRAYS]), reply.metadata.src_node_id  # type: ignore[arg-type]
-        return sent + (model - flatten(self._older[node][1])) if node in self._older else model
+        model = flatten(reply.content[ARRAYS])  # type: ignore[arg-type]
+        node = reply.metadata.src_node_id
+        if node not in self._older:
+            return model
+        _, begun = self._older[node]
+        return sent + (model - flatten(begun))
 
     def _reported(self, name: str, replies: list[Message]) -> torch.Tensor:
         """Return what each reply says of something, (sites,)."""

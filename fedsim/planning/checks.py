@@ -33,7 +33,8 @@ def check(scenario: Scenario) -> None:
         scenario: The scenario; its first seed stands for the others.
 
     Raises:
-        Mistake: It can't be run. The message has a line for each fault.
+        Mistake: It can't be run. The message has a line for each fault; only what hangs on the noise that is needed is
+            looked at when nothing else is wrong.
     """
     device = best_device(scenario.device)
     federation = federate(scenario, scenario.seed, device)
@@ -45,7 +46,6 @@ def check(scenario: Scenario) -> None:
         lambda: attack_faults(scenario, federation.names),
         lambda: delta_faults(scenario, federation),
         lambda: model_faults(scenario, federation, model),
-        lambda: noise_faults(scenario, federation.names),
     ]
     faults: list[str] = []
     for search in searches:
@@ -55,6 +55,9 @@ def check(scenario: Scenario) -> None:
         except Mistake as mistake:  # what is to be looked at can't even be made
             faults.append(str(mistake))
     refuse(faults)
+
+    # Last, since it takes seconds, and for a meaningless delta minutes.
+    refuse(noise_faults(scenario, federation.names))
 
 
 def refuse(faults: Iterable[str]) -> None:

@@ -4,6 +4,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, ClassVar
 
 import torch
@@ -81,7 +82,7 @@ class Strategy(ABC):
         """
 
     def first_state(self, draw: Callable[[int], Sequence[Tensor]]) -> State:
-        """Return the state before the first round, for a strategy that starts from several models.
+        """Return the state before the first round, for a strategy that starts from several models; by default none.
 
         Args:
             draw: From a number to as many models with random weights, (params,) each.
@@ -89,11 +90,11 @@ class Strategy(ABC):
         return {}
 
     def local_rule(self) -> LocalRule:
-        """Return the client half of the strategy; by default that of federated averaging."""
+        """Return the client half of the strategy, a local rule; by default that of federated averaging."""
         return Plain()
 
     def second_rule(self) -> LocalRule | None:
-        """Return the rule of a second training of each site in each round, which is paid for like the first."""
+        """Return the rule of a second training of each site in each round, paid for like the first; by default none."""
         return None
 
 
@@ -166,7 +167,7 @@ def check(checked: object, **ranges: str) -> None:
         ValueError: One is not; the message has its name, its range and what came.
     """
     for name, text in ranges.items():
-        value = getattr(checked, name)
+        value = attrgetter(name)(checked)
         if not Range.read(text).holds(value):
             kind = "whole number" if text.startswith("whole ") else "number"
             raise ValueError(f"{name}: expected a {kind} in {text.removeprefix('whole ')}, got {value!r}")
