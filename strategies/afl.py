@@ -11,11 +11,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedsim.strategy import State, check
+from fedsim.strategy import State, Strategy, check
 
 
 @dataclass(frozen=True)
-class AFL:
+class AFL(Strategy):
     """``gamma`` > 0: the step of the shares up the losses. All sites must answer in every round."""
 
     reports: ClassVar = ("loss",)

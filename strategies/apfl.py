@@ -10,11 +10,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from fedsim.strategy import Parts, Plain, State, check, mean_delta
+from fedsim.strategy import Parts, Personal, State, Strategy, check, mean_delta
 
 
 @dataclass(frozen=True)
-class APFL:
+class APFL(Strategy):
     """``alpha`` in (0, 1]: the share of a site's own model in its mixture.
 
     ``lr`` and ``weight_decay`` are those of the sites' steps.
@@ -29,10 +29,6 @@ class APFL:
     def __post_init__(self) -> None:
         check(self, alpha="(0, 1]", lr="(0, inf)", weight_decay="[0, inf)")
 
-    def local_rule(self) -> Plain:
-        """Return what the sites do for the global model."""
-        return Plain()
-
     def second_rule(self) -> "Mixture":
         """Return what the sites do for their own."""
         return Mixture(self.alpha, self.lr, self.weight_decay)
@@ -43,7 +39,7 @@ class APFL:
 
 
 @dataclass(frozen=True)
-class Mixture:
+class Mixture(Personal):
     """Steps with the mixture ``m = alpha v + (1 - alpha) w``, at which the gradient is taken.
 
     Of ``v <- v - lr alpha grad f(m)`` and of w's step from w to w+ follows
@@ -58,13 +54,17 @@ class Mixture:
     def begin(self, center: Tensor, kept: State, parts: Parts) -> tuple[Tensor, State]:
         """Start from the mixture of the own model, the global one in the first round, with the global one."""
         steps = sum(name.startswith("path-") for name in kept) - 1
-        moves = {f"move-{step}": kept[f"path-{step + 1}"] - kept[f"path-{step}"] for step in range(steps)}
+        moves = {}
+        for step in range(steps):
+            moves[f"move-{step}"] = kept[f"path-{step + 1}"] - kept[f"path-{step}"]
         own = kept.get("own", center)
-        return self._mixture(own, center), {"center": center, "last": kept[f"path-{steps}"], **moves}
+        memory = {"center": center, "last": kept[f"path-{steps}"], **moves}
+        return self._mixture(own, center), memory
 
     def correct(self, gradient: Tensor, parameters: Tensor, memory: State, step: int) -> Tensor:
         """Return the gradient of m's step, given that the optimizer adds ``weight_decay m``."""
-        square, move = self.alpha**2, memory[f"move-{step}"]
+        square = self.alpha**2
+        move = memory[f"move-{step}"]
         decay = (1 - square) * self.weight_decay * parameters
         return square * gradient - decay - (1 - self.alpha) * move / self.lr
 
@@ -74,7 +74,9 @@ class Mixture:
 
     def personal(self, center: Tensor, kept: State) -> Tensor:
         """Return the mixture with the newest global model."""
-        return self._mixture(kept["own"], center) if "own" in kept else center
+        if "own" not in kept:
+            return center
+        return self._mixture(kept["own"], center)
 
     def _mixture(self, own: Tensor, center: Tensor) -> Tensor:
         return self.alpha * own + (1 - self.alpha) * center

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedsim.strategy import State, check
+from fedsim.strategy import State, Strategy, check
 from strategies.krum import least, squared_distances
 
 
 @dataclass(frozen=True)
-class Bulyan:
+class Bulyan(Strategy):
     """``f`` >= 0: how many sites may be malicious. It takes n >= 4 f + 3 sites."""
 
     f: int = 1
@@ -28,13 +28,17 @@ class Bulyan:
         Raises:
             ValueError: Fewer than 4 f + 3 updates came.
         """
-        n, f = len(updates), self.f
+        n = len(updates)
+        f = self.f
         if n < 4 * f + 3:
-            raise ValueError(f"Bulyan: expected n >= 4 f + 3 = {4 * f + 3} updates for f = {f} malicious ones, "
-                             f"got n = {n}")  # fmt: skip
+            raise ValueError(
+                f"Bulyan: expected n >= 4 f + 3 = {4 * f + 3} updates for f = {f} malicious ones, got n = {n}"
+            )
+
         deltas = updates - center  # (sites, params)
         chosen = deltas[_choose(squared_distances(deltas), f, n - 2 * f)]  # (n - 2 f, params)
-        return center + _mean_near_median(chosen.T.sort(dim=1).values, n - 4 * f).to(center.dtype), state
+        ranked = chosen.T.sort(dim=1).values  # (params, n - 2 f)
+        return center + _mean_near_median(ranked, n - 4 * f).to(center.dtype), state
 
 
 def _mean_near_median(ranked: Tensor, count: int) -> Tensor:
@@ -44,7 +48,8 @@ def _mean_near_median(ranked: Tensor, count: int) -> Tensor:
     """
     chosen = ranked.shape[1]
     middle = (ranked[:, (chosen - 1) // 2] + ranked[:, chosen // 2])[:, None] / 2  # (params, 1)
-    low, high = ranked[:, : chosen - count + 1], ranked[:, count - 1 :]  # the ends of every window
+    low = ranked[:, : chosen - count + 1]  # the ends of every window, (params, windows)
+    high = ranked[:, count - 1 :]
     first = torch.maximum(middle - low, high - middle).argmin(1, keepdim=True)  # (params, 1)
     sums = torch.nn.functional.pad(ranked.double().cumsum(1), (1, 0))  # (params, chosen + 1)
     return ((sums.gather(1, first + count) - sums.gather(1, first)) / count)[:, 0]
@@ -60,8 +65,12 @@ def _choose(distances: Tensor, f: int, count: int) -> Tensor:
         best = left[least(ranked[:, : max(1, len(left) - f - 2)].sum(1), total[left])]
         chosen.append(best)
         total -= distances[best].nan_to_num(posinf=0.0)
-        others, stay = left != best, order != best
+
+        # Take it out of the rows, and out of each row's neighbours.
+        others = left != best
+        stay = order != best
         shape = (len(left), len(left) - 1)
-        ranked, order = ranked[stay].view(shape)[others], order[stay].view(shape)[others]
+        ranked = ranked[stay].view(shape)[others]
+        order = order[stay].view(shape)[others]
         left = left[others]
     return torch.stack(chosen).sort().values

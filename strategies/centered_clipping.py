@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fedsim.strategy import State, check, zeros
+from fedsim.strategy import State, Strategy, check, zeros
 
 
 @dataclass(frozen=True)
-class CenteredClipping:
+class CenteredClipping(Strategy):
     """``tau`` > 0: the largest distance that counts, in units of an update; ``iterations`` >= 1 of clipping."""
 
     tau: float = 1.0
@@ -23,8 +23,10 @@ class CenteredClipping:
 
     def aggregate(self, center: Tensor, updates: Tensor, weights: Tensor, state: State) -> tuple[Tensor, State]:
         """Return ``center + v`` with ``v = v + sum_k weights[k] (delta_k - v) min(1, tau / |delta_k - v|)``."""
-        v, deltas = zeros(state, "v", center), updates - center  # (params,), (sites, params)
+        deltas = updates - center  # (sites, params)
+        v = zeros(state, "v", center)  # (params,)
         for _ in range(self.iterations):
             around = deltas - v  # (sites, params)
-            v = v + (weights * (self.tau / around.norm(dim=1)).clamp(max=1.0)) @ around
+            shrink = (self.tau / around.norm(dim=1)).clamp(max=1.0)  # (sites,)
+            v = v + (weights * shrink) @ around
         return center + v, {"v": v}

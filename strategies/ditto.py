@@ -10,11 +10,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from fedsim.strategy import Parts, Plain, State, check, mean_delta
+from fedsim.strategy import Parts, Personal, State, Strategy, check, mean_delta
 
 
 @dataclass(frozen=True)
-class Ditto:
+class Ditto(Strategy):
     """``lambda_`` >= 0: how strongly the personal model is held near the global one; 0 is each site alone."""
 
     mean_only: ClassVar = True
@@ -22,10 +22,6 @@ class Ditto:
 
     def __post_init__(self) -> None:
         check(self, lambda_="[0, inf)")
-
-    def local_rule(self) -> Plain:
-        """Return what the sites do for the global model."""
-        return Plain()
 
     def second_rule(self) -> "Beside":
         """Return what the sites do for their own, in steps of its own."""
@@ -37,7 +33,7 @@ class Ditto:
 
 
 @dataclass(frozen=True)
-class Beside:
+class Beside(Personal):
     """Adds the gradient of ``lambda / 2 |v - center|^2`` to the personal model's steps."""
 
     lambda_: float

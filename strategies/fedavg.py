@@ -9,11 +9,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from fedsim.strategy import State, mean_delta
+from fedsim.strategy import State, Strategy, mean_delta
 
 
 @dataclass(frozen=True)
-class FedAvg:
+class FedAvg(Strategy):
     """Federated averaging. No hyperparameters on the server: local steps and learning rate are the scenario's."""
 
     mean_only: ClassVar = True

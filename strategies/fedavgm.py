@@ -9,11 +9,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from fedsim.strategy import State, check, mean_delta, zeros
+from fedsim.strategy import State, Strategy, check, mean_delta, zeros
 
 
 @dataclass(frozen=True)
-class FedAvgM:
+class FedAvgM(Strategy):
     """Momentum ``beta`` in [0, 1), server learning rate ``eta`` > 0."""
 
     mean_only: ClassVar = True

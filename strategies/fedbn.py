@@ -9,11 +9,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from fedsim.strategy import PrivateLayers, State, mean_delta
+from fedsim.strategy import PrivateLayers, State, Strategy, mean_delta
 
 
 @dataclass(frozen=True)
-class FedBN:
+class FedBN(Strategy):
     """No hyperparameters. The model must have a normalization layer."""
 
     mean_only: ClassVar = True

@@ -12,11 +12,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from fedsim.strategy import State, check, mean_delta
+from fedsim.strategy import Buffered, State, check, mean_delta
 
 
 @dataclass(frozen=True)
-class FedBuff:
+class FedBuff(Buffered):
     """Buffer size ``k`` >= 1, ``concurrency`` >= 0 sites at work at once (0: all), server learning rate ``eta`` > 0."""
 
     reports: ClassVar = ("staleness",)

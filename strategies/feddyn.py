@@ -9,11 +9,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from fedsim.strategy import Parts, State, check, mean_delta, zeros
+from fedsim.strategy import LocalRule, Parts, State, Strategy, check, mean_delta, zeros
 
 
 @dataclass(frozen=True)
-class FedDyn:
+class FedDyn(Strategy):
     """FedDyn's server.
 
     ``alpha`` > 0 is the weight of the regularizer, and ``participation`` in (0, 1] the share of all sites' weight that
@@ -40,7 +40,7 @@ class FedDyn:
 
 
 @dataclass(frozen=True)
-class Dynamic:
+class Dynamic(LocalRule):
     """Adds ``-h_k + alpha (w - center)``, where ``h_k`` is the gradient of the site's loss at its last optimum."""
 
     alpha: float

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fedsim.strategy import State, check
+from fedsim.strategy import State, Strategy, check
 
 
 @dataclass(frozen=True)
-class FedExP:
+class FedExP(Strategy):
     """``epsilon`` > 0 keeps the step finite where the mean change vanishes; in units of a squared update."""
 
     epsilon: float = 1e-3

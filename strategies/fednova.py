@@ -10,11 +10,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from fedsim.strategy import State
+from fedsim.strategy import State, Strategy
 
 
 @dataclass(frozen=True)
-class FedNova:
+class FedNova(Strategy):
     """No hyperparameters. Where all sites take the same steps it is FedAvg; see ``faults.straggler``."""
 
     reports: ClassVar = ("steps",)

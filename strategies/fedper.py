@@ -9,11 +9,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from fedsim.strategy import PrivateLayers, State, mean_delta
+from fedsim.strategy import PrivateLayers, State, Strategy, mean_delta
 
 
 @dataclass(frozen=True)
-class FedPer:
+class FedPer(Strategy):
     """``private``: names of the private parameters, with ``*``, e.g. ``*bias``; by default those of the last layer."""
 
     mean_only: ClassVar = True

@@ -9,11 +9,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from fedsim.strategy import Parts, State, check, mean_delta
+from fedsim.strategy import LocalRule, Parts, State, Strategy, check, mean_delta
 
 
 @dataclass(frozen=True)
-class FedProx:
+class FedProx(Strategy):
     """``mu`` >= 0: the weight of half the squared distance to the global model in each site's loss."""
 
     mean_only: ClassVar = True
@@ -32,7 +32,7 @@ class FedProx:
 
 
 @dataclass(frozen=True)
-class Proximal:
+class Proximal(LocalRule):
     """Adds the gradient of ``mu / 2 |w - center|^2``."""
 
     mu: float
@@ -44,7 +44,3 @@ class Proximal:
     def correct(self, gradient: Tensor, parameters: Tensor, memory: State, step: int) -> Tensor:
         """Pull towards the global model."""
         return gradient + self.mu * (parameters - memory["center"])
-
-    def finish(self, parameters: Tensor, memory: State, steps: int) -> tuple[Tensor, State]:
-        """Send all, keep nothing."""
-        return parameters, {}

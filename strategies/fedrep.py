@@ -9,11 +9,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from fedsim.strategy import PrivateLayers, State, check, mean_delta
+from fedsim.strategy import PrivateLayers, State, Strategy, check, mean_delta
 
 
 @dataclass(frozen=True)
-class FedRep:
+class FedRep(Strategy):
     """``head_steps`` >= 1 of a round's local steps go to the private parameters, the others to the shared ones."""
 
     mean_only: ClassVar = True

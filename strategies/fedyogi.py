@@ -10,11 +10,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedsim.strategy import State, check, mean_delta, zeros
+from fedsim.strategy import State, Strategy, check, mean_delta, zeros
 
 
 @dataclass(frozen=True)
-class FedYogi:
+class FedYogi(Strategy):
     """Server learning rate ``eta`` > 0, decay of the moments in [0, 1), degree of adaptivity ``tau`` > 0."""
 
     mean_only: ClassVar = True

@@ -10,11 +10,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from fedsim.strategy import Parts, State, mean_delta
+from fedsim.strategy import Personal, State, Strategy, mean_delta
 
 
 @dataclass(frozen=True)
-class FineTuning:
+class FineTuning(Strategy):
     """No hyperparameters; ``training.local_steps`` of the last round are the fine-tuning."""
 
     mean_only: ClassVar = True
@@ -29,16 +29,8 @@ class FineTuning:
 
 
 @dataclass(frozen=True)
-class Tuned:
+class Tuned(Personal):
     """Keeps the model that is sent."""
-
-    def begin(self, center: Tensor, kept: State, parts: Parts) -> tuple[Tensor, State]:
-        """Start from the global model."""
-        return center, {}
-
-    def correct(self, gradient: Tensor, parameters: Tensor, memory: State, step: int) -> Tensor:
-        """Leave the gradient as it is."""
-        return gradient
 
     def finish(self, parameters: Tensor, memory: State, steps: int) -> tuple[Tensor, State]:
         """Send the model and keep it."""

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fedsim.strategy import State, check
+from fedsim.strategy import State, Strategy, check
 
 
 @dataclass(frozen=True)
-class GeometricMedian:
+class GeometricMedian(Strategy):
     """``iterations`` >= 1 of Weiszfeld's method; ``nu`` > 0: the least distance that counts, in units of an update."""
 
     iterations: int = 20
@@ -23,7 +23,8 @@ class GeometricMedian:
 
     def aggregate(self, center: Tensor, updates: Tensor, weights: Tensor, state: State) -> tuple[Tensor, State]:
         """Return the point that the iterations reach from the weighted mean."""
-        shares, deltas = weights / weights.sum(), updates - center  # (sites,), (sites, params)
+        shares = weights / weights.sum()  # (sites,)
+        deltas = updates - center  # (sites, params)
         point = shares @ deltas  # (params,)
         for _ in range(self.iterations):
             distances = (deltas - point).norm(dim=1).clamp(min=self.nu)  # (sites,)

@@ -14,11 +14,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedsim.strategy import CHOSEN, Parts, State, check
+from fedsim.strategy import CHOSEN, Choosing, Parts, Personal, State, Strategy, check
 
 
 @dataclass(frozen=True)
-class IFCA:
+class IFCA(Strategy):
     """``k`` >= 1: how many models there are. The global model is the one that most of the weight chose."""
 
     reports: ClassVar = ("cluster",)
@@ -28,7 +28,7 @@ class IFCA:
         check(self, k="whole [1, inf)")
 
     @property
-    def tells(self) -> tuple[str, ...]:
+    def tells(self) -> tuple[str, ...]:  # type: ignore[override]  there are as many as k says
         """Return the names of the models, which are sent to all sites."""
         return _names(self.k)
 
@@ -51,17 +51,26 @@ class IFCA:
         finite = updates.isfinite().all(1)  # (sites,)
         if not finite.all():
             raise ValueError(f"IFCA: expected finite updates, got {int((~finite).sum())} that are not")
-        models, share = {}, torch.zeros(self.k)
+
+        models = {}
+        share = torch.zeros(self.k)  # of the weight, by model
         for number, name in enumerate(self.tells):
-            own = weights * (reports["cluster"] == number)  # (sites,)
-            share[number] = own.sum()
-            models[name] = own @ updates / own.sum() if own.any() else state.get(name, center)
-        return models[self.tells[int(share.argmax())]] if share.any() else center, models
+            members = weights * (reports["cluster"] == number)  # (sites,)
+            share[number] = members.sum()
+            if members.any():
+                models[name] = members @ updates / members.sum()
+            else:
+                models[name] = state.get(name, center)
+
+        if not share.any():
+            return center, models
+        heaviest = self.tells[int(share.argmax())]
+        return models[heaviest], models
 
 
 @dataclass(frozen=True)
-class BestOfSeveral:
-    """Trains the model that fits the site's rows best, and remembers which."""
+class BestOfSeveral(Choosing, Personal):
+    """Trains the model that fits the site's rows best; which one that is, is remembered where it is chosen."""
 
     k: int
 
@@ -80,17 +89,11 @@ class BestOfSeveral:
         """Start from the chosen model."""
         return self.personal(center, kept), {}
 
-    def correct(self, gradient: Tensor, parameters: Tensor, memory: State, step: int) -> Tensor:
-        """Leave the gradient as it is."""
-        return gradient
-
-    def finish(self, parameters: Tensor, memory: State, steps: int) -> tuple[Tensor, State]:
-        """Send all; the choice is kept by who made it."""
-        return parameters, {}
-
     def personal(self, center: Tensor, kept: State) -> Tensor:
         """Return the newest model of the site's cluster, the global one if it has not chosen yet."""
-        return self.candidates(kept)[int(kept[CHOSEN])] if CHOSEN in kept else center
+        if CHOSEN not in kept:
+            return center
+        return self.candidates(kept)[int(kept[CHOSEN])]
 
 
 def _names(k: int) -> tuple[str, ...]:

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedsim.strategy import State, check
+from fedsim.strategy import State, Strategy, check
 
 _COLUMNS = 4096  # that are turned to float64 at once
 
 
 @dataclass(frozen=True)
-class Krum:
+class Krum(Strategy):
     """``f`` >= 0: how many sites may be malicious. It takes n >= 2 f + 3 sites."""
 
     f: int = 1
@@ -30,7 +30,8 @@ class Krum:
             ValueError: Fewer than 2 f + 3 updates came.
         """
         check_enough("Krum", len(updates), self.f)
-        return updates[best(squared_distances(updates - center), self.f)].clone(), state
+        distances = squared_distances(updates - center)  # (sites, sites)
+        return updates[best(distances, self.f)].clone(), state
 
 
 def check_enough(name: str, n: int, f: int) -> None:
@@ -57,11 +58,13 @@ def best(distances: Tensor, f: int) -> Tensor:
 
 def least(score: Tensor, otherwise: Tensor) -> Tensor:
     """Return where a score >= 0 is least; where it is least several times, up to rounding, where another number is."""
-    tied = score <= score.min() * (1 + 1e-9)
+    tied = score <= score.min() * (1 + 1e-9)  # rounding
     return otherwise.masked_fill(~tied, torch.inf).argmin()
 
 
 def scores(distances: Tensor, f: int) -> Tensor:
     """Return each row's sum of squared distances to its n - f - 2 nearest others, at least to one, (n,)."""
-    others = distances + torch.diag(torch.full((len(distances),), torch.inf).to(distances))
-    return others.topk(max(1, len(distances) - f - 2), largest=False).values.sum(1)
+    n = len(distances)
+    itself = torch.diag(torch.full((n,), torch.inf).to(distances))  # no neighbour of its own
+    nearest = (distances + itself).topk(max(1, n - f - 2), largest=False).values
+    return nearest.sum(1)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fedsim.strategy import State
+from fedsim.strategy import State, Strategy
 
 
 @dataclass(frozen=True)
-class Median:
+class Median(Strategy):
     """The coordinate-wise median. It withstands fewer than half of the sites."""
 
     def aggregate(self, center: Tensor, updates: Tensor, weights: Tensor, state: State) -> tuple[Tensor, State]:
@@ -23,5 +23,8 @@ class Median:
 def median(updates: Tensor) -> Tensor:
     """Return the median of each column of (sites, params), (params,)."""
     sites = len(updates)
-    low = updates.kthvalue((sites + 1) // 2, dim=0).values
-    return low if sites % 2 else (low + updates.kthvalue(sites // 2 + 1, dim=0).values) / 2
+    low = updates.kthvalue((sites + 1) // 2, dim=0).values  # (params,)
+    if sites % 2:
+        return low
+    high = updates.kthvalue(sites // 2 + 1, dim=0).values  # (params,)
+    return (low + high) / 2

@@ -11,11 +11,11 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn import functional
 
-from fedsim.strategy import Parts, State, check, mean_delta
+from fedsim.strategy import Comparing, Parts, State, Strategy, check, mean_delta
 
 
 @dataclass(frozen=True)
-class Moon:
+class Moon(Strategy):
     """``mu`` >= 0: the weight of the contrastive term; ``tau`` > 0: its temperature. The model needs two layers."""
 
     mean_only: ClassVar = True
@@ -35,7 +35,7 @@ class Moon:
 
 
 @dataclass(frozen=True)
-class Contrastive:
+class Contrastive(Comparing):
     """Adds ``-mu log(e^(sim(z, z_glob) / tau) / (e^(sim(z, z_glob) / tau) + e^(sim(z, z_prev) / tau)))`` to each loss.
 
     Under record-level privacy: a row's term depends on that row and on the two other models, both released or made of
@@ -58,10 +58,6 @@ class Contrastive:
                 f"{', '.join(part.name for part in parts)}"
             )
         return center, {"center": center, "previous": kept.get("previous", center)}
-
-    def correct(self, gradient: Tensor, parameters: Tensor, memory: State, step: int) -> Tensor:
-        """Leave the gradient as it is: the term is in the losses."""
-        return gradient
 
     def finish(self, parameters: Tensor, memory: State, steps: int) -> tuple[Tensor, State]:
         """Send all, and keep it as the previous model."""

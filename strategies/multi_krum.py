@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fedsim.strategy import State, check
+from fedsim.strategy import State, Strategy, check
 from strategies.krum import check_enough, scores, squared_distances
 
 
 @dataclass(frozen=True)
-class MultiKrum:
+class MultiKrum(Strategy):
     """``f`` >= 0: how many sites may be malicious; ``m`` >= 0: how many are averaged, 0 for n - f."""
 
     f: int = 1
@@ -32,6 +32,8 @@ class MultiKrum:
         check_enough("Multi-Krum", n, self.f)
         if self.m > n:
             raise ValueError(f"Multi-Krum: expected at least m = {self.m} updates, got n = {n}")
+
         deltas = updates - center  # (sites, params)
-        best = scores(squared_distances(deltas), self.f).argsort(stable=True)[: self.m or n - self.f]
+        ranking = scores(squared_distances(deltas), self.f).argsort(stable=True)
+        best = ranking[: self.m or n - self.f]
         return center + deltas[best].mean(0), state

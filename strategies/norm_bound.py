@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fedsim.strategy import State, check
+from fedsim.strategy import State, Strategy, check
 
 
 @dataclass(frozen=True)
-class NormBound:
+class NormBound(Strategy):
     """``bound`` > 0: the largest norm of one site's change, in units of an update."""
 
     bound: float = 1.0
@@ -23,4 +23,5 @@ class NormBound:
     def aggregate(self, center: Tensor, updates: Tensor, weights: Tensor, state: State) -> tuple[Tensor, State]:
         """Return ``center + sum_k weights[k] delta_k min(1, bound / |delta_k|)``."""
         deltas = updates - center  # (sites, params)
-        return center + (weights * (self.bound / deltas.norm(dim=1)).clamp(max=1.0)) @ deltas, state
+        shrink = (self.bound / deltas.norm(dim=1)).clamp(max=1.0)  # (sites,)
+        return center + (weights * shrink) @ deltas, state

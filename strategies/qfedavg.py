@@ -10,11 +10,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from fedsim.strategy import State, check
+from fedsim.strategy import State, Strategy, check
 
 
 @dataclass(frozen=True)
-class QFedAvg:
+class QFedAvg(Strategy):
     """``q`` >= 0: 0 is averaging, more is fairer; ``lr`` > 0 is the sites' learning rate, 1 / L in the paper."""
 
     reports: ClassVar = ("loss",)

@@ -13,11 +13,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from fedsim.strategy import Parts, State, check, zeros
+from fedsim.strategy import LocalRule, Parts, State, Strategy, check, zeros
 
 
 @dataclass(frozen=True)
-class Scaffold:
+class Scaffold(Strategy):
     """SCAFFOLD's server.
 
     ``eta`` > 0 is the server's learning rate, ``lr`` the sites', and ``participation`` in (0, 1] the share of all
@@ -44,15 +44,17 @@ class Scaffold:
         self, center: Tensor, updates: Tensor, weights: Tensor, state: State, reports: Mapping[str, Tensor]
     ) -> tuple[Tensor, State]:
         """Return ``center + eta mean delta``, and c moved by the mean change of the sites' control variates."""
-        deltas, c = updates - center, zeros(state, "c", center)  # (sites, params), (params,)
+        deltas = updates - center  # (sites, params)
+        c = zeros(state, "c", center)  # (params,)
         per_step = (weights / (reports["steps"] * self.lr)) @ deltas  # (params,)
+
         # participation * weights[k] is site k's share of all weight: c += sum_k p_k (c_k+ - c_k).
         moved = self.participation * (weights.sum() * c + per_step)
         return center + self.eta * (weights @ deltas), {"c": c - moved}
 
 
 @dataclass(frozen=True)
-class ControlVariate:
+class ControlVariate(LocalRule):
     """A site's own control variate c_i is kept; the server tells c."""
 
     lr: float

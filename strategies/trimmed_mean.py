@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fedsim.strategy import State, check
+from fedsim.strategy import State, Strategy, check
 
 
 @dataclass(frozen=True)
-class TrimmedMean:
+class TrimmedMean(Strategy):
     """``beta`` in [0, 0.5): the share of values that is left out at either end, rounded down to whole sites."""
 
     beta: float = 0.2

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from fedsim.experiments.experiment import check
+from fedsim.planning.checks import check
 from fedsim.planning.noise import asked_of_site, cost_of, noise_for
 from fedsim.planning.participation import joining_of
 from fedsim.planning.trial import Trial

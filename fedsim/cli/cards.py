@@ -129,7 +129,7 @@ def _group_lines(contents: Contents | None) -> list[str]:
 
 
 def _code_card(name: str, thing: Any) -> Card:  # noqa: ANN401  a strategy class or an engine's module
-    about = inspect.getdoc(thing if name in catalog.titles("attacks") else inspect.getmodule(thing)) or ""
+    about = inspect.getdoc(inspect.getmodule(thing)) or ""
     fields = hyperparameters(thing) if isinstance(thing, type) else {}
     settings = "".join(f"\n  {key} = {value}" for key, value in fields.items())
     return Card(f"{about}\n{settings}".rstrip(), {"name": name, "about": about, "hyperparameters": fields})

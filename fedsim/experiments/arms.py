@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from flwr.app import ArrayRecord
-from flwr.server.strategy import Strategy as OlderStrategy
-from flwr.serverapp.strategy import Strategy as FlowerStrategy
 from torch import Tensor
 
 from fedsim import engines
@@ -39,9 +37,10 @@ from fedsim.results.metrics import METRICS
 from fedsim.scenario import catalog
 from fedsim.scenario.schema import Arm, Scenario
 from fedsim.site.app import SiteApp
-from fedsim.strategy.contract import State
+from fedsim.strategy.contract import Strategy
+from fedsim.strategy.foreign import Foreign
 from fedsim.strategy.initial_models import initial_models
-from fedsim.strategy.local_rule import Personal
+from fedsim.strategy.local_rule import Personal, State
 from fedsim.training.work import Plan, Work
 
 logging.getLogger("flwr").setLevel(logging.WARNING)  # importing flwr sets it to DEBUG
@@ -146,9 +145,9 @@ class _Training:
             self.curve.append({"round": number, **time, **first[[metric.name for metric in METRICS[kind]]]})
         self.observe()
 
-    def personal(self, strategy: Any, told: State, center: Tensor, grid: InProcessGrid) -> Models:  # noqa: ANN401
+    def personal(self, strategy: Strategy, told: State, center: Tensor, grid: InProcessGrid) -> Models:
         """Return {site: its own model} of the sites that a strategy left with one, given what its server would tell."""
-        rule = getattr(strategy, "second_rule", strategy.local_rule)() if hasattr(strategy, "local_rule") else None
+        rule = strategy.second_rule() or strategy.local_rule()
         if not isinstance(rule, Personal):
             return {}
         kept = {node - FIRST_NODE: kept_in(context) for node, context in grid.contexts.items()}
@@ -161,7 +160,8 @@ class _Training:
     def note_backdoor(self, models: Models) -> None:
         """Note how often a backdoor works: on test rows of other classes, with the trigger in them."""
         scenario = self.trial.scenario
-        target = getattr(attack_of(scenario), "target", None)
+        attack = attack_of(scenario)
+        target = attack.target_class() if attack else None
         if target is None:
             return
         asked = []
@@ -222,8 +222,8 @@ def _federated(training: _Training) -> Models:
     execute = engines.load(scenario.engine).execute(SiteApp(), scenario.cohort_size)
     sites = misbehaving(execute, scenario, trial.seed, trial.names)
     grid = InProcessGrid(sites, len(trial.names), _run_config(trial))
-    if isinstance(strategy, FlowerStrategy | OlderStrategy):
-        hosted = Hosted(strategy, trial.seed, len(trial.names))
+    if isinstance(strategy, Foreign):
+        hosted = Hosted(strategy.inner, trial.seed, len(trial.names))
     else:
         hosted = _adapted(training, budget)
 
@@ -293,7 +293,7 @@ def _adapted(training: _Training, budget: Budget | CentralBudget | None) -> Adap
         fixed_denominator=trial.private,
         schedule=None if trial.arrivals else lambda number: [node_of(site) for site in trial.sites_of(number)],
         arrivals=trial.arrivals,
-        state=strategy.first_state(draw) if hasattr(strategy, "first_state") else {},
+        state=strategy.first_state(draw),
         noise=budget.noise if isinstance(budget, CentralBudget) else None,
         own_participation="participation" in (scenario.strategy.model_extra or {}),
     )

@@ -21,12 +21,7 @@ from fedsim.data import loading
 from fedsim.data.own_table.ranges import MissingRanges
 from fedsim.experiments.arms import Job, Shared, Trained, jobs, run_job
 from fedsim.mistakes import Interrupted, Mistake
-from fedsim.planning.checks import check_expected_batches, check_strategy
-from fedsim.planning.delta_rule import check_delta
-from fedsim.planning.misbehaviour import attack_of, attackers_of
-from fedsim.planning.noise import noise_for
-from fedsim.planning.trial import Trial
-from fedsim.planning.whole_sites import check_bits
+from fedsim.planning.checks import check
 from fedsim.privacy.accounting import ACCOUNTANT
 from fedsim.privacy.unit import Protected
 from fedsim.privacy.units import unit_of
@@ -145,18 +140,6 @@ def _columns_of(sites: list[str], others: set[str]) -> list[str]:
                 column = f"site {column}"
         columns.append(column)
     return columns
-
-
-def check(scenario: Scenario) -> None:
-    """Find out what can't be done before anything is written."""
-    trial = Trial(scenario, scenario.seed, scenario.arms[0])
-    check_expected_batches(scenario, trial.federation)
-    check_strategy(scenario, len(trial.names), trial.model)
-    attackers_of(scenario, scenario.seed, trial.names)
-    attack_of(scenario)
-    check_delta(scenario, trial.federation)
-    for arm in scenario.private_arms:
-        check_bits(scenario, trial.names, noise_for(scenario, scenario.seed, arm, trial.names))
 
 
 def _complete(folder: Path, scenario: Scenario, progress: Progress | None) -> results.Run:

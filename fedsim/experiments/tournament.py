@@ -20,9 +20,7 @@ import torch
 from fedsim.data.loading import settled
 from fedsim.experiments.arms import Job, run_job
 from fedsim.mistakes import Mistake, RunFailed
-from fedsim.planning.checks import check_expected_batches, check_strategy
-from fedsim.planning.delta_rule import check_delta
-from fedsim.planning.misbehaviour import attack_of, attackers_of
+from fedsim.planning.checks import check
 from fedsim.planning.trial import Trial
 from fedsim.privacy.accounting import Neighbours, Segment
 from fedsim.privacy.accounting import epsilon as epsilon_of
@@ -190,7 +188,8 @@ def play(grid: Sequence[Cell], folder: Path, progress: Callable[[str, int, int],
     spent: list[tuple[Cell, Sequence[Sequence[Any]]]] = []
     for cell in grid:
         try:
-            megabytes = _check(cell)
+            check(cell.scenario)
+            megabytes = _megabytes(cell.scenario)
             for seed in cell.scenario.all_seeds:
                 if progress:
                     progress(", ".join(value for value in cell.place.values() if value != NONE), done, total)
@@ -243,18 +242,11 @@ def _protected(scenarios: Sequence[Scenario]) -> tuple[str, Neighbours]:
     return " or ".join(sorted(protected)), "replace-one" if replaced else "add-or-remove-one"
 
 
-def _check(cell: Cell) -> float:
-    """Find out what can't be done; return the megabytes that are sent in one training."""
-    scenario = cell.scenario
+def _megabytes(scenario: Scenario) -> float:
+    """Return the megabytes that are sent in one training, both ways."""
     trial = Trial(scenario, scenario.seed, "federated")
-    check_expected_batches(scenario, trial.federation)
-    check_strategy(scenario, len(trial.names), trial.model)
-    check_delta(scenario, trial.federation)
-    attack_of(scenario)
-    attackers_of(scenario, scenario.seed, trial.names)
-
     asked = trial.share_of_sites * len(trial.names)
-    vectors = 2 + len(getattr(trial.strategy, "tells", ()))
+    vectors = 2 + len(trial.strategy.tells)
     return scenario.training.rounds * asked * vectors * 4 * len(trial.start) / 1e6
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from math import isclose
+from typing import Protocol, cast
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
@@ -26,7 +27,8 @@ from fedsim.flower.records import (
 from fedsim.mistakes import Mistake
 from fedsim.privacy.central import CentralNoise
 from fedsim.strategy.arrivals import Arrivals
-from fedsim.strategy.contract import Buffered, State, Strategy, reports_of
+from fedsim.strategy.contract import Buffered, Strategy, aggregate
+from fedsim.strategy.local_rule import State
 
 
 class Adapter(FlowerStrategy):
@@ -50,6 +52,7 @@ class Adapter(FlowerStrategy):
 
     Raises:
         ValueError: A fixed denominator without weights, or a ``Buffered`` strategy without arrivals.
+        TypeError: The strategy has no base class.
     """
 
     def __init__(
@@ -63,6 +66,10 @@ class Adapter(FlowerStrategy):
         noise: CentralNoise | None = None,
         own_participation: bool = False,
     ) -> None:
+        if not isinstance(math, Strategy):
+            name = type(math).__name__
+            raise TypeError(f"expected a strategy with a base class, got {name}; write class {name}(Strategy), with "
+                            "from fedsim.strategy import Strategy")  # fmt: skip
         if fixed_denominator and weights is None:
             raise ValueError("expected public weights beside fixed_denominator, got none")
         if isinstance(math, Buffered) and arrivals is None:
@@ -89,10 +96,13 @@ class Adapter(FlowerStrategy):
 
         Messages with one model hold one RecordDict, as in Flower's strategies.
         """
-        self.sent, self._older = arrays, {}
+        self.sent = arrays
+        self._older = {}
         self.asked = self.schedule(server_round) if self.schedule else sorted(grid.get_node_ids())
         if self.arrivals:
             self._let_arrive(self.arrivals, server_round, arrays)
+
+        # Sites that began with one model are sent one content.
         told = self.told()
         contents = {}  # {staleness: what is sent}
         for staleness, model in {0: arrays, **dict(self._older.values())}.items():
@@ -108,20 +118,24 @@ class Adapter(FlowerStrategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Aggregate the models that came back; no metric of a site is aggregated."""
-        usable = sorted((r for r in replies if r.has_content()), key=lambda reply: reply.metadata.src_node_id)
+        usable = [reply for reply in replies if reply.has_content()]
+        usable.sort(key=lambda reply: reply.metadata.src_node_id)
         if not usable and self.noise is None:
             return None, None
+
         sent = flatten(self.sent)
         vectors = [self._update(reply, sent) for reply in usable]
         updates = stacked(vectors) if vectors else sent.new_empty(0, len(sent))  # (sites, params)
         if self.noise is None:
             shares, weight = self._shares(usable)
         else:
+            # The strategy is handed the noisy mean in place of the updates.
             nodes = [reply.metadata.src_node_id for reply in usable]
             mean = self.noise.release(server_round, self.asked, sent, updates, nodes)
-            updates, shares = (sent + mean)[None], torch.ones(1, device=sent.device)
+            updates = (sent + mean)[None]
+            shares = torch.ones(1, device=sent.device)
             weight = self.noise.sites.expected(server_round)[1]
-        reports = {name: self._reported(name, usable) for name in reports_of(self.math)}
+        reports = {name: self._reported(name, usable) for name in self.math.reports}
         return self.aggregate(server_round, updates, shares, weight, reports), None
 
     def aggregate(
@@ -141,12 +155,13 @@ class Adapter(FlowerStrategy):
             weight: The weight that a share of 1 stands for, in the unit of the sites' weights.
             reports: What each site reported, {name: (sites,)}.
         """
-        sent, more = flatten(self.sent), ((reports,) if reports else ())
+        sent = flatten(self.sent)
         strategy = self._in_round(weight)
         try:
-            center, self.state = strategy.aggregate(sent, updates, shares, self.state, *more)
+            center, self.state = aggregate(strategy, sent, updates, shares, self.state, reports or {})
         except ValueError as error:  # a condition on the data that the strategy checks
             raise Mistake(f"strategy {type(self.math).__name__}, round {server_round}: {error}") from error
+
         if not isinstance(center, torch.Tensor) or center.shape != sent.shape or not center.isfinite().all():
             got = f"{tuple(center.shape)}" if isinstance(center, torch.Tensor) else type(center).__name__
             raise Mistake(
@@ -156,7 +171,7 @@ class Adapter(FlowerStrategy):
 
     def told(self) -> State:
         """Return what the sites are told beside the model."""
-        return {name: self.state[name] for name in getattr(self.math, "tells", ()) if name in self.state}
+        return {name: self.state[name] for name in self.math.tells if name in self.state}
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -180,7 +195,7 @@ class Adapter(FlowerStrategy):
         if self._everybody is None or not self._sets_participation:
             return self.math
         share = min(1.0, weight / self._everybody)
-        built = getattr(self.math, "participation", share)
+        built = cast(_Participating, self.math).participation  # it has such a field, see _fields
         if share <= 0 or isclose(share, built, rel_tol=1e-9):  # the same, up to how sums are rounded
             return self.math
         return replace(self.math, participation=share)  # type: ignore[type-var]  a dataclass, see _fields
@@ -190,7 +205,8 @@ class Adapter(FlowerStrategy):
         if len(self.asked) != arrivals.sites:
             raise Mistake(f"strategy {type(self.math).__name__}: expected the {arrivals.sites} sites of its arrivals, "
                           f"got {len(self.asked)} nodes")  # fmt: skip
-        nodes, flush = self.asked, arrivals.flush(server_round)
+        nodes = self.asked
+        flush = arrivals.flush(server_round)
         self._models[server_round - 1] = arrays
         self.asked = [nodes[site] for site in flush.begun]
         self._older = {
@@ -206,8 +222,12 @@ class Adapter(FlowerStrategy):
 
     def _update(self, reply: Message, sent: torch.Tensor) -> torch.Tensor:
         """Return the model that came, (params,); from a site that is not in step, its change to the newest model."""
-        model, node = flatten(reply.content[ARRAYS]), reply.metadata.src_node_id  # type: ignore[arg-type]
-        return sent + (model - flatten(self._older[node][1])) if node in self._older else model
+        model = flatten(reply.content[ARRAYS])  # type: ignore[arg-type]
+        node = reply.metadata.src_node_id
+        if node not in self._older:
+            return model
+        _, begun = self._older[node]
+        return sent + (model - flatten(begun))
 
     def _reported(self, name: str, replies: list[Message]) -> torch.Tensor:
         """Return what each reply says of something, (sites,)."""
@@ -232,6 +252,12 @@ class Adapter(FlowerStrategy):
             received = [self.weights[reply.metadata.src_node_id] for reply in replies]
             total = sum(self.weights[node] for node in self.asked) if self.fixed_denominator else sum(received)
         return torch.tensor([weight / total for weight in received], device=flatten(self.sent).device), total
+
+
+class _Participating(Protocol):
+    """A strategy with a field that the adapter fills in anew in each round."""
+
+    participation: float
 
 
 def _weight_of_all(weights: Mapping[int, float] | None, noise: CentralNoise | None) -> float | None:

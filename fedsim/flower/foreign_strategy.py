@@ -11,7 +11,7 @@ from flwr.server.strategy import Strategy as OlderStrategy
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
-from fedsim.flower.older_interface import Legacy
+from fedsim.flower.older_interface import Legacy, attribute
 from fedsim.flower.records import flatten, unflatten
 from fedsim.mistakes import Mistake
 from fedsim.randomness import torch_seed
@@ -26,10 +26,15 @@ class Hosted(FlowerStrategy):
     """
 
     def __init__(self, strategy: FlowerStrategy | OlderStrategy, seed: int, sites: int) -> None:
-        inner = Legacy(strategy) if isinstance(strategy, OlderStrategy) else strategy
-        least = max(getattr(inner, "min_available_nodes", 0), getattr(inner, "min_train_nodes", 0))
+        if isinstance(strategy, OlderStrategy):
+            inner = Legacy(strategy)
+            least = inner.min_available_nodes
+        else:
+            inner = strategy
+            least = max(attribute(inner, "min_available_nodes"), attribute(inner, "min_train_nodes"))
         if least > sites:  # it would wait for them for ever
             raise Mistake(f"strategy.min_available_nodes: expected at most the {sites} sites there are, got {least}")
+
         self.inner = inner
         self.name = type(strategy).__name__
         self._seed = seed
@@ -83,11 +88,12 @@ class Hosted(FlowerStrategy):
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """Seed the global generators that Flower's strategies draw from, and put them back."""
-    before, numpys = random.getstate(), np.random.get_state()  # noqa: NPY002
+    before = random.getstate()
+    before_numpy = np.random.get_state()  # noqa: NPY002
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002
     try:
         yield
     finally:
         random.setstate(before)
-        np.random.set_state(numpys)  # noqa: NPY002
+        np.random.set_state(before_numpy)  # noqa: NPY002

@@ -18,6 +18,14 @@ from flwr.serverapp.strategy import Strategy as FlowerStrategy
 from fedsim.flower.records import ARRAYS, CONFIG, METRICS, ROUND, WEIGHT
 
 
+def attribute(strategy: FlowerStrategy | OlderStrategy, name: str) -> int:
+    """Return a number that most of Flower's strategies hold in an attribute; 0 for one that has none of that name.
+
+    Flower's base classes don't have it: each class that waits for sites holds it in its own instances.
+    """
+    return vars(strategy).get(name, 0)
+
+
 class _StandIn(ClientProxy):
     """A site as the older interface names it; nothing can be asked of it directly."""
 
@@ -32,7 +40,7 @@ class Legacy(FlowerStrategy):
 
     def __init__(self, inner: OlderStrategy) -> None:
         self.inner = inner
-        self.min_available_nodes = getattr(inner, "min_available_clients", 0)
+        self.min_available_nodes = attribute(inner, "min_available_clients")
         self._manager = SimpleClientManager()
 
     def configure_train(
@@ -56,11 +64,13 @@ class Legacy(FlowerStrategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Let it aggregate."""
-        results, names = [], []
+        results = []
+        names: list[str] = []
         for reply in replies:
             if not reply.has_content():
                 continue
-            arrays, metrics = reply.content.array_records[ARRAYS], reply.content.metric_records[METRICS]
+            arrays = reply.content.array_records[ARRAYS]
+            metrics = reply.content.metric_records[METRICS]
             names = list(arrays)
             others = {key: value for key, value in metrics.items() if isinstance(value, int | float)}
             came = FitRes(

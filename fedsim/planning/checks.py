@@ -1,20 +1,73 @@
-"""What a strategy can't do in a scenario, found out before anything is run."""
+"""What can't be run: every fault of a scenario that can be found before anything is trained, in one place.
+
+Whole experiments and tournaments ask ``check``, so both refuse the same. Each kind of fault has a function that yields
+its messages; ``check`` gathers them, so that a user hears of all at once.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
 from fedsim.data.federation import Federation
 from fedsim.mistakes import Mistake
+from fedsim.planning.delta_rule import delta_faults
+from fedsim.planning.misbehaviour import attack_of, attackers_of
+from fedsim.planning.noise import noise_for
 from fedsim.planning.participation import arrivals_of, size_of_round
-from fedsim.planning.secure_checks import check_secure
-from fedsim.planning.whole_sites import check_mean_only
+from fedsim.planning.secure_checks import secure_faults
+from fedsim.planning.trial import Trial
+from fedsim.planning.whole_sites import check_bits, check_mean_only
 from fedsim.privacy.unit import Place
 from fedsim.privacy.units import unit_of
 from fedsim.scenario.schema import Scenario
-from fedsim.strategy.contract import WITHOUT_NOISE, reports_of
-from fedsim.strategy.make import asked_of, rule_of, strategy_of
+from fedsim.strategy.contract import WITHOUT_NOISE, Strategy, aggregate
+from fedsim.strategy.foreign import Foreign
+from fedsim.strategy.make import strategy_of
 from fedsim.training.model import layers_of
+from fedsim.training.rows_alone import check_rows_are_alone
+
+
+def check(scenario: Scenario) -> None:
+    """Refuse a scenario that can't be run, with all that is wrong with it.
+
+    Args:
+        scenario: The scenario; its first seed stands for the others.
+
+    Raises:
+        Mistake: It can't be run. The message has a line for each fault; only what hangs on the noise that is needed is
+            looked at when nothing else is wrong.
+    """
+    trial = Trial(scenario, scenario.seed, scenario.arms[0])
+    federation = trial.federation
+    check_expected_batches(scenario, federation)  # nothing else can be looked at without them
+    model = trial.untried_model
+
+    searches: list[Callable[[], Iterator[str]]] = [
+        lambda: strategy_faults(scenario, len(federation.sites), model),
+        lambda: attack_faults(scenario, federation.names),
+        lambda: delta_faults(scenario, federation),
+        lambda: model_faults(scenario, federation, model),
+    ]
+    faults: list[str] = []
+    for search in searches:
+        try:
+            for fault in search():
+                faults.append(fault)  # one by one: those before a Mistake count, too
+        except Mistake as mistake:  # what is to be looked at can't even be made
+            faults.append(str(mistake))
+    refuse(faults)
+
+    # Last, since it takes seconds, and for a meaningless delta minutes.
+    refuse(noise_faults(scenario, federation.names))
+
+
+def refuse(faults: Iterable[str]) -> None:
+    """Raise a Mistake if there are faults, each of which it names once."""
+    different = list(dict.fromkeys(faults))
+    if different:
+        raise Mistake("\n".join(different))
 
 
 def check_expected_batches(scenario: Scenario, federation: Federation) -> None:
@@ -31,41 +84,96 @@ def check_expected_batches(scenario: Scenario, federation: Federation) -> None:
         )
 
 
-def check_strategy(scenario: Scenario, sites: int, model: nn.Module) -> None:
-    """Find out before anything is run what the strategy can't do here.
+def strategy_faults(scenario: Scenario, sites: int, model: nn.Module) -> Iterator[str]:
+    """Yield what the strategy can't do in a scenario.
+
+    Args:
+        scenario: The scenario.
+        sites: How many sites there are.
+        model: The model that is trained.
 
     Raises:
-        Mistake: It wants losses or a choice by losses under privacy, can't use the model, or can't aggregate as many
-            updates as are asked for.
+        Mistake: The strategy can't be made.
     """
-    strategy, waits = strategy_of(scenario, sites), arrivals_of(scenario, scenario.seed, sites) is None
+    strategy = strategy_of(scenario, sites)
+    yield from _privacy_faults(scenario, strategy)
+    yield from _participation_faults(scenario, strategy, sites)
+
+    start = parameters_to_vector(model.parameters()).detach()
+    if scenario.secure_aggregation.on:
+        yield from secure_faults(scenario, strategy, sites, len(start))
+    try:
+        strategy.local_rule().begin(start, {}, layers_of(model))
+        if not isinstance(strategy, Foreign):
+            _try(strategy, start, size_of_round(scenario, sites))
+    except ValueError as error:
+        yield f"strategy {scenario.strategy.name}: {error}"
+
+
+def _privacy_faults(scenario: Scenario, strategy: Strategy) -> Iterator[str]:
+    """Yield what the strategy wants to know and may not."""
     if unit_of(scenario.privacy.unit).place is Place.AT_SERVER:
-        check_mean_only(scenario, strategy)
-    for name in asked_of(strategy):
+        yield from _fault_of(lambda: check_mean_only(scenario, strategy))
+    for name in strategy.reports:
         if scenario.private and name in WITHOUT_NOISE:
-            raise Mistake(
+            yield (
                 f"strategy.name: expected one that does without {WITHOUT_NOISE[name]} under privacy, got "
                 f"{scenario.strategy.name}: losses are computed from rows without noise"
             )
-    ours = hasattr(strategy, "aggregate")
+
+
+def _participation_faults(scenario: Scenario, strategy: Strategy, sites: int) -> Iterator[str]:
+    """Yield the settings of who takes part in a round, beside a strategy that decides it."""
+    waits = arrivals_of(scenario, scenario.seed, sites) is None
+    if waits and not isinstance(strategy, Foreign):
+        return
     choices = {
         "training.sites_per_round": scenario.training.sites_per_round,
         "training.site_sampling_rate": scenario.training.site_sampling_rate,
         "training.site_turns": scenario.training.site_turns,
         "faults.joins_late": scenario.faults.joins_late,
     }
-    for key in [key for key, value in choices.items() if value and not (ours and waits)]:
-        raise Mistake(f"{key}: expected none beside {scenario.strategy.name}, which chooses among all sites itself")
-    start = parameters_to_vector(model.parameters()).detach()
-    if scenario.secure_aggregation.on:
-        check_secure(scenario, strategy, sites, len(start))
+    for key, value in choices.items():
+        if value:
+            yield f"{key}: expected none beside {scenario.strategy.name}, which chooses among all sites itself"
+
+
+def _try(strategy: Strategy, start: Tensor, asked: int) -> None:
+    """Aggregate as many updates as a round has.
+
+    Raises:
+        ValueError: The strategy can't.
+    """
+    few = start[:8]  # what it can't do depends on how many updates there are, not on their length
+    updates = few.expand(asked, -1)
+    weights = torch.full((asked,), 1 / asked).to(few)
+    reports = {name: torch.ones(asked) for name in strategy.reports}
+    aggregate(strategy, few, updates, weights, {}, reports)
+
+
+def attack_faults(scenario: Scenario, names: Sequence[str]) -> Iterator[str]:
+    """Yield what is wrong with the attack, and with the list of sites that attack."""
+    yield from _fault_of(lambda: attack_of(scenario))
+    yield from _fault_of(lambda: attackers_of(scenario, scenario.seed, names))
+
+
+def model_faults(scenario: Scenario, federation: Federation, model: nn.Module) -> Iterator[str]:
+    """Yield what makes it impossible to protect a record: a model whose outputs for a row depend on other rows."""
+    if unit_of(scenario.privacy.unit).place is Place.IN_STEPS:
+        yield from _fault_of(lambda: check_rows_are_alone(model, federation.sites[0].train))
+
+
+def noise_faults(scenario: Scenario, names: Sequence[str]) -> Iterator[str]:
+    """Yield what keeps the noise of a private arm from being found or accounted."""
+    for arm in scenario.private_arms:
+        yield from _fault_of(
+            lambda arm=arm: check_bits(scenario, names, noise_for(scenario, scenario.seed, arm, names))
+        )
+
+
+def _fault_of(check: Callable[[], object]) -> Iterator[str]:
+    """Yield the message of a check that raises a Mistake."""
     try:
-        rule_of(strategy).begin(start, {}, layers_of(model))
-        if ours:
-            asked = size_of_round(scenario, sites)
-            few = start[:8]  # what it can't do depends on how many updates there are, not on their length
-            reports = {name: torch.ones(asked) for name in reports_of(strategy)}
-            more = (reports,) if reports else ()
-            strategy.aggregate(few, few.expand(asked, -1), torch.full((asked,), 1 / asked).to(few), {}, *more)
-    except ValueError as error:
-        raise Mistake(f"strategy {scenario.strategy.name}: {error}") from error
+        check()
+    except Mistake as mistake:
+        yield str(mistake)

@@ -6,19 +6,16 @@ It is private, but in a simulation the records are declared for testing, so that
 delta by a public bound on its size.
 """
 
+from collections.abc import Iterator
+
 from fedsim.data.federation import Federation
-from fedsim.mistakes import Mistake
 from fedsim.privacy.unit import Protected
 from fedsim.privacy.units import unit_of
 from fedsim.scenario.schema import Scenario
 
 
-def check_delta(scenario: Scenario, federation: Federation) -> None:
-    """Refuse a delta that bounds nothing at any site; where it does at some, the report warns of the others.
-
-    Raises:
-        Mistake: Delta is not below one over the training rows of even the smallest site.
-    """
+def delta_faults(scenario: Scenario, federation: Federation) -> Iterator[str]:
+    """Yield a fault if delta bounds nothing at any site; where it does at some, the report warns of the others."""
     delta = scenario.privacy.delta
     if not scenario.private or delta is None or scenario.privacy.loose_delta:
         return
@@ -35,7 +32,7 @@ def check_delta(scenario: Scenario, federation: Federation) -> None:
         whose = "training rows of the smallest site"
 
     if delta * least >= 1:
-        raise Mistake(
+        yield (
             f"privacy.delta: expected less than one over the {whose}, got {delta:g}: publishing a random one would "
             "satisfy it; privacy.loose_delta = true runs it all the same"
         )

@@ -8,8 +8,8 @@ models can be seen together.
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
 
+import numpy as np
 import torch
 from flwr.app import Context, Error, Message, MessageType
 
@@ -17,6 +17,7 @@ from fedsim.data.loading import task_of
 from fedsim.flower.grid import FIRST_NODE, Execute
 from fedsim.flower.records import ARRAYS, CONFIG, ROUND, STAGES, flatten, unflatten
 from fedsim.mistakes import Mistake
+from fedsim.planning.attack import Attack
 from fedsim.randomness import stream
 from fedsim.scenario import catalog
 from fedsim.scenario.schema import Scenario
@@ -25,19 +26,40 @@ from fedsim.strategy.make import make
 _GONE = 0  # flwr.common.constant.ErrorCode.UNKNOWN
 
 
-def attack_of(scenario: Scenario) -> Any:  # noqa: ANN401  an attack of clients/attacks.py
+def attack_class(scenario: Scenario) -> type[Attack] | None:
+    """Return the class of the scenario's attack, or None.
+
+    Raises:
+        Mistake: There is no such attack, or its class has no base class.
+    """
+    name = scenario.attack.name
+    if name == "none":
+        return None
+    kind = catalog.load("attacks", name)
+    if not issubclass(kind, Attack):
+        raise Mistake(
+            f"attack.name: expected an attack with a base class, got {name}; "
+            f"write class {kind.__name__}(Attack), with from fedsim.planning.attack import Attack"
+        )
+    return kind
+
+
+def attack_of(scenario: Scenario) -> Attack | None:
     """Make the scenario's attack, or return None.
 
     Raises:
-        Mistake: It has no such parameter, or refuses a value.
+        Mistake: It has no such parameter, or refuses a value, or needs classes that the task does not have.
     """
-    if scenario.attack.name == "none":
+    kind = attack_class(scenario)
+    if kind is None:
         return None
-    kind = catalog.load("attacks", scenario.attack.name)
-    if hasattr(kind, "poison") and task_of(scenario).kind == "number":
-        raise Mistake(f"attack.name: expected one that forges with a task whose outcome is a number, "
-                      f"got {scenario.attack.name}, which changes classes")  # fmt: skip
-    return make(kind, scenario.attack.name, scenario.attack.model_extra or {}, section="attack")
+    name = scenario.attack.name
+    if kind.poisons() and task_of(scenario).kind == "number":
+        raise Mistake(
+            "attack.name: expected one that forges with a task whose outcome is a number, "
+            f"got {name}, which changes classes"
+        )
+    return make(kind, name, scenario.attack.model_extra or {}, section="attack")
 
 
 def attackers_of(scenario: Scenario, seed: int, names: Sequence[str]) -> frozenset[int]:
@@ -49,13 +71,14 @@ def attackers_of(scenario: Scenario, seed: int, names: Sequence[str]) -> frozens
     attack = scenario.attack
     if attack.name == "none":
         return frozenset()
-    unknown = [site for site in attack.sites or [] if site not in names]
-    if unknown:
-        raise Mistake(f"attack.sites: expected sites of this federation, got {unknown[0]!r}"
-                      f"{catalog.nearest(unknown[0], names[:1000])}")  # fmt: skip
-    if attack.sites is not None:
-        return frozenset(names.index(site) for site in attack.sites)
-    return _some(seed, "attackers", len(names), attack.share or 0.0)
+    if attack.sites is None:
+        return _some(seed, "attackers", len(names), attack.share or 0.0)
+
+    for site in attack.sites:
+        if site not in names:
+            hint = catalog.nearest(site, names[:1000])
+            raise Mistake(f"attack.sites: expected sites of this federation, got {site!r}{hint}")
+    return frozenset(names.index(site) for site in attack.sites)
 
 
 def slow_of(scenario: Scenario, seed: int, sites: int) -> frozenset[int]:
@@ -71,17 +94,22 @@ def spoiled_of(scenario: Scenario, seed: int, sites: int) -> frozenset[int]:
 @lru_cache(maxsize=64)
 def _some(seed: int, purpose: str, sites: int, share: float) -> frozenset[int]:
     """Return the numbers of a share of the sites; a larger share holds those of a smaller one."""
-    return frozenset(stream(seed, purpose).permutation(sites)[: round(share * sites)].tolist())
+    order = stream(seed, purpose).permutation(sites)
+    return frozenset(order[: round(share * sites)].tolist())
 
 
 def misbehaving(execute: Execute, scenario: Scenario, seed: int, names: Sequence[str]) -> Execute:
     """Return an engine whose sites attack and fail as the scenario says; the engine itself if none does."""
-    attack, attackers, faults = attack_of(scenario), attackers_of(scenario, seed, names), scenario.faults
-    forge = getattr(attack, "forge", None) if attackers else None
-    if forge is None and faults == type(faults)():
+    attack = attack_of(scenario)
+    attackers = attackers_of(scenario, seed, names)
+    forgery = attack if attack is not None and attack.forges() and attackers else None
+    faults = scenario.faults
+    if forgery is None and faults == type(faults)():
         return execute
-    crashed, spoiled = _some(seed, "crash", len(names), faults.crash), spoiled_of(scenario, seed, len(names))
-    gone_from = STAGES.index(next(stage for stage in STAGES if stage.endswith(scenario.secure_aggregation.drop_out_at)))
+
+    crashed = _some(seed, "crash", len(names), faults.crash)
+    spoiled = spoiled_of(scenario, seed, len(names))
+    gone_from = _first_stage(scenario.secure_aggregation.drop_out_at)
 
     def execute_round(messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
         replies = execute(messages, contexts)
@@ -89,8 +117,9 @@ def misbehaving(execute: Execute, scenario: Scenario, seed: int, names: Sequence
             return replies
         number = int(messages[0].content[CONFIG][ROUND])  # type: ignore[arg-type]
         stage = STAGES.index(messages[0].metadata.message_type)
-        if forge and stage == STAGES.index(MessageType.TRAIN):
-            _forge(forge, messages, replies, attackers, lambda: stream(seed, "attack", number))
+        if forgery and stage == STAGES.index(MessageType.TRAIN):
+            _forge(forgery, messages, replies, attackers, lambda: stream(seed, "attack", number))
+
         for place, message in enumerate(messages):
             site = message.metadata.dst_node_id - FIRST_NODE
             reason = ""
@@ -98,6 +127,7 @@ def misbehaving(execute: Execute, scenario: Scenario, seed: int, names: Sequence
                 reason = "crashed"
             elif faults.drop_out and stage >= gone_from and _drops_out(seed, number, site, faults.drop_out):
                 reason = "dropped out"
+
             if reason:
                 replies[place] = Message(Error(code=_GONE, reason=reason), reply_to=message)
             elif site in spoiled and replies[place].has_content() and not scenario.secure_aggregation.on:
@@ -107,29 +137,40 @@ def misbehaving(execute: Execute, scenario: Scenario, seed: int, names: Sequence
     return execute_round
 
 
+def _first_stage(ending: str) -> int:
+    """Return the place of the first stage of a round whose name ends so."""
+    for place, stage in enumerate(STAGES):
+        if stage.endswith(ending):
+            return place
+    raise ValueError(f"expected the end of one of {', '.join(STAGES)}, got {ending!r}")
+
+
 def _drops_out(seed: int, number: int, site: int, probability: float) -> bool:
     return stream(seed, "drop-out", number, site).random() < probability
 
 
 def _forge(
-    forge: Callable[..., torch.Tensor],
+    attack: Attack,
     messages: Sequence[Message],
     replies: Sequence[Message],
     attackers: frozenset[int],
-    random: Callable[[], Any],
+    random: Callable[[], np.random.Generator],
 ) -> None:
     """Put what the attackers send in place of what they trained, together."""
-    theirs = [
-        (message, reply)
-        for message, reply in zip(messages, replies, strict=True)
-        if message.metadata.dst_node_id - FIRST_NODE in attackers and reply.has_content()
-    ]
+    theirs = []
+    for message, reply in zip(messages, replies, strict=True):
+        site = message.metadata.dst_node_id - FIRST_NODE
+        if site in attackers and reply.has_content():
+            theirs.append((message, reply))
     if not theirs:
         return
+
     honest = torch.stack([_model_in(reply) for _, reply in theirs])  # (attackers, params)
     begun = torch.stack([_model_in(message) for message, _ in theirs]).to(honest)  # (attackers, params)
-    older = begun - begun[-1]  # where sites are not in step, they compare their changes; else 0, (attackers, params)
-    forged = forge(begun[-1], honest - older, len(messages), random()) + older
+
+    # Where sites are not in step they began with different models, and compare their changes; else this is 0.
+    older = begun - begun[-1]  # (attackers, params)
+    forged = attack.forge(begun[-1], honest - older, len(messages), random()) + older
     for (_, reply), model in zip(theirs, forged, strict=True):
         _replace(reply, model)
 
@@ -145,4 +186,6 @@ def _replace(reply: Message, model: torch.Tensor) -> None:
 def triggered(scenario: Scenario, inputs: torch.Tensor) -> torch.Tensor | None:
     """Return inputs with a backdoor's trigger, or None where the attack has none."""
     attack = attack_of(scenario)
-    return attack.stamp(inputs) if hasattr(attack, "stamp") else None
+    if attack is None:
+        return None
+    return attack.trigger(inputs)

@@ -121,7 +121,7 @@ def _names(scenario: Scenario, seed: int) -> Sequence[str]:
 
 def passes_of(scenario: Scenario) -> int:
     """Return how often a site trains in a round: twice where the strategy has a second rule."""
-    return 1 + hasattr(strategy_of(scenario), "second_rule")
+    return 1 if strategy_of(scenario).second_rule() is None else 2
 
 
 def promised(privacy: Privacy) -> tuple[float, float]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
@@ -32,6 +31,7 @@ from fedsim.privacy.units import unit_of
 from fedsim.randomness import Words
 from fedsim.scenario.schema import Arm, Privacy, Scenario
 from fedsim.strategy.arrivals import Arrivals
+from fedsim.strategy.contract import Strategy
 from fedsim.strategy.make import strategy_of
 from fedsim.training.losses import LOSSES, RowLosses
 from fedsim.training.model import best_device, new_model, parts_of
@@ -94,11 +94,14 @@ class Trial:
         Raises:
             Mistake: The model can't be trained as asked.
         """
-        first_site = self.federation.sites[0]
-        model = new_model(self.scenario, first_site, self.seed, self.device)
         if self.unit.place is Place.IN_STEPS:
-            check_rows_are_alone(model, first_site.train)
-        return model
+            check_rows_are_alone(self.untried_model, self.federation.sites[0].train)
+        return self.untried_model
+
+    @cached_property
+    def untried_model(self) -> nn.Module:
+        """The same, before it is tried whether it can protect a record; for checks that list all faults."""
+        return new_model(self.scenario, self.federation.sites[0], self.seed, self.device)
 
     @cached_property
     def start(self) -> Tensor:
@@ -115,7 +118,7 @@ class Trial:
         return parts_of(self.model, vector.to(self.device))
 
     @cached_property
-    def strategy(self) -> Any:  # noqa: ANN401  a Strategy, ours or Flower's
+    def strategy(self) -> Strategy:
         """The strategy, with its hyperparameters."""
         return strategy_of(self.scenario, len(self.names))
 

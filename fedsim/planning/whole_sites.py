@@ -11,7 +11,7 @@ from fedsim.privacy.ledger import Ledger
 from fedsim.privacy.units import unit_of
 from fedsim.randomness import Words
 from fedsim.scenario.schema import Scenario
-from fedsim.strategy.contract import needs_mean_only
+from fedsim.strategy.contract import Strategy, needs_mean_only
 
 
 def noise_words(scenario: Scenario, seed: int, purpose: str, *place: int | str) -> Words:
@@ -95,7 +95,7 @@ def check_bits(scenario: Scenario, names: Sequence[str], multiplier: float) -> N
         noise_on_the_sum(multiplier, adaptive.bit_noise)
 
 
-def check_mean_only(scenario: Scenario, strategy: object) -> None:
+def check_mean_only(scenario: Scenario, strategy: Strategy) -> None:
     """Make sure that a strategy can work with the noisy mean alone.
 
     Raises:

@@ -8,7 +8,8 @@ them imports nothing heavy:
   ``my_strategy.py``, is code of the user's: it is loaded only after ``allow`` was called for it, which the command line
   does for what ``--strategy`` names. A scenario file can't.
 - ``clients/hospital.py`` holds ``heart = Task(title="...", ...)``: the task ``hospital/heart``.
-- ``clients/attacks.py`` holds class ``SignFlip``: the attack ``sign-flip``; its title is its docstring's first line.
+- ``clients/attacks/sign_flip.py`` holds class ``SignFlip``: the attack ``sign-flip``; its title is the first line of
+  the file's docstring.
 - An entry point of another package, ``"clinic/falls" = "package.module:falls"`` in the group ``fedsim.tasks``, is a
   task, too.
 - ``scenarios/hospital-heart.toml`` is a scenario; its title is its ``title``.
@@ -25,7 +26,7 @@ import re
 import sys
 import tomllib
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
@@ -40,7 +41,7 @@ _PACKAGE = {
     "scenarios": "scenarios",
     "tasks": "clients",
     "strategies": "strategies",
-    "attacks": "clients",
+    "attacks": "clients.attacks",
     "engines": "fedsim.engines",
     "units": "fedsim.privacy.units",
 }
@@ -86,12 +87,10 @@ def titles(kind: str) -> Mapping[str, str]:
 def _titles_in(kind: str, folder: Path) -> Mapping[str, str]:
     if kind == "scenarios":
         found = {path.stem: _title(path) for path in folder.glob("*.toml")}
-    elif kind == "attacks":
-        found = _attacks_in(folder / "attacks.py")
     elif kind == "tasks":
         found = {name: title for path in folder.glob("*.py") for name, title in _tasks_in(path)}
     else:
-        found = {path.stem: _first_line(path) for path in folder.glob("*.py") if not path.stem.startswith("_")}
+        found = {_name_of(kind, path): _first_line(path) for path in folder.glob("*.py") if path.stem[0] != "_"}
     return MappingProxyType(found)
 
 
@@ -104,18 +103,24 @@ def load(kind: str, name: str) -> Any:  # noqa: ANN401  a task, a strategy class
     if kind == "strategies" and is_code(name):
         return _from_code(name)
     check(kind, name)
-    if kind == "attacks":
-        module = importlib.import_module(f"{_PACKAGE[kind]}.attacks")
-        return next(thing for key, thing in vars(module).items() if _dashed(key) == name)
     if kind == "tasks" and name in _entries():
         return _entries()[name].load()
     module_name, _, member = name.partition("/")
+    if kind == "attacks":
+        module_name = name.replace("-", "_")
     module = importlib.import_module(f"{_PACKAGE[kind]}.{module_name}")
     if kind == "tasks":
         return getattr(module, member.replace("-", "_"))
     if kind == "strategies":
-        return _strategy_in(module, name)
+        return _class_in(module, name, ("aggregate", "aggregate_train"))
+    if kind == "attacks":
+        return _class_in(module, name, ("poison", "forge"))
     raise ValueError(f"expected tasks, strategies or attacks, got {kind}")
+
+
+def _name_of(kind: str, path: Path) -> str:
+    """Return the name of what a file holds: ``sign_flip.py`` among the attacks is ``sign-flip``."""
+    return path.stem.replace("_", "-") if kind == "attacks" else path.stem
 
 
 def _from_code(name: str) -> Any:  # noqa: ANN401  a strategy class, ours or Flower's
@@ -131,14 +136,33 @@ def _from_code(name: str) -> Any:  # noqa: ANN401  a strategy class, ours or Flo
             raise
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = "" if isinstance(error, SyntaxError | ImportError) else f" ({Path(place.filename).name}:{place.lineno})"
-        raise Mistake(f"{name}: can't be imported: {type(error).__name__}: {error}{where}") from None
+        hint = _moved(error, place)
+        raise Mistake(f"{name}: can't be imported: {type(error).__name__}: {error}{where}{hint}") from None
     if name.endswith(".py"):
-        return _strategy_in(module, Path(name).stem)
+        return _class_in(module, Path(name).stem, ("aggregate", "aggregate_train"))
     found = getattr(module, name.partition(":")[2], None)
     if not isinstance(found, type):
         known = [key for key, thing in vars(module).items() if isinstance(thing, type)]
         raise Mistake(f"{name}: expected a class{nearest(name.partition(':')[2], known)}")
     return found
+
+
+_MOVED = {
+    "fedsim.local_rule": "fedsim.strategy",
+    "fedsim.private_layers": "fedsim.strategy",
+    "fedsim.arrivals": "fedsim.strategy.arrivals",
+    "fedsim.adapter": "fedsim.flower.adapter",
+}
+"""Modules that strategy files of older versions import from: {name then: name now}."""
+
+
+def _moved(error: Exception, place: traceback.FrameSummary) -> str:
+    """Return what to write in place of an import from a module that has moved; nothing for any other error."""
+    if not isinstance(error, ModuleNotFoundError) or error.name not in _MOVED:
+        return ""
+    now = _MOVED[error.name]
+    line = (place.line or f"import {error.name}").replace(error.name, now)
+    return f"; {error.name} is {now} now: write `{line}` ({Path(place.filename).name}:{place.lineno})"
 
 
 def _module_of_file(path: Path) -> Any:  # noqa: ANN401  a module
@@ -171,16 +195,43 @@ def _not_taken(entries: Iterable[EntryPoint]) -> Mapping[str, EntryPoint]:
     return {entry.name: entry for entry in entries if entry.name not in taken}
 
 
-def _strategy_in(module: Any, name: str) -> Any:  # noqa: ANN401  a module, a class
-    """Return the class a strategy's file holds: ``FedAvg`` in ``fedavg.py`` or ``fed_avg.py``, or its only one."""
+def _class_in(module: Any, name: str, methods: Sequence[str]) -> Any:  # noqa: ANN401  a module, a class
+    """Return the class that a file is about: ``FedAvg`` in ``fedavg.py`` or ``fed_avg.py``, or its only one.
+
+    Args:
+        module: The file, imported.
+        name: The file's name.
+        methods: The class has one of these methods. That is how a class without a base class is recognised, too.
+
+    Raises:
+        Mistake: There is no such class, or there are several; where a method is misspelt, the message says so.
+    """
     own = [thing for thing in vars(module).values() if isinstance(thing, type) and thing.__module__ == module.__name__]
-    able = [thing for thing in own if hasattr(thing, "aggregate") or hasattr(thing, "aggregate_train")]
-    named = [thing for thing in able if thing.__name__.lower() == re.sub(r"[_-]", "", name).lower()]
+    able = [kind for kind in own if not _methods_of(kind).isdisjoint(methods)]
+    called = re.sub(r"[_-]", "", name).lower()
+    named = [kind for kind in able if kind.__name__.lower() == called]
     if len(named or able) == 1:
         return (named or able)[0]
-    title = name.replace("_", " ").title().replace(" ", "")
-    found = ", ".join(thing.__name__ for thing in able) or "none"
-    raise Mistake(f"{module.__file__}: expected a class {title} with a method aggregate, got {found}")
+
+    title = re.sub(r"[_-]", " ", name).title().replace(" ", "")
+    found = ", ".join(kind.__name__ for kind in able) or "none"
+    hint = "" if able else _misspelt(own, methods)
+    raise Mistake(f"{module.__file__}: expected a class {title} with a method {methods[0]}, got {found}{hint}")
+
+
+def _methods_of(kind: type) -> set[str]:
+    """Return the names that a class and its bases define."""
+    return {name for part in kind.__mro__ for name in vars(part)}
+
+
+def _misspelt(kinds: Iterable[type], methods: Iterable[str]) -> str:
+    """Return a hint at a method of some classes that is nearly called like one that is expected."""
+    for kind in kinds:
+        for method in methods:
+            close = difflib.get_close_matches(method, _methods_of(kind), n=1, cutoff=0.8)
+            if close:
+                return f"; did you mean {method!r} by {kind.__name__}.{close[0]}?"
+    return ""
 
 
 def scenario_path(name: str) -> Path:
@@ -235,18 +286,6 @@ def _title(path: Path) -> str:
         return str(tomllib.loads(path.read_text("utf-8-sig"))["title"])
     except (KeyError, ValueError) as error:
         return f"(can't be read: {type(error).__name__} {error})"
-
-
-def _attacks_in(path: Path) -> dict[str, str]:
-    """Return {name: title} of every class with parameters and a docstring: ``SignFlip`` is ``sign-flip``."""
-    if not path.is_file():
-        return {}
-    classes = [node for node in ast.parse(path.read_text("utf-8")).body if isinstance(node, ast.ClassDef)]
-    return {_dashed(node.name): (ast.get_docstring(node) or "").partition("\n")[0].rstrip(".") for node in classes}
-
-
-def _dashed(name: str) -> str:
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower()
 
 
 def _tasks_in(path: Path) -> list[tuple[str, str]]:

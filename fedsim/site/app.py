@@ -50,8 +50,8 @@ from fedsim.randomness import kind_of, stream
 from fedsim.results.evaluation import evaluate as measure
 from fedsim.results.metrics import METRICS as MEASURES
 from fedsim.site.setting import Setting
-from fedsim.strategy.contract import WITHOUT_NOISE, State
-from fedsim.strategy.local_rule import CHOSEN, Choosing, LocalRule
+from fedsim.strategy.contract import WITHOUT_NOISE
+from fedsim.strategy.local_rule import CHOSEN, Choosing, LocalRule, State
 from fedsim.training.functional import outputs_with
 from fedsim.training.model import parts_of
 from fedsim.training.representation import with_term
@@ -217,7 +217,7 @@ class SiteApp(ClientApp):
         if site.number in setting.slow:
             todo = replace(todo, steps=min(todo.steps, trial.scenario.faults.straggler_steps))
         rows = site.train
-        if site.number in setting.attackers and hasattr(setting.attack, "poison"):
+        if setting.attack and setting.attack.poisons() and site.number in setting.attackers:
             rows = setting.attack.poison(rows, setting.classes, stream(trial.seed, "poison", site.name))
 
         name = site.name if path is None else f"{site.name}\0beside"
@@ -229,7 +229,7 @@ class SiteApp(ClientApp):
             work = replace(work, chosen=best)
             known = known | {CHOSEN: torch.tensor([float(best)])}
         start, memory = rule.begin(came, known, setting.parts)
-        follow = path is None and getattr(setting.second_rule, "follows", False)
+        follow = path is None and setting.second_rule is not None and setting.second_rule.follows
         work = replace(work, start=start, memory=memory, follow=follow)
         return with_term(work, setting.revealing) if setting.revealing else work
 

@@ -11,12 +11,12 @@ import torch
 
 from fedsim.data.federation import Site
 from fedsim.flower.records import Layout
+from fedsim.planning.attack import Attack
 from fedsim.planning.misbehaviour import attack_of, attackers_of, slow_of, spoiled_of
 from fedsim.planning.trial import Trial
 from fedsim.scenario import catalog
 from fedsim.scenario.schema import Arm, Scenario
 from fedsim.strategy.local_rule import Comparing, LocalRule, Parts
-from fedsim.strategy.make import asked_of, rule_of
 from fedsim.training.model import layers_of
 from fedsim.training.representation import Revealing
 from fedsim.training.rows_alone import some_rows
@@ -66,18 +66,17 @@ class Setting:
     @cached_property
     def rule(self) -> LocalRule:
         """The client half of the strategy."""
-        return rule_of(self.trial.strategy)
+        return self.trial.strategy.local_rule()
 
     @cached_property
     def second_rule(self) -> LocalRule | None:
         """The rule of a second training in each round, where the strategy has one."""
-        strategy = self.trial.strategy
-        return strategy.second_rule() if hasattr(strategy, "second_rule") else None
+        return self.trial.strategy.second_rule()
 
     @cached_property
     def reports(self) -> tuple[str, ...]:
         """The numbers that the strategy asks of each site beside its model."""
-        return asked_of(self.trial.strategy)
+        return self.trial.strategy.reports
 
     @cached_property
     def revealing(self) -> Revealing | None:
@@ -87,7 +86,7 @@ class Setting:
         return Revealing(self.trial.model, some_rows(self.trial.federation.sites[0].train))
 
     @cached_property
-    def attack(self) -> Any:  # noqa: ANN401  an attack of clients/attacks.py
+    def attack(self) -> Attack | None:
         """The scenario's attack."""
         return attack_of(self.trial.scenario)
 

@@ -73,15 +73,13 @@ class Arrivals:
     spread: float
 
     def __post_init__(self) -> None:
-        for name in ("k", "concurrency"):
-            if not 1 <= getattr(self, name) <= self.sites:
-                raise ValueError(
-                    f"{name}: expected a number from 1 to the {self.sites} sites there are, got {getattr(self, name)}"
-                )
+        for name, value in (("k", self.k), ("concurrency", self.concurrency)):
+            if not 1 <= value <= self.sites:
+                raise ValueError(f"{name}: expected a number from 1 to the {self.sites} sites there are, got {value}")
 
     def flush(self, number: int) -> Flush:
         """Return a server step by its number, from 1 on; what was worked out is kept."""
-        known, more = _worked_out(self)
+        known, more = _worked_out(self)  # the second goes on where the first ends
         while len(known) < number:
             known.append(next(more))
         return known[number - 1]
@@ -93,20 +91,26 @@ def _worked_out(chosen: Arrivals) -> tuple[list[Flush], Iterator[Flush]]:
 
 
 def _simulate(chosen: Arrivals) -> Iterator[Flush]:
-    takes, random = durations(chosen.seed, chosen.sites, chosen.spread).tolist(), stream(chosen.seed, "arrivals")
+    takes = durations(chosen.seed, chosen.sites, chosen.spread).tolist()
+    random = stream(chosen.seed, "arrivals")
     free = list(range(chosen.sites))  # ascending
     working: list[tuple[float, int]] = []  # a heap of (when it answers, site)
-    version, now = 0, 0.0
+    version = 0
+    now = 0.0
     began: dict[int, int] = {}
     buffer: dict[int, int] = {}
+
     while True:
+        # Others begin, once all have been taken that answered at this instant.
         if not working or working[0][0] > now:
             while free and len(working) < chosen.concurrency:
                 site = free.pop(int(random.integers(len(free))))
                 began[site] = version
                 heapq.heappush(working, (now + takes[site], site))
+
         now, site = heapq.heappop(working)
         buffer[site] = began.pop(site)
+
         if len(buffer) == chosen.k:
             version += 1
             yield Flush(version, now, dict(sorted(buffer.items())), frozenset(began.values()))

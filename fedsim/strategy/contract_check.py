@@ -6,15 +6,15 @@ such as giving back equal updates, tells what kind of strategy it is.
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from fedsim.strategy.contract import State, needs_mean_only, reports_of
+from fedsim.strategy.contract import Strategy, aggregate, needs_mean_only
+from fedsim.strategy.local_rule import State
 
 SITES = (11, 23, 47)  # tried in turn, until there are enough for the strategy
 _PARAMS, _ROUNDS, _FAR = 7, 30, 1e4
@@ -67,8 +67,15 @@ class Round:
 
     def of(self, sites: Tensor | slice) -> "Round":
         """Return what some of the sites sent, in another order or not."""
-        names = ("updates", "weights", "loss", "cluster", "steps", "staleness")
-        return dataclasses.replace(self, **{name: getattr(self, name)[sites] for name in names})
+        return dataclasses.replace(
+            self,
+            updates=self.updates[sites],
+            weights=self.weights[sites],
+            loss=self.loss[sites],
+            cluster=self.cluster[sites],
+            steps=self.steps[sites],
+            staleness=self.staleness[sites],
+        )
 
     def with_(self, **changes: Tensor) -> "Round":
         """Return it with something else in place."""
@@ -78,8 +85,9 @@ class Round:
 class Bench:
     """A strategy, and as many sites as it needs, of those numbers that are tried."""
 
-    def __init__(self, strategy: Any) -> None:  # noqa: ANN401  whatever the user's file holds
-        self.strategy, self.sites = strategy, SITES[-1]
+    def __init__(self, strategy: Strategy) -> None:
+        self.strategy = strategy
+        self.sites = SITES[-1]
         for sites in SITES:
             try:
                 self.run(Round.made(sites))
@@ -90,19 +98,18 @@ class Bench:
 
     def run(self, given: Round, state: State | None = None) -> tuple[Tensor, State]:
         """Aggregate."""
-        reports = {name: getattr(given, name) for name in reports_of(self.strategy)}
-        more = (reports,) if reports else ()
-        return self.strategy.aggregate(given.center, given.updates, given.weights, state or {}, *more)
+        reports = {name: vars(given)[name] for name in self.strategy.reports}
+        return aggregate(self.strategy, given.center, given.updates, given.weights, state or {}, reports)
 
     def new(self, given: Round) -> Tensor:
         """Return the new model after a first round."""
         return self.run(given)[0]
 
 
-def examine(strategy: Any) -> list[Finding]:  # noqa: ANN401  whatever the user's file holds
+def examine(strategy: Strategy) -> list[Finding]:
     """Try a strategy. A check that raises does not hold, and says what was raised."""
     bench = Bench(strategy)
-    found = []
+    findings = []
     for check in (*_REQUIRED, *_KINDS):
         try:
             answer = check(bench)
@@ -110,8 +117,8 @@ def examine(strategy: Any) -> list[Finding]:  # noqa: ANN401  whatever the user'
             answer = False, f"{type(error).__name__}: {error}"
         holds, detail = answer if isinstance(answer, tuple) else (answer, "")
         name = (inspect.getdoc(check) or "").partition(".")[0]
-        found.append(Finding(name, bool(holds), check in _REQUIRED, detail))
-    return found
+        findings.append(Finding(name, bool(holds), check in _REQUIRED, detail))
+    return findings
 
 
 Answer = bool | tuple[bool, str]
@@ -119,8 +126,9 @@ Answer = bool | tuple[bool, str]
 
 def _frozen(bench: Bench) -> Answer:
     """It is a frozen dataclass."""
-    parameters = getattr(bench.strategy, "__dataclass_params__", None)
-    return parameters is not None and parameters.frozen
+    parts = type(bench.strategy).__mro__
+    parameters = [vars(part)["__dataclass_params__"] for part in parts if "__dataclass_params__" in vars(part)]
+    return bool(parameters) and parameters[0].frozen
 
 
 def _shape(bench: Bench) -> Answer:
@@ -133,13 +141,12 @@ def _shape(bench: Bench) -> Answer:
 
 def _untouched(bench: Bench) -> Answer:
     """What comes in is left as it was."""
-    given, before = Round.made(bench.sites), Round.made(bench.sites)
+    given = Round.made(bench.sites)
+    before = Round.made(bench.sites)
     _, state = bench.run(given)
     kept = {name: value.clone() for name, value in state.items()}
     bench.run(given, state)
-    names = [field.name for field in dataclasses.fields(Round)]
-    same = all(torch.equal(getattr(given, name), getattr(before, name)) for name in names)
-    return same and kept.keys() == state.keys() and all(torch.equal(state[name], kept[name]) for name in kept)
+    return _same(vars(given), vars(before)) and _same(state, kept)
 
 
 def _repeatable(bench: Bench) -> Answer:
@@ -209,8 +216,11 @@ def same_by_mean(bench: Bench, total: float) -> bool:
     given = Round.made(bench.sites)
     given = given.with_(weights=total * given.weights)
     weight = given.weights.sum()
+
+    # One update, the mean, of all weight.
     mean = ((given.weights / weight) @ given.updates)[None]
     one = given.of(slice(1)).with_(updates=mean, weights=weight[None])
+
     center, state = bench.run(given)
     center_of_one, state_of_one = bench.run(one)
     again = bench.run(given.with_(center=center), state)[0]
@@ -233,7 +243,8 @@ def _still(bench: Bench) -> Answer:
 
 def _shift(bench: Bench) -> Answer:
     """Moving everything moves the result as much."""
-    given, by = Round.made(bench.sites), torch.linspace(-1, 1, _PARAMS)
+    given = Round.made(bench.sites)
+    by = torch.linspace(-1, 1, _PARAMS)
     moved = given.with_(center=given.center + by, updates=given.updates + by)
     return _close(bench.new(moved), bench.new(given) + by)
 
@@ -272,7 +283,7 @@ def withstood(bench: Bench) -> int:
     directions, and with a loss as high. To withstand them is to end near the honest updates: within twice the distance
     of the farthest of them from their mean.
     """
-    most = -1
+    most = -1  # not even without liars
     for liars in range((bench.sites + 1) // 2):
         if not all(_settles(bench, liars, spread) for spread in (False, True)):
             break
@@ -285,7 +296,9 @@ def _settles(bench: Bench, liars: int, spread: bool) -> bool:
     honest = given.updates[liars:]
     random = torch.Generator().manual_seed(1)
     away = torch.randn(liars if spread else 1, _PARAMS, generator=random)
-    center, state = given.center, {}
+
+    center = given.center
+    state: State = {}
     for _ in range(_ROUNDS):
         updates = given.updates.clone()
         updates[:liars] = center + _FAR * away
@@ -299,6 +312,10 @@ _REQUIRED: tuple[Callable[[Bench], Answer], ...] = (
     _frozen, _shape, _untouched, _repeatable, _order, _state, _one, _nan, _mean
 )  # fmt: skip
 _KINDS: tuple[Callable[[Bench], Answer], ...] = (_none, _equal, _still, _shift, _scale, _weights, _half, _robust)
+
+
+def _same(some: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> bool:
+    return some.keys() == others.keys() and all(torch.equal(some[name], others[name]) for name in some)
 
 
 def _like(new: Tensor, center: Tensor) -> bool:

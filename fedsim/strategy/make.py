@@ -9,12 +9,13 @@ from fedsim.mistakes import Mistake
 from fedsim.scenario import catalog
 from fedsim.scenario.files import value_of
 from fedsim.scenario.schema import Scenario
-from fedsim.strategy.contract import FACTS, reports_of
-from fedsim.strategy.local_rule import LocalRule, Plain
+from fedsim.strategy.contract import FACTS, Strategy
+from fedsim.strategy.foreign import foreign, is_flowers
+from fedsim.strategy.plain_class import check_rules, with_base
 
 
-def strategy_of(scenario: Scenario, sites: int | None = None) -> Any:  # noqa: ANN401  a Strategy, ours or Flower's
-    """Make the scenario's strategy: one of ours, or a Flower Strategy.
+def strategy_of(scenario: Scenario, sites: int | None = None) -> Strategy:
+    """Make the scenario's strategy: one of ours, or a ``Foreign`` one around a Flower Strategy.
 
     Args:
         scenario: The scenario.
@@ -23,26 +24,38 @@ def strategy_of(scenario: Scenario, sites: int | None = None) -> Any:  # noqa: A
     Raises:
         Mistake: The strategy has no such hyperparameter, or refuses a value.
     """
+    name = scenario.strategy.name
+    given = scenario.strategy.model_extra or {}
+    kind = catalog.load("strategies", name)
+    if is_flowers(kind):
+        return foreign(make(kind, name, given))
+
+    kind = with_base(kind)
+    optimizer = scenario.training.optimizer
+    if kind.plain_sgd and (optimizer.name, optimizer.momentum) != ("sgd", 0):
+        raise Mistake(
+            f"training.optimizer: expected sgd without momentum, whose steps {name} computes with, "
+            f"got {optimizer.name} with momentum {optimizer.momentum:g}"
+        )
+    strategy = make(kind, name, given, _facts(scenario, sites))
+    check_rules(strategy)
+    return strategy
+
+
+def _facts(scenario: Scenario, sites: int | None) -> dict[str, Any]:
+    """Return the public facts of a scenario that a strategy may have fields for."""
     training = scenario.training
-    facts = {
+    return {
         "local_steps": training.local_steps,
         "lr": training.optimizer.lr,
         "weight_decay": training.optimizer.weight_decay,
         "participation": training.participation.share(sites or training.sites_per_round or 1),
     }
-    kind = catalog.load("strategies", scenario.strategy.name)
-    optimizer = training.optimizer
-    if getattr(kind, "plain_sgd", False) and (optimizer.name, optimizer.momentum) != ("sgd", 0):
-        raise Mistake(
-            f"training.optimizer: expected sgd without momentum, whose steps {scenario.strategy.name} computes with, "
-            f"got {optimizer.name} with momentum {optimizer.momentum:g}"
-        )
-    return make(kind, scenario.strategy.name, scenario.strategy.model_extra or {}, facts)
 
 
 def make(
     kind: type, name: str, given: Mapping[str, Any], facts: Mapping[str, Any] | None = None, section: str = "strategy"
-) -> Any:  # noqa: ANN401
+) -> Any:  # noqa: ANN401  an instance of the class
     """Make a strategy or an attack from its class, the parameters that are given and the public facts it asks for.
 
     Raises:
@@ -60,32 +73,28 @@ def make(
         raise Mistake(f"{section}: {error}") from None
 
 
-def rule_of(strategy: Any) -> LocalRule:  # noqa: ANN401  a Strategy, ours or Flower's
-    """Return the client half of a strategy; that of federated averaging where it has none of its own."""
-    return strategy.local_rule() if hasattr(strategy, "local_rule") else Plain()
-
-
-def asked_of(strategy: Any) -> tuple[str, ...]:  # noqa: ANN401  a Strategy, ours or Flower's
-    """Return what a strategy wants to know of each site beside its model; Flower's q-FedAvg has a key for losses."""
-    return ("loss",) if hasattr(strategy, "train_loss_key") else reports_of(strategy)
-
-
 def hyperparameters(kind: type) -> dict[str, str]:
     """Return {name: default} of what a strategy takes, as text."""
     if dataclasses.is_dataclass(kind):
         return {field.name: str(field.default) for field in dataclasses.fields(kind)}
     parameters = inspect.signature(kind).parameters.values()
-    return {one.name: str(one.default) for one in parameters if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)}
+    return {
+        parameter.name: str(parameter.default)
+        for parameter in parameters
+        if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+    }
 
 
-def made_of(name: str, settings: Iterable[str]) -> Any:  # noqa: ANN401  a strategy of ours
+def made_of(name: str, settings: Iterable[str]) -> Strategy:
     """Make a strategy of ours from its name or code, and ``key=value`` hyperparameters.
 
     Raises:
         Mistake: There is no such strategy, it refuses a value, or it is one of Flower's.
     """
     kind = catalog.load("strategies", name)
-    if not hasattr(kind, "aggregate"):
+    if is_flowers(kind):
         raise Mistake(f"{name}: expected a class with a method aggregate(center, updates, weights, state), "
                       f"got {kind.__name__}")  # fmt: skip
-    return make(kind, name, dict(value_of(setting) for setting in settings))
+    strategy = make(with_base(kind), name, dict(value_of(setting) for setting in settings))
+    check_rules(strategy)
+    return strategy

@@ -6,12 +6,11 @@ from fnmatch import fnmatch
 import torch
 from torch import Tensor
 
-from fedsim.strategy.contract import State
-from fedsim.strategy.local_rule import Parts
+from fedsim.strategy.local_rule import Parts, Personal, State
 
 
 @dataclass(frozen=True)
-class PrivateLayers:
+class PrivateLayers(Personal):
     """Some parameters are the site's own: they are trained, kept, and sent back as they came.
 
     Attributes:
@@ -36,14 +35,15 @@ class PrivateLayers:
         if not own.any() or own.all():
             names = ", ".join(part.name for part in parts)
             raise ValueError(f"strategy.private: expected {self.which!r} to choose some of {names}, got all or none")
-        start = torch.where(own > 0, kept["private"], center) if "private" in kept else center
-        return start, {"own": own, "center": center}
+        return self._with_private(center, kept.get("private"), own), {"own": own, "center": center}
 
     def correct(self, gradient: Tensor, parameters: Tensor, memory: State, step: int) -> Tensor:
         """Leave the gradient as it is, or silence a part of it."""
         if not self.head_steps:
             return gradient
-        return gradient * (memory["own"] if step < self.head_steps else 1 - memory["own"])
+        if step < self.head_steps:
+            return gradient * memory["own"]
+        return gradient * (1 - memory["own"])
 
     def finish(self, parameters: Tensor, memory: State, steps: int) -> tuple[Tensor, State]:
         """Send the shared parameters, keep the private ones."""
@@ -52,7 +52,15 @@ class PrivateLayers:
 
     def personal(self, center: Tensor, kept: State) -> Tensor:
         """Return the global model with the site's own parameters in their places."""
-        return torch.where(kept["own"] > 0, kept["private"], center) if kept else center
+        if not kept:
+            return center
+        return self._with_private(center, kept["private"], kept["own"])
+
+    def _with_private(self, center: Tensor, private: Tensor | None, own: Tensor) -> Tensor:
+        """Return the global model with a site's private parameters in their places, if it has any yet."""
+        if private is None:
+            return center
+        return torch.where(own > 0, private, center)
 
     def _is_private(self, name: str, layer: str, parts: Parts) -> bool:
         if self.which == "norm":

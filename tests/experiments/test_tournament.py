@@ -400,7 +400,7 @@ def test_time_to_the_target_is_counted_where_sites_differ_in_speed():
 
 def test_bytes_are_models_there_and_back_and_what_the_server_tells():
     grid = cells(Axes(["hospital-heart"], ["fedavg", "scaffold"], changes=QUICK))
-    costs = [tournament._check(cell) for cell in grid]
+    costs = [tournament._megabytes(cell.scenario) for cell in grid]
     assert costs == [2 * 4 * 2 * 4 * 31 / 1e6, 2 * 4 * 3 * 4 * 31 / 1e6]
 
 

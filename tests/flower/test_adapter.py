@@ -6,6 +6,7 @@ from flwr.app import ConfigRecord
 from fedsim.flower.adapter import Adapter
 from fedsim.flower.grid import node_of
 from fedsim.mistakes import Mistake
+from fedsim.strategy import Strategy
 from strategies.fedavg import FedAvg
 from tests.nodes import arrays, good, grid_of
 
@@ -80,7 +81,7 @@ def test_it_runs_under_flowers_own_loop():
 
 @pytest.mark.parametrize("wrong", [torch.zeros(8), torch.zeros(10), torch.full((9,), torch.nan), np.zeros(9), None])
 def test_a_strategy_that_gives_something_else_is_named(wrong):
-    class Odd:
+    class Odd(Strategy):
         def aggregate(self, center, updates, weights, state):
             return wrong, state
 

@@ -1,7 +1,8 @@
 import pytest
 
 from fedsim.mistakes import Mistake
-from fedsim.planning.secure_checks import check_secure
+from fedsim.planning.checks import refuse
+from fedsim.planning.secure_checks import secure_faults
 from fedsim.scenario.files import read
 from fedsim.scenario.schema import SecureAggregation
 from fedsim.strategy.make import strategy_of
@@ -12,7 +13,7 @@ ON = "secure_aggregation=true"
 def check(*overrides: str, sites: int = 4, params: int = 31) -> None:
     on = [] if any(one.startswith("secure") for one in overrides) else [ON]
     scenario = read("hospital-heart", [*on, *overrides])
-    check_secure(scenario, strategy_of(scenario, sites), sites, params)
+    refuse(secure_faults(scenario, strategy_of(scenario, sites), sites, params))
 
 
 @pytest.mark.parametrize(

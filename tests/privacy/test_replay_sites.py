@@ -29,7 +29,7 @@ from fedsim.flower.secure import server
 from fedsim.flower.secure.messages import ANSWERED, KEYS, MASKED, OWN_MASKS, SHARES, SITES
 from fedsim.mistakes import Mistake
 from fedsim.planning import misbehaviour, trial
-from fedsim.planning.checks import check_strategy
+from fedsim.planning.checks import refuse, strategy_faults
 from fedsim.privacy import central, noise_shares
 from fedsim.privacy.adaptive_clip import AdaptiveClip
 from fedsim.privacy.central import CentralNoise, clipped_sum
@@ -43,7 +43,7 @@ from fedsim.scenario import catalog
 from fedsim.scenario.files import read
 from fedsim.scenario.schema import Scenario
 from fedsim.strategy.contract import WITHOUT_NOISE, needs_mean_only
-from fedsim.strategy.make import asked_of, strategy_of
+from fedsim.strategy.make import strategy_of
 from tests.privacy.watching import Messages, Watch
 
 PRIVATE = Job("federated", True, 0)
@@ -408,14 +408,14 @@ def test_whatever_the_strategy_the_listed_fields_are_all_that_leaves(replay: Rep
         trial_of = trial.Trial(chosen, 0, "federated")
         whole, model = trial_of.federation, trial_of.model
         try:
-            check_strategy(chosen, len(whole.sites), model)
+            refuse(strategy_faults(chosen, len(whole.sites), model))
         except Mistake:
             refused.add(strategy)
             continue
         _, seen = replay.on(chosen, whole)
         sent, replied = fields_in(seen["messages"]), fields_in(seen["replies"])
         own = {f"{ARRAYS}/{name}" for name, _ in model.named_parameters()}
-        told = {f"{TOLD}/{name}" for name in getattr(strategy_of(chosen), "tells", ())}
+        told = {f"{TOLD}/{name}" for name in strategy_of(chosen).tells}
         listed = {
             "client": own | {f"{METRICS}/{WEIGHT}"},
             "local": own | {f"{METRICS}/{WEIGHT}"} | fields_of(OwnUpdate),
@@ -433,5 +433,5 @@ def test_whatever_the_strategy_the_listed_fields_are_all_that_leaves(replay: Rep
 def possible(strategy: str, unit: str) -> bool:
     """Whether a unit lets a strategy work: under ``local`` if it needs no loss, else if it needs the mean only."""
     chosen = strategy_of(scenario(unit, *SEVEN, f"strategy={{name='{strategy}'}}"), 7)
-    may = needs_mean_only(chosen) if unit != "local" else not set(asked_of(chosen)) & set(WITHOUT_NOISE)
+    may = needs_mean_only(chosen) if unit != "local" else not set(chosen.reports) & set(WITHOUT_NOISE)
     return may and strategy not in NO_NORMS

@@ -98,4 +98,4 @@ def test_a_strategy_file_without_its_dataclass_is_explained(tmp_path: Path, text
     module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
     spec.loader.exec_module(module)  # type: ignore[union-attr]
     with pytest.raises(Mistake, match=r"bad.py: expected a class Bad with a method aggregate, got none"):
-        catalog._strategy_in(module, "bad")
+        catalog._class_in(module, "bad", ("aggregate", "aggregate_train"))

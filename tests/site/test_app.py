@@ -25,7 +25,7 @@ from fedsim.scenario import catalog
 from fedsim.scenario.schema import Privacy, Scenario
 from fedsim.site.app import SiteApp
 from fedsim.strategy.contract import WITHOUT_NOISE
-from fedsim.strategy.make import asked_of, strategy_of
+from fedsim.strategy.make import strategy_of
 from fedsim.training.model import new_model, parts_of
 from strategies.fedavg import FedAvg
 
@@ -70,7 +70,7 @@ def test_whatever_the_strategy_the_listed_fields_are_all_that_leaves(scenario, s
     allowed = {ARRAYS, METRICS, MECHANISM}
     for reply in ask(scenario(f"strategy={{name='{strategy}'}}", "training.rounds=1"), private=True):
         if reply.has_error():
-            losses = set(asked_of(strategy_of(scenario(f"strategy={{name='{strategy}'}}")))) & set(WITHOUT_NOISE)
+            losses = set(strategy_of(scenario(f"strategy={{name='{strategy}'}}")).reports) & set(WITHOUT_NOISE)
             # these keep layers at home, or compare the last but one, and there is only one
             where = {"fedbn": "private_layers", "fedper": "private_layers", "fedrep": "private_layers", "moon": "moon"}
             assert reply.error.reason.startswith("PermissionError" if losses else f"ValueError ({where[strategy]}.py:")

@@ -141,7 +141,7 @@ def test_with_the_share_of_sites_in_its_place_they_do_not(strategy: Strategy):
 
 
 @dataclass(frozen=True)
-class Watching:
+class Watching(Strategy):
     """Averages, and writes down what it is told of the round."""
 
     seen: ClassVar[list[tuple[float, list[float]]]] = []

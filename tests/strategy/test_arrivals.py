@@ -18,7 +18,7 @@ from fedsim.experiments.arms import GLOBAL, Job, run_job
 from fedsim.flower.adapter import Adapter
 from fedsim.flower.grid import node_of
 from fedsim.mistakes import Mistake, RunFailed
-from fedsim.planning.checks import check_strategy
+from fedsim.planning.checks import refuse, strategy_faults
 from fedsim.planning.noise import noise_for
 from fedsim.planning.participation import most_rounds, share_of_sites, sites_of_round
 from fedsim.randomness import stream
@@ -251,7 +251,7 @@ def test_time_is_written_down_where_sites_differ_in_speed(scenario):
 )
 def test_what_does_not_go_together_is_said_before_anything_is_run(scenario, overrides, message):
     with pytest.raises(Mistake, match=message):
-        check_strategy(scenario("strategy.name=fedbuff", *overrides), 4, nn.Linear(30, 1))
+        refuse(strategy_faults(scenario("strategy.name=fedbuff", *overrides), 4, nn.Linear(30, 1)))
 
 
 def test_a_buffer_of_failures_leaves_the_model_but_a_run_of_failures_fails(scenario):

@@ -16,7 +16,7 @@ from fedsim.engines import cohort, serial
 from fedsim.experiments.arms import GLOBAL, Job, run_job
 from fedsim.flower.records import keep, kept_in
 from fedsim.mistakes import Mistake, RunFailed
-from fedsim.planning.checks import check_strategy
+from fedsim.planning.checks import refuse, strategy_faults
 from fedsim.planning.noise import noise_for, passes_of
 from fedsim.scenario import catalog
 from fedsim.scenario.schema import Optimizer
@@ -32,9 +32,14 @@ BATCH = {"cleveland": 90, "hungarian": 90, "switzerland": 36, "va_long_beach": 6
 SETTING = [f"training.rounds={ROUNDS}", f"training.local_steps={STEPS}", "training.sampling_rate=1.0"]
 Vector = np.ndarray
 
-WITH_CLIENT_HALF = [
-    name for name in catalog.titles("strategies") if hasattr(catalog.load("strategies", name), "local_rule")
-]
+
+def has_client_half(name: str) -> bool:
+    """Whether a strategy's sites do anything but what those of federated averaging do."""
+    strategy = catalog.load("strategies", name)()
+    return strategy.local_rule() != Plain() or strategy.second_rule() is not None
+
+
+WITH_CLIENT_HALF = [name for name in catalog.titles("strategies") if has_client_half(name)]
 
 
 def chosen(name: str) -> list[str]:
@@ -261,7 +266,7 @@ def test_a_correction_comes_after_clipping_and_noise(scenario):
     assert np.linalg.norm(near) < 0.8 * np.linalg.norm(free)
 
 
-TWICE = [name for name in WITH_CLIENT_HALF if hasattr(catalog.load("strategies", name), "second_rule")]
+TWICE = [name for name in WITH_CLIENT_HALF if catalog.load("strategies", name)().second_rule() is not None]
 
 
 @pytest.mark.parametrize("engine", ["serial", "cohort"])
@@ -342,12 +347,12 @@ def test_a_site_does_not_send_what_losses_tell_under_privacy(scenario, name: str
 )
 def test_what_a_strategy_can_not_do_is_said_before_anything_is_run(scenario, overrides, message):
     with pytest.raises(Mistake, match=message):
-        check_strategy(scenario(*overrides), 4, nn.Linear(30, 1))
+        refuse(strategy_faults(scenario(*overrides), 4, nn.Linear(30, 1)))
 
 
 def rules(name: str) -> list:
     strategy = catalog.load("strategies", name)()
-    return [strategy.local_rule(), *([strategy.second_rule()] if hasattr(strategy, "second_rule") else [])]
+    return [rule for rule in (strategy.local_rule(), strategy.second_rule()) if rule is not None]
 
 
 @pytest.mark.parametrize("name", WITH_CLIENT_HALF)
@@ -362,7 +367,7 @@ def test_every_rule_keeps_its_contract(name: str):
         for _ in range(2):
             before = [tensor.clone() for tensor in (centers, ends, gradients)]
             path = {f"path-{step}": point for step, point in enumerate((*gradients[:2], centers[0]))}
-            told = path if getattr(rule, "follows", False) else {}
+            told = path if rule.follows else {}
             begun = [rule.begin(center, own | told, parts) for center, own in zip(centers, kept, strict=True)]
             memory = {key: torch.stack([own[key] for _, own in begun]) for key in begun[0][1]}  # (sites, params)
             for step in range(2):

@@ -1,0 +1,110 @@
+"""What can't be run is refused in one place: the same by whole experiments and by tournaments, and all at once."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from fedsim.experiments.experiment import execute
+from fedsim.experiments.tournament import Cell, play
+from fedsim.mistakes import Mistake
+from fedsim.planning.checks import check
+from fedsim.scenario import catalog
+from fedsim.scenario.schema import Scenario
+
+
+class Mixing(nn.Module):
+    """A model that centers a batch: each row's output depends on the others."""
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(inputs, 1)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        outputs = self.layer(inputs)
+        return outputs - outputs.mean(0) if len(outputs) else outputs
+
+
+def said_by_an_experiment(scenario: Scenario, folder: Path) -> str:
+    with pytest.raises(Mistake) as caught:
+        execute(scenario, folder / "run")
+    assert not (folder / "run").exists()
+    return " ".join(str(caught.value).split())
+
+
+def said_by_a_tournament(scenario: Scenario, folder: Path) -> str:
+    """Play one cell, which must be refused before anything is trained."""
+    place = {"scenario": "hospital-heart", "attack": "none", "epsilon": "1", "strategy": scenario.strategy.name}
+    played = play([Cell(place, scenario)], folder / "cache")
+    assert not list((folder / "cache").iterdir())
+    assert played.scores.empty
+    (reason,) = played.refused["reason"]
+    return reason
+
+
+CLIENT = ["privacy.unit=client", "privacy.delta=0.1", "training.expected_batch=64"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["strategy.name=qfedavg"], "strategy.name: expected one that does without losses under privacy"),
+        (["strategy.name=krum", *CLIENT], "expected one that needs the mean of the updates only"),
+        ([*CLIENT, "privacy.adaptive_clip={bit_noise=0.001}"], "privacy.adaptive_clip.bit_noise: expected more"),
+        (["privacy.delta=0.5"], "privacy.delta: expected less than one over"),
+        (["attack={name='sign-flip', sites=['nowhere']}"], "attack.sites: expected sites of this federation"),
+        (["attack={name='sign-flip', share=0.5, factr=2}"], "attack.factr: sign-flip has no such hyperparameter"),
+        (["secure_aggregation=true", "strategy.name=median"], "expected one that uses the mean of the updates alone"),
+        (["training.expected_batch={cleveland=3}"], "training.expected_batch: expected one number for each of"),
+    ],
+)
+def test_experiments_and_tournaments_refuse_the_same(scenario, tmp_path: Path, overrides: list[str], message: str):
+    wrong = scenario("arms=['federated']", *overrides)
+    said = said_by_an_experiment(wrong, tmp_path)
+    assert message in said
+    assert said_by_a_tournament(wrong, tmp_path) == said
+
+
+def test_both_refuse_a_model_that_mixes_rows(scenario, tmp_path: Path, monkeypatch):
+    load = catalog.load
+    task = replace(load("tasks", "hospital/heart"), model=Mixing)
+    monkeypatch.setattr(catalog, "load", lambda kind, name: task if kind == "tasks" else load(kind, name))
+    mixing = scenario("arms=['federated']", "title=A model that mixes rows")
+    said = said_by_an_experiment(mixing, tmp_path)
+    assert "expected a model whose output for a row depends on that row alone, got one that mixes rows" in said
+    assert said_by_a_tournament(mixing, tmp_path) == said
+
+
+def test_all_faults_are_said_at_once(scenario):
+    wrong = scenario(
+        "strategy.name=qfedavg",
+        "privacy.delta=0.5",
+        "attack={name='sign-flip', sites=['nowhere'], factr=2}",
+        "secure_aggregation={drop_outs=2}",
+    )
+    with pytest.raises(Mistake) as caught:
+        check(wrong)
+    lines = str(caught.value).splitlines()
+    starts = [line.partition(":")[0] for line in lines]
+    assert starts == [
+        "strategy.name",  # losses under privacy
+        "strategy.name",  # single updates under secure aggregation
+        "attack.name",
+        "secure_aggregation.drop_outs",
+        "attack.factr",
+        "attack.sites",
+        "privacy.delta",
+    ]
+
+
+def test_one_fault_that_shows_twice_is_said_once(scenario):
+    with pytest.raises(Mistake) as caught:
+        check(scenario("strategy={name='krum', f=-1}"))
+    assert str(caught.value) == "strategy: f: expected a whole number in [0, inf), got -1"
+
+
+def test_what_can_be_run_is_let_through(scenario):
+    check(scenario())
+    check(scenario("attack={name='sign-flip', share=0.25}", "strategy.name=median"))
