@@ -48,10 +48,14 @@ class Examples:
 class Site:
     """An institution with its rows.
 
-    Attributes: number: Its place in the sorted list of names, and Flower's partition-id. name: Its
-        name. train: Rows to learn from. validation: Rows to choose by. test: Rows to report on.
+    Attributes:
+        number: Its place in the sorted list of names, and Flower's partition-id.
+        name: Its name.
+        train: Rows to learn from.
+        validation: Rows to choose by.
+        test: Rows to report on.
         groups: {protected attribute: its value for each test row, str (rows,)}; no site sends them
-        or learns from them.
+            or learns from them.
     """
 
     number: int
@@ -139,8 +143,9 @@ _divisions = Recent[tuple[Any, ...], Sites](size=4)
 def federate(scenario: Scenario, seed: int, device: str = "cpu") -> Federation:
     """Load the scenario's task and split it into sites; repeated calls return the same object.
 
-    Raises: Mistake: The partition is not for this task, a site has no row to train on, or a fault
-        is at no site.
+    Raises:
+        Mistake: The partition is not for this task, a site has no row to train on, or a fault is
+            at no site.
     """
     key = (*_division_key(scenario), scenario.split, scenario.faults, seed, device)
     return _federations.get(key, lambda: _federate(scenario, seed, device))

@@ -35,8 +35,9 @@ class Division(Protocol):
 def divide(rows: Rows, kind: Kind, partition: Partition) -> Sites:
     """Divide rows among the sites of a partition.
 
-    Raises: Mistake: The partition can't be made of these rows, would leave a site without rows, or
-        would leave rows out.
+    Raises:
+        Mistake: The partition can't be made of these rows, would leave a site without rows, or
+            would leave rows out.
     """
     if partition.by == "natural" and partition.sites is None:
         return natural(rows)

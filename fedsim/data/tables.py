@@ -75,8 +75,9 @@ Column = Number | Levels
 def encode(frame: pd.DataFrame, columns: tuple[Column, ...]) -> np.ndarray:
     """Encode a table as model inputs, float32 (rows, inputs), all finite.
 
-    Raises: Mistake: A column is not there, holds text where numbers are expected, lacks a value
-        that it may not lack, or has a category that is not among its public levels.
+    Raises:
+        Mistake: A column is not there, holds text where numbers are expected, lacks a value that
+            it may not lack, or has a category that is not among its public levels.
     """
     absent = [column.name for column in columns if column.name not in frame]
     if absent:

@@ -24,11 +24,14 @@ SITE = "site"  # the attribute of which each site is a group: no other may have 
 class Rows:
     """The rows of all institutions.
 
-    Attributes: inputs: Model inputs, float32 (rows, ...), all finite. target: 0 or 1, float32
-        (rows,); class numbers from 0 on, int64 (rows,); or numbers scaled to [-1, 1] by the
-        outcome's public range, float32 (rows,). site: The natural site of each row, str (rows,).
+    Attributes:
+        inputs: Model inputs, float32 (rows, ...), all finite.
+        target: 0 or 1, float32 (rows,); class numbers from 0 on, int64 (rows,); or numbers scaled
+            to [-1, 1] by the outcome's public range, float32 (rows,).
+        site: The natural site of each row, str (rows,).
         time: The moment at which each row was observed, float64 (rows,): any number that grows
-        with time, e.g. days. groups: {protected attribute: its value for each row, str (rows,)}.
+            with time, e.g. days.
+        groups: {protected attribute: its value for each row, str (rows,)}.
     """
 
     inputs: np.ndarray
@@ -46,19 +49,25 @@ Make = Callable[[int], tuple[np.ndarray, np.ndarray]]
 class Task:
     """The data, public ranges and model of an outcome.
 
-    Attributes: title: One line. outcome: The meaning of a target of 1, of the classes, or of the
-        number. source: Authors, year and origin of the data. columns: The features with their
-        public ranges. model: Makes the model for the shape of a row, e.g. ``model(30)`` or
-        ``model(3, 32, 32)``. The model maps (rows, ...) to outputs: logits (rows, 1) of a binary
-        outcome or (rows, classes), or (rows, 1) of a number. load: Reads the data. make: Makes the
-        rows of a site by its number, when they are needed, in place of ``load``. kind: The kind of
-        outcome: ``binary``, one of several ``classes``, or a ``number``. range: The public range
-        of a number, with its unit; a number needs it, other kinds have none. by_time: Whether rows
-        are split by time: the latest rows of a site are always its test rows, and those before
-        them its validation rows. horizon: The time a row's target looks ahead, in units of
-        ``Rows.time``: rows whose time is within it before the next part begins are left out.
-        licence: The licence of the data. needs_path: Whether ``load`` takes the scenario's
-        ``data.path``, or None.
+    Attributes:
+        title: One line.
+        outcome: The meaning of a target of 1, of the classes, or of the number.
+        source: Authors, year and origin of the data.
+        columns: The features with their public ranges.
+        model: Makes the model for the shape of a row, e.g. ``model(30)`` or ``model(3, 32, 32)``.
+            The model maps (rows, ...) to outputs: logits (rows, 1) of a binary outcome or (rows,
+            classes), or (rows, 1) of a number.
+        load: Reads the data.
+        make: Makes the rows of a site by its number, when they are needed, in place of ``load``.
+        kind: The kind of outcome: ``binary``, one of several ``classes``, or a ``number``.
+        range: The public range of a number, with its unit; a number needs it, other kinds have
+            none.
+        by_time: Whether rows are split by time: the latest rows of a site are always its test
+            rows, and those before them its validation rows.
+        horizon: The time a row's target looks ahead, in units of ``Rows.time``: rows whose time is
+            within it before the next part begins are left out.
+        licence: The licence of the data.
+        needs_path: Whether ``load`` takes the scenario's ``data.path``, or None.
     """
 
     title: str

@@ -63,8 +63,10 @@ def side_file(path: Path) -> Path:
 def declared_for(path: Path, ranges: str | Mapping[str, Any] | None) -> Declared:
     """Read the declared ranges of a table.
 
-    Args: path: The table. ranges: The ranges themselves or the name of their file. None stands for
-        the side file, or for no entries if there is none.
+    Args:
+        path: The table.
+        ranges: The ranges themselves or the name of their file. None stands for the side file, or
+            for no entries if there is none.
 
     Raises:
         Mistake: There is no such file, or it is not TOML.

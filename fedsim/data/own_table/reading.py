@@ -35,10 +35,12 @@ _BOM = b"\xef\xbb\xbf"
 class Table:
     """A table as it stands in a file.
 
-    Attributes: name: The file's name. frame: Numbers, or text without blanks around it. A value
-        that a Parquet file lacks is missing, a value that a CSV file lacks is empty text. rows:
-        Each row's number in the file, int64 (rows,). repairs: Notes on parts that were read
-        otherwise than they stand in the file.
+    Attributes:
+        name: The file's name.
+        frame: Numbers, or text without blanks around it. A value that a Parquet file lacks is
+            missing, a value that a CSV file lacks is empty text.
+        rows: Each row's number in the file, int64 (rows,).
+        repairs: Notes on parts that were read otherwise than they stand in the file.
     """
 
     name: str
