@@ -1,4 +1,4 @@
-"""Tasks, their rows, and how rows become sites: everything that a task file imports."""
+"""Define tasks, read their rows, and divide rows among sites: all that a task file imports."""
 
 from fedsim.data.tables import Column, Levels, Number, encode
 from fedsim.data.task import Rows, Task

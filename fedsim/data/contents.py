@@ -1,4 +1,7 @@
-"""What the sites of a scenario hold: rows, labels, protected groups, missing values; all rows, without noise."""
+"""Count the rows, labels, protected groups and missing values at the sites of a scenario.
+
+The counts are exact: they are taken from all rows, and no noise is added.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,13 +20,13 @@ from fedsim.scenario.schema import Scenario
 
 @dataclass(frozen=True)
 class Contents:
-    """What there is to see.
+    """The data of all sites, counted.
 
     Attributes:
-        sites: {site: rows, a few words about its outcome, and the figure in them}.
-        labels: What the labels are called: the classes, or the tenths of a number.
-        counts: How many rows of each label each site has, int64 (sites, labels).
-        missing: {column: share of rows without a value}, of columns that may lack it.
+        sites: {site: number of rows, a figure of its outcome, and that figure in words}.
+        labels: The names of the labels: the classes, or the tenths of a number.
+        counts: The number of rows of each label at each site, int64 (sites, labels).
+        missing: {column: share of rows without a value}, for columns that may lack values.
         groups: {protected attribute: {value: rows}}.
     """
 
@@ -35,7 +38,7 @@ class Contents:
 
 
 def contents_of(scenario: Scenario) -> Contents | None:
-    """Return what a scenario's sites hold; None where rows are made up when they are needed.
+    """Count the data of a scenario's sites; None for a task whose rows are made on demand.
 
     Raises:
         Mistake: The rows can't be read, or the partition can't be made of them.
@@ -43,52 +46,102 @@ def contents_of(scenario: Scenario) -> Contents | None:
     task = task_of(scenario)
     if task.load is None:
         return None
-    rows, sites = rows_of(scenario), sites_of(scenario)
-    labels = labels_of(rows.target, task.kind)
-    count = max(2, int(labels.max()) + 1)
+
+    rows = rows_of(scenario)
+    row_numbers_by_site = sites_of(scenario)
+    sites = {}
+    for site, row_numbers in row_numbers_by_site.items():
+        outcome = _outcome(task, rows.target[row_numbers])
+        sites[site] = {"rows": len(row_numbers), **outcome}
+
+    # Both labels of a binary outcome are shown, also where no row has the second.
+    labels = labels_of(rows.target, task.kind)  # (rows,)
+    label_count = max(2, int(labels.max()) + 1)
+    counts = []
+    for row_numbers in row_numbers_by_site.values():
+        counts.append(np.bincount(labels[row_numbers], minlength=label_count))  # (labels,)
+
     return Contents(
-        sites={site: {"rows": len(own), **_outcome(task, rows.target[own])} for site, own in sites.items()},
-        labels=_names(task.kind, count),
-        counts=np.stack([np.bincount(labels[own], minlength=count) for own in sites.values()]),
-        missing=_missing(task.columns, rows),
-        groups={name: _tally(values) for name, values in rows.groups.items()},
+        sites=sites,
+        labels=_label_names(task.kind, label_count),
+        counts=np.stack(counts),
+        missing=_missing_shares(task.columns, rows),
+        groups={attribute: _tally(values) for attribute, values in rows.groups.items()},
     )
 
 
-def _names(kind: Kind, count: int) -> list[str]:
-    if kind == "number":
-        return ["lowest tenth", *[f"{number}." for number in range(2, QUANTILES)], "highest tenth"][:count]
-    return ["negative", "positive"] if kind == "binary" else [f"class {number}" for number in range(count)]
+def _label_names(kind: Kind, count: int) -> list[str]:
+    if kind == "binary":
+        return ["negative", "positive"]
+    if kind == "classes":
+        return [f"class {number}" for number in range(count)]
+    middle = [f"{number}." for number in range(2, QUANTILES)]
+    tenths = ["lowest tenth", *middle, "highest tenth"]
+    return tenths[:count]
 
 
 def _outcome(task: Task, target: np.ndarray) -> dict[str, Any]:
-    """Return a figure about a site's outcome, and the same in words."""
+    """Summarize the outcome of a site as a figure and in words.
+
+    The figure is the share of positives, the number of classes, or the mean of a number.
+
+    Args:
+        task: The task.
+        target: The site's targets, (rows,).
+    """
     if task.kind == "binary":
         share = float(target.mean())
         return {"positive": round(share, 3), "about": f"{share:.1%} positive"}
+
     if task.kind == "classes":
         counts = np.bincount(target)
-        share = float(counts.max() / len(target))
-        return {"classes": int((counts > 0).sum()), "about": f"{(counts > 0).sum()} classes, {share:.0%} of one"}
-    mean = task.range.in_units(float(target.mean(dtype=float))) if task.range else float(target.mean())
-    unit = f" {task.range.unit}" if task.range and task.range.unit else ""
+        classes = int((counts > 0).sum())
+        largest_share = float(counts.max() / len(target))
+        return {"classes": classes, "about": f"{classes} classes, {largest_share:.0%} of one"}
+
+    if task.range is None:
+        mean = float(target.mean())
+        unit = ""
+    else:
+        mean = task.range.in_units(float(target.mean(dtype=float)))
+        unit = f" {task.range.unit}" if task.range.unit else ""
     return {"mean": round(mean, 6), "about": f"mean {mean:.4g}{unit}"}
 
 
 def _tally(values: np.ndarray) -> dict[str, int]:
-    found, counts = np.unique(values, return_counts=True)
-    return {str(value): int(count) for value, count in zip(found, counts, strict=True)}
+    """Count how often each value occurs."""
+    distinct, counts = np.unique(values, return_counts=True)
+    return {str(value): int(count) for value, count in zip(distinct, counts, strict=True)}
 
 
-def _missing(columns: tuple[Column, ...], rows: Rows) -> dict[str, float]:
-    """Return the share of rows that lack each column, read from the inputs as ``fedsim.data.encode`` makes them."""
-    widths = [(2 if c.missing else 1) if isinstance(c, Number) else len(c.levels) for c in columns]
+def _missing_shares(columns: tuple[Column, ...], rows: Rows) -> dict[str, float]:
+    """Compute the share of rows that lack each column, from the inputs of ``fedsim.data.encode``.
+
+    Images, sequences and other inputs that were not encoded from these columns have no shares.
+    """
+    widths = [_width(column) for column in columns]
     if rows.inputs.ndim != 2 or rows.inputs.shape[1] != sum(widths):
         return {}
-    shares, start = {}, 0
+
+    shares = {}
+    start = 0
     for column, width in zip(columns, widths, strict=True):
-        own, start = rows.inputs[:, start : start + width], start + width
+        encoded = rows.inputs[:, start : start + width]  # (rows, width)
+        start += width
         if column.missing:
-            lacks = own[:, 1] == 1 if isinstance(column, Number) else (own == 0).all(axis=1)
-            shares[column.name] = float(lacks.mean())
+            shares[column.name] = float(_is_missing(column, encoded).mean())
     return shares
+
+
+def _width(column: Column) -> int:
+    """Return the number of inputs of a column, see ``Number.encode`` and ``Levels.encode``."""
+    if isinstance(column, Number):
+        return 2 if column.missing else 1
+    return len(column.levels)
+
+
+def _is_missing(column: Column, encoded: np.ndarray) -> np.ndarray:
+    """Return which rows lack a column that may be missing, bool (rows,)."""
+    if isinstance(column, Number):
+        return encoded[:, 1] == 1
+    return (encoded == 0).all(axis=1)

@@ -1,10 +1,10 @@
-"""The federation: every site with its rows, split into training, validation and test rows."""
+"""Build a federation: all sites, with their rows split for training, validation and testing."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ _KEPT = 2**29  # bytes of made-up rows that are kept
 
 @dataclass(frozen=True)
 class Examples:
-    """Rows of one site: inputs float32 (rows, ...), target float32 or int64 (rows,)."""
+    """The rows of one site: inputs float32 (rows, ...), target float32 or int64 (rows,)."""
 
     inputs: Tensor
     target: Tensor
@@ -46,7 +46,7 @@ class Examples:
 
 @dataclass(frozen=True)
 class Site:
-    """One institution.
+    """An institution with its rows.
 
     Attributes:
         number: Its place in the sorted list of names, and Flower's partition-id.
@@ -54,7 +54,8 @@ class Site:
         train: Rows to learn from.
         validation: Rows to choose by.
         test: Rows to report on.
-        groups: {protected attribute: its value for each test row, str (rows,)}; no one sends or learns from them.
+        groups: {protected attribute: its value for each test row, str (rows,)}; no site sends them
+            or learns from them.
     """
 
     number: int
@@ -67,17 +68,22 @@ class Site:
 
 @dataclass(frozen=True)
 class Federation:
-    """All sites of a scenario under one seed; the same for all arms and strategies. Made-up sites appear on demand."""
+    """All sites of a scenario under one seed.
+
+    A federation is the same for all arms and strategies. Made-up sites appear on demand.
+    """
 
     sites: Sequence[Site]
 
     @cached_property
     def names(self) -> Sequence[str]:
         """The sites' names, sorted."""
-        return self.sites.names if isinstance(self.sites, _MadeSites) else [site.name for site in self.sites]
+        if isinstance(self.sites, _MadeSites):
+            return self.sites.names  # without making their rows
+        return [site.name for site in self.sites]
 
     def pooled(self, numbers: Sequence[int]) -> Site:
-        """Return the imaginary institution that holds the rows of some sites, by number: the centralized arm."""
+        """Pool the rows of some sites, by number, into one site: the centralized arm."""
         sites = [self.sites[number] for number in numbers]
         return Site(
             number=0,
@@ -88,30 +94,46 @@ class Federation:
         )
 
 
-class _MadeSites(Sequence[Site]):
-    """Sites whose rows are made when they are asked for; those asked for last are kept."""
+class _MakeSite(Protocol):
+    """A function that makes a site from its number and name."""
 
-    def __init__(self, sites: int, make: Callable[[int, str], Site]) -> None:
-        width = len(str(sites - 1))
-        self.names = [f"site-{number:0{width}}" for number in range(sites)]
-        self._make, self._kept, self._room = make, OrderedDict[int, Site](), 0
+    def __call__(self, number: int, name: str) -> Site: ...
+
+
+class _MadeSites(Sequence[Site]):
+    """Sites whose rows are made when they are asked for; the sites used last are kept."""
+
+    def __init__(self, count: int, make: _MakeSite) -> None:
+        width = len(str(count - 1))
+        self.names = [f"site-{number:0{width}}" for number in range(count)]
+        self._make = make
+        self._kept = OrderedDict[int, Site]()  # by number; the site used last stands last
+        self._room = 0  # how many sites may be kept; 0 until the first site shows its size
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, number: int) -> Site:  # type: ignore[override]
         if number not in self._kept:
-            self._kept[number] = self._make(range(len(self))[number], self.names[number])
-            self._room = self._room or max(1, _KEPT // _bytes(self._kept[number]))
+            place = range(len(self))[number]  # counts from the end where the number is negative
+            site = self._make(place, self.names[number])
+            self._kept[number] = site
+
+            if not self._room:
+                self._room = max(1, _KEPT // _bytes(site))
             if len(self._kept) > self._room:
                 self._kept.popitem(last=False)
+
         self._kept.move_to_end(number)
         return self._kept[number]
 
 
 def _bytes(site: Site) -> int:
-    parts = (site.train, site.validation, site.test)
-    return sum(tensor.nbytes for part in parts for tensor in (part.inputs, part.target))
+    """Return the size of a site's rows in memory."""
+    size = 0
+    for part in (site.train, site.validation, site.test):
+        size += part.inputs.nbytes + part.target.nbytes
+    return size
 
 
 _federations = Recent[tuple[Any, ...], Federation](size=16)
@@ -122,54 +144,82 @@ def federate(scenario: Scenario, seed: int, device: str = "cpu") -> Federation:
     """Load the scenario's task and split it into sites; repeated calls return the same object.
 
     Raises:
-        Mistake: The partition is not for this task, a site has no row to train on, or a fault is at no site.
+        Mistake: The partition is not for this task, a site has no row to train on, or a fault is
+            at no site.
     """
-    decides = (*_about_rows(scenario), scenario.split, scenario.faults, seed, device)
-    return _federations.get(decides, lambda: _federate(scenario, seed, device))
-
-
-def _about_rows(scenario: Scenario) -> tuple[Any, ...]:
-    """Return all that decides which rows are at which site."""
-    return task_of(scenario), scenario.data, scenario.partition
-
-
-def _federate(scenario: Scenario, seed: int, device: str) -> Federation:
-    task, partition = task_of(scenario), scenario.partition
-    split = partial(_split, scenario, task, seed, device)
-    if (partition.by == "made") != (task.make is not None):
-        expected = "another than 'made' with a task that has" if task.make is None else "'made' with a task without"
-        raise Mistake(f"partition.by: expected {expected} rows of its own, got {partition.by!r}")
-    if task.make is not None:
-        made = Federation(_MadeSites(partition.sites or 1, partial(_made, scenario, task, task.make, split)))
-        check_sites(scenario.faults, made.names)
-        return made
-    rows, found = rows_of(scenario), sites_of(scenario)
-    check_sites(scenario.faults, list(found))
-    return Federation(tuple(
-        split(number, name, _Own(
-            skewed(rows.inputs[own], partition, number),
-            rows.target[own],
-            None if rows.time is None else rows.time[own],
-            {name: values[own] for name, values in rows.groups.items()},
-        ))
-        for number, (name, own) in enumerate(found.items())
-    ))  # fmt: skip
+    key = (*_division_key(scenario), scenario.split, scenario.faults, seed, device)
+    return _federations.get(key, lambda: _federate(scenario, seed, device))
 
 
 def sites_of(scenario: Scenario) -> Sites:
-    """Return which rows belong to which site of a scenario; the same under every seed.
+    """Divide a scenario's rows among its sites; the division is the same under every seed.
 
     Raises:
         Mistake: The partition can't be made of the scenario's rows.
     """
     return _divisions.get(
-        _about_rows(scenario), lambda: divide(rows_of(scenario), task_of(scenario).kind, scenario.partition)
+        _division_key(scenario),
+        lambda: divide(rows_of(scenario), task_of(scenario).kind, scenario.partition),
     )
 
 
+def _division_key(scenario: Scenario) -> tuple[Any, ...]:
+    """Return all values that decide which rows are at which site."""
+    return task_of(scenario), scenario.data, scenario.partition
+
+
+def _federate(scenario: Scenario, seed: int, device: str) -> Federation:
+    task = task_of(scenario)
+    _check_partition(scenario, task)
+    splitter = _Splitter(scenario, task, seed, device)
+    if task.make is not None:
+        return _federate_made_rows(scenario, task.make, splitter)
+    return _federate_given_rows(scenario, splitter)
+
+
+def _check_partition(scenario: Scenario, task: Task) -> None:
+    """Check that sites are made up for a task that makes its rows, and for no other.
+
+    Raises:
+        Mistake: They are not.
+    """
+    by = scenario.partition.by
+    if task.make is not None and by != "made":
+        expected = "'made' with a task without rows of its own"
+        raise Mistake(f"partition.by: expected {expected}, got {by!r}")
+    if task.make is None and by == "made":
+        expected = "another than 'made' with a task that has rows of its own"
+        raise Mistake(f"partition.by: expected {expected}, got {by!r}")
+
+
+def _federate_made_rows(scenario: Scenario, make: Make, splitter: "_Splitter") -> Federation:
+    site_count = scenario.partition.sites or 1
+    sites = _MadeSites(site_count, partial(_made, splitter, make))
+    check_sites(scenario.faults, sites.names)
+    return Federation(sites)
+
+
+def _federate_given_rows(scenario: Scenario, splitter: "_Splitter") -> Federation:
+    rows = rows_of(scenario)
+    row_numbers_by_site = sites_of(scenario)
+    check_sites(scenario.faults, list(row_numbers_by_site))
+
+    sites = []
+    for number, (name, row_numbers) in enumerate(row_numbers_by_site.items()):
+        inputs = rows.inputs[row_numbers]
+        site_rows = _SiteRows(
+            inputs=skewed(inputs, scenario.partition, number),
+            target=rows.target[row_numbers],
+            time=None if rows.time is None else rows.time[row_numbers],
+            groups={attribute: values[row_numbers] for attribute, values in rows.groups.items()},
+        )
+        sites.append(splitter.split(number, name, site_rows))
+    return Federation(tuple(sites))
+
+
 @dataclass(frozen=True)
-class _Own:
-    """The rows of one site, before they are split."""
+class _SiteRows:
+    """The rows of one site before they are split; the fields are those of ``Rows``."""
 
     inputs: np.ndarray
     target: np.ndarray
@@ -177,88 +227,172 @@ class _Own:
     groups: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
-_Split = Callable[[int, str, _Own], Site]
+def _made(splitter: "_Splitter", make: Make, number: int, name: str) -> Site:
+    """Make the rows of a made-up site, check and split them."""
+    inputs, target = make(number)
+    check_examples(f"task {splitter.scenario.task}", splitter.task, inputs, target)
+    return splitter.split(number, name, _SiteRows(inputs, target))
 
 
-def _made(scenario: Scenario, task: Task, make: Make, split: _Split, number: int, name: str) -> Site:
-    own = _Own(*make(number))
-    check_examples(f"task {scenario.task}", task, own.inputs, own.target)
-    return split(number, name, own)
+@dataclass(frozen=True)
+class _Splitter:
+    """Splits each site's rows into training, validation and test rows, under one seed."""
+
+    scenario: Scenario
+    task: Task
+    seed: int
+    device: str
+
+    def split(self, number: int, name: str, rows: _SiteRows) -> Site:
+        """Split the rows of a site.
+
+        Raises:
+            Mistake: The site has no row to train on under some seed.
+        """
+        parts = self._parts(name, rows)
+        targets = {part: rows.target[chosen] for part, chosen in parts.items()}
+
+        # Only training rows get wrong labels: models are judged by the right ones.
+        share = self.scenario.faults.wrong_labels.get(name)
+        if share:
+            targets["train"] = mislabel(targets["train"], self.task.kind, share, self.seed, name)
+
+        examples = {}
+        for part, chosen in parts.items():
+            examples[part] = _examples(rows.inputs[chosen], targets[part], self.device)
+        groups = {attribute: values[parts["test"]] for attribute, values in rows.groups.items()}
+        return Site(number=number, name=name, groups=groups, **examples)
+
+    def _parts(self, name: str, rows: _SiteRows) -> dict[str, np.ndarray]:
+        """Choose the rows of each part: {part: row numbers, ascending}.
+
+        Raises:
+            Mistake: No row is left to train on under some seed.
+        """
+        validation = self.scenario.split.validation
+        test = self.scenario.split.test
+        parts = None
+        if self.task.by_time and rows.time is not None:
+            parts = split_by_time(rows.time, validation, test, self.task.horizon)
+        else:
+            # Rows are split class by class; those of a number are all of one class.
+            labels = rows.target * 0 if self.task.kind == "number" else rows.target
+            if _always_trains(labels, validation, test):
+                parts = split_rows(labels, validation, test, self.seed, name)
+
+        if parts is None or not len(parts["train"]):
+            raise Mistake(
+                f"site {name}: expected at least one row to train on under every seed, "
+                f"got {len(rows.target)} rows in all; "
+                "leave the site out, or join it with others (partition.sites)"
+            )
+        return parts
 
 
-def _split(scenario: Scenario, task: Task, seed: int, device: str, number: int, name: str, own: _Own) -> Site:
-    shares = scenario.split.validation, scenario.split.test
-    if task.by_time and own.time is not None:
-        parts = split_by_time(own.time, *shares, task.horizon)
-    else:
-        labels = own.target if task.kind != "number" else own.target * 0
-        parts = split_rows(labels, *shares, seed, name) if _always_trains(labels, *shares) else {"train": []}
-    if not len(parts["train"]):
-        raise Mistake(
-            f"site {name}: expected at least one row to train on under every seed, got {len(own.target)} rows in all; "
-            "leave the site out, or join it with others (partition.sites)"
-        )
-    targets = {part: own.target[chosen] for part, chosen in parts.items()}
-    if share := scenario.faults.wrong_labels.get(name):
-        targets["train"] = mislabel(targets["train"], task.kind, share, seed, name)
-    examples = {part: _examples(own.inputs[chosen], targets[part], device) for part, chosen in parts.items()}
-    groups = {attribute: values[parts["test"]] for attribute, values in own.groups.items()}
-    return Site(number=number, name=name, groups=groups, **examples)
-
-
-def split_by_time(time: np.ndarray, validation: float, test: float, horizon: float) -> dict[str, np.ndarray]:
+def split_by_time(
+    time: np.ndarray,
+    validation: float,
+    test: float,
+    horizon: float,
+) -> dict[str, np.ndarray]:
     """Split one site's rows by time: the latest are for testing, those before them for validation.
 
-    Rows of one moment stay together, so that shares are met up to the rows of one moment. Rows whose time is within
-    ``horizon`` before the next part begins are in no part: their target looks into it.
+    Rows of one moment stay together, so that shares are met up to the rows of one moment. Rows
+    whose time is within ``horizon`` before the next part begins are in no part: their target looks
+    into it.
 
     Returns:
         {part: row numbers, ascending}.
     """
-    ordered, end = np.sort(time), np.inf
+    ordered = np.sort(time)
     parts = {}
-    for part, share, gap in (("test", test, 0.0), ("validation", validation, horizon), ("train", 1.0, horizon)):
-        before, wanted = int(np.searchsorted(ordered, end)), round(share * len(time))
-        begin = ordered[max(0, before - wanted)] if wanted and before else end
-        parts[part] = np.flatnonzero((time >= begin) & (time < end) & (end - time > gap))
-        end = time[parts[part]].min() if len(parts[part]) else end
+    end = np.inf  # the moment at which the part that was cut off last begins
+    for part, share, gap in (
+        ("test", test, 0.0),
+        ("validation", validation, horizon),
+        ("train", 1.0, horizon),
+    ):
+        # The part takes the latest rows before ``end``, as many as its share of all rows.
+        rows_wanted = round(share * len(time))
+        rows_before = int(np.searchsorted(ordered, end))
+        begin = end
+        if rows_wanted and rows_before:
+            begin = ordered[max(0, rows_before - rows_wanted)]
+
+        in_part = (time >= begin) & (time < end)  # bool (rows,)
+        parts[part] = np.flatnonzero(in_part & (end - time > gap))
+        if len(parts[part]):
+            end = time[parts[part]].min()
     return parts
 
 
 def _always_trains(target: np.ndarray, validation: float, test: float) -> bool:
-    """Return whether ``split_rows`` leaves a row to train on under every seed: each puts rows at the same places."""
-    sizes = {int(size) for size in np.unique(target, return_counts=True)[1]}
+    """Return whether ``split_rows`` leaves a row to train on under every seed.
+
+    Seeds change which row of a class is at which place of the circle, and by how many test blocks
+    the circle is turned. The places themselves follow from the sizes of the classes.
+    """
+    _, counts = np.unique(target, return_counts=True)
+    sizes = {int(count) for count in counts}
     if max(sizes) * (1 - validation - test) >= 2:
-        return True
+        return True  # the training part of the circle is longer than the gap between two places
+
     places = np.concatenate([(np.arange(size) + 0.5) / size for size in sizes])
-    return all(((places - block * test) % 1.0 >= test + validation).any() for block in range(int(1 / test + 1e-9)))
+    for block in range(int(1 / test + 1e-9)):
+        turned = (places - block * test) % 1.0
+        if not (turned >= test + validation).any():
+            return False
+    return True
 
 
-def split_rows(target: np.ndarray, validation: float, test: float, seed: int, site: str) -> dict[str, np.ndarray]:
-    """Split one site's rows into disjoint parts, each class in proportion: {part: row numbers, ascending}.
+def split_rows(
+    target: np.ndarray,
+    validation: float,
+    test: float,
+    seed: int,
+    site: str,
+) -> dict[str, np.ndarray]:
+    """Split one site's rows into disjoint parts, each class in proportion.
 
-    Each class is put in a random order and laid on a circle; the seed turns the circle by one test block. So the test
-    rows of ``floor(1 / test)`` consecutive seeds (the first of them a multiple of that number) are disjoint: the seeds
-    are the folds of a cross-validation, and the next seeds start over with a new order.
+    Each class is put in a random order and laid on a circle; the seed turns the circle by one test
+    block. So the test rows of ``floor(1 / test)`` consecutive seeds (the first of them a multiple
+    of that number) are disjoint: the seeds are the folds of a cross-validation, and the next seeds
+    start over with a new order.
+
+    Returns:
+        {part: row numbers, ascending}.
     """
     folds = int(1 / test + 1e-9)
     repeat, block = divmod(seed, folds)
+
+    # Lay each class on the circle, its rows at even distances and in an order of this repeat.
     order = stream(repeat, "split", site)
     position = np.empty(len(target))  # in [0, 1)
     for label in np.unique(target):
         members = np.flatnonzero(target == label)
-        position[order.permutation(members)] = (np.arange(len(members)) + 0.5) / len(members)
+        places = (np.arange(len(members)) + 0.5) / len(members)
+        position[order.permutation(members)] = places
+
+    # Turn the circle by the test blocks of the seeds before.
     position = (position - block * test) % 1.0
+    in_test = position < test
+    in_train = position >= test + validation
     return {
-        "test": np.flatnonzero(position < test),
-        "validation": np.flatnonzero((position >= test) & (position < test + validation)),
-        "train": np.flatnonzero(position >= test + validation),
+        "test": np.flatnonzero(in_test),
+        "validation": np.flatnonzero(~in_test & ~in_train),
+        "train": np.flatnonzero(in_train),
     }
 
 
 def _examples(inputs: np.ndarray, target: np.ndarray, device: str) -> Examples:
-    return Examples(torch.from_numpy(inputs).to(device), torch.from_numpy(target).to(device))
+    return Examples(
+        inputs=torch.from_numpy(inputs).to(device),
+        target=torch.from_numpy(target).to(device),
+    )
 
 
 def _concatenate(parts: list[Examples]) -> Examples:
-    return Examples(torch.cat([part.inputs for part in parts]), torch.cat([part.target for part in parts]))
+    return Examples(
+        inputs=torch.cat([part.inputs for part in parts]),
+        target=torch.cat([part.target for part in parts]),
+    )

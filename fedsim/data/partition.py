@@ -1,13 +1,13 @@
-"""Partitions: which rows belong to which site.
+"""Divide rows among sites.
 
-Apart from the sites the data has itself, a partition is a way to simulate: it looks at rows, often at their targets, to
-deal them out, as no real federation could. What follows from it (which site has which labels) is no public knowledge.
+Apart from the sites the data has itself, a partition is a way to simulate: it looks at rows, often
+at their targets, to deal them out, as no real federation could. The facts that follow from it
+(which site has which labels) are no public knowledge.
 """
 
 import warnings
-from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -21,135 +21,205 @@ Sites = dict[str, np.ndarray]
 """{site name: row numbers, ascending}, sorted by name."""
 
 QUANTILES = 10  # into which the numbers of a target are sorted where labels are needed
-_LEAST = 10  # rows of a site that a draw of Dirichlet shares must leave, if there are enough for that
+_LEAST = 10  # rows that a draw of Dirichlet shares must leave to a site, if there are enough
 
 
-def divide(rows: Rows, kind: Kind, chosen: Partition) -> Sites:
-    """Return the sites of a partition.
+class Division(Protocol):
+    """A way to deal rows out."""
+
+    def __call__(self, rows: Rows, kind: Kind, partition: Partition) -> list[np.ndarray]:
+        """Return each site's row numbers."""
+        ...
+
+
+def divide(rows: Rows, kind: Kind, partition: Partition) -> Sites:
+    """Divide rows among the sites of a partition.
 
     Raises:
-        Mistake: The partition can't be made of these rows, would leave a site without rows, or would leave rows out.
+        Mistake: The partition can't be made of these rows, would leave a site without rows, or
+            would leave rows out.
     """
-    if chosen.by == "natural" and chosen.sites is None:
+    if partition.by == "natural" and partition.sites is None:
         return natural(rows)
-    count = chosen.sites or 1
-    if count > len(rows.target):
-        raise Mistake(f"partition.sites: expected at most one for each of the {len(rows.target)} rows, got {count}")
-    parts = DIVISIONS[chosen.by](rows, kind, chosen)
-    if len(parts) != count or not all(map(len, parts)) or sum(map(len, parts)) != len(rows.target):
-        raise Mistake(f"partition: expected {count} sites with rows, and every row at one of them; by = {chosen.by!r} "
-                      "does not give that for these rows; take fewer sites")  # fmt: skip
-    return {name: np.sort(part) for name, part in zip(names(count), parts, strict=True)}
+
+    row_count = len(rows.target)
+    site_count = partition.sites or 1
+    if site_count > row_count:
+        expected = f"at most one for each of the {row_count} rows"
+        raise Mistake(f"partition.sites: expected {expected}, got {site_count}")
+
+    # A partitioner of another package may repeat rows, or leave sites or labels out.
+    parts = DIVISIONS[partition.by](rows, kind, partition)
+    sizes = [len(part) for part in parts]
+    if len(parts) != site_count or 0 in sizes or sum(sizes) != row_count:
+        raise Mistake(
+            f"partition: expected {site_count} sites with rows, and every row at one of them; "
+            f"by = {partition.by!r} does not give that for these rows; take fewer sites"
+        )
+    return {name: np.sort(part) for name, part in zip(names(site_count), parts, strict=True)}
 
 
 def natural(rows: Rows) -> Sites:
-    """Return the sites as the data has them."""
-    found, which = np.unique(rows.site, return_inverse=True)
-    order = np.argsort(which, kind="stable")
-    parts = np.split(order, np.cumsum(np.bincount(which))[:-1])
-    return {str(site): part for site, part in zip(found, parts, strict=True)}
+    """Group rows by the sites that the data has itself."""
+    sites, site_of_row = np.unique(rows.site, return_inverse=True)
+    order = np.argsort(site_of_row, kind="stable")  # row numbers, site by site
+    ends = np.cumsum(np.bincount(site_of_row))
+    parts = np.split(order, ends[:-1])
+    return {str(site): part for site, part in zip(sites, parts, strict=True)}
 
 
 def names(count: int) -> list[str]:
-    """Return ``site-00, site-01, ...``."""
+    """Number sites as ``site-00, site-01, ...``."""
     width = max(2, len(str(count - 1)))
     return [f"site-{number:0{width}}" for number in range(count)]
 
 
 def labels_of(target: np.ndarray, kind: Kind) -> np.ndarray:
-    """Return each row's label, int64 (rows,): its class, or the tenth of all rows in which its number is."""
+    """Compute each row's label, int64 (rows,).
+
+    The label of a number is its tenth: 0 for a row among the lowest tenth of all rows, and so on.
+    """
     if kind != "number":
         return target.astype(np.int64)
-    bounds = np.quantile(target, np.linspace(0, 1, QUANTILES + 1)[1:-1])
+    inner_bounds = np.linspace(0, 1, QUANTILES + 1)[1:-1]
+    bounds = np.quantile(target, inner_bounds)
     return np.searchsorted(bounds, target, side="right")
 
 
-def skewed(inputs: np.ndarray, chosen: Partition, number: int) -> np.ndarray:
-    """Return a site's inputs as its own instruments would have measured them, float32 (rows, ...).
+def skewed(inputs: np.ndarray, partition: Partition, number: int) -> np.ndarray:
+    """Skew a site's inputs as instruments of its own would, float32 (rows, ...).
 
-    Every input is moved by an amount that is the site's, drawn from a normal distribution of deviation
-    ``partition.shift``; and each row gets noise of deviation ``partition.noise`` times (number + 1) / sites, as in Li,
-    Diao, Chen, He, "Federated Learning on Non-IID Data Silos", ICDE 2022, https://arxiv.org/abs/2102.02079, section
-    4.2. Inputs reach from -1 to 1 before.
+    Every input is moved by an amount that is the site's, drawn from a normal distribution of
+    deviation ``partition.shift``; and each row gets noise of deviation ``partition.noise`` times
+    (number + 1) / sites, as in Li, Diao, Chen, He, "Federated Learning on Non-IID Data Silos",
+    ICDE 2022, https://arxiv.org/abs/2102.02079, section 4.2. Inputs reach from -1 to 1 before.
     """
-    if chosen.by != "feature-skew" or chosen.sites is None:
+    if partition.by != "feature-skew" or partition.sites is None:
         return inputs
-    random = stream(chosen.seed, "feature skew", number)
-    shift = (chosen.shift or 0.0) * random.standard_normal(inputs.shape[1:])
-    deviation = (chosen.noise or 0.0) * (number + 1) / chosen.sites
-    return (inputs + shift + deviation * random.standard_normal(inputs.shape)).astype(np.float32)
+
+    random = stream(partition.seed, "feature skew", number)
+    shift = (partition.shift or 0.0) * random.standard_normal(inputs.shape[1:])  # one for all rows
+    deviation = (partition.noise or 0.0) * (number + 1) / partition.sites
+    noise = deviation * random.standard_normal(inputs.shape)  # (rows, ...)
+    return (inputs + shift + noise).astype(np.float32)
 
 
-def _regrouped(rows: Rows, kind: Kind, chosen: Partition) -> list[np.ndarray]:
+def _regrouped(rows: Rows, kind: Kind, partition: Partition) -> list[np.ndarray]:
     """Deal the natural sites out in random order, each to the group that has the fewest of them."""
-    sites = [*natural(rows).values()]
-    count = chosen.sites or 1
-    if count > len(sites):
-        raise Mistake(f"partition.sites: expected at most {len(sites)} with by = 'natural', as many as the data has, "
-                      f"got {count}")  # fmt: skip
-    order = stream(chosen.seed, "partition", "natural").permutation(len(sites))
-    return [np.concatenate([sites[site] for site in order[group::count]]) for group in range(count)]
+    natural_sites = [*natural(rows).values()]
+    group_count = partition.sites or 1
+    if group_count > len(natural_sites):
+        expected = f"at most {len(natural_sites)} with by = 'natural', as many as the data has"
+        raise Mistake(f"partition.sites: expected {expected}, got {group_count}")
+
+    order = stream(partition.seed, "partition", "natural").permutation(len(natural_sites))
+    groups = []
+    for first in range(group_count):
+        members = [natural_sites[site] for site in order[first::group_count]]
+        groups.append(np.concatenate(members))
+    return groups
 
 
-def _by_time(rows: Rows, kind: Kind, chosen: Partition) -> list[np.ndarray]:
-    """Cut time into blocks of about as many rows; the first site has the earliest. Rows of one moment stay together."""
+def _by_time(rows: Rows, kind: Kind, partition: Partition) -> list[np.ndarray]:
+    """Cut time into blocks of about as many rows; the first site has the earliest.
+
+    Rows of one moment stay together.
+    """
     if rows.time is None:
         raise Mistake("partition.by: expected another than 'time' with rows that have no time")
-    count = chosen.sites or 1
-    places = np.arange(1, count) * len(rows.time) // count
-    site = np.searchsorted(np.sort(rows.time)[places], rows.time, side="right")
-    return [np.flatnonzero(site == number) for number in range(count)]
+
+    site_count = partition.sites or 1
+
+    # The first row of each site but the first, were rows sorted by time.
+    first_rows = np.arange(1, site_count) * len(rows.time) // site_count
+    cuts = np.sort(rows.time)[first_rows]  # moments, (sites - 1,)
+    site_of_row = np.searchsorted(cuts, rows.time, side="right")
+    return [np.flatnonzero(site_of_row == site) for site in range(site_count)]
 
 
-Make = Callable[[Any, Partition, int], Any]
-"""From flwr-datasets' module of partitioners, a partition and the number of rows to the partitioner."""
+class MakePartitioner(Protocol):
+    """A function that makes a partitioner of flwr-datasets."""
+
+    def __call__(self, flower: Any, partition: Partition, rows: int) -> Any:  # noqa: ANN401
+        """Make the partitioner.
+
+        Args:
+            flower: The module of partitioners, which is imported late.
+            partition: The scenario's partition.
+            rows: The number of rows.
+        """
+        ...
 
 
-def _by_flower(make: Make, rows: Rows, kind: Kind, chosen: Partition) -> list[np.ndarray]:
-    """Deal rows out with a partitioner of flwr-datasets.
-
-    They deal the rows of a label out in the order in which they stand, so that order is drawn first.
-    """
+def _by_flower(
+    make_partitioner: MakePartitioner,
+    rows: Rows,
+    kind: Kind,
+    partition: Partition,
+) -> list[np.ndarray]:
+    """Deal rows out with a partitioner of flwr-datasets."""
     import datasets  # takes a second: only such a partition waits for it
     from flwr_datasets import partitioner as flower
 
-    order = stream(chosen.seed, "partition", chosen.by).permutation(len(rows.target))
-    labels = np.zeros(len(order), np.int64) if chosen.by == "quantity" else labels_of(rows.target, kind)[order]
-    dealer = make(flower, chosen, len(order))
-    dealer.dataset = datasets.Dataset.from_dict({"row": order, "label": labels}).with_format("numpy")
+    # Partitioners deal the rows of a label out in the order in which they stand, so that order
+    # is drawn first.
+    order = stream(partition.seed, "partition", partition.by).permutation(len(rows.target))
+    labels = labels_of(rows.target, kind)[order]
+    if partition.by == "quantity":
+        labels = np.zeros_like(labels)  # the same label for all: only sizes differ
+
+    partitioner = make_partitioner(flower, partition, len(order))
+    table = datasets.Dataset.from_dict({"row": order, "label": labels})
+    partitioner.dataset = table.with_format("numpy")
+    sites = range(partition.sites or 1)
     try:
-        with warnings.catch_warnings():  # about draws that are repeated, and labels that are left out: an error below
+        # Flower warns of repeated draws and of labels that are left out: ``divide`` checks that.
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return [dealer.load_partition(number)["row"][:] for number in range(chosen.sites or 1)]
+            return [partitioner.load_partition(site)["row"][:] for site in sites]
     except ValueError as error:
-        raise Mistake(f"partition: by = {chosen.by!r} can't be made of these rows: {error}") from None
+        by = partition.by
+        raise Mistake(f"partition: by = {by!r} can't be made of these rows: {error}") from None
 
 
-def _iid(flower: Any, chosen: Partition, rows: int) -> Any:  # noqa: ANN401  a module that is imported late
-    return flower.IidPartitioner(chosen.sites)
+def _iid(flower: Any, partition: Partition, rows: int) -> Any:  # noqa: ANN401
+    return flower.IidPartitioner(partition.sites)
 
 
-def _dirichlet(flower: Any, chosen: Partition, rows: int) -> Any:  # noqa: ANN401
-    least = min(_LEAST, max(1, rows // (2 * (chosen.sites or 1))))
-    seed = torch_seed(chosen.seed, "partition", chosen.by)
-    return flower.DirichletPartitioner(chosen.sites, "label", chosen.alpha, least, shuffle=False, seed=seed)
+def _dirichlet(flower: Any, partition: Partition, rows: int) -> Any:  # noqa: ANN401
+    half_of_even_share = rows // (2 * (partition.sites or 1))
+    return flower.DirichletPartitioner(
+        num_partitions=partition.sites,
+        partition_by="label",
+        alpha=partition.alpha,
+        min_partition_size=min(_LEAST, max(1, half_of_even_share)),
+        shuffle=False,
+        seed=torch_seed(partition.seed, "partition", partition.by),
+    )
 
 
-def _pathological(flower: Any, chosen: Partition, rows: int) -> Any:  # noqa: ANN401
-    seed, first = torch_seed(chosen.seed, "partition", chosen.by), "first-deterministic"
-    return flower.PathologicalPartitioner(chosen.sites, "label", chosen.classes, first, shuffle=False, seed=seed)
+def _pathological(flower: Any, partition: Partition, rows: int) -> Any:  # noqa: ANN401
+    return flower.PathologicalPartitioner(
+        num_partitions=partition.sites,
+        partition_by="label",
+        num_classes_per_partition=partition.classes,
+        class_assignment_mode="first-deterministic",
+        shuffle=False,
+        seed=torch_seed(partition.seed, "partition", partition.by),
+    )
 
 
-def _size(flower: Any, chosen: Partition, rows: int) -> Any:  # noqa: ANN401
-    growths = {
+def _size(flower: Any, partition: Partition, rows: int) -> Any:  # noqa: ANN401
+    partitioners = {
         "linear": flower.LinearPartitioner,
         "square": flower.SquarePartitioner,
         "exponential": flower.ExponentialPartitioner,
     }
-    return growths[chosen.growth or "linear"](chosen.sites)
+    partitioner = partitioners[partition.growth or "linear"]
+    return partitioner(partition.sites)
 
 
-DIVISIONS: dict[str, Callable[[Rows, Kind, Partition], list[np.ndarray]]] = {
+DIVISIONS: dict[str, Division] = {
     "natural": _regrouped,
     "iid": partial(_by_flower, _iid),
     "dirichlet": partial(_by_flower, _dirichlet),

@@ -1,4 +1,4 @@
-"""A small memory for values that are costly to make, found by keys that can be compared but not hashed."""
+"""Keep a few values that are costly to make, found by keys that can be compared but not hashed."""
 
 from collections import deque
 from collections.abc import Callable
@@ -9,10 +9,10 @@ Value = TypeVar("Value")
 
 
 class Recent(Generic[Key, Value]):
-    """Keeps the values that were asked for last.
+    """A cache of the values that were used last.
 
-    A scenario's sections are frozen but hold lists and tables, so that they have no hash; few of them are in use at a
-    time, so that comparing each is cheap.
+    A scenario's sections are frozen but hold lists and tables, so that they have no hash. Few of
+    them are in use at a time, so that comparing a key with each is cheap.
     """
 
     def __init__(self, size: int) -> None:
@@ -20,9 +20,10 @@ class Recent(Generic[Key, Value]):
         self._kept: deque[tuple[Key, Value]] = deque(maxlen=size)
 
     def get(self, key: Key, make: Callable[[], Value]) -> Value:
-        """Return the value of a key, which is made if it is not kept."""
+        """Return the value of a key; ``make`` is called if the value is not kept."""
         for place, (known, value) in enumerate(self._kept):
             if known == key:
+                # The value moves to the end, where it is the last to be dropped.
                 del self._kept[place]
                 self._kept.append((known, value))
                 return value

@@ -1,7 +1,8 @@
-"""From a table of columns to model inputs, without fitting anything on the rows.
+"""Encode a table of columns as model inputs, without fitting anything on the rows.
 
-Every range and every list of levels is public: declared with the task, not measured on anybody's data. So encoding
-costs no privacy, needs no extra round, and gives the same columns at a site that lacks a measurement altogether.
+Every range and every list of levels is public: it is declared with the task and not measured on
+anybody's data. So encoding costs no privacy, needs no extra round, and gives the same inputs at a
+site that lacks a measurement altogether.
 """
 
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from fedsim.mistakes import Mistake
 class Number:
     """A number with a public range; values outside are clipped to it.
 
-    Encoded as one input in [-1, 1]; if it may be missing, as a second one that is 1 where it is (the first is then 0).
+    A number is encoded as one input in [-1, 1]. If it may be missing, a second input is 1 where it
+    is missing, and the first is 0 there.
     """
 
     name: str
@@ -26,28 +28,35 @@ class Number:
     missing: bool = False
 
     def encode(self, values: pd.Series) -> np.ndarray:
-        """Return float inputs (rows, 1) or, if the column may be missing, (rows, 2)."""
+        """Encode values as float inputs: (rows, 1), or (rows, 2) if the column may be missing."""
         scaled = self.scaled(values)
-        inputs = [scaled.fillna(0.0), values.isna()] if self.missing else [scaled]
+        inputs = [scaled]
+        if self.missing:
+            inputs = [scaled.fillna(0.0), values.isna()]
         return np.stack([np.asarray(column, dtype=np.float32) for column in inputs], axis=1)
 
     def scaled(self, values: pd.Series) -> pd.Series:
-        """Return numbers clipped to the range and scaled to [-1, 1]; the target of a number task is made so, too."""
-        return (values.astype(float).clip(self.low, self.high) - self.low) / self.scale - 1
+        """Clip values to the range and scale them to [-1, 1], as inputs or as the target."""
+        clipped = values.astype(float).clip(self.low, self.high)
+        return (clipped - self.low) / self.scale - 1
 
     @property
     def scale(self) -> float:
-        """How much of the unit one unit of a scaled number is."""
+        """The half width of the range: a scaled number of 1 is this much of the unit."""
         return (self.high - self.low) / 2
 
     def in_units(self, scaled: float) -> float:
-        """Return a scaled number in its unit."""
+        """Convert a scaled number to its unit."""
         return self.low + (scaled + 1) * self.scale
 
 
 @dataclass(frozen=True)
 class Levels:
-    """A category with public levels: an input for each, 1 where the value is that level; all 0 where it is missing."""
+    """A category with public levels.
+
+    A category is encoded as one input for each level, 1 where the value is that level. All inputs
+    are 0 where the value is missing.
+    """
 
     name: str
     levels: tuple[float, ...] | tuple[str, ...]
@@ -55,38 +64,56 @@ class Levels:
     missing: bool = False
 
     def encode(self, values: pd.Series) -> np.ndarray:
-        """Return float inputs (rows, levels)."""
-        return np.stack([np.asarray(values == level, dtype=np.float32) for level in self.levels], axis=1)
+        """Encode values as float inputs (rows, levels)."""
+        is_level = [np.asarray(values == level, dtype=np.float32) for level in self.levels]
+        return np.stack(is_level, axis=1)
 
 
 Column = Number | Levels
 
 
 def encode(frame: pd.DataFrame, columns: tuple[Column, ...]) -> np.ndarray:
-    """Return the model inputs of a table, float32 (rows, inputs), all finite.
+    """Encode a table as model inputs, float32 (rows, inputs), all finite.
 
     Raises:
-        Mistake: A column is not there, holds text where numbers are expected, lacks a value it may not lack, or has a
-            category that is not one of its public levels.
+        Mistake: A column is not there, holds text where numbers are expected, lacks a value that
+            it may not lack, or has a category that is not among its public levels.
     """
     absent = [column.name for column in columns if column.name not in frame]
     if absent:
-        raise Mistake(f"expected the columns {', '.join(absent)}, got only {', '.join(map(str, frame.columns))}")
+        there = ", ".join(map(str, frame.columns))
+        raise Mistake(f"expected the columns {', '.join(absent)}, got only {there}")
+
     for column in columns:
         _check(frame[column.name], column)
-    return np.concatenate([column.encode(frame[column.name]) for column in columns], axis=1)
+    encoded = [column.encode(frame[column.name]) for column in columns]
+    return np.concatenate(encoded, axis=1)
 
 
 def _check(values: pd.Series, column: Column) -> None:
-    text = isinstance(column, Levels) and any(isinstance(level, str) for level in column.levels)
-    if not text and not pd.api.types.is_numeric_dtype(values):
+    """Check that a column holds only values that were declared.
+
+    Raises:
+        Mistake: A value is none of them; the message names its row.
+    """
+    if not _has_text(column) and not pd.api.types.is_numeric_dtype(values):
         raise Mistake(f"column {column.name}: expected numbers, got {values.dtype}")
-    wrong = values.isna().to_numpy() & (not column.missing)
+
+    wrong = values.isna().to_numpy() & (not column.missing)  # (rows,)
     if isinstance(column, Levels):
+        expected = f"one of {column.levels}"
         wrong |= ~(values.isin(column.levels) | values.isna()).to_numpy()
     else:
+        expected = f"{column.low} to {column.high}"
         wrong |= np.isinf(values.to_numpy(dtype=float, na_value=np.nan))
+
     if wrong.any():
-        expected = f"one of {column.levels}" if isinstance(column, Levels) else f"{column.low} to {column.high}"
         row = int(np.flatnonzero(wrong)[0])
-        raise Mistake(f"column {column.name}, row {row}: expected {expected}, got {values.iloc[row]}")
+        got = values.iloc[row]
+        raise Mistake(f"column {column.name}, row {row}: expected {expected}, got {got}")
+
+
+def _has_text(column: Column) -> bool:
+    if isinstance(column, Number):
+        return False
+    return any(isinstance(level, str) for level in column.levels)

@@ -1,4 +1,4 @@
-"""A task: what an institution wants to learn."""
+"""Define a task: the data, public ranges and model of the outcome that institutions learn."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ class Rows:
 
     Attributes:
         inputs: Model inputs, float32 (rows, ...), all finite.
-        target: 0 or 1, float32 (rows,); class numbers from 0 on, int64 (rows,); or numbers scaled to [-1, 1] by the
-            outcome's public range, float32 (rows,).
+        target: 0 or 1, float32 (rows,); class numbers from 0 on, int64 (rows,); or numbers scaled
+            to [-1, 1] by the outcome's public range, float32 (rows,).
         site: The natural site of each row, str (rows,).
-        time: When each row was observed, float64 (rows,): any number that grows with time, e.g. days.
+        time: The moment at which each row was observed, float64 (rows,): any number that grows
+            with time, e.g. days.
         groups: {protected attribute: its value for each row, str (rows,)}.
     """
 
@@ -41,28 +42,31 @@ class Rows:
 
 
 Make = Callable[[int], tuple[np.ndarray, np.ndarray]]
-"""From the number of a site to its inputs and target."""
+"""Makes the inputs and the target of a site from the site's number."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """Data, public ranges and model of one outcome.
+    """The data, public ranges and model of an outcome.
 
     Attributes:
         title: One line.
-        outcome: What a target of 1 means, what the classes are, or what the number is.
+        outcome: The meaning of a target of 1, of the classes, or of the number.
         source: Authors, year and origin of the data.
         columns: The features with their public ranges.
-        model: Makes the model for the shape of a row, e.g. ``model(30)`` or ``model(3, 32, 32)``; it maps (rows, ...)
-            to outputs: logits (rows, 1) of a binary outcome or (rows, classes), or (rows, 1) of a number.
+        model: Makes the model for the shape of a row, e.g. ``model(30)`` or ``model(3, 32, 32)``.
+            The model maps (rows, ...) to outputs: logits (rows, 1) of a binary outcome or (rows,
+            classes), or (rows, 1) of a number.
         load: Reads the data.
-        make: Makes the rows of the site of a number, when they are needed, in place of ``load``.
-        kind: Whether the outcome is ``binary``, one of several ``classes``, or a ``number``.
-        range: The public range of a number, with its unit; needed for a number and only there.
-        by_time: Whether a site's latest rows are its test rows, and those before them its validation rows, always.
-        horizon: How far a row's target looks ahead, in units of ``Rows.time``: rows whose time is within it before the
-            next part begins are left out.
-        licence: Of the data.
+        make: Makes the rows of a site by its number, when they are needed, in place of ``load``.
+        kind: The kind of outcome: ``binary``, one of several ``classes``, or a ``number``.
+        range: The public range of a number, with its unit; a number needs it, other kinds have
+            none.
+        by_time: Whether rows are split by time: the latest rows of a site are always its test
+            rows, and those before them its validation rows.
+        horizon: The time a row's target looks ahead, in units of ``Rows.time``: rows whose time is
+            within it before the next part begins are left out.
+        licence: The licence of the data.
         needs_path: Whether ``load`` takes the scenario's ``data.path``, or None.
     """
 
@@ -82,7 +86,8 @@ class Task:
 
     def __post_init__(self) -> None:
         if (self.kind == "number") != (self.range is not None):
-            raise Mistake(f"task {self.title!r}: expected the outcome's public range with kind 'number' and only there")
+            expected = "the outcome's public range with kind 'number' and only there"
+            raise Mistake(f"task {self.title!r}: expected {expected}")
         if (self.load is None) == (self.make is None):
             raise Mistake(f"task {self.title!r}: expected load or make, and not both")
 
@@ -93,5 +98,8 @@ class Task:
             Mistake: There is none to read, or it is not what it should be.
         """
         if self.load is None:
-            raise Mistake(f"task {self.title!r}: expected a task with rows of its own, its sites are made up")
-        return self.load(path) if self.needs_path else self.load()
+            expected = "a task with rows of its own"
+            raise Mistake(f"task {self.title!r}: expected {expected}, its sites are made up")
+        if self.needs_path:
+            return self.load(path)
+        return self.load()

@@ -1,7 +1,7 @@
-"""What goes wrong at sites on purpose: labels that are wrong, and sites that join late.
+"""Simulate faults at sites: wrong labels, and sites that join late.
 
-Both are stated in the scenario, so public, and the same for all arms. They change what is learned, not what is
-promised.
+The scenario states both, so they are public and the same for all arms. Faults change the model that
+is learned and leave the privacy guarantee as it is.
 """
 
 from collections.abc import Sequence
@@ -16,38 +16,52 @@ from fedsim.scenario.schema import Faults
 
 
 def check_sites(faults: Faults, names: Sequence[str]) -> None:
-    """Make sure that faults are at sites there are, and that the first round has a site.
+    """Check that faults name existing sites, and that at least one site joins in the first round.
 
     Raises:
-        Mistake: One is not.
+        Mistake: A fault names another site, or all sites join late.
     """
-    known = set(names) if faults.wrong_labels or faults.joins_late else set()
-    for key in ("wrong_labels", "joins_late"):
-        for site in getattr(faults, key):
+    if not faults.wrong_labels and not faults.joins_late:
+        return  # without going through the names, which may be a million
+
+    known = set(names)
+    for key, faulty_sites in (
+        ("wrong_labels", faults.wrong_labels),
+        ("joins_late", faults.joins_late),
+    ):
+        for site in faulty_sites:
             if site not in known:
-                raise Mistake(f"faults.{key}: expected the name of a site, got {site!r}{catalog.nearest(site, names)}")
+                hint = catalog.nearest(site, names)
+                raise Mistake(f"faults.{key}: expected the name of a site, got {site!r}{hint}")
+
     if known and len(faults.joins_late) == len(known):
-        raise Mistake("faults.joins_late: expected a site that is there from the first round, got all of them")
+        expected = "a site that is there from the first round"
+        raise Mistake(f"faults.joins_late: expected {expected}, got all of them")
 
 
 def mislabel(target: np.ndarray, kind: Kind, share: float, seed: int, site: str) -> np.ndarray:
-    """Return the targets of a site's training rows, a share of them wrong.
+    """Make a share of the labels of a site's training rows wrong.
 
-    A wrong label of a binary target is the other one; of classes, the next class that the site has; of a number, the
-    number mirrored at the middle of its range.
+    A wrong label of a binary target is the other label. A wrong class is the next class that the
+    site has. A wrong number is the number mirrored at the middle of its range.
 
     Args:
         target: As in ``Rows``, (rows,).
-        kind: What it is.
-        share: Of the rows, rounded to whole rows, in (0, 1].
+        kind: The kind of the target.
+        share: The share of wrong labels in (0, 1], rounded to whole rows.
         seed: The seed of the run.
-        site: The name of the site; which rows are wrong depends on both.
+        site: The name of the site. Seed and site decide which rows are wrong.
     """
-    wrong = stream(seed, "wrong labels", site).permutation(len(target))[: round(share * len(target))]
+    shuffled = stream(seed, "wrong labels", site).permutation(len(target))
+    wrong = shuffled[: round(share * len(target))]  # row numbers
+
     changed = target.copy()
-    if kind == "classes":
-        there = np.unique(target)
-        changed[wrong] = there[(np.searchsorted(there, target[wrong]) + 1) % len(there)]
+    if kind == "binary":
+        changed[wrong] = 1 - target[wrong]
+    elif kind == "number":
+        changed[wrong] = -target[wrong]
     else:
-        changed[wrong] = 1 - target[wrong] if kind == "binary" else -target[wrong]
+        classes = np.unique(target)  # those of the site, ascending
+        place = np.searchsorted(classes, target[wrong])
+        changed[wrong] = classes[(place + 1) % len(classes)]
     return changed

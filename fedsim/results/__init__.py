@@ -1,1 +1,1 @@
-"""Metrics, evaluation, comparisons, and the run directory."""
+"""Evaluate models, compare arms and groups, and keep the results in a run directory."""

@@ -1,4 +1,4 @@
-"""How good models are: inside the sites, pooled over them, and at each."""
+"""Evaluate models: inside the sites, pooled over them, and at each."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,22 +16,32 @@ from fedsim.results.metrics import score, score_inside
 from fedsim.scenario.kinds import Kind
 from fedsim.training.functional import outputs_with
 
-__all__ = ["HEADLINE", "INSIDE", "POOLED", "TOGETHER", "answers", "evaluate", "headline_of", "scores_of"]
-HEADLINE = INSIDE  # the row of a table of scores that is spoken of first, and that strategies are ranked by
+__all__ = [
+    "HEADLINE",
+    "INSIDE",
+    "POOLED",
+    "TOGETHER",
+    "answers",
+    "evaluate",
+    "headline_of",
+    "scores_of",
+]
+HEADLINE = INSIDE  # the row of scores that is reported first, and that strategies are ranked by
 _ROWS = 2**15  # rows that go through a model at once
 
 
-_Asked = tuple[str, Mapping[str, Tensor], Examples]
+_Request = tuple[str, Mapping[str, Tensor], Examples]
+"""A site's name, the parameters of its model, and the rows to predict."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model said of some rows of one site.
+    """A model's predictions for some rows of one site.
 
     Attributes:
-        site: Its name.
-        target: What was true, as in ``Examples``, (rows,).
-        said: What the model said, as ``said`` returns it.
+        site: The site's name.
+        target: The true targets, as in ``Examples``, (rows,).
+        said: The predictions, as ``said`` returns them.
         groups: {protected attribute: its value for each row}, of test rows.
     """
 
@@ -56,21 +66,28 @@ def evaluate(
         model: Gives the architecture; its own parameters are not used.
         parameters: {site: the parameters of its model}.
         federation: The sites.
-        part: Which rows.
-        kind: What the task's targets are.
+        part: The part of each site's rows.
+        kind: The kind of the task's targets.
         sites: Whether to measure at each site too, not only all together.
         range: The public range of a number, by which targets are scaled.
 
     Returns:
-        One row for each site and two for all together: site, rows, what the rows are like, and the metrics of the
-        kind. In the row INSIDE each row is compared with rows of its own site only (see ``metrics.score_inside``): its
-        AUC and R² don't reward a model for telling sites apart. In the row POOLED all rows are in one pot. Accuracy,
-        log loss and RMSE are means over rows, so that they are the same in both. What the rows are like: how many are
-        ``positives`` or of the ``most_common`` class (in the row INSIDE, of the most common class of their own site),
-        or their ``mean`` in the outcome's unit. A metric that can't be computed, such as the AUC where only one class
-        occurs, is missing.
+        A row for each site and two for all together: site, rows, a summary of the targets, and the
+        metrics of the kind.
+
+        In the row INSIDE each row is compared with rows of its own site only (see
+        ``metrics.score_inside``): its AUC and R² don't reward a model for telling sites apart. In
+        the row POOLED all rows are in one pot. Accuracy, log loss and RMSE are means over rows, so
+        that they are the same in both.
+
+        The summary is the number of ``positives`` or of rows of the ``most_common`` class (in the
+        row INSIDE, of the most common class of their own site), or the ``mean`` in the outcome's
+        unit.
+
+        A metric that can't be computed, such as the AUC where only one class occurs, is missing.
     """
-    return scores_of(answers(model, parameters, federation, part, kind), kind, sites, range)
+    predictions = answers(model, parameters, federation, part, kind)
+    return scores_of(predictions, kind, sites, range)
 
 
 def answers(
@@ -80,88 +97,155 @@ def answers(
     part: Literal["validation", "test"],
     kind: Kind = "binary",
 ) -> list[Answers]:
-    """Return what each site's model says of its rows; arguments as of ``evaluate``."""
-    groups: dict[str, Mapping[str, np.ndarray]] = {}
+    """Predict each site's rows with the site's model; arguments are as in ``evaluate``."""
+    # Sites are visited once and as they are needed, since made-up rows are costly to make.
+    groups_of: dict[str, Mapping[str, np.ndarray]] = {}
 
-    def asked() -> Iterator[_Asked]:
+    def requests() -> Iterator[_Request]:
         for site in federation.sites:
-            groups[site.name] = site.groups if part == "test" else {}
-            yield site.name, parameters[site.name], getattr(site, part)
+            is_test = part == "test"
+            groups_of[site.name] = site.groups if is_test else {}
+            yield site.name, parameters[site.name], site.test if is_test else site.validation
 
-    return [
-        Answers(name, examples.target.cpu().numpy(), said(outputs, kind), groups[name])
-        for name, examples, outputs in predict(model, asked())
-    ]
+    predictions = []
+    for name, examples, outputs in predict(model, requests()):
+        predictions.append(
+            Answers(
+                site=name,
+                target=examples.target.cpu().numpy(),
+                said=said(outputs, kind),
+                groups=groups_of[name],
+            )
+        )
+    return predictions
 
 
 def scores_of(
-    found: Sequence[Answers], kind: Kind = "binary", sites: bool = True, range: Number | None = None
+    predictions: Sequence[Answers],
+    kind: Kind = "binary",
+    sites: bool = True,
+    range: Number | None = None,
 ) -> pd.DataFrame:
-    """Return the table ``evaluate`` makes, from what the models said."""
-    rows = [measure(one.site, one.target, one.said, kind, range) for one in found] if sites else []
-    target = np.concatenate([one.target for one in found])
-    together = np.concatenate([one.said for one in found])
-    site = np.repeat(np.arange(len(found)), [len(one.target) for one in found])
+    """Score predictions in the table that ``evaluate`` returns."""
+    rows = []
+    if sites:
+        for at_site in predictions:
+            rows.append(measure(at_site.site, at_site.target, at_site.said, kind, range))
 
-    pooled = measure(POOLED, target, together, kind, range)
-    inside = pooled | {"site": INSIDE} | score_inside(kind, target, together, site)
+    # All sites together: pooled, and each row compared with rows of its own site only.
+    target = np.concatenate([at_site.target for at_site in predictions])
+    predicted = np.concatenate([at_site.said for at_site in predictions])
+    sizes = [len(at_site.target) for at_site in predictions]
+    site_of_row = np.repeat(np.arange(len(predictions)), sizes)
+    pooled = measure(POOLED, target, predicted, kind, range)
+    inside = pooled | {"site": INSIDE} | score_inside(kind, target, predicted, site_of_row)
     if kind == "classes":
-        inside["most_common"] = sum(int(np.bincount(one.target).max()) for one in found if len(one.target))
+        inside["most_common"] = sum(_most_common(at_site.target) for at_site in predictions)
     return pd.DataFrame([*rows, inside, pooled])
 
 
 def headline_of(sites: Collection[str]) -> str:
-    """Return the row that is spoken of first, given the names of all rows: older tables have no HEADLINE."""
+    """Choose the row that is reported first, by all rows' names: older tables lack HEADLINE."""
     return HEADLINE if HEADLINE in sites else POOLED
 
 
 def predict(
-    model: nn.Module, asked: Iterable[tuple[str, Mapping[str, Tensor], Examples]]
+    model: nn.Module,
+    requests: Iterable[tuple[str, Mapping[str, Tensor], Examples]],
 ) -> Iterator[tuple[str, Examples, Tensor]]:
-    """Yield the outputs (rows, outputs) for the rows of each (site, parameters, rows) that is asked for.
+    """Predict rows with a model under different parameters.
 
-    Sites one after another that use the same parameters go through the model together.
+    Consecutive requests with the same parameters go through the model together.
+
+    Args:
+        model: Gives the architecture.
+        requests: A name, parameters and rows for each.
+
+    Yields:
+        For each request its name, its rows, and the outputs (rows, outputs).
     """
     model.eval()
-    for _, same in groupby(asked, key=lambda one: id(one[1])):
-        for together in _chunks(same):
-            inputs = torch.cat([examples.inputs for _, _, examples in together])
+    for _, same_parameters in groupby(requests, key=_identity_of_parameters):
+        for chunk in _chunks(same_parameters):
+            _, parameters, _ = chunk[0]
+            inputs = torch.cat([examples.inputs for _, _, examples in chunk])
             with torch.no_grad():
-                outputs = outputs_with(model, together[0][1], inputs)
-            split = outputs.split([len(examples) for _, _, examples in together])
-            yield from ((name, examples, own) for (name, _, examples), own in zip(together, split, strict=True))
+                outputs = outputs_with(model, parameters, inputs)
+
+            sizes = [len(examples) for _, _, examples in chunk]
+            for (name, _, examples), its_outputs in zip(chunk, outputs.split(sizes), strict=True):
+                yield name, examples, its_outputs
 
 
-def _chunks(asked: Iterable[_Asked]) -> Iterator[list[_Asked]]:
-    """Yield lists of what is asked for, with a bounded number of rows in all."""
-    chunk, rows = [], 0
-    for one in asked:
-        chunk, rows = [*chunk, one], rows + len(one[2])
+def _identity_of_parameters(request: _Request) -> int:
+    _, parameters, _ = request
+    return id(parameters)
+
+
+def _chunks(requests: Iterable[_Request]) -> Iterator[list[_Request]]:
+    """Gather requests in lists with a bounded number of rows in all."""
+    chunk = []
+    rows = 0
+    for request in requests:
+        _, _, examples = request
+        chunk.append(request)
+        rows += len(examples)
         if rows >= _ROWS:
             yield chunk
-            chunk, rows = [], 0
+            chunk = []
+            rows = 0
     if chunk:
         yield chunk
 
 
 def said(outputs: Tensor, kind: Kind) -> np.ndarray:
-    """Return what outputs say, float64: probabilities (rows,) or (rows, classes), or scaled numbers (rows,)."""
-    found = outputs.softmax(1) if kind == "classes" else outputs.squeeze(1)
-    return (found.sigmoid() if kind == "binary" else found).cpu().numpy().astype(np.float64)
+    """Convert a model's outputs to predictions, float64.
+
+    Predictions are probabilities (rows,) or (rows, classes), or scaled numbers (rows,).
+    """
+    if kind == "classes":
+        predictions = outputs.softmax(1)
+    elif kind == "binary":
+        predictions = outputs.squeeze(1).sigmoid()
+    else:
+        predictions = outputs.squeeze(1)
+    return predictions.cpu().numpy().astype(np.float64)
 
 
 def measure(
-    site: str, target: np.ndarray, found: np.ndarray, kind: Kind = "binary", range: Number | None = None
+    site: str,
+    target: np.ndarray,
+    predicted: np.ndarray,
+    kind: Kind = "binary",
+    range: Number | None = None,
 ) -> dict[str, object]:
-    """Return a row of the table ``evaluate`` makes, given targets (rows,) and what the model said of them."""
-    figures = score(kind, target, found, range.scale if range else 1.0)
-    return {"site": site, "rows": len(target), **_about(target, kind, range), **figures}
+    """Score rows in a row of the table that ``evaluate`` returns.
+
+    Args:
+        site: The name in the table.
+        target: (rows,).
+        predicted: As ``said`` returns it.
+        kind: As in ``evaluate``.
+        range: As in ``evaluate``.
+    """
+    scale = range.scale if range else 1.0
+    metrics = score(kind, target, predicted, scale)
+    return {"site": site, "rows": len(target), **_summary(target, kind, range), **metrics}
 
 
-def _about(target: np.ndarray, kind: Kind, range: Number | None) -> dict[str, object]:
+def _summary(target: np.ndarray, kind: Kind, range: Number | None) -> dict[str, object]:
+    """Summarize targets as ``evaluate`` describes it."""
     if kind == "binary":
         return {"positives": int((target == 1).sum())}
     if kind == "classes":
-        return {"most_common": int(np.bincount(target).max()) if len(target) else 0}
-    mean = float(target.mean(dtype=float)) if len(target) else None
-    return {"mean": range.in_units(mean) if range and mean is not None else mean}
+        return {"most_common": _most_common(target)}
+
+    if not len(target):
+        return {"mean": None}
+    mean = float(target.mean(dtype=float))
+    return {"mean": range.in_units(mean) if range else mean}
+
+
+def _most_common(target: np.ndarray) -> int:
+    """Count the rows of the most common class."""
+    return int(np.bincount(target).max()) if len(target) else 0

@@ -1,15 +1,18 @@
-"""From the groups of all seeds to what can be said: differences between groups, and what privacy does to them.
+"""Compare groups over all seeds: their differences, and the change that privacy makes to these.
 
-A difference is a group's rate less that of everyone else. It may be below or above zero, so that it is near zero where
-groups are treated alike; the width from the lowest to the highest group can't be below zero, and chance alone makes it
-larger than that. The width is the demographic parity difference of selection rates, and the equal opportunity
-difference of true positive rates (Hardt, Price, Srebro 2016, https://arxiv.org/abs/1610.02413).
+A difference is a group's rate less that of everyone else. It may be below or above zero, so that
+it is near zero where groups are treated alike; the width from the lowest to the highest group
+can't be below zero, and chance alone makes it larger than that. The width is the demographic
+parity difference of selection rates, and the equal opportunity difference of true positive rates
+(Hardt, Price, Srebro 2016, https://arxiv.org/abs/1610.02413).
 
-Rates, and differences between groups, have intervals for institutions like these: would others like them be treated so?
-Changes by privacy have intervals for these records: what did the noise do here? See ``fedsim.results.comparison``.
+Rates, and differences between groups, have intervals for institutions like these: would others
+like them be treated so? Changes by privacy have intervals for these records: which change did the
+noise make here? See ``fedsim.results.comparison``.
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -21,120 +24,244 @@ from fedsim.results.groups import FEW, RATES, SUMS, Rate, denominators, rates
 from fedsim.scenario.kinds import Kind
 
 _Tables = Iterable[tuple[tuple[Any, ...], pd.DataFrame]]
+"""Pairs of a key and its rows, as pandas' groupby gives them."""
+
 _KEYS = ["arm", "private", "attribute", "group", "metric"]
+_KEYS_WITHOUT_GROUP = ["arm", "private", "attribute", "metric"]
 
 
 def compare_groups(groups: pd.DataFrame, kind: Kind, overlap: float) -> pd.DataFrame:
     """Compare every group over all sites with everyone else, and with itself without privacy.
 
     Args:
-        groups: A row for each arm, private, seed, attribute, group and site, as ``groups.tally`` makes them.
-        kind: What the outcome is.
+        groups: A row for each arm, private, seed, attribute, group and site, as ``groups.tally``
+            makes them.
+        kind: The kind of the outcome.
         overlap: Of the seeds' training rows, as ``comparison.compare`` takes it.
 
     Returns:
-        A row for each arm, private, attribute, group and metric: ``least`` and ``most``, the rows of a seed that the
-        rate is taken of, and ``few``, whether these can be fewer than FEW; ``mean, low, high`` and ``why`` there is no
-        interval, and with the same endings ``difference`` to everyone else, both for institutions like these. Then,
-        for these records, the ``change`` from the same training without privacy and the ``widening``, which is the
-        change of the difference. Each of the three has its ``verdict``. All are paired by seed.
+        A row for each arm, private, attribute, group and metric.
+
+        - ``least`` and ``most``: the rows of a seed that the rate is taken of, and ``few``, whether
+          these can be fewer than FEW;
+        - ``mean, low, high`` and ``why`` there is no interval, and with the same endings the
+          ``difference`` to everyone else, both for institutions like these;
+        - the ``change`` from the same training without privacy, and the ``widening``, which is the
+          change of the difference, both for these records.
+
+        The difference, the change and the widening each have a ``verdict``. All are paired by seed.
     """
-    known = {one.name: one for one in RATES[kind]}
-    seeds, tables = groups["seed"].nunique(), _by_seed(groups, kind).groupby(_KEYS, sort=False)
-    return pd.DataFrame(
-        [
-            {**dict(zip(_KEYS, key, strict=True)), **_row(table, known[key[-1]], seeds, overlap)}
-            for key, table in cast(_Tables, tables)
-        ]
-    )
+    rate_of = {rate.name: rate for rate in RATES[kind]}
+    seed_count = groups["seed"].nunique()
+    by_seed = _by_seed(groups, kind)
 
-
-def compare_widths(groups: pd.DataFrame, kind: Kind, overlap: float) -> pd.DataFrame:
-    """Return for each arm, private, attribute and metric how far its groups are apart, and the worst of them.
-
-    Groups whose rate is taken of fewer than FEW rows in a seed are left out.
-
-    Returns:
-        ``width``, the highest rate less the lowest, and ``worst``, the worst rate where one way is worse, and each
-        one's change from the same training without privacy (``width_change``, ``worst_change``, for these records),
-        with ``_low``, ``_high`` and ``_why``; ``worst_group``, the group with the worst mean.
-    """
-    known = {one.name: one for one in RATES[kind]}
-    seeds, table = groups["seed"].nunique(), _by_seed(groups, kind)
-    by_group = table.groupby(_KEYS)
-    least = by_group["least"].transform("min").where(by_group["seed"].transform("size") == seeds)
-    enough = table[least >= FEW].groupby([key for key in _KEYS if key != "group"], sort=False)
-    found = {key: _extremes(own, known[key[-1]]) for key, own in cast(_Tables, enough) if own["group"].nunique() > 1}
     rows = []
-    for (arm, private, attribute, metric), (extremes, worst) in found.items():
-        before = found.get((arm, False, attribute, metric)) if private else None
-        row = {"arm": arm, "private": private, "attribute": attribute, "metric": metric, "worst_group": worst}
-        for name, values in extremes.items():
-            span = known[metric].high - known[metric].low
-            ends = (0.0, span) if name == "width" else (known[metric].low, known[metric].high)
-            row |= _columns(name, state(values, overlap, ends))
-            change = values - before[0][name] if before else values * np.nan
-            row |= _columns(f"{name}_change", state(change, 0.0, (-span, span)))
-        rows.append(row)
+    for key, table in cast(_Tables, by_seed.groupby(_KEYS, sort=False)):
+        names = dict(zip(_KEYS, key, strict=True))
+        comparison = _compare_group(table, rate_of[names["metric"]], seed_count, overlap)
+        rows.append({**names, **comparison})
     return pd.DataFrame(rows)
 
 
-def _by_seed(groups: pd.DataFrame, kind: Kind) -> pd.DataFrame:
-    """Return a row for each arm, private, attribute, group, metric and seed.
+def compare_widths(groups: pd.DataFrame, kind: Kind, overlap: float) -> pd.DataFrame:
+    """Compare the lowest and the highest group of each arm, private, attribute and metric.
 
-    Beside these: ``least``, the rows the rate is of; ``rate``; ``difference`` to everyone else; and both of the same
-    training without privacy, ``rate_before`` and ``difference_before``, missing where there is none.
+    Groups whose rate is taken of fewer than FEW rows in a seed are left out.
+
+    Args:
+        groups: As in ``compare_groups``.
+        kind: As in ``compare_groups``.
+        overlap: As in ``compare_groups``.
+
+    Returns:
+        ``width``, the highest rate less the lowest; ``worst``, the worst rate where a direction is
+        worse; and the change of each from the same training without privacy (``width_change``,
+        ``worst_change``, for these records); all with ``_low``, ``_high`` and ``_why``. Then
+        ``worst_group``, the group with the worst mean.
+    """
+    rate_of = {rate.name: rate for rate in RATES[kind]}
+    by_seed = _by_seed(groups, kind)
+    enough = _with_enough_rows(by_seed, seed_count=groups["seed"].nunique())
+
+    extremes_of = {}
+    for key, table in cast(_Tables, enough.groupby(_KEYS_WITHOUT_GROUP, sort=False)):
+        if table["group"].nunique() > 1:
+            metric_name = key[-1]
+            extremes_of[key] = _extremes(table, rate_of[metric_name])
+
+    rows = []
+    for key, extremes in extremes_of.items():
+        arm, private, attribute, metric_name = key
+        without_privacy = None
+        if private:
+            without_privacy = extremes_of.get((arm, False, attribute, metric_name))
+        names = dict(zip(_KEYS_WITHOUT_GROUP, key, strict=True))
+        comparison = _compare_extremes(extremes, without_privacy, rate_of[metric_name], overlap)
+        rows.append({**names, **comparison})
+    return pd.DataFrame(rows)
+
+
+@dataclass(frozen=True)
+class _Extremes:
+    """The extreme rates of an attribute's groups.
+
+    Attributes:
+        width: The highest rate less the lowest, seed by seed.
+        worst: The worst rate, seed by seed; missing where no direction is worse.
+        worst_group: The group with the worst mean, where a direction is worse.
+    """
+
+    width: pd.Series
+    worst: pd.Series
+    worst_group: str | None
+
+
+def _by_seed(groups: pd.DataFrame, kind: Kind) -> pd.DataFrame:
+    """Arrange the groups' rates over all sites by seed.
+
+    Returns:
+        A row for each arm, private, attribute, group, metric and seed. Beside these: ``least``,
+        the rows the rate is of; ``rate``; ``difference`` to everyone else; and both of the same
+        training without privacy, ``rate_before`` and ``difference_before``, missing where there is
+        none.
     """
     pooled = groups[groups["site"] == POOLED].reset_index(drop=True)
-    own = pooled[["rows", *SUMS[kind]]].astype(float)
-    of = [pooled[key] for key in ("arm", "private", "seed", "attribute")]
-    rest = own.groupby(of).transform(lambda sums: sums.sum(skipna=False)) - own
-    rate, others = rates(own, kind), rates(rest, kind)
+
+    # The sums of everyone else are those of all groups of the attribute, less the group's.
+    group_sums = pooled[["rows", *SUMS[kind]]].astype(float)
+    attribute = [pooled[key] for key in ("arm", "private", "seed", "attribute")]
+    all_sums = group_sums.groupby(attribute).transform(lambda sums: sums.sum(skipna=False))
+    rates_of_group = rates(group_sums, kind)
+    rates_of_others = rates(all_sums - group_sums, kind)
+
     keys = pooled[["arm", "private", "attribute", "group", "seed"]]
-    long = pd.concat(
-        [
-            keys.assign(
-                metric=one.name,
-                least=denominators(own, one),
-                rate=rate[one.name],
-                difference=rate[one.name] - others[one.name],
-            )
-            for one in RATES[kind]
-        ],
-        ignore_index=True,
-    )
-    plain, same = long[~long["private"]], ["arm", "attribute", "group", "metric", "seed"]
-    table = long.merge(plain[[*same, "rate", "difference"]], on=same, how="left", suffixes=("", "_before"))
-    table.loc[~table["private"], ["rate_before", "difference_before"]] = np.nan
-    return table
+    tables = []
+    for rate in RATES[kind]:
+        own_rate = rates_of_group[rate.name]
+        table = keys.assign(
+            metric=rate.name,
+            least=denominators(group_sums, rate),
+            rate=own_rate,
+            difference=own_rate - rates_of_others[rate.name],
+        )
+        tables.append(table)
+    return _with_rates_before(pd.concat(tables, ignore_index=True))
 
 
-def _row(table: pd.DataFrame, metric: Rate, seeds: int, overlap: float) -> dict[str, Any]:
-    """Return what is said of a group's rate, from its value in each of some seeds."""
-    least = int(table["least"].min()) if len(table) == seeds else 0
-    row: dict[str, Any] = {"least": least, "most": int(table["least"].max()), "few": least < FEW}
+def _with_rates_before(table: pd.DataFrame) -> pd.DataFrame:
+    """Add the rates and differences of the same training without privacy, see ``_by_seed``."""
+    same_training = ["arm", "attribute", "group", "metric", "seed"]
+    plain = table.loc[~table["private"], [*same_training, "rate", "difference"]]
+    joined = table.merge(plain, on=same_training, how="left", suffixes=("", "_before"))
+    joined.loc[~joined["private"], ["rate_before", "difference_before"]] = np.nan
+    return joined
+
+
+def _with_enough_rows(by_seed: pd.DataFrame, seed_count: int) -> pd.DataFrame:
+    """Keep the groups whose rate is taken of FEW rows or more in every seed."""
+    by_group = by_seed.groupby(_KEYS)
+    in_all_seeds = by_group["seed"].transform("size") == seed_count
+    least = by_group["least"].transform("min").where(in_all_seeds)
+    return by_seed[least >= FEW]
+
+
+def _compare_group(
+    table: pd.DataFrame,
+    metric: Rate,
+    seed_count: int,
+    overlap: float,
+) -> dict[str, Any]:
+    """Compare a group in a metric, see ``compare_groups``.
+
+    Args:
+        table: The rows of ``_by_seed`` for the group and the metric.
+        metric: The metric.
+        seed_count: The number of seeds; the group may have no rows in some of them.
+        overlap: As in ``compare_groups``.
+    """
+    in_all_seeds = len(table) == seed_count
+    least = int(table["least"].min()) if in_all_seeds else 0
+    row: dict[str, Any] = {
+        "least": least,
+        "most": int(table["least"].max()),
+        "few": least < FEW,
+    }
+
     rate = state(table["rate"], overlap, (metric.low, metric.high))
     row |= {"mean": rate.mean, "low": rate.low, "high": rate.high, "why": rate.why}
+
+    # Two rates differ by the span at most, and two differences by twice that.
     span = metric.high - metric.low
-    changes = {
+    change = table["rate"] - table["rate_before"]
+    widening = table["difference"] - table["difference_before"]
+    comparisons = {
         "difference": state(table["difference"], overlap, (-span, span)),
-        "change": state(table["rate"] - table["rate_before"], 0.0, (-span, span)),
-        "widening": state(table["difference"] - table["difference_before"], 0.0, (-2 * span, 2 * span)),
+        "change": state(change, 0.0, (-span, span)),
+        "widening": state(widening, 0.0, (-2 * span, 2 * span)),
     }
-    for name, found in changes.items():
-        row |= _columns(name, found)
-        row[f"{name}_verdict"] = verdict(found.low, found.high)
+    for name, stated in comparisons.items():
+        row |= _columns(name, stated)
+        row[f"{name}_verdict"] = verdict(stated.low, stated.high)
     return row
 
 
-def _extremes(table: pd.DataFrame, metric: Rate) -> tuple[dict[str, pd.Series], str | None]:
-    """Return by seed the width and the worst of the groups' rates, and which group is the worst on average."""
-    by_group = table.pivot(index="seed", columns="group", values="rate")
-    least, most = by_group.min(axis=1), by_group.max(axis=1)
-    worst = {"higher": least, "lower": most, "neither": least * np.nan}[metric.better]
-    order = by_group.mean().sort_values(ascending=metric.better == "higher", kind="stable")
-    return {"width": most - least, "worst": worst}, None if metric.better == "neither" else str(order.index[0])
+def _extremes(table: pd.DataFrame, metric: Rate) -> _Extremes:
+    """Find the lowest, highest and worst rate among an attribute's groups.
+
+    Args:
+        table: The rows of ``_by_seed`` for the attribute's groups and the metric.
+        metric: The metric.
+    """
+    by_group = table.pivot(index="seed", columns="group", values="rate")  # (seeds, groups)
+    lowest = by_group.min(axis=1)
+    highest = by_group.max(axis=1)
+    width = highest - lowest
+    means = by_group.mean()
+
+    if metric.better == "neither":
+        return _Extremes(width, worst=lowest * np.nan, worst_group=None)
+    if metric.better == "higher":
+        worst_group = means.sort_values(ascending=True, kind="stable").index[0]
+        return _Extremes(width, worst=lowest, worst_group=str(worst_group))
+    worst_group = means.sort_values(ascending=False, kind="stable").index[0]
+    return _Extremes(width, worst=highest, worst_group=str(worst_group))
 
 
-def _columns(name: str, found: Stated) -> dict[str, float | str]:
-    return {name: found.mean, f"{name}_low": found.low, f"{name}_high": found.high, f"{name}_why": found.why}
+def _compare_extremes(
+    extremes: _Extremes,
+    without_privacy: _Extremes | None,
+    metric: Rate,
+    overlap: float,
+) -> dict[str, Any]:
+    """Compare an attribute's extreme rates, see ``compare_widths``.
+
+    Args:
+        extremes: The extreme rates.
+        without_privacy: Those of the same training without privacy; None if there is none.
+        metric: The metric.
+        overlap: As in ``compare_groups``.
+    """
+    width_change = extremes.width * np.nan
+    worst_change = extremes.worst * np.nan
+    if without_privacy is not None:
+        width_change = extremes.width - without_privacy.width
+        worst_change = extremes.worst - without_privacy.worst
+
+    span = metric.high - metric.low
+    return {
+        "worst_group": extremes.worst_group,
+        **_columns("width", state(extremes.width, overlap, (0.0, span))),
+        **_columns("width_change", state(width_change, 0.0, (-span, span))),
+        **_columns("worst", state(extremes.worst, overlap, (metric.low, metric.high))),
+        **_columns("worst_change", state(worst_change, 0.0, (-span, span))),
+    }
+
+
+def _columns(name: str, stated: Stated) -> dict[str, float | str]:
+    """Name the columns of a mean with its interval."""
+    return {
+        name: stated.mean,
+        f"{name}_low": stated.low,
+        f"{name}_high": stated.high,
+        f"{name}_why": stated.why,
+    }

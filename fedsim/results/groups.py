@@ -1,7 +1,8 @@
-"""What a model does to each group of test rows: counts and sums, and the rates that follow from them.
+"""Compute the rates of each group of test rows, from counts and sums.
 
-Sums add up, so that those of everyone else are the whole's less a group's own. Calibration is the mean of what was
-expected less what was observed: unlike the expected calibration error, it is not larger for being measured on few rows.
+Sums add up, so that the sums of everyone else are the whole's less the group's. Calibration is the
+mean of expected less observed outcomes: unlike the expected calibration error, it is not larger
+for being measured on few rows.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,14 +17,15 @@ from fedsim.data.task import SITE
 from fedsim.results.evaluation import POOLED, Answers
 from fedsim.scenario.kinds import Kind
 
-FEW = 10  # rows that a rate is taken of in one seed: below that it is marked
+FEW = 10  # a rate of fewer rows in a seed is marked
 
 
 @dataclass(frozen=True)
 class Rate:
-    """A figure of a group: its name in tables, what people call it, what it is a share or mean of, where it ends.
+    """A rate of a group: its name in tables, its label for people, its denominator and its bounds.
 
-    ``better`` is ``neither`` where a group is not worse off for a larger or smaller value by itself.
+    ``of`` names the rows that the rate is a share or mean of. ``better`` is ``neither`` where a
+    group is not worse off for a larger or smaller value by itself.
     """
 
     name: str
@@ -54,88 +56,168 @@ SUMS: Mapping[Kind, tuple[str, ...]] = {
     "classes": ("right", "expected"),
     "number": ("errors", "squares"),
 }
-"""What is summed over the rows of a group, beside ``rows``."""
+"""The sums over the rows of a group, beside their number ``rows``."""
 
 
 def tally(answers: Sequence[Answers], kind: Kind, range: Number | None = None) -> pd.DataFrame:
-    """Count and sum what was said of the test rows of every group, at each site and over all sites.
+    """Count and sum predictions for the test rows of every group, at each site and over all sites.
 
     Args:
-        answers: What the models said.
-        kind: What the targets are.
+        answers: The predictions at each site.
+        kind: The kind of the targets.
         range: The public range of a number, by which targets are scaled.
 
     Returns:
-        A row for each attribute, group and site where the group has rows, and one for all sites together (site =
-        POOLED): ``attribute, group, site, rows``, the sums, and the rates. Each site is a group of the attribute SITE.
-        A sum in which a number is not finite is missing, and so is a rate of no rows.
+        A row for each attribute, group and site where the group has rows, and a row for all sites
+        together (site = POOLED): ``attribute, group, site, rows``, the sums, and the rates. Each
+        site is a group of the attribute SITE. A sum in which a number is not finite is missing,
+        and so is a rate of no rows.
     """
-    each = [_rows(one, kind, range) for one in answers]
-    figures = {name: np.concatenate([one[name] for one in each]) for name in SUMS[kind]}
-    site = np.concatenate([np.full(len(one.target), one.site) for one in answers])
-    table = _sum(figures, SITE, site, np.full(len(site), POOLED))
-    parts = [table]
+    summands_of_sites = [_summands(at_site, kind, range) for at_site in answers]
+    summands = {}
+    for name in SUMS[kind]:
+        summands[name] = np.concatenate([of_site[name] for of_site in summands_of_sites])
+    site = np.concatenate([np.full(len(at_site.target), at_site.site) for at_site in answers])
+    everywhere = np.full(len(site), POOLED)
+
+    tables = [_sum(summands, SITE, group=site, site=everywhere)]
     for attribute in answers[0].groups:
-        group = np.concatenate([one.groups[attribute] for one in answers])
-        parts += [_sum(figures, attribute, group, where) for where in (np.full(len(site), POOLED), site)]
-    together = pd.concat(parts, ignore_index=True)
-    return pd.concat([together, rates(together, kind)], axis=1)
+        group = np.concatenate([at_site.groups[attribute] for at_site in answers])
+        tables.append(_sum(summands, attribute, group, everywhere))
+        tables.append(_sum(summands, attribute, group, site))
+    sums = pd.concat(tables, ignore_index=True)
+    return pd.concat([sums, rates(sums, kind)], axis=1)
 
 
 def rates(sums: pd.DataFrame, kind: Kind) -> pd.DataFrame:
-    """Return the rates that follow from sums, a column for each; a rate of no rows is missing."""
-    found = {name: of(sums) for name, of in _RATES[kind].items()}
-    return pd.DataFrame({name: value.where(np.isfinite(value)) for name, value in found.items()}, index=sums.index)
+    """Compute the rates that follow from sums, a column for each; a rate of no rows is missing."""
+    columns = {}
+    for name, formula in _FORMULAS[kind].items():
+        rate = formula(sums)
+        columns[name] = rate.where(np.isfinite(rate))
+    return pd.DataFrame(columns, index=sums.index)
 
 
 def denominators(sums: pd.DataFrame, rate: Rate) -> pd.Series:
-    """Return how many rows a rate was taken of."""
-    return sums["rows"] - sums["positives"] if rate.of == "negatives" else sums[rate.of]
+    """Return the number of rows that a rate is taken of."""
+    if rate.of == "negatives":
+        return sums["rows"] - sums["positives"]
+    return sums[rate.of]
 
 
 def _share(part: pd.Series, whole: pd.Series) -> pd.Series:
+    """Divide sums; a share of no rows is missing."""
     return part.astype(float) / whole.where(whole > 0).astype(float)
 
 
-_RATES: Mapping[Kind, Mapping[str, Callable[[pd.DataFrame], pd.Series]]] = {
+def _true_positive_rate(sums: pd.DataFrame) -> pd.Series:
+    return _share(sums["found"], sums["positives"])
+
+
+def _selection_rate(sums: pd.DataFrame) -> pd.Series:
+    return _share(sums["selected"], sums["rows"])
+
+
+def _false_positive_rate(sums: pd.DataFrame) -> pd.Series:
+    falsely_selected = sums["selected"] - sums["found"]
+    negatives = sums["rows"] - sums["positives"]
+    return _share(falsely_selected, negatives)
+
+
+def _calibration(sums: pd.DataFrame) -> pd.Series:
+    return _share(sums["expected"] - sums["positives"], sums["rows"])
+
+
+def _accuracy(sums: pd.DataFrame) -> pd.Series:
+    return _share(sums["right"], sums["rows"])
+
+
+def _calibration_of_classes(sums: pd.DataFrame) -> pd.Series:
+    return _share(sums["expected"] - sums["right"], sums["rows"])
+
+
+def _root_mean_square_error(sums: pd.DataFrame) -> pd.Series:
+    return _share(sums["squares"], sums["rows"]) ** 0.5
+
+
+def _mean_error(sums: pd.DataFrame) -> pd.Series:
+    return _share(sums["errors"], sums["rows"])
+
+
+_FORMULAS: Mapping[Kind, Mapping[str, Callable[[pd.DataFrame], pd.Series]]] = {
     "binary": {
-        TPR.name: lambda sums: _share(sums["found"], sums["positives"]),
-        SELECTION.name: lambda sums: _share(sums["selected"], sums["rows"]),
-        FPR.name: lambda sums: _share(sums["selected"] - sums["found"], sums["rows"] - sums["positives"]),
-        CALIBRATION.name: lambda sums: _share(sums["expected"] - sums["positives"], sums["rows"]),
+        TPR.name: _true_positive_rate,
+        SELECTION.name: _selection_rate,
+        FPR.name: _false_positive_rate,
+        CALIBRATION.name: _calibration,
     },
     "classes": {
-        ACCURACY.name: lambda sums: _share(sums["right"], sums["rows"]),
-        CALIBRATION.name: lambda sums: _share(sums["expected"] - sums["right"], sums["rows"]),
+        ACCURACY.name: _accuracy,
+        CALIBRATION.name: _calibration_of_classes,
     },
     "number": {
-        RMSE.name: lambda sums: _share(sums["squares"], sums["rows"]) ** 0.5,
-        ERROR.name: lambda sums: _share(sums["errors"], sums["rows"]),
+        RMSE.name: _root_mean_square_error,
+        ERROR.name: _mean_error,
     },
 }
 
 
-def _rows(one: Answers, kind: Kind, range: Number | None) -> dict[str, np.ndarray]:
-    """Return what each row adds to the sums, float64 (rows,); not a number where what was said is none."""
-    target, said = one.target, one.said
-    known = np.where(np.isfinite(said if said.ndim == 1 else said.sum(1)), 1.0, np.nan)
+def _summands(answers: Answers, kind: Kind, range: Number | None) -> dict[str, np.ndarray]:
+    """Compute each row's summands, float64 (rows,); NaN where a prediction is not finite."""
+    target = answers.target
+    predicted = answers.said
+    total = predicted if predicted.ndim == 1 else predicted.sum(1)
+    known = np.where(np.isfinite(total), 1.0, np.nan)  # makes a summand NaN, (rows,)
+
     if kind == "binary":
-        selected = known * (said >= 0.5)
-        return {"positives": target.astype(float), "selected": selected, "found": selected * target,
-                "expected": known * np.nan_to_num(said)}  # fmt: skip
+        selected = known * (predicted >= 0.5)
+        return {
+            "positives": target.astype(float),
+            "selected": selected,
+            "found": selected * target,
+            "expected": known * np.nan_to_num(predicted),
+        }
     if kind == "classes":
-        return {"right": known * (said.argmax(1) == target), "expected": known * np.nan_to_num(said.max(1))}
-    errors = known * (np.nan_to_num(said) - target) * (range.scale if range else 1.0)
+        return {
+            "right": known * (predicted.argmax(1) == target),
+            "expected": known * np.nan_to_num(predicted.max(1)),
+        }
+    scale = range.scale if range else 1.0
+    errors = known * (np.nan_to_num(predicted) - target) * scale
     return {"errors": errors, "squares": errors**2}
 
 
-def _sum(figures: Mapping[str, np.ndarray], attribute: str, group: np.ndarray, site: np.ndarray) -> pd.DataFrame:
-    """Return the sums over the rows of each group at each site."""
-    groups, sites = pd.factorize(group, sort=True), pd.factorize(site, sort=True)
-    pairs, place = np.unique(groups[0] * len(sites[1]) + sites[0], return_inverse=True)
-    rows = np.bincount(place, minlength=len(pairs))
-    sums = {name: np.bincount(place, values, minlength=len(pairs)) for name, values in figures.items()}
+def _sum(
+    summands: Mapping[str, np.ndarray],
+    attribute: str,
+    group: np.ndarray,
+    site: np.ndarray,
+) -> pd.DataFrame:
+    """Sum over the rows of each group at each site.
+
+    Args:
+        summands: {name: each row's summand, (rows,)}.
+        attribute: The attribute of the groups.
+        group: Each row's group, (rows,).
+        site: Each row's site, (rows,).
+    """
+    group_of_row, group_names = pd.factorize(group, sort=True)
+    site_of_row, site_names = pd.factorize(site, sort=True)
+    pair_of_row = group_of_row * len(site_names) + site_of_row  # a number for each (group, site)
+    pairs, place_of_row = np.unique(pair_of_row, return_inverse=True)
+
+    rows = np.bincount(place_of_row, minlength=len(pairs))
+    sums = {}
+    for name, values in summands.items():
+        sums[name] = np.bincount(place_of_row, values, minlength=len(pairs))
     if "positives" in sums:
         sums["positives"] = sums["positives"].astype(int)
-    of, where = groups[1][pairs // len(sites[1])], sites[1][pairs % len(sites[1])]
-    return pd.DataFrame({"attribute": attribute, "group": of, "site": where, "rows": rows, **sums})
+
+    columns = {
+        "attribute": attribute,
+        "group": group_names[pairs // len(site_names)],
+        "site": site_names[pairs % len(site_names)],
+        "rows": rows,
+        **sums,
+    }
+    return pd.DataFrame(columns)

@@ -1,11 +1,17 @@
-"""The run directory: plain files, written whole or not at all, never pickled, each with its SHA-256 in the manifest.
+"""Write and load run directories.
 
-- ``scenario.toml``: the scenario, resolved; ``fedsim run`` takes it again.
-- ``sites.parquet``: test metrics of every arm, seed and site; ``rounds.parquet``: validation metrics after each round.
-- ``groups.parquet``: counts, sums and rates of every protected group of test rows, over all sites and at each.
-- ``ledger.json``: what each site released in the private trainings, and its epsilon.
-- ``model.safetensors``: the federated model of the first seed, the private one if there is one.
-- ``manifest.json``: versions, seeds, device, git revision, timings, notes, and the other files' SHA-256.
+A run directory holds plain files. They are written whole or not at all, never pickled, and the
+manifest has the SHA-256 of each.
+
+- ``scenario.toml``: the resolved scenario; ``fedsim run`` can run it again.
+- ``sites.parquet``: test metrics of every arm, seed and site; ``rounds.parquet``: validation
+  metrics after each round.
+- ``groups.parquet``: counts, sums and rates of every protected group of test rows, over all sites
+  and at each.
+- ``ledger.json``: the releases of each site in the private trainings, and its epsilon.
+- ``model.safetensors``: the federated model of the first seed, with privacy if any arm has it.
+- ``manifest.json``: versions, seeds, device, git revision, timings, notes, and the other files'
+  SHA-256.
 - ``checkpoints/``: every finished training, from which an interrupted run goes on.
 - ``report.html``: the report, made from the files above.
 """
@@ -46,7 +52,7 @@ _MANIFEST = {"task", "data", "versions", "git", "device", "threads", "seeds", "n
 
 @dataclass(frozen=True)
 class Run:
-    """What is in a run directory."""
+    """The contents of a run directory."""
 
     path: Path
     scenario: Scenario
@@ -62,47 +68,53 @@ class Run:
 
     @cached_property
     def headline(self) -> str:
-        """The site whose rows in ``sites`` and ``comparison`` are spoken of first; POOLED in older runs."""
+        """The site that is reported first, of ``sites`` and ``comparison``; POOLED in older runs."""
         return headline_of(set(self.sites["site"]))
 
     @property
     def headline_place(self) -> str:
-        """How the figures of the row ``headline`` are called."""
-        return "pooled over the sites" if self.headline == POOLED else "inside sites"
+        """The place that figures of the row ``headline`` are about, in words."""
+        if self.headline == POOLED:
+            return "pooled over the sites"
+        return "inside sites"
 
     @property
     def same_rows(self) -> bool:
-        """Whether all seeds train on and test the same rows, so that no interval speaks of other rows."""
+        """Whether all seeds have the same training and test rows: no interval is about other rows."""
         return self.manifest["task"]["by_time"]
 
     @property
     def asked(self) -> str:
-        """The question that intervals answer, but those that are called by HERE: ELSEWHERE, if the seeds allow it."""
+        """The question that intervals answer, apart from those named after HERE.
+
+        It is ELSEWHERE, if the seeds allow it.
+        """
         return HERE if self.same_rows else ELSEWHERE
 
     @property
     def pooled_differs(self) -> bool:
         """Whether there are pooled figures to be shown beside those of the row ``headline``."""
-        return self.headline != POOLED and self.sites["site"].nunique() > 1 + len(TOGETHER)
+        site_count = self.sites["site"].nunique() - len(TOGETHER)
+        return self.headline != POOLED and site_count > 1
 
     @cached_property
     def comparison(self) -> pd.DataFrame:
-        """The arms compared, over all sites and at each; see ``fedsim.results.comparison.compare``."""
+        """The arms compared, over all sites and at each; see ``results.comparison.compare``."""
         return compare(self.sites, self.overlap)
 
     @cached_property
     def harm(self) -> pd.DataFrame:
-        """The groups compared over all sites; see ``fedsim.results.group_comparison.compare_groups``."""
+        """The groups compared over all sites; see ``results.group_comparison.compare_groups``."""
         return compare_groups(self.groups, self.kind, self.overlap)
 
     @cached_property
     def widths(self) -> pd.DataFrame:
-        """How far the groups of each attribute are apart; see ``fedsim.results.group_comparison.compare_widths``."""
+        """The extreme groups compared; see ``results.group_comparison.compare_widths``."""
         return compare_widths(self.groups, self.kind, self.overlap)
 
     @property
     def kind(self) -> Kind:
-        """What the outcome is."""
+        """The kind of the outcome."""
         return self.manifest["task"]["kind"]
 
     @property
@@ -112,16 +124,20 @@ class Run:
 
     @property
     def overlap(self) -> float:
-        """What ``fedsim.results.comparison.interval`` must know of the seeds: whether they have the same rows."""
+        """The overlap of the seeds' rows, as ``results.comparison.interval`` takes it."""
         return 0.0 if self.same_rows else self.scenario.split.overlap
 
     def epsilon(self, arm: str = "federated") -> dict[str, float]:
-        """Return {site: the most that one private training of an arm spent there}; empty if none released anything."""
-        return most_spent(training for training in self.ledger["trainings"] if training["arm"] == arm)
+        """Return {site: the largest epsilon of a private training of an arm}.
+
+        The result is empty if no training released anything.
+        """
+        trainings = self.ledger["trainings"]
+        return most_spent(training for training in trainings if training["arm"] == arm)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: to a temporary name, synced, renamed, and the folder synced."""
+    """Write a file whole or not at all: under a temporary name, which is changed when it is done."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -131,6 +147,8 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+    # Without this the new name may be lost when the power fails.
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -140,7 +158,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:  # noqa: ANN401  anything JSON can hold
     """Write JSON; a NaN is refused, since it would not be JSON."""
-    write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
+    write_bytes(path, text.encode())
 
 
 def write_scenario(folder: Path, scenario: Scenario) -> None:
@@ -151,8 +170,9 @@ def write_scenario(folder: Path, scenario: Scenario) -> None:
     """
     content = tomli_w.dumps(scenario.values(), indent=2).encode()
     if len(content) > LARGEST:
-        raise Mistake(f"scenario.toml: expected at most {LARGEST:,} bytes, got {len(content):,}; leave columns or "
-                      "numbers for single sites out")  # fmt: skip
+        hint = "leave columns or numbers for single sites out"
+        expected = f"at most {LARGEST:,} bytes"
+        raise Mistake(f"scenario.toml: expected {expected}, got {len(content):,}; {hint}")
     write_bytes(folder / "scenario.toml", content)
 
 
@@ -165,21 +185,26 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:
     """Write tensors as safetensors with a note about them; return the SHA-256."""
-    note = {"fedsim": json.dumps(dict(about), sort_keys=True)}  # one key: safetensors writes several in random order
-    content = save_tensors({name: value.detach().cpu().clone() for name, value in tensors.items()}, note)
+    # The note has a single key, since safetensors writes several keys in random order.
+    note = {"fedsim": json.dumps(dict(about), sort_keys=True)}
+    on_cpu = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+    content = save_tensors(on_cpu, note)
     write_bytes(path, content)
     return sha256(content)
 
 
 def write_manifest(folder: Path, about: Mapping[str, Any]) -> None:
     """Write the manifest, with the SHA-256 of the files that are there; it is written last."""
-    names = (*_TABLES, "scenario.toml", "ledger.json", "model.safetensors")
-    files = {name: sha256((folder / name).read_bytes()) for name in names if (folder / name).exists()}
+    files = {}
+    for name in (*_TABLES, "scenario.toml", "ledger.json", "model.safetensors"):
+        path = folder / name
+        if path.exists():
+            files[name] = sha256(path.read_bytes())
     write_json(folder / "manifest.json", {**about, "files": files})
 
 
 def sha256(content: bytes) -> str:
-    """Return a digest in hex."""
+    """Compute the SHA-256 of bytes in hex."""
     return hashlib.sha256(content).hexdigest()
 
 
@@ -187,85 +212,131 @@ def load(path: str | Path) -> Run:
     """Read a finished run.
 
     Raises:
-        Mistake: There is none, it is not finished, or a file is not what was written.
+        Mistake: There is none, it is not finished, or a file has changed since it was written.
     """
     folder = Path(path)
     if not folder.is_dir():
         raise Mistake(f"{path}: expected a run directory, there is none")
     if (folder / "scenario.toml").exists() and not (folder / "manifest.json").exists():
         raise Mistake(f"{path}: this run is not finished; go on with: fedsim resume {path}")
+
     manifest = _read_json(folder / "manifest.json")
-    if not isinstance(manifest.get("files", {}), dict):
-        raise Mistake(f"{folder / 'manifest.json'}: expected the files with their SHA-256, got {manifest['files']}")
-    contents = {}
-    for name, digest in manifest.get("files", {}).items():
-        if Path(name).name != name:
-            raise Mistake(f"{folder / 'manifest.json'}: expected names of files, got {name!r}")
-        contents[name] = _read(folder / name)
-        if sha256(contents[name]) != digest:
-            raise Mistake(f"{folder / name}: expected SHA-256 {digest[:12]}..., the file has changed since it was made")
-    missing = {*_TABLES, "scenario.toml", "ledger.json"} - set(contents)
-    if missing:
-        raise Mistake(f"{folder / 'manifest.json'}: expected the files {', '.join(sorted(missing))} in it")
-    absent = _MANIFEST - set(manifest)
-    if absent:
-        raise Mistake(f"{folder / 'manifest.json'}: expected {', '.join(sorted(absent))} in it")
+    contents = _read_files(folder, manifest)
+    _check_complete(folder, manifest, contents)
+    scenario = read(str(folder / "scenario.toml"))
+    tables = {}
+    for file_name in _TABLES:
+        field_name = file_name.removesuffix(".parquet")
+        tables[field_name] = _table(contents[file_name], folder / file_name)
     return Run(
         path=folder,
-        scenario=read(str(folder / "scenario.toml")),
-        **{name.partition(".")[0]: _table(contents[name], folder / name) for name in _TABLES},
+        scenario=scenario,
+        **tables,
         ledger=parse_json(contents["ledger.json"], str(folder / "ledger.json")),
         manifest=manifest,
     )
+
+
+def _read_files(folder: Path, manifest: dict[str, Any]) -> dict[str, bytes]:
+    """Read the files of a run: {name: content}.
+
+    Raises:
+        Mistake: A file differs from its SHA-256 in the manifest, or lies outside the folder.
+    """
+    place = folder / "manifest.json"
+    digests = manifest.get("files", {})
+    if not isinstance(digests, dict):
+        raise Mistake(f"{place}: expected the files with their SHA-256, got {digests}")
+
+    contents = {}
+    for name, digest in digests.items():
+        if Path(name).name != name:
+            raise Mistake(f"{place}: expected names of files, got {name!r}")
+        contents[name] = _read(folder / name)
+        if sha256(contents[name]) != digest:
+            expected = f"SHA-256 {digest[:12]}..."
+            changed = "the file has changed since it was made"
+            raise Mistake(f"{folder / name}: expected {expected}, {changed}")
+    return contents
+
+
+def _check_complete(folder: Path, manifest: dict[str, Any], contents: dict[str, bytes]) -> None:
+    """Check that a run has all files, and its manifest all entries.
+
+    Raises:
+        Mistake: It lacks some.
+    """
+    place = folder / "manifest.json"
+    missing_files = {*_TABLES, "scenario.toml", "ledger.json"} - set(contents)
+    if missing_files:
+        raise Mistake(f"{place}: expected the files {', '.join(sorted(missing_files))} in it")
+    missing_entries = _MANIFEST - set(manifest)
+    if missing_entries:
+        raise Mistake(f"{place}: expected {', '.join(sorted(missing_entries))} in it")
 
 
 def _table(content: bytes, path: Path) -> pd.DataFrame:
     try:
         return pd.read_parquet(io.BytesIO(content))
     except (ValueError, OSError) as error:  # pyarrow's own errors are either
-        raise Mistake(f"{path}: expected a Parquet file, got {str(error).partition(chr(10))[0]}") from None
+        first_line = str(error).partition("\n")[0]
+        raise Mistake(f"{path}: expected a Parquet file, got {first_line}") from None
 
 
 def newest() -> Path:
-    """Return the finished run under ``runs/`` that was made last.
+    """Find the finished run under ``runs/`` that was made last.
 
     Raises:
         Mistake: There is none.
     """
-    found = sorted(Path("runs").glob("*/manifest.json"), key=lambda path: path.stat().st_mtime)
-    if not found:
+    manifests = Path("runs").glob("*/manifest.json")
+    by_age = sorted(manifests, key=lambda path: path.stat().st_mtime)
+    if not by_age:
         raise Mistake("expected a run directory, and there is no finished run under runs/")
-    return found[-1].parent
+    return by_age[-1].parent
 
 
-def write_checkpoint(folder: Path, key: str, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-    """Keep a finished training: its tensors first, then its values with the tensors' SHA-256."""
+def write_checkpoint(
+    folder: Path,
+    key: str,
+    tensors: Mapping[str, Tensor],
+    values: Mapping[str, Any],
+) -> None:
+    """Write a finished training: its tensors first, then its values with the tensors' SHA-256."""
     folder.mkdir(exist_ok=True)
-    digest = write_tensors(folder / f"{key}.safetensors", tensors, {"training": key})
+    digest_of_tensors = write_tensors(folder / f"{key}.safetensors", tensors, {"training": key})
     body = json.dumps(values, allow_nan=False)
-    write_json(folder / f"{key}.json", {"tensors": digest, "values": sha256(body.encode()), "body": body})
+    checkpoint = {
+        "tensors": digest_of_tensors,
+        "values": sha256(body.encode()),
+        "body": body,
+    }
+    write_json(folder / f"{key}.json", checkpoint)
 
 
 def read_checkpoint(folder: Path, key: str) -> tuple[Tensors, dict[str, Any]] | None:
-    """Return a finished training, or None if it is not there.
+    """Read a finished training; None if it is not there.
 
     Raises:
-        Mistake: It is there, but not what was written.
+        Mistake: It has changed since it was written.
     """
-    if not (folder / f"{key}.json").exists():
+    path = folder / f"{key}.json"
+    if not path.exists():
         return None
-    outer = _read_json(folder / f"{key}.json")
-    content = _read(folder / f"{key}.safetensors")
+
+    checkpoint = _read_json(path)
+    tensors = _read(folder / f"{key}.safetensors")
     try:
-        body = str(outer["body"])
-        if (outer["tensors"], outer["values"]) != (sha256(content), sha256(body.encode())):
+        body = str(checkpoint["body"])
+        same_tensors = checkpoint["tensors"] == sha256(tensors)
+        same_values = checkpoint["values"] == sha256(body.encode())
+        if not same_tensors or not same_values:
             raise ValueError("its SHA-256 differs")
-        return load_tensors(content), parse_json(body, "its values")
+        return load_tensors(tensors), parse_json(body, "its values")
     except (KeyError, TypeError, ValueError, SafetensorError) as error:
-        raise Mistake(
-            f"{folder / key}: expected the checkpoint that was written, got another ({error}); "
-            "delete its two files to train that part again"
-        ) from None
+        expected = "the checkpoint that was written"
+        got = f"another ({error}); delete its two files to train that part again"
+        raise Mistake(f"{folder / key}: expected {expected}, got {got}") from None
 
 
 def _read(path: Path) -> bytes:

@@ -1,1 +1,1 @@
-"""One's own table: read with care, its public ranges declared beside it, made into a task."""
+"""Read the user's own table with its declared public ranges, and make it a task."""

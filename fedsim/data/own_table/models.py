@@ -1,4 +1,4 @@
-"""Models for a table nobody has seen before: logistic or linear regression, or a small network."""
+"""Build models for any table: linear or logistic regression, or a small network."""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,7 +7,10 @@ from torch import nn
 
 
 def linear(outputs: int, inputs: int) -> nn.Module:
-    """Return logistic (or linear) regression that starts at zero: even odds, or the middle of the range."""
+    """Build linear (or logistic) regression.
+
+    It starts at zero, and so predicts even odds or the middle of the range.
+    """
     model = nn.Linear(inputs, outputs)
     nn.init.zeros_(model.weight)
     nn.init.zeros_(model.bias)
@@ -15,10 +18,11 @@ def linear(outputs: int, inputs: int) -> nn.Module:
 
 
 def mlp(outputs: int, inputs: int) -> nn.Module:
-    """Return a network with one hidden layer of 32."""
+    """Build a network with a hidden layer of 32 units."""
     return nn.Sequential(nn.Linear(inputs, 32), nn.ReLU(), nn.Linear(32, outputs))
 
 
 def model_of(name: str, outputs: int) -> Callable[[int], nn.Module]:
-    """Return what makes the model of a name for a number of inputs."""
-    return partial({"linear": linear, "mlp": mlp}[name], outputs)
+    """Return a function that builds the named model for a number of inputs."""
+    builders = {"linear": linear, "mlp": mlp}
+    return partial(builders[name], outputs)

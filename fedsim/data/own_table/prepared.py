@@ -1,4 +1,4 @@
-"""A scenario's own table made into a task: its columns, its outcome, its rows, and an account of every row."""
+"""Make a task of the user's own table, with an account of every row."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -32,14 +32,14 @@ _ALL = "all rows"  # the site of a table without a column of sites
 
 @dataclass(frozen=True)
 class Intake:
-    """What became of a file's rows: ``rows_in`` is ``rows_used`` and all that were left out.
+    """An account of a file's rows: ``rows_in`` is ``rows_used`` plus all rows that were left out.
 
     Attributes:
-        file: Its name.
-        rows_in: How many it has.
-        rows_used: How many make up the sites.
-        left_out: Which were not used, and why.
-        notes: What was repaired, cut, inferred or left aside.
+        file: The file's name.
+        rows_in: The number of rows in the file.
+        rows_used: The number of rows that make up the sites.
+        left_out: The rows that were not used, with the reason.
+        notes: Notes on all that was repaired, cut, inferred or left aside.
         ranges_fitted: Whether ranges were taken from the rows, which no privacy covers.
     """
 
@@ -51,81 +51,128 @@ class Intake:
     ranges_fitted: bool
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as values for JSON."""
+        """Return the account as values for JSON."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A table of one's own, ready to be used."""
+    """A table of the user's own, ready to be used."""
 
     task: Task
     intake: Intake
 
 
 def settled(data: Data) -> Data:
-    """Return the section as it must be to mean the same later and elsewhere: whole path, file's digest, all ranges.
+    """Complete the section so that it means the same later and elsewhere.
+
+    It gets the whole path, the file's digest and all ranges.
 
     Raises:
         Mistake: The file is not there.
     """
     if data.path is None:
         return data
+
     path = Path(data.path).absolute()
     if not path.is_file():
         raise Mistake(f"data.path: expected a file, there is none at {data.path}")
     fixed = data.model_copy(update={"path": str(path), "sha256": data.sha256 or digest(path)})
     if data.target is None or data.ranges == FITTED:
-        return fixed
+        return fixed  # the ranges are the task's own, or those of the rows
+
     declared = declared_for(path, data.ranges)
-    return fixed.model_copy(update={"ranges": dict(declared.entries)}) if declared.entries else fixed
+    if not declared.entries:
+        return fixed
+    return fixed.model_copy(update={"ranges": dict(declared.entries)})
 
 
 def check_digest(data: Data) -> None:
-    """Make sure that the file is the one a run was begun with.
+    """Check that the file is the same as when the run was begun.
 
     Raises:
         Mistake: It has changed.
     """
     if data.path and data.sha256 and digest(Path(data.path)) != data.sha256:
-        raise Mistake(f"data.path: expected {data.path} as it was when the run was begun, it has changed since; "
-                      "begin a new run")  # fmt: skip
+        expected = f"{data.path} as it was when the run was begun"
+        raise Mistake(f"data.path: expected {expected}, it has changed since; begin a new run")
 
 
 def prepare(data: Data) -> Prepared:
-    """Read a table and make it into a task.
+    """Read a table and make it a task.
 
     Raises:
-        MissingRanges: Columns have no public range; it has a template.
-        Mistake: Something in the file is wrong, or not what was declared.
+        MissingRanges: Columns have no public range; the error has a template.
+        Mistake: Something in the file is wrong, or not as it was declared.
     """
-    path, name = Path(data.path or ""), data.target or ""
+    path = Path(data.path or "")
+    outcome = data.target or ""
     check_digest(data)
     table = read_table(path)
-    roles = {"outcome": name, "site": data.site, "time": data.time}
+    roles = {"outcome": outcome, "site": data.site, "time": data.time}
     _check_roles(table, roles)
     _check_groups(table, roles, data.groups or [])
+
     used, left_out = cleaning.without(table, roles)
     if not len(used.rows):
-        raise Mistake(f"{table.name}: expected rows with {name}, none of the {len(table.rows)} has all that is needed")
+        got = f"none of the {len(table.rows)} has all that is needed"
+        raise Mistake(f"{table.name}: expected rows with {outcome}, {got}")
+
+    # Columns are checked against their entries before a value is converted.
     features = [str(column) for column in used.frame if column not in roles.values()]
     declared = None if data.ranges == FITTED else declared_for(path, data.ranges)
     if declared:
-        asked = [*features, *([name] if needs_entry(used, name, data.kind) else [])]
-        check_no_more(path, [str(column) for column in used.frame], declared)
-        check_all_there(path, asked, lambda column: cleaning.kind_of(used, column), declared)
-    target = target_of(used, name, data.kind, declared)
-    values, columns, notes = _features(used, features, declared)
-    said = (*table.repairs, *target.said, *notes)
-    intake = Intake(table.name, len(table.rows), len(used.rows), left_out, said, declared is None)
-    return Prepared(_task(data, used, target, columns, encode(values, columns)), intake)
+        _check_entries(path, used, features, data, declared)
+
+    target = target_of(used, outcome, data.kind, declared)
+    values, columns, notes_on_features = _features(used, features, declared)
+    task = _task(data, used, target, columns, encode(values, columns))
+    intake = Intake(
+        file=table.name,
+        rows_in=len(table.rows),
+        rows_used=len(used.rows),
+        left_out=left_out,
+        notes=(*table.repairs, *target.said, *notes_on_features),
+        ranges_fitted=declared is None,
+    )
+    return Prepared(task, intake)
 
 
-def _task(data: Data, used: Table, target: Target, columns: tuple[Column, ...], inputs: np.ndarray) -> Task:
-    site = used.frame[data.site].map(_site_name) if data.site else pd.Series([_ALL] * len(used.rows))
-    time = cleaning.times(used, data.time) if data.time else None
-    groups = {name: cleaning.groups(used, name) for name in data.groups or ()}
-    rows = Rows(inputs, target.values, site.to_numpy(dtype=str), time, groups)
+def _check_entries(
+    path: Path,
+    used: Table,
+    features: list[str],
+    data: Data,
+    declared: Declared,
+) -> None:
+    """Check that there is an entry for each column that needs one, and for no other."""
+    outcome = data.target or ""
+    to_declare = list(features)
+    if needs_entry(used, outcome, data.kind):
+        to_declare.append(outcome)
+
+    check_no_more(path, [str(column) for column in used.frame], declared)
+    check_all_there(path, to_declare, lambda column: cleaning.kind_of(used, column), declared)
+
+
+def _task(
+    data: Data,
+    used: Table,
+    target: Target,
+    columns: tuple[Column, ...],
+    inputs: np.ndarray,
+) -> Task:
+    site = pd.Series([_ALL] * len(used.rows))
+    if data.site:
+        site = used.frame[data.site].map(_site_name)
+
+    rows = Rows(
+        inputs=inputs,
+        target=target.values,
+        site=site.to_numpy(dtype=str),
+        time=cleaning.times(used, data.time) if data.time else None,
+        groups={name: cleaning.groups(used, name) for name in data.groups or ()},
+    )
     return Task(
         title=f"{data.target} in {used.name}",
         outcome=target.meaning,
@@ -140,60 +187,95 @@ def _task(data: Data, used: Table, target: Target, columns: tuple[Column, ...], 
 
 
 def _check_roles(table: Table, roles: Mapping[str, str | None]) -> None:
+    """Check that outcome, site and time are columns of the table, each another.
+
+    Raises:
+        Mistake: They are not.
+    """
     keys = {"outcome": "data.target", "site": "data.site", "time": "data.time"}
     known = [str(name) for name in table.frame]
     given = {role: name for role, name in roles.items() if name is not None}
     for role, name in given.items():
         if name not in known:
             hint = catalog.nearest(name, known)
-            raise Mistake(f"{keys[role]}: expected a column of {table.name}, got {name!r}{hint}")
+            expected = f"a column of {table.name}"
+            raise Mistake(f"{keys[role]}: expected {expected}, got {name!r}{hint}")
+
     if len(set(given.values())) < len(given):
-        raise Mistake(f"data: expected a column of its own for {' and '.join(given)}, got {', '.join(given.values())}")
+        expected = f"a column of its own for {' and '.join(given)}"
+        raise Mistake(f"data: expected {expected}, got {', '.join(given.values())}")
 
 
 def _check_groups(table: Table, roles: Mapping[str, str | None], groups: list[str]) -> None:
+    """Check that protected attributes are columns of the table, each once and with no other role.
+
+    Raises:
+        Mistake: They are not.
+    """
     known = [str(name) for name in table.frame]
-    taken = {name: role for role, name in roles.items() if name is not None}
+    role_of = {name: role for role, name in roles.items() if name is not None}
     for number, name in enumerate(groups):
         if name not in known:
-            raise Mistake(f"data.groups: expected columns of {table.name}, got {name!r}{catalog.nearest(name, known)}")
-        if name in taken or name in groups[:number]:
-            got = f"the {taken[name]}, {name!r}" if name in taken else f"{name!r} twice"
-            raise Mistake(f"data.groups: expected columns to compare beside the sites, each once, got {got}")
+            hint = catalog.nearest(name, known)
+            expected = f"columns of {table.name}"
+            raise Mistake(f"data.groups: expected {expected}, got {name!r}{hint}")
+
+        expected = "columns to compare beside the sites, each once"
+        if name in role_of:
+            got = f"the {role_of[name]}, {name!r}"
+            raise Mistake(f"data.groups: expected {expected}, got {got}")
+        if name in groups[:number]:
+            raise Mistake(f"data.groups: expected {expected}, got {name!r} twice")
+
         if name == SITE:
-            raise Mistake(f"data.groups: expected another name than {SITE!r}, which stands for the sites")
+            expected = f"another name than {SITE!r}, which stands for the sites"
+            raise Mistake(f"data.groups: expected {expected}")
 
 
 def _features(
     table: Table, names: list[str], declared: Declared | None
 ) -> tuple[pd.DataFrame, tuple[Column, ...], list[str]]:
-    """Return typed values, their columns, and what there is to say of them."""
-    values, columns, notes, aside = {}, [], [], []
+    """Convert the feature columns.
+
+    Returns:
+        The typed values, their columns, and notes on them.
+
+    Raises:
+        Mistake: No column is left to learn from, or a value is not as it was declared.
+    """
+    values = {}
+    columns = []
+    notes = []
+    left_out = []
     for name in names:
         column = _column(table, name, declared)
         if column is None:
-            aside.append(name)
+            left_out.append(name)
             continue
-        values[name], note = cleaning.typed(table, column)
         columns.append(column)
-        notes += [note] if note else []
+        values[name], note = cleaning.typed(table, column)
+        if note:
+            notes.append(note)
+
     if not columns:
-        raise Mistake(f"{table.name}: expected a column to learn from beside {', '.join(names) or 'the outcome'}")
-    if aside:
-        notes.append(f"columns left out: {', '.join(aside)}")
+        others = ", ".join(names) or "the outcome"
+        raise Mistake(f"{table.name}: expected a column to learn from beside {others}")
+    if left_out:
+        notes.append(f"columns left out: {', '.join(left_out)}")
     if declared is None:
         notes.append("ranges and categories were taken from these rows")
     return pd.DataFrame(values), tuple(columns), notes
 
 
 def _column(table: Table, name: str, declared: Declared | None) -> Column | None:
+    """Find a feature's column, declared or fitted to its values; None if it is to be left out."""
     if declared:
         return column_of(name, declared.entries[name], declared.place)
-    values = table.frame[name]
-    known = cleaning.numbers(table, name) if cleaning.kind_of(table, name) == "numbers" else values.where(
-        ~cleaning.is_missing(values)
-    )  # fmt: skip
-    return fitted(name, known)
+    if cleaning.kind_of(table, name) == "numbers":
+        return fitted(name, cleaning.numbers(table, name))
+
+    text = table.frame[name]
+    return fitted(name, text.where(~cleaning.is_missing(text)))
 
 
 def _site_name(value: Any) -> str:  # noqa: ANN401  a number or text

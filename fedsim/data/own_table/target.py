@@ -1,7 +1,7 @@
-"""The outcome in one's own table: which kind it is, and the numbers that training takes."""
+"""Find the kind of the outcome in the user's own table, and convert it to a target for training."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -14,18 +14,19 @@ from fedsim.mistakes import Mistake
 from fedsim.scenario.kinds import Kind
 
 _FEW = 10  # distinct whole numbers that are taken for classes
+_LISTED = 12  # classes that are named in the outcome's meaning
 
 
 @dataclass(frozen=True)
 class Target:
-    """The outcome.
+    """The outcome of a table.
 
     Attributes:
-        kind: What it is.
-        column: Its levels or its range; None of 0 and 1.
-        values: What training takes, as ``fedsim.data.task.Rows`` has it.
-        meaning: What a target of 1, the classes or the number mean.
-        said: How the kind was found, and what had to be done.
+        kind: The kind of the outcome.
+        column: Its levels or its range; None for 0 and 1.
+        values: The targets for training, as in ``fedsim.data.task.Rows``.
+        meaning: The meaning of a target of 1, of the classes or of the number.
+        said: Notes on how the kind was found, and on values that were changed.
     """
 
     kind: Kind
@@ -36,96 +37,157 @@ class Target:
 
     @property
     def outputs(self) -> int:
-        """How many outputs a model needs."""
-        return len(self.column.levels) if self.kind == "classes" and isinstance(self.column, Levels) else 1
+        """The number of outputs of a model."""
+        if self.kind == "classes" and isinstance(self.column, Levels):
+            return len(self.column.levels)
+        return 1
 
 
 def target_of(table: Table, name: str, wanted: Kind | None, declared: Declared | None) -> Target:
-    """Return the outcome, from what was declared or, where that is ``None``, from the values themselves.
+    """Convert the outcome, by its declaration or by its values where it has none.
+
+    Args:
+        table: The table.
+        name: The column of the outcome.
+        wanted: The kind that the scenario asks for; None to find it.
+        declared: The declared columns; None to take ranges and levels from the values.
 
     Raises:
-        Mistake: It can't be what it was declared to be, or has only one value.
+        Mistake: The outcome can't be of the declared kind, or has only one value.
     """
     values = table.frame[name]
     if values.nunique() < 2:
-        raise Mistake(f"{table.name}, column {name}: expected two values or more, all {len(values)} rows have "
-                      f"{values.iloc[0]!r}")  # fmt: skip
+        place = f"{table.name}, column {name}"
+        got = f"all {len(values)} rows have {values.iloc[0]!r}"
+        raise Mistake(f"{place}: expected two values or more, {got}")
+
     column = _column(table, name, wanted, declared)
-    kind: Kind = "number" if isinstance(column, Number) else "binary" if _is_two(column) else "classes"
+    kind = _kind_of(column)
     if wanted not in (None, kind):
-        raise Mistake(f"data.kind: expected {kind!r}, as {name} is declared or found to be, got {wanted!r}")
-    said = (f"{name} was taken for {_KINDS[kind]}, by its values",) if wanted is None else ()
-    return _FORMS[kind](table, name, column, said if not _entry(name, declared) else ())
+        expected = f"{kind!r}, as {name} is declared or found to be"
+        raise Mistake(f"data.kind: expected {expected}, got {wanted!r}")
+
+    notes = ()
+    if wanted is None and not _entry(name, declared):
+        notes = (f"{name} was taken for {_KINDS[kind]}, by its values",)
+    return _CONVERSIONS[kind](table, name, column, notes)
 
 
 def needs_entry(table: Table, name: str, wanted: Kind | None) -> bool:
     """Return whether the outcome's levels or range must be declared: all but 0 and 1."""
-    return not (wanted in (None, "binary") and _is_zero_one(table, name))
+    may_be_binary = wanted in (None, "binary")
+    return not (may_be_binary and _is_zero_one(table, name))
 
 
 _KINDS = {"binary": "a yes or no", "classes": "one of several classes", "number": "a number"}
 
 
+def _kind_of(column: Column | None) -> Kind:
+    """Return the kind of an outcome with these levels or this range; None stands for 0 and 1."""
+    if isinstance(column, Number):
+        return "number"
+    if column is None or len(column.levels) == 2:
+        return "binary"
+    return "classes"
+
+
 def _entry(name: str, declared: Declared | None) -> Any:  # noqa: ANN401  anything TOML can hold
-    entry = declared.entries.get(name) if declared else None
+    """Return the entry of a column; None where there is none or it is still to be filled in."""
+    if declared is None:
+        return None
+    entry = declared.entries.get(name)
     return None if entry == OPEN else entry
 
 
-def _column(table: Table, name: str, wanted: Kind | None, declared: Declared | None) -> Column | None:
-    if declared and (entry := _entry(name, declared)) is not None:
+def _column(
+    table: Table,
+    name: str,
+    wanted: Kind | None,
+    declared: Declared | None,
+) -> Column | None:
+    """Find the levels or the range of the outcome; None for 0 and 1.
+
+    Raises:
+        Mistake: It was declared to be left out, or a value is not of the declared kind.
+    """
+    entry = _entry(name, declared)
+    if declared is not None and entry is not None:
         column = column_of(name, entry, declared.place)
         if column is None:
-            raise Mistake(f"{declared.place}: {name}: expected a range or levels of the outcome, got {entry!r}")
+            expected = "a range or levels of the outcome"
+            raise Mistake(f"{declared.place}: {name}: expected {expected}, got {entry!r}")
         return column
+
+    # Without an entry the values themselves decide.
     if not needs_entry(table, name, wanted):
         return None
-    values = cleaning.numbers(table, name) if cleaning.kind_of(table, name) == "numbers" else table.frame[name]
+    values = table.frame[name]
+    if cleaning.kind_of(table, name) == "numbers":
+        values = cleaning.numbers(table, name)
     if wanted == "number" or (wanted is None and _is_number(values)):
         return fitted(name, cleaning.numbers(table, name))
     return Levels(name, tuple(sorted(values.unique())))
 
 
-def _is_two(column: Column | None) -> bool:
-    return column is None or (isinstance(column, Levels) and len(column.levels) == 2)
-
-
 def _is_number(values: pd.Series) -> bool:
+    """Return whether values are taken for a number and not for classes."""
     if not pd.api.types.is_numeric_dtype(values):
         return False
-    return bool((values % 1 != 0).any()) or values.nunique() > _FEW
+    has_fractions = bool((values % 1 != 0).any())
+    return has_fractions or values.nunique() > _FEW
 
 
 def _is_zero_one(table: Table, name: str) -> bool:
-    return bool(pd.to_numeric(table.frame[name], errors="coerce").isin((0, 1)).all())
+    values = pd.to_numeric(table.frame[name], errors="coerce")
+    return bool(values.isin((0, 1)).all())
 
 
-def _binary(table: Table, name: str, column: Column | None, said: tuple[str, ...]) -> Target:
+class _Convert(Protocol):
+    """A function that converts the outcome to the target of a kind."""
+
+    def __call__(
+        self,
+        table: Table,
+        name: str,
+        column: Column | None,
+        notes: tuple[str, ...],
+    ) -> Target: ...
+
+
+def _binary(table: Table, name: str, column: Column | None, notes: tuple[str, ...]) -> Target:
     if not isinstance(column, Levels):
-        values = cleaning.numbers(table, name)
-        return Target("binary", None, values.to_numpy(np.float32), f"{name} is 1", said)
+        zero_one = cleaning.numbers(table, name).to_numpy(np.float32)
+        return Target("binary", None, zero_one, f"{name} is 1", notes)
+
     positive = column.levels[1]
-    found = cleaning.levels(table, column) == positive
-    return Target("binary", column, found.to_numpy(np.float32), f"{name} is {_text(positive)}", said)
+    is_positive = (cleaning.levels(table, column) == positive).to_numpy(np.float32)
+    return Target("binary", column, is_positive, f"{name} is {_text(positive)}", notes)
 
 
-def _classes(table: Table, name: str, column: Column | None, said: tuple[str, ...]) -> Target:
+def _classes(table: Table, name: str, column: Column | None, notes: tuple[str, ...]) -> Target:
     levels = column.levels if isinstance(column, Levels) else ()
-    number = {level: place for place, level in enumerate(levels)}
-    values = cleaning.levels(table, Levels(name, levels)).map(number)
-    listed = ", ".join(map(_text, levels[:12])) + (f" and {len(levels) - 12} more" if len(levels) > 12 else "")
-    return Target("classes", column, values.to_numpy(np.int64), f"{name}: {listed}", said)
+    class_numbers = {level: number for number, level in enumerate(levels)}
+    values = cleaning.levels(table, Levels(name, levels)).map(class_numbers)
+
+    listed = ", ".join(map(_text, levels[:_LISTED]))
+    if len(levels) > _LISTED:
+        listed += f" and {len(levels) - _LISTED} more"
+    return Target("classes", column, values.to_numpy(np.int64), f"{name}: {listed}", notes)
 
 
-def _number(table: Table, name: str, column: Column | None, said: tuple[str, ...]) -> Target:
+def _number(table: Table, name: str, column: Column | None, notes: tuple[str, ...]) -> Target:
     if not isinstance(column, Number):
         raise Mistake(f"{table.name}, column {name}: expected a range of the outcome")
-    values, cut = cleaning.typed(table, column)
+
+    values, note_on_cut = cleaning.typed(table, column)
+    if note_on_cut:
+        notes = (*notes, note_on_cut)
     scaled = column.scaled(values).to_numpy(np.float32)
-    return Target("number", column, scaled, name, (*said, *([cut] if cut else [])))
+    return Target("number", column, scaled, name, notes)
 
 
 def _text(level: float | str) -> str:
     return level if isinstance(level, str) else f"{level:g}"
 
 
-_FORMS = {"binary": _binary, "classes": _classes, "number": _number}
+_CONVERSIONS: dict[Kind, _Convert] = {"binary": _binary, "classes": _classes, "number": _number}
