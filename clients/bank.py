@@ -1,8 +1,10 @@
-"""Banks: which loans go bad, which cards go unpaid, and how much will a stock's price swing?
+"""Banks predict which loans go bad, which cards go unpaid, and how much a stock's price will swing.
 
-Ranges are round numbers from what a bank knows without looking at its customers: the lender's own limits and rates, the
-scale of a code, powers of ten for amounts. Amounts of money enter as powers of ten, for they span many.
+Ranges are round numbers that a bank knows without looking at its customers: the lender's own limits and rates, the
+scale of a code, powers of ten for amounts. Amounts of money enter as their logarithms, because they span many powers.
 """
+
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -37,49 +39,62 @@ LENDING: tuple[Column, ...] = (
 )
 
 MONTHS = ("Sep", "Aug", "Jul", "Jun", "May", "Apr")  # of 2005, the last first, as in the file
+
+
+def _columns_of(month: str) -> tuple[Column, ...]:
+    """Return the columns that describe a month of a credit card."""
+    return (
+        Levels(
+            f"status_{month}",
+            (-2, -1, 0, 1, 2, 3),
+            "not used, paid in full, revolving, months late up to 3",
+        ),
+        Number(f"used_{month}", -0.5, 1.5, "bill as a share of the limit"),
+        Number(f"log_bill_{month}", 0, 6, "power of ten, NT dollars billed and one"),
+        Number(f"log_paid_{month}", 0, 6, "power of ten, NT dollars paid and one"),
+    )
+
+
 CREDIT: tuple[Column, ...] = (
     Number("log_limit", 4, 6, "power of ten, NT dollars of credit; the bank's limits"),
     Levels("education", (1, 2, 3), "graduate school, university, high school", missing=True),
-    *(
-        column
-        for month in MONTHS
-        for column in (
-            Levels(f"status_{month}", (-2, -1, 0, 1, 2, 3), "not used, paid in full, revolving, months late up to 3"),
-            Number(f"used_{month}", -0.5, 1.5, "bill as a share of the limit"),
-            Number(f"log_bill_{month}", 0, 6, "power of ten, NT dollars billed and one"),
-            Number(f"log_paid_{month}", 0, 6, "power of ten, NT dollars paid and one"),
-        )
-    ),
+    *chain.from_iterable(_columns_of(month) for month in MONTHS),
 )
+
 # 0.1 % to 60 % a day.
 VOLATILITY = Number("volatility", -7.0, -0.5, "log of a share")
 
 
 def load_lending() -> Rows:
-    """Return all 9 857 loans; a site is the customer's state."""
+    """Load all 9 857 loans; a site is the customer's state."""
     frame = read_table("lending_club_by_state.csv.gz", keep_default_na=False, na_values=[""])
     amounts = ("annual_inc", "total_bal_il", "delinq_amnt", "total_il_high_credit_limit")
-    derived = frame.assign(**{f"log_{name}": _power_of_ten(frame[name]) for name in amounts})
+    logarithms = {f"log_{name}": _power_of_ten(frame[name]) for name in amounts}
     return Rows(
-        inputs=encode(derived, LENDING),
+        inputs=encode(frame.assign(**logarithms), LENDING),
         target=frame["target"].to_numpy("float32"),
         site=frame["site"].to_numpy(str),
     )
 
 
 def load_credit() -> Rows:
-    """Return all 30 000 cards, of one bank; sex, marriage and age don't enter the model."""
+    """Load all 30 000 cards, of a single bank; sex, marriage and age don't enter the model."""
     frame = read_table("credit_card_default_taiwan.csv.gz")
+    education = frame["EDUCATION"]
     derived = {
         "log_limit": np.log10(frame["LIMIT_BAL"]),
-        "education": frame["EDUCATION"].where(frame["EDUCATION"].isin([1, 2, 3])),  # 0, 4, 5, 6: other or unknown
+        "education": education.where(education.isin([1, 2, 3])),  # 0, 4, 5, 6: other or unknown
     }
     for number, month in enumerate(MONTHS, start=1):
-        bill, paid = frame[f"BILL_AMT{number}"], frame[f"PAY_AMT{number}"]
-        derived[f"status_{month}"] = frame[f"PAY_{number if number > 1 else 0}"].clip(upper=3)
+        bill = frame[f"BILL_AMT{number}"]
+        paid = frame[f"PAY_AMT{number}"]
+        status = frame["PAY_0"] if number == 1 else frame[f"PAY_{number}"]  # the file has no PAY_1
+
+        derived[f"status_{month}"] = status.clip(upper=3)
         derived[f"used_{month}"] = bill / frame["LIMIT_BAL"]
-        derived[f"log_bill_{month}"] = _power_of_ten(bill.clip(lower=0))  # below 0: the customer has paid ahead
+        derived[f"log_bill_{month}"] = _power_of_ten(bill.clip(lower=0))  # below 0: paid ahead
         derived[f"log_paid_{month}"] = _power_of_ten(paid)
+
     return Rows(
         inputs=encode(pd.DataFrame(derived), CREDIT),
         target=frame["target"].to_numpy("float32"),
@@ -92,28 +107,42 @@ def load_credit() -> Rows:
 
 
 def _power_of_ten(amount: pd.Series) -> pd.Series:
-    """Return the logarithm of an amount >= 0 and one, so that nothing stays 0."""
+    """Return the decimal logarithm of an amount >= 0 plus 1, so that an amount of 0 stays 0."""
     return np.log10(amount + 1)
 
 
 def _age_group(years: pd.Series) -> np.ndarray:
+    """Return the age group of each customer."""
     return np.select([years < 30, years < 45], ["under 30", "30 to 44"], "45 and over")
 
 
 def load_volatility() -> Rows:
-    """Return every window of 20 trading days of five stocks; a site is a stock.
+    """Load every window of 20 trading days of five stocks; a site is a stock.
 
-    Time is the day a window ends, counted from the first day of the year 1.
+    Time is the day on which a window ends, counted from the first day of the year 1.
     """
-    table, parts = read_table("stocks_5_tickers_daily.csv.gz", parse_dates=["Date"]), []
+    table = read_table("stocks_5_tickers_daily.csv.gz", parse_dates=["Date"])
+    inputs = []
+    targets = []
+    sites = []
+    times = []
     for ticker, days in table.sort_values("Date").groupby("Ticker"):
         described = prices.describe(days.reset_index(drop=True))
-        inputs, ends = prices.windows(described)
-        target = VOLATILITY.scaled(described["volatility"].iloc[ends]).to_numpy("float32")
-        time = np.array([day.toordinal() for day in days["Date"].iloc[ends]], float)
-        parts.append((inputs, target, np.full(len(ends), ticker), time))
-    inputs, target, site, time = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return Rows(inputs=inputs, target=target, site=site.astype(str), time=time)
+        windows, ends = prices.windows(described)
+        volatility = described["volatility"].iloc[ends]
+        last_days = days["Date"].iloc[ends]
+
+        inputs.append(windows)
+        targets.append(VOLATILITY.scaled(volatility).to_numpy("float32"))
+        sites.append(np.full(len(ends), ticker))
+        times.append(np.array([day.toordinal() for day in last_days], float))
+
+    return Rows(
+        inputs=np.concatenate(inputs),
+        target=np.concatenate(targets),
+        site=np.concatenate(sites).astype(str),
+        time=np.concatenate(times),
+    )
 
 
 lending = Task(

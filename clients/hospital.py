@@ -1,4 +1,4 @@
-"""Hospitals: which patients have heart disease, and which have pneumonia?"""
+"""Hospitals predict which patients have heart disease, and which have pneumonia."""
 
 from pathlib import Path
 
@@ -15,7 +15,8 @@ SOURCE = "UCI Heart Disease (Janosi, Steinbrunn, Pfisterer, Detrano 1988), four 
 LICENCE = "CC BY 4.0"
 OUTCOME = "coronary artery disease: a vessel narrowed by more than half"
 
-# Ranges and levels are those of the measurement, not of these rows; `missing` says a hospital may not have taken it.
+# Ranges and levels are those of the measurement, not of these rows.
+# `missing`: a hospital may not have taken the measurement.
 HEART: tuple[Column, ...] = (
     Number("age", 20, 100, "years"),
     Levels("sex", (0, 1), "female, male"),
@@ -36,21 +37,23 @@ HEART_COMPLETE = tuple(column for column in HEART if column.name not in MOSTLY_A
 
 
 def read_heart() -> pd.DataFrame:
-    """Return the 920 patients of the four hospitals as published: site, 13 features, grade, target."""
+    """Read the 920 patients of the four hospitals as published: site, 13 features, grade, target."""
     return read_table("heart_disease_4_hospitals.csv")
 
 
 def load_heart() -> Rows:
-    """Return all 920 patients."""
+    """Load all 920 patients."""
     return _rows(read_heart(), HEART)
 
 
 def load_heart_complete() -> Rows:
-    """Return the patients with every value, after four columns are dropped that some hospital hardly has."""
-    return _rows(read_heart().dropna(subset=[column.name for column in HEART_COMPLETE]), HEART_COMPLETE)
+    """Load the patients with every value, after dropping four columns that some hospital hardly has."""
+    names = [column.name for column in HEART_COMPLETE]
+    return _rows(read_heart().dropna(subset=names), HEART_COMPLETE)
 
 
 def _rows(frame: pd.DataFrame, columns: tuple[Column, ...]) -> Rows:
+    """Encode patients as rows."""
     return Rows(
         inputs=encode(frame, columns),
         target=frame["target"].to_numpy(dtype="float32"),
@@ -63,9 +66,9 @@ def _rows(frame: pd.DataFrame, columns: tuple[Column, ...]) -> Rows:
 
 
 def load_xray(path: Path | None) -> Rows:
-    """Return all chest X-rays of a file, in its order: training, validation, test; they have no natural sites.
+    """Load all chest X-rays of a file, in its order: training, validation, test. They have no natural sites.
 
-    Time is that order, so that the test rows are the file's last ones: a child may have several images, and the
+    Time is that order, so that the test rows are the file's last ones. A child may have several images, and the
     published split keeps them together.
     """
     images, labels = read_medmnist(path or downloaded("pneumoniamnist"))

@@ -17,20 +17,24 @@ SIDE = 28
 
 
 def read_medmnist(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return all images, uint8 (rows, 28, 28), and labels, int64 (rows,): training, validation, test.
+    """Read all images, uint8 (rows, 28, 28), and labels, int64 (rows,): training, validation, test.
 
     Raises:
-        Mistake: There is no such file, or it does not hold what it should.
+        Mistake: There is no such file, or it is not a MedMNIST file of this shape.
     """
+    names = [f"{part}_{content}" for part in PARTS for content in ("images", "labels")]
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            arrays = {f"{part}_{what}": file[f"{part}_{what}"] for part in PARTS for what in ("images", "labels")}
+            arrays = {name: file[name] for name in names}
     except OSError as error:
-        raise Mistake(f"data.path: expected a MedMNIST file, got {path}: {error.strerror or error}") from None
+        reason = error.strerror or error
+        raise Mistake(f"data.path: expected a MedMNIST file, got {path}: {reason}") from None
     except KeyError as error:
-        raise Mistake(f"{path}: expected a MedMNIST file with {error.args[0].split()[0]}, it has none") from None
+        missing = error.args[0].split()[0]
+        raise Mistake(f"{path}: expected a MedMNIST file with {missing}, it has none") from None
     except (ValueError, EOFError, zipfile.BadZipFile, TypeError) as error:
         raise Mistake(f"{path}: expected a MedMNIST file (.npz), got something else: {error}") from None
+
     for part in PARTS:
         _check(path, part, arrays[f"{part}_images"], arrays[f"{part}_labels"])
     images = np.concatenate([arrays[f"{part}_images"] for part in PARTS])
@@ -39,6 +43,11 @@ def read_medmnist(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _check(path: Path, part: str, images: np.ndarray, labels: np.ndarray) -> None:
+    """Check the arrays of a part of the file.
+
+    Raises:
+        Mistake: The images don't have the right type or size, or there is not a label for each.
+    """
     if images.dtype != np.uint8 or images.shape[1:] != (SIDE, SIDE):
         raise Mistake(
             f"{path}: {part}_images: expected uint8 (rows, {SIDE}, {SIDE}), got {images.dtype} {images.shape}"
@@ -51,7 +60,7 @@ def _check(path: Path, part: str, images: np.ndarray, labels: np.ndarray) -> Non
 
 
 def downloaded(name: str) -> Path:
-    """Return the file of a MedMNIST data set that the package ``medmnist`` fetches.
+    """Return the file of a MedMNIST data set, which the package ``medmnist`` downloads.
 
     Raises:
         Mistake: The package is not there, or can't fetch it.
@@ -64,12 +73,13 @@ def downloaded(name: str) -> Path:
     import medmnist  # type: ignore[import-not-found]
 
     try:
-        fetched = getattr(medmnist, medmnist.INFO[name]["python_class"])(split="train", download=True)
-        return Path(fetched.root) / f"{name}.npz"
+        class_name = medmnist.INFO[name]["python_class"]
+        dataset = getattr(medmnist, class_name)(split="train", download=True)
+        return Path(dataset.root) / f"{name}.npz"
     except (RuntimeError, OSError) as error:
         raise Mistake(f"data.path: expected {name}.npz; medmnist can't fetch it: {error}") from None
 
 
 def scaled(images: np.ndarray) -> np.ndarray:
-    """Return brightness 0 to 255 as inputs in [-1, 1], float32 (rows, 1, height, width)."""
+    """Scale brightness 0 to 255 to inputs in [-1, 1], float32 (rows, 1, height, width)."""
     return (images[:, None] / np.float32(127.5) - 1).astype(np.float32)

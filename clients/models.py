@@ -6,12 +6,12 @@ from fedsim.data.own_table.models import model_of
 
 
 def linear(inputs: int) -> nn.Module:
-    """Return logistic or linear regression, the same as for a table of one's own."""
+    """Make logistic or linear regression, the same model as for the user's own table."""
     return model_of("linear", 1)(inputs)
 
 
 def network(inputs: int) -> nn.Module:
-    """Return a network of one hidden layer of 64 for a binary outcome: enough to learn hundreds of rows by heart."""
+    """Make a network with a hidden layer of 64 for a binary outcome: enough to learn hundreds of rows by heart."""
     return nn.Sequential(nn.Linear(inputs, 64), nn.ReLU(), nn.Linear(64, 1))
 
 
@@ -24,12 +24,13 @@ class Recurrent(nn.Module):
         self.readout = linear(units)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return the outputs (rows, 1) for inputs (rows, time, inputs)."""
-        return self.readout(self.recurrent(inputs)[0][:, -1])
+        """Compute the outputs (rows, 1) for inputs (rows, time, inputs)."""
+        states, _ = self.recurrent(inputs)  # (rows, time, units)
+        return self.readout(states[:, -1])
 
 
 def convolutional(outputs: int) -> nn.Module:
-    """Return a network of five convolution and two fully connected layers for grey images, (rows, 1, 28, 28)."""
+    """Make a network of five convolution and two fully connected layers for grey images, (rows, 1, 28, 28)."""
     return nn.Sequential(
         *(nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.ReLU()),  # 14 x 14
         *(nn.Conv2d(8, 16, 3, padding=1), nn.ReLU()),

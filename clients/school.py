@@ -1,4 +1,4 @@
-"""Schools: what do pupils achieve, how do they get on, and which digit did they write?"""
+"""Schools predict pupils' achievement and progress, and read the digits they wrote."""
 
 from importlib.resources import files
 
@@ -33,7 +33,7 @@ SCORE = Number("target", -15, 40, "points")
 
 
 def load_achievement() -> Rows:
-    """Return all 7 185 pupils; a site is a school.
+    """Load all 7 185 pupils; a site is a school.
 
     The mean status of a school's pupils, which the file has too, is left out: it was computed from these very pupils,
     so a pupil's status would show in the inputs of all the others.
@@ -51,32 +51,46 @@ def load_achievement() -> Rows:
 
 
 def load_progress() -> Rows:
-    """Return all 6 077 pupils who took the test of grade 3; a site is the school where they did.
+    """Load all 6 077 pupils who took the test of grade 3; a site is the school where they took it.
 
-    Inputs are the three years before, (pupils, 3, inputs). A year that a pupil was not in the study is all missing;
+    Inputs are the three years before, (pupils, 3, inputs). A year in which a pupil was not in the study is all missing;
     1 019 pupils came in grade 3 and have no year. Nothing of grade 3 but the score enters, nor do sex and ethnicity.
     """
     table = read_table("star_80_schools_long.csv.gz")
     table = table.astype({"read": float, "math": float, "exp": float}).set_index("id")
     pupils = table[(table["gr"] == "3") & table["math"].notna()]
-    years = [encode(table[table["gr"] == grade].reindex(pupils.index), YEAR) for grade in GRADES]
+
+    years = []
+    for grade in GRADES:
+        year = table[table["gr"] == grade].reindex(pupils.index)
+        years.append(encode(year, YEAR))  # (pupils, inputs)
+
+    sex = pupils["sx"].map({"F": "female", "M": "male"})
+    ethnicity = pupils["eth"].map({"W": "white", "B": "Black"}).fillna("other or unknown")
+    lunch = pupils["ses"].map({"F": "free", "N": "not free"}).fillna("unknown")
     return Rows(
         inputs=np.stack(years, axis=1),
         target=MATHS.scaled(pupils["math"]).to_numpy("float32"),
         site=np.array([f"{school:02}" for school in pupils["sch"]]),
         groups={
-            "sex": pupils["sx"].map({"F": "female", "M": "male"}).to_numpy(str),
-            "ethnicity": pupils["eth"].map({"W": "white", "B": "Black"}).fillna("other or unknown").to_numpy(str),
-            "lunch": pupils["ses"].map({"F": "free", "N": "not free"}).fillna("unknown").to_numpy(str),
+            "sex": sex.to_numpy(str),
+            "ethnicity": ethnicity.to_numpy(str),
+            "lunch": lunch.to_numpy(str),
         },
     )
 
 
 def load_digits() -> Rows:
-    """Return all 5 000 digits; they have no natural sites."""
-    with (files("clients") / "data" / "digits_5000.npz").open("rb") as file, np.load(file) as arrays:
-        images, labels = arrays["images"], arrays["labels"]
-    return Rows(inputs=scaled(images), target=labels.astype("int64"), site=np.full(len(labels), "school"))
+    """Load all 5 000 digits; they have no natural sites."""
+    path = files("clients") / "data" / "digits_5000.npz"
+    with path.open("rb") as file, np.load(file) as arrays:
+        images = arrays["images"]
+        labels = arrays["labels"]
+    return Rows(
+        inputs=scaled(images),
+        target=labels.astype("int64"),
+        site=np.full(len(labels), "school"),
+    )
 
 
 achievement = Task(

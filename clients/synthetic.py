@@ -1,23 +1,30 @@
-"""Made-up sites, as many as one likes: to try a strategy or a privacy setting at scale, and to measure speed.
+"""Made-up sites, in any number: to try a strategy or a privacy setting at scale, and to measure speed.
 
-A row is white noise around the center of its class; the centers are the same at every site. A site's rows are made when
-it is first asked for, and are the same in every run.
+A row is white noise around the center of its class. The centers are the same at every site. A site's rows are made when
+the site is first asked for, and are the same in every run.
 """
 
-from collections.abc import Callable
 from functools import cache
 
 import numpy as np
 from torch import Tensor, nn
 
 from fedsim.data import Task
+from fedsim.data.task import Make
 from fedsim.randomness import stream
 
 SOURCE = "random numbers, made when they are needed"
 
 
-def maker(name: str, rows: int, classes: int, *shape: int) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
-    """Return what makes a site's rows: inputs float32 (rows, *shape) and class numbers int64 (rows,)."""
+def maker(name: str, rows: int, classes: int, *shape: int) -> Make:
+    """Build the function that makes a site's rows.
+
+    Args:
+        name: A name for the random streams.
+        rows: The number of a site's rows.
+        classes: The number of classes.
+        shape: The shape of a row.
+    """
 
     @cache
     def centers() -> np.ndarray:
@@ -26,54 +33,67 @@ def maker(name: str, rows: int, classes: int, *shape: int) -> Callable[[int], tu
     def make(site: int) -> tuple[np.ndarray, np.ndarray]:
         random = stream(0, "rows", name, site)
         target = random.integers(classes, size=rows)
-        return centers()[target] + random.standard_normal((rows, *shape), np.float32), target
+        noise = random.standard_normal((rows, *shape), np.float32)
+        return centers()[target] + noise, target
 
     return make
 
 
 def skewed_rows(site: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return 100 rows of 30 numbers of two of ten classes, which two depends on the site."""
+    """Make 100 rows of 30 numbers, of two of ten classes; the site decides which two."""
     random = stream(0, "rows", "skewed", site)
-    target = np.array([site % 10, (3 * site + 1) % 10])[random.integers(2, size=100)]
-    return _centers(10)[target] + 1.5 * random.standard_normal((100, 30), np.float32), target
+    classes = np.array([site % 10, (3 * site + 1) % 10])
+    target = classes[random.integers(2, size=100)]
+    noise = 1.5 * random.standard_normal((100, 30), np.float32)
+    return _centers(10)[target] + noise, target
 
 
 def noisy_rows(site: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return 100 rows of 30 numbers of two classes that overlap."""
+    """Make 100 rows of 30 numbers, of two classes that overlap."""
     random = stream(0, "rows", "noisy", site)
     target = random.integers(2, size=100)
-    return _centers(2)[target] + 3.0 * random.standard_normal((100, 30), np.float32), target
+    noise = 3.0 * random.standard_normal((100, 30), np.float32)
+    return _centers(2)[target] + noise, target
 
 
 def odd_rows(site: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the noisy rows; at site 0 the classes have each other's names."""
+    """Make the noisy rows; at site 0 the classes have each other's names."""
     rows, target = noisy_rows(site)
-    return rows, 1 - target if site == 0 else target
+    if site == 0:
+        target = 1 - target
+    return rows, target
 
 
 def rows_of_two_kinds(site: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the noisy rows; at every other site the classes have each other's names."""
+    """Make the noisy rows; at every other site the classes have each other's names."""
     rows, target = noisy_rows(site)
-    return rows, 1 - target if site % 2 else target
+    if site % 2:
+        target = 1 - target
+    return rows, target
 
 
 @cache
 def _centers(classes: int) -> np.ndarray:
+    """Draw the centers of classes of 30 numbers, float32 (classes, 30)."""
     return stream(0, "centers", classes).standard_normal((classes, 30), np.float32)
 
 
 def mlp_of_ten(inputs: int) -> nn.Module:
-    """Return a network of one hidden layer of 64, for ten classes."""
+    """Make a network with a hidden layer of 64, for ten classes."""
     return nn.Sequential(nn.Linear(inputs, 64), nn.ReLU(), nn.Linear(64, 10))
 
 
 def mlp(inputs: int) -> nn.Module:
-    """Return a network of two hidden layers of 64, for two classes."""
-    return nn.Sequential(nn.Linear(inputs, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2))
+    """Make a network with two hidden layers of 64, for two classes."""
+    return nn.Sequential(
+        *(nn.Linear(inputs, 64), nn.ReLU()),
+        *(nn.Linear(64, 64), nn.ReLU()),
+        nn.Linear(64, 2),
+    )
 
 
 def lenet(channels: int, height: int, width: int) -> nn.Module:
-    """Return LeNet-5 for 32 x 32 images of ten classes (LeCun, Bottou, Bengio, Haffner 1998): 62 006 parameters."""
+    """Make LeNet-5 for 32 x 32 images of ten classes (LeCun, Bottou, Bengio, Haffner 1998): 62 006 parameters."""
     return nn.Sequential(
         *(nn.Conv2d(channels, 6, 5), nn.ReLU(), nn.MaxPool2d(2)),
         *(nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),
@@ -82,9 +102,10 @@ def lenet(channels: int, height: int, width: int) -> nn.Module:
 
 
 def cnn(channels: int, height: int, width: int) -> nn.Module:
-    """Return a network like that of pfl-research's CIFAR-10 benchmark, without dropout: 1 626 442 parameters."""
+    """Make a network like that of pfl-research's CIFAR-10 benchmark, without dropout: 1 626 442 parameters."""
     return nn.Sequential(
-        *(nn.Conv2d(channels, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),
+        *(nn.Conv2d(channels, 32, 3), nn.ReLU()),
+        *(nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),
         *(nn.Linear(64 * 14 * 14, 128), nn.ReLU(), nn.Linear(128, 10)),
     )
 
@@ -98,8 +119,9 @@ class Recurrent(nn.Module):
         self.readout = nn.Linear(32, 2)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return logits (rows, 2) for inputs (rows, time, inputs)."""
-        return self.readout(self.recurrent(inputs)[0][:, -1])
+        """Compute logits (rows, 2) for inputs (rows, time, inputs)."""
+        states, _ = self.recurrent(inputs)  # (rows, time, units)
+        return self.readout(states[:, -1])
 
 
 tabular = Task(

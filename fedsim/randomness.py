@@ -1,12 +1,12 @@
 """Random streams derived from names, never from the order of calls.
 
-The key of a stream is a 128-bit hash of (seed, purpose, place). Two different names give independent streams, the same
-name gives the same stream in every process and on every engine, and nothing touches the global generators.
+The key of a stream is a 128-bit hash of (seed, purpose, place). Two different names give independent streams. The
+same name gives the same stream in every process and on every engine. Nothing touches the global generators.
 
-``stream`` gives numpy's generator. What is drawn for every site in every step, its batches and its noise, comes as
-``Words``: AES in counter mode, which is fast, starts in microseconds and can't be continued by who has seen a part of
-it (torch's CPU generator keeps 32 bits of its seed, and 624 outputs of its Mersenne twister give away the rest).
-Words may also be secret: then their key is not a name's but the operating system's, and nothing can be repeated.
+``stream`` gives numpy's generator. Batches and noise are drawn for every site in every step, and come from ``Words``:
+AES in counter mode. It is fast, starts in microseconds, and an attacker who has seen a part of it can't continue it.
+(Torch's CPU generator keeps 32 bits of its seed, and 624 outputs of its Mersenne twister give away the rest.)
+Words may also be secret: then the operating system draws their key, and nothing can be repeated.
 """
 
 import hashlib
@@ -31,14 +31,15 @@ _SPARE = 4  # words of room after what is drawn, which the cipher asks for and l
 
 
 def stream(seed: int, purpose: str, *place: int | str) -> np.random.Generator:
-    """Return the generator of one purpose at one place.
+    """Return the numpy generator of one purpose at one place.
 
     Args:
         seed: The scenario's seed.
-        purpose: What the numbers are for, e.g. ``"split"`` or ``"sites"``. Purposes never share a stream.
-        place: Where they are used, e.g. site name and round. ``1`` and ``"1"`` are different places.
+        purpose: The use of the numbers, e.g. ``"split"`` or ``"sites"``. Purposes never share a stream.
+        place: The place of their use, e.g. site name and round. ``1`` and ``"1"`` are different places.
     """
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(_digest(seed, purpose, place, 16), "big")))
+    key = int.from_bytes(_digest(seed, purpose, place, 16), "big")
+    return np.random.Generator(np.random.Philox(key=key))
 
 
 def torch_seed(seed: int, purpose: str, *place: int | str) -> int:
@@ -68,7 +69,8 @@ class Words:
     """
 
     def __init__(self, key: bytes, secret: bool = False) -> None:
-        self.key, self.secret = key, secret
+        self.key = key
+        self.secret = secret
         self._encryptor: CipherContext | None = None
 
     @classmethod
@@ -78,7 +80,7 @@ class Words:
 
     @classmethod
     def unknown(cls) -> "Words":
-        """Return a stream whose key the operating system draws; it is written nowhere and gone with the stream."""
+        """Return a stream whose key the operating system draws. The key is written nowhere, and is gone with it."""
         return cls(os.urandom(16), secret=True)
 
     def again(self) -> "Words":
@@ -86,90 +88,110 @@ class Words:
         return Words(self.key, self.secret)
 
     def draw(self, count: int) -> np.ndarray:
-        """Return the next words, uint32 (count,)."""
+        """Draw the next words, uint32 (count,)."""
         out = np.empty(count + _SPARE, np.uint32)
         self.draw_into(out.data.cast("B"), bytes(4 * count))
         return out[:count]
 
     def draw_into(self, out: memoryview, zeros: bytes) -> None:
-        """Write the next words over the start of some bytes, as many as there are zeros, and 16 more must be there."""
+        """Write the next words over the start of ``out``.
+
+        Args:
+            out: Bytes, at least 16 more than there are zeros.
+            zeros: As many zero bytes as are to be written: the cipher encrypts them.
+        """
         if self._encryptor is None:
             self._encryptor = Cipher(algorithms.AES(self.key), modes.CTR(bytes(16))).encryptor()
         self._encryptor.update_into(zeros, out)
 
 
 def kind_of(noise: Words, *others: Words) -> Random:
-    """Return what may be said of the randomness that a promise rests on: secure only if all of it is secret."""
-    return "secure" if all(one.secret for one in (noise, *others)) else "reproducible"
+    """Return the kind of the randomness that a promise rests on: secure only if all of it is secret."""
+    all_secret = all(words.secret for words in (noise, *others))
+    return "secure" if all_secret else "reproducible"
 
 
 def check_random(kind: str) -> None:
-    """Make sure that something says where its random numbers came from.
+    """Make sure that a record of randomness names a kind that there is.
 
     Raises:
-        Mistake: It says something else.
+        Mistake: It names something else.
     """
-    if kind not in get_args(Random):
-        raise Mistake(f"rng: expected {' or '.join(get_args(Random))}, got {kind!r}")
+    kinds = get_args(Random)
+    if kind not in kinds:
+        raise Mistake(f"rng: expected {' or '.join(kinds)}, got {kind!r}")
 
 
 def choose(words: np.ndarray, rate: float) -> np.ndarray:
-    """Return which of some random words make a choice of probability ``rate``, bool of the same shape.
+    """Draw a choice of probability ``rate`` from each random word, bool of the same shape.
 
     The probability is ``rate`` rounded down to a multiple of 2^-32: never more than is accounted for.
     """
     threshold = math.floor(rate * 2**32)
-    return words <= threshold - 1 if threshold else np.zeros(words.shape, bool)
+    if not threshold:
+        return np.zeros(words.shape, bool)
+    return words <= threshold - 1  # 2^32 itself would not fit into a word
 
 
 class Normals:
     """Standard normal numbers from several streams side by side.
 
-    On the CPU by the method of Box and Muller (1958, https://doi.org/10.1214/aoms/1177706645) from 31 bits for the
-    radius and 32 for the angle, so that no number is farther from 0 than 6.66. On CUDA by the device's Philox
-    generators, one for each stream, with 63 bits of its key; secret streams, which Philox would give away, are drawn on
-    the CPU there, too.
+    On the CPU they follow by the method of Box and Muller (1958, https://doi.org/10.1214/aoms/1177706645) from 31 bits
+    for the radius and 32 for the angle, so that no number is farther from 0 than 6.66. On CUDA they come from the
+    device's Philox generators, one for each stream, with 63 bits of its key. Philox would give secret streams away,
+    so these are drawn on the CPU there, too.
     """
 
     def __init__(self, streams: Sequence[Words], device: torch.device) -> None:
         self._streams = streams
         self._generators: list[torch.Generator] = []
-        if device.type == "cuda" and not any(one.secret for one in streams):
-            self._generators = [
-                torch.Generator(device).manual_seed(int.from_bytes(one.key[:8], "big") >> 1) for one in streams
-            ]
+        if device.type == "cuda" and not any(words.secret for words in streams):
+            for words in streams:
+                seed = int.from_bytes(words.key[:8], "big") >> 1
+                self._generators.append(torch.Generator(device).manual_seed(seed))
 
     def fill(self, out: Tensor) -> None:
         """Draw the next numbers of every stream into ``out``, float32 (streams, numbers)."""
-        for row, generator in zip(out, self._generators, strict=False):
-            row.normal_(generator=generator)
-        if not self._generators and out.is_cuda:
+        if self._generators:
+            for row, generator in zip(out, self._generators, strict=False):
+                row.normal_(generator=generator)
+        elif out.is_cuda:
             drawn = torch.empty(out.shape)
             self._fill_from_words(drawn)
             out.copy_(drawn)
-        elif not self._generators:
+        else:
             self._fill_from_words(out)
 
     def _fill_from_words(self, out: Tensor) -> None:
-        width = out.shape[1] + out.shape[1] % 2
-        zeros, block = bytes(4 * width), min(len(out), max(1, _AT_ONCE // (width + 1)))
+        """Draw the numbers of every stream on the CPU, a block of streams at a time."""
+        width = out.shape[1] + out.shape[1] % 2  # words of a stream: two for each pair of numbers
+        most_at_once = max(1, _AT_ONCE // (width + 1))
+        block = min(len(out), most_at_once)
+
+        # One buffer for all blocks, seen as bytes by the cipher and as (streams, words) by the arithmetic.
         words = np.empty(block * width + _SPARE, np.int32)
-        places, bits = words.data.cast("B"), torch.from_numpy(words[:-_SPARE]).view(block, width)
+        places = words.data.cast("B")
+        bits = torch.from_numpy(words[:-_SPARE]).view(block, width)
+        zeros = bytes(4 * width)
         for start in range(0, len(out), block):
             streams = self._streams[start : start + block]
-            for number, one in enumerate(streams):
-                one.draw_into(places[4 * width * number :], zeros)
+            for number, stream_words in enumerate(streams):
+                stream_words.draw_into(places[4 * width * number :], zeros)
             _box_muller(bits[: len(streams)], out[start : start + block])
 
 
 def _box_muller(bits: Tensor, out: Tensor) -> None:
-    """Turn random words, int32 (streams, 2 * pairs), into float32 (streams, 2 * pairs or one less)."""
+    """Turn random words, int32 (streams, 2 * pairs), into normal numbers, float32 (streams, 2 * pairs or one less)."""
     pairs = bits.shape[1] // 2
+    rest = out.shape[1] - pairs  # one less than the pairs where the number of numbers is odd
+
+    # Radius sqrt(-2 log u) for u in (0, 1), and an angle in [-pi, pi).
     radius = (bits[:, :pairs] & 0x7FFFFFFF).float().add_(0.5).mul_(2**-31).log_().mul_(-2).sqrt_()
     angle = bits[:, pairs:].float().mul_(math.pi * 2**-31)
     torch.mul(radius, angle.cos(), out=out[:, :pairs])
-    torch.mul(radius[:, : out.shape[1] - pairs], angle[:, : out.shape[1] - pairs].sin_(), out=out[:, pairs:])
+    torch.mul(radius[:, :rest], angle[:, :rest].sin_(), out=out[:, pairs:])
 
 
 def _digest(seed: int, purpose: str, place: tuple[int | str, ...], size: int) -> bytes:
+    """Hash a name to a key of ``size`` bytes."""
     return hashlib.blake2b(repr((seed, purpose, *place)).encode(), digest_size=size).digest()

@@ -1,7 +1,8 @@
-"""Engines: what executes the clients' messages.
+"""Engines execute the messages that a round's sites are sent.
 
-Each file has ``execute(client_app, cohort_size)``, which returns what executes a round's messages, and
-``train_all(works, cohort_size)``, which trains sites without messages, as the local-only arm does.
+Each engine is a file with two functions. ``execute(client_app, cohort_size)`` returns a function that
+executes a round's messages. ``train_all(works, cohort_size)`` trains sites without messages, as the
+local-only arm needs it.
 """
 
 import importlib
@@ -14,7 +15,7 @@ def load(name: str) -> ModuleType:
     """Import the engine of this name.
 
     Raises:
-        Mistake: There is no such engine; the message has the nearest names.
+        Mistake: There is no such engine; the message lists the nearest names.
     """
     catalog.check("engines", name)
     return importlib.import_module(f"{__name__}.{name}")

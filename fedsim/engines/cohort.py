@@ -1,10 +1,11 @@
-"""All sites of a round at once, as stacked models, with exact per-row clipping."""
+"""The cohort engine trains all sites of a round at once, as stacked models, with exact per-row clipping."""
 
 import logging
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Protocol, TypeVar, runtime_checkable
 from weakref import WeakKeyDictionary
@@ -22,7 +23,7 @@ from fedsim.mistakes import Mistake
 from fedsim.training.work import Done, Work
 
 T = TypeVar("T")
-_MEMORY = 2**28  # bytes that one stack may take, roughly
+_MEMORY = 2**28  # bytes that a stack may take, roughly
 _PRODUCTS = 2**23  # multiplications in a step that are worth a stack and a thread of their own
 _costs: WeakKeyDictionary[nn.Module, Cost | NoRule] = WeakKeyDictionary()
 _log = logging.getLogger("fedsim")
@@ -31,18 +32,21 @@ _told: set[str] = set()  # causes that were warned of
 
 @runtime_checkable
 class InHalves(Protocol):
-    """A ClientApp whose training can be taken in two halves, and that can measure for many sites at once."""
+    """A ClientApp that splits its training into two halves, and that evaluates many sites at once.
+
+    The engine calls ``prepare`` for every site, trains all works together, and then calls ``answer``.
+    """
 
     def prepare(self, message: Message, context: Context) -> Work:
-        """Return what a train message asks of this site."""
+        """Return the work that a train message asks of this site."""
         ...
 
     def beside(self, message: Message, context: Context, work: Work, done: Done) -> Work | None:
-        """Return the second training that a site is to do once the first is done; None if there is none."""
+        """Return the second work of this site, given the first and its result; None if there is none."""
         ...
 
     def answer(self, message: Message, context: Context, *trained: tuple[Work, Done]) -> Message:
-        """Return the reply that sends the trained model back, given one or two trainings."""
+        """Return the reply with the trained model, given one or two works and their results."""
         ...
 
     def measure(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
@@ -50,10 +54,20 @@ class InHalves(Protocol):
         ...
 
 
-def execute(app: ClientApp, cohort_size: int | str = "auto") -> Execute:
-    """Return what executes a round's train messages together, its evaluate messages too, and others one by one.
+@dataclass(frozen=True)
+class _Request:
+    """A train message, the context of the site that received it, and the work that the message asks for."""
 
-    A ClientApp that is not ``InHalves`` is run one site after another.
+    message: Message
+    context: Context
+    work: Work
+
+
+def execute(app: ClientApp, cohort_size: int | str = "auto") -> Execute:
+    """Build the function that executes a round's train messages together, and its evaluate messages too.
+
+    Messages of other types are executed one by one. So are all messages of a ClientApp that is not
+    ``InHalves``.
     """
     one_by_one = serial.execute(app)
     if not isinstance(app, InHalves):
@@ -61,49 +75,77 @@ def execute(app: ClientApp, cohort_size: int | str = "auto") -> Execute:
         return one_by_one
 
     def execute_round(messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
-        kinds, replies = {message.metadata.message_type for message in messages}, None
-        if kinds == {MessageType.TRAIN}:
+        message_types = {message.metadata.message_type for message in messages}
+        replies = None
+        if message_types == {MessageType.TRAIN}:
             replies = _train(app, messages, contexts, cohort_size)
-        elif kinds == {MessageType.EVALUATE}:
+        elif message_types == {MessageType.EVALUATE}:
             replies = _if_no_site_fails(lambda: app.measure(messages, contexts))
-        return one_by_one(messages, contexts) if replies is None else replies
+
+        if replies is None:
+            return one_by_one(messages, contexts)
+        return replies
 
     return execute_round
 
 
 def _train(
-    app: InHalves, messages: Sequence[Message], contexts: Sequence[Context], cohort_size: int | str
+    app: InHalves,
+    messages: Sequence[Message],
+    contexts: Sequence[Context],
+    cohort_size: int | str,
 ) -> list[Message] | None:
-    pairs = list(zip(messages, contexts, strict=True))
-    prepared = [serial.guarded(partial(app.prepare, m, c), m, c) for m, c in pairs]
-    asked = [(*pair, work) for pair, work in zip(pairs, prepared, strict=True) if isinstance(work, Work)]
-    trained = _if_no_site_fails(lambda: _trainings(app, asked, cohort_size))
-    if trained is None:
+    """Reply to a round's train messages; return None if a site fails in training."""
+    # First half: each site prepares its work. A site that fails has an error reply in its place.
+    prepared: list[_Request | Message] = []
+    for message, context in zip(messages, contexts, strict=True):
+        work = serial.guarded(partial(app.prepare, message, context), message, context)
+        prepared.append(_Request(message, context, work) if isinstance(work, Work) else work)
+
+    requests = [request for request in prepared if isinstance(request, _Request)]
+    trainings = _if_no_site_fails(lambda: _train_requests(app, requests, cohort_size))
+    if trainings is None:
         return None
-    trainings = iter(trained)
-    return [
-        serial.guarded(partial(app.answer, m, c, *next(trainings)), m, c) if isinstance(found, Work) else found
-        for (m, c), found in zip(pairs, prepared, strict=True)
-    ]
+
+    # Second half: each site makes its reply, in the order of the messages.
+    next_trained = iter(trainings)
+    replies = []
+    for request in prepared:
+        if isinstance(request, Message):
+            replies.append(request)
+            continue
+        answer = partial(app.answer, request.message, request.context, *next(next_trained))
+        replies.append(serial.guarded(answer, request.message, request.context))
+    return replies
 
 
-def _trainings(
-    app: InHalves, asked: Sequence[tuple[Message, Context, Work]], cohort_size: int | str
+def _train_requests(
+    app: InHalves, requests: Sequence[_Request], cohort_size: int | str
 ) -> list[list[tuple[Work, Done]]]:
-    """Train sites; then, together again, those that are to train a second time."""
-    done = train_all([work for _, _, work in asked], cohort_size)
-    trained = [[(work, own)] for (_, _, work), own in zip(asked, done, strict=True)]
-    beside = [app.beside(message, context, *own[0]) for (message, context, _), own in zip(asked, trained, strict=True)]
-    works = [work for work in beside if work is not None]
-    seconds = iter(zip(works, train_all(works, cohort_size), strict=True))
-    for own, work in zip(trained, beside, strict=True):
-        if work is not None:
-            own.append(next(seconds))
-    return trained
+    """Train the work of each request; then train, together again, the second works that sites have.
+
+    Returns:
+        For each request its works with their results, one or two.
+    """
+    works = [request.work for request in requests]
+    results = train_all(works, cohort_size)
+    trainings = [[(work, done)] for work, done in zip(works, results, strict=True)]
+
+    # A second work depends on the result of the first.
+    second_works = []
+    for request, done in zip(requests, results, strict=True):
+        second_works.append(app.beside(request.message, request.context, request.work, done))
+
+    to_train = [work for work in second_works if work is not None]
+    second_results = iter(train_all(to_train, cohort_size))
+    for training, second_work in zip(trainings, second_works, strict=True):
+        if second_work is not None:
+            training.append((second_work, next(second_results)))
+    return trainings
 
 
 def _if_no_site_fails(do: Callable[[], list[T]]) -> list[T] | None:
-    """Return what comes of doing something for all sites, or None if one fails: one by one, the others go on."""
+    """Call a function that serves all sites; return None if a site fails, so that the others can go on one by one."""
     try:
         return do()
     except Mistake:
@@ -113,45 +155,59 @@ def _if_no_site_fails(do: Callable[[], list[T]]) -> list[T] | None:
 
 
 def train_all(works: Sequence[Work], cohort_size: int | str = "auto") -> list[Done]:
-    """Do all works, stacked; what can't be stacked one after another, logged once for each cause.
+    """Train all works, stacked where their model allows it and one after another where it doesn't.
 
-    Unless ``cohort_size`` says how many sites go into a stack, there is a stack for each core. Every stack is worked on
-    by one thread; the cut changes results by rounding only.
+    The log names each cause that prevents stacking once. Unless ``cohort_size`` gives the number of
+    sites in a stack, there is a stack for each core. One thread works on each stack. How works are cut
+    into stacks changes results by rounding only.
 
     Raises:
         Mistake: Records are to be protected, and a model's rows can't be told apart.
     """
-    done: dict[int, Done] = {}
-    groups = defaultdict(list)
+    groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
     for number, work in enumerate(works):
         groups[same_steps(work)].append(number)
+
+    results: dict[int, Done] = {}
     for numbers in groups.values():
         group = [works[number] for number in numbers]
-        cost = _cost(group[0])
-        if isinstance(cost, NotApart) and group[0].plan.noise:
-            raise Mistake(
-                "task: expected a model whose rows can be told apart in training, since clipping each row's gradient "
-                "is what the privacy of a record rests on; got one that does not give for each row what it gives for "
-                "that row alone, such as one that moves the dimension of the rows"
-            )
-        if isinstance(cost, NoRule):
-            _tell(str(cost))
-            found = serial.train_all(group)
-        else:
-            found = _train_group(group, _most_sites(group, cost, cohort_size))
-        done |= zip(numbers, found, strict=True)
-    return [done[number] for number in range(len(works))]
+        results |= zip(numbers, _train_group(group, cohort_size), strict=True)
+    return [results[number] for number in range(len(works))]
 
 
-def _train_group(works: list[Work], most: int) -> list[Done]:
-    stack = _starts(works)  # the replies are rows of it
-    parts = [slice(start, start + most) for start in range(0, len(works), most)]
-    train = [partial(_train_stack, works[part], stack[part]) for part in parts]
-    return [done for part in _in_threads(train, stack.device) for done in part]
+def _train_group(works: list[Work], cohort_size: int | str) -> list[Done]:
+    """Train works that have their steps in common, stacked if their model can be stacked.
+
+    Raises:
+        Mistake: Records are to be protected, and the model's rows can't be told apart.
+    """
+    cost = _cost(works[0])
+    if isinstance(cost, NotApart) and works[0].plan.noise:
+        raise Mistake(
+            "task: expected a model whose rows can be told apart in training, since clipping each row's gradient "
+            "is what the privacy of a record rests on; got one that does not give for each row what it gives for "
+            "that row alone, such as one that moves the dimension of the rows"
+        )
+    if isinstance(cost, NoRule):
+        _tell(str(cost))
+        return serial.train_all(works)
+    return _train_in_stacks(works, _most_sites(works, cost, cohort_size))
+
+
+def _train_in_stacks(works: list[Work], most_sites: int) -> list[Done]:
+    """Train works in stacks of at most ``most_sites`` sites; the results are rows of a single tensor."""
+    stack = _starts(works)  # (sites, params)
+    parts = [slice(start, start + most_sites) for start in range(0, len(works), most_sites)]
+    tasks = [partial(_train_stack, works[part], stack[part]) for part in parts]
+
+    results = []
+    for results_of_part in _in_threads(tasks, stack.device):
+        results += results_of_part
+    return results
 
 
 def _starts(works: list[Work]) -> Tensor:
-    """Return a copy of the parameters that works start from, (sites, params)."""
+    """Copy the parameters that works start from into a stack, (sites, params)."""
     first = works[0].start
     if all(work.start is first for work in works):
         return first.repeat(len(works), 1)
@@ -159,15 +215,17 @@ def _starts(works: list[Work]) -> Tensor:
 
 
 def _train_stack(works: list[Work], stack: Tensor) -> list[Done]:
-    """Train one stack in place; in halves if memory runs out; one by one if a rule does not hold after all."""
+    """Train a stack in place; in halves if memory runs out; one by one if a rule does not hold after all."""
     try:
         return train_together(works, stack)
     except torch.OutOfMemoryError:
         if len(works) == 1:
             raise
-        half = len(works) // 2
+
+        # Some steps may have been taken: both halves begin again, with the same random streams.
         stack.copy_(_starts(works))
         works = [work.again() for work in works]
+        half = len(works) // 2
         return [
             *_train_stack(works[:half], stack[:half]),
             *_train_stack(works[half:], stack[half:]),
@@ -178,6 +236,7 @@ def _train_stack(works: list[Work], stack: Tensor) -> list[Done]:
 
 
 def _in_threads(tasks: Sequence[Callable[[], list[Done]]], device: torch.device) -> Iterator[list[Done]]:
+    """Run tasks, each in a thread on a CPU and one after another on CUDA; yield their results in order."""
     if len(tasks) == 1 or device.type == "cuda":
         return iter([task() for task in tasks])
     return _threads().map(lambda task: task(), tasks)
@@ -185,16 +244,19 @@ def _in_threads(tasks: Sequence[Callable[[], list[Done]]], device: torch.device)
 
 @cache
 def _threads() -> ThreadPoolExecutor:
-    """Return a thread for each core; inside one, torch works with one thread, so that sums have one order."""
+    """Start a thread for each core; inside each, torch uses one thread, so that sums have one order."""
     return ThreadPoolExecutor(_cores(), "cohort", initializer=lambda: torch.set_num_threads(1))
 
 
 def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Count the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on every system
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _cost(work: Work) -> Cost | NoRule:
-    """Return what a row of a work's model costs, or why it can't be stacked; found out once for each model."""
+    """Return the cost of a work's model, or the reason why it can't be stacked; tried once for each model."""
     if work.model not in _costs:
         try:
             _costs[work.model] = check_rules(work.model, work.losses, work.examples)
@@ -204,17 +266,27 @@ def _cost(work: Work) -> Cost | NoRule:
 
 
 def _most_sites(works: list[Work], cost: Cost, wanted: int | str) -> int:
-    """Return how many sites go into a stack: as wanted, or few enough for memory and enough to be worth their own."""
+    """Return the number of sites in a stack: as wanted, or by memory, cores and the size of the work."""
     if isinstance(wanted, int):
         return wanted
-    sites, rows = len(works), works[0].plan.sampling_rate * sum(len(work.examples) for work in works) / len(works)
-    in_memory = int(_MEMORY / (4 * (6 * cost.parameters + 3 * cost.floats * (rows + 1))))
-    stacks = min(_cores(), max(1, int(sites * rows * cost.products / _PRODUCTS)))
-    return max(1, min(in_memory, -(-sites // stacks)))
+
+    sites = len(works)
+    all_rows = sum(len(work.examples) for work in works)
+    rows_in_step = works[0].plan.sampling_rate * all_rows / sites  # expected at a site
+
+    # Few enough sites for the memory of a stack: float32 numbers, roughly counted.
+    floats_of_site = 6 * cost.parameters + 3 * cost.floats * (rows_in_step + 1)
+    most_in_memory = int(_MEMORY / (4 * floats_of_site))
+
+    # Enough sites for a stack to be worth a thread of its own.
+    worthwhile_stacks = int(sites * rows_in_step * cost.products / _PRODUCTS)
+    stacks = min(_cores(), max(1, worthwhile_stacks))
+    sites_in_stack = -(-sites // stacks)  # rounded up
+    return max(1, min(most_in_memory, sites_in_stack))
 
 
 def _tell(cause: str) -> None:
-    """Warn of sites that can't be stacked, once for each cause."""
+    """Warn that sites can't be stacked, once for each cause."""
     if cause not in _told:
         _told.add(cause)
         _log.warning("cohort: %s; these sites are trained one after another", cause)

@@ -1,4 +1,4 @@
-"""One site after another in this process: the reference the other engines are checked against."""
+"""The serial engine trains one site after another in this process. Other engines are checked against it."""
 
 import traceback
 from collections.abc import Callable, Sequence
@@ -19,28 +19,38 @@ _CLIENT_APP_RAISED = 2  # flwr.common.constant.ErrorCode.CLIENT_APP_RAISED_EXCEP
 
 
 def execute(app: ClientApp, cohort_size: int | str = "auto") -> Execute:
-    """Return what executes messages with a ClientApp, in the order they come; there are no stacks to size.
+    """Build the function that runs a ClientApp on messages, one after another in their order.
 
-    An exception in a site becomes an error reply that names it, as in Flower's runtimes; the other sites go on. A
-    user's Mistake is everybody's and ends the run.
+    An exception in a site becomes an error reply that names the exception, as in Flower's runtimes,
+    and the other sites go on. A user's Mistake concerns all sites and ends the run.
+
+    Args:
+        app: The ClientApp of every site.
+        cohort_size: Has no meaning here: this engine makes no stacks.
     """
 
     def execute_round(messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
+        # A strategy may put one RecordDict into all messages, and an app may change the one it gets.
         for message in messages:
-            if message.has_content():  # a strategy may put one RecordDict into all messages, and an app change it
+            if message.has_content():
                 message.content = own_copy(message.content)
-        return [guarded(partial(app, m, c), m, c) for m, c in zip(messages, contexts, strict=True)]
+
+        replies = []
+        for message, context in zip(messages, contexts, strict=True):
+            run_app = partial(app, message, context)
+            replies.append(guarded(run_app, message, context))
+        return replies
 
     return execute_round
 
 
 def train_all(works: Sequence[Work], cohort_size: int | str = "auto") -> list[Done]:
-    """Do all works in their order."""
+    """Train all works in their order."""
     return [train(work) for work in works]
 
 
 def guarded(do: Callable[[], T], message: Message, context: Context) -> T | Message:
-    """Do something for a site; if that raises, return an error reply to its message."""
+    """Call a site's function; if it raises an exception, return an error reply to the site's message."""
     private = "noise-multiplier" in context.run_config or "secure-aggregation" in context.run_config
     try:
         return do()

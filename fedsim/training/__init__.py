@@ -1,1 +1,1 @@
-"""The steps of one site in one round."""
+"""The training of one site in one round."""

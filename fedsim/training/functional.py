@@ -9,8 +9,8 @@ from torch.func import functional_call
 def outputs_with(model: nn.Module, parameters: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
     """Run a model with the given parameters in place of its own, which stay as they are.
 
-    ``torch.func.functional_call`` alone does not put the parameters of a layer back that a model uses twice: it swaps
-    them once for each of the layer's names. Here each layer is given its parameters once.
+    Where a model uses a layer twice, ``torch.func.functional_call`` alone does not restore the layer's parameters: it
+    swaps them once for each of the layer's names. Here each layer is given its parameters once.
 
     Args:
         model: The architecture.
@@ -20,9 +20,10 @@ def outputs_with(model: nn.Module, parameters: Mapping[str, Tensor], inputs: Ten
     Returns:
         The outputs, (rows, ...).
     """
-    values = {id(own): parameters[name] for name, own in model.named_parameters()}
+    values = {id(parameter): parameters[name] for name, parameter in model.named_parameters()}
     given = {}
     for prefix, layer in model.named_modules():  # each layer once, under its first name
-        for name, own in layer.named_parameters(recurse=False, remove_duplicate=False):
-            given[f"{prefix}.{name}" if prefix else name] = values[id(own)]
+        for name, parameter in layer.named_parameters(recurse=False, remove_duplicate=False):
+            full_name = f"{prefix}.{name}" if prefix else name
+            given[full_name] = values[id(parameter)]
     return functional_call(model, given, (inputs,), tie_weights=False)

@@ -1,14 +1,19 @@
-"""What training minimizes, row by row: the negative log likelihood of each kind of target, or its squared error."""
+"""The losses that training minimizes, row by row: negative log likelihoods, or the squared error."""
 
-from collections.abc import Callable
+from typing import Protocol
 
 from torch import Tensor
 from torch.nn import functional
 
 from fedsim.scenario.kinds import Kind
 
-RowLosses = Callable[[Tensor, Tensor], Tensor]
-"""From a model's outputs (rows, outputs) and the targets (rows,) to each row's loss (rows,)."""
+
+class RowLosses(Protocol):
+    """A loss function that keeps rows apart."""
+
+    def __call__(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Return each row's loss, (rows,), from a model's outputs (rows, outputs) and the targets (rows,)."""
+        ...
 
 
 def binary(outputs: Tensor, target: Tensor) -> Tensor:

@@ -24,13 +24,15 @@ def best_device(wanted: str) -> str:
 
 
 def new_model(scenario: Scenario, site: Site, seed: int, device: str) -> nn.Module:
-    """Return the task's model with initial weights that depend on the seed alone.
+    """Make the task's model with initial weights that depend on the seed alone.
 
     Raises:
         Mistake: The model can't be trained as asked: it has buffers, or a layer that mixes rows (BatchNorm).
     """
+    input_shape = site.train.inputs.shape[1:]
     with global_seed(torch_seed(seed, "initial weights")):  # layers draw them from the global generator
-        model: nn.Module = task_of(scenario).model(*site.train.inputs.shape[1:])
+        model: nn.Module = task_of(scenario).model(*input_shape)
+
     for name, layer in model.named_modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm) or [*layer.buffers(recurse=False)]:
             raise Mistake(
@@ -46,16 +48,22 @@ def losses_of(scenario: Scenario) -> RowLosses:
 
 
 def parts_of(model: nn.Module, vector: Tensor) -> dict[str, Tensor]:
-    """Return a vector of all parameters (params,) as {name: view of it}."""
-    parts = vector.split([value.numel() for value in model.parameters()])
-    return {name: part.view(value.shape) for (name, value), part in zip(model.named_parameters(), parts, strict=True)}
+    """Split a vector of all parameters (params,) into {name: view of it}."""
+    sizes = [value.numel() for value in model.parameters()]
+    parts = {}
+    for (name, value), part in zip(model.named_parameters(), vector.split(sizes), strict=True):
+        parts[name] = part.view(value.shape)
+    return parts
 
 
 def layers_of(model: nn.Module) -> Parts:
-    """Return the model's parameters by name, with the kinds of their layers and their places in its vector."""
-    kinds = {name: type(layer).__name__ for name, layer in model.named_modules()}
-    parts, start = [], 0
+    """Return the model's parameters by name, with the types of their layers and their places in its vector."""
+    layer_types = {name: type(layer).__name__ for name, layer in model.named_modules()}
+    parts = []
+    start = 0
     for name, value in model.named_parameters():
-        parts.append(Part(name, kinds[name.rpartition(".")[0]], start, start + value.numel()))
-        start += value.numel()
+        stop = start + value.numel()
+        layer_name = name.rpartition(".")[0]
+        parts.append(Part(name, layer_types[layer_name], start, stop))
+        start = stop
     return tuple(parts)

@@ -1,8 +1,8 @@
-"""What a model makes of a row inside: the input of its last layer with parameters, and losses with a term about it.
+"""Losses with a term on the model's representation of a row: the input of its last layer with parameters.
 
-The representations by models that don't change in a round are computed once, before the steps, and stand beside each
-row's target. So to an engine it is a work like any other: the model's outputs are longer, and a row's loss depends on
-that row and on parameters alone, which is what clipping its gradient needs.
+Representations by models that don't change in a round are computed once, before the steps. They stand beside each
+row's target. So to an engine this is a work like any other: the model's outputs are longer, and a row's loss depends
+on that row and on parameters alone, which clipping its gradient requires.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from fedsim.training.work import Work
 
 
 class Revealing(nn.Module):
-    """A copy of a model whose outputs (rows, outputs) are followed by the representation: (rows, outputs + features).
+    """A copy of a model that appends the representation to its outputs.
 
-    Its parameters are the model's, in the same order.
+    The outputs (rows, outputs) become (rows, outputs + features). The parameters are the model's, in the same order.
 
     Args:
         model: The model.
@@ -34,7 +34,12 @@ class Revealing(nn.Module):
     def __init__(self, model: nn.Module, rows: Tensor) -> None:
         super().__init__()
         self.model = copy.deepcopy(model)
-        last = [name for name, layer in self.model.named_modules() if [*layer.parameters(recurse=False)]][-1]
+        with_parameters = [
+            name for name, layer in self.model.named_modules() if [*layer.parameters(recurse=False)]
+        ]  # fmt: skip
+        last = with_parameters[-1]
+
+        # The last layer is replaced by a tap around it.
         tap = _Tap(self.model.get_submodule(last))
         self._tap = (tap,)  # in a tuple it is not registered twice, which functional_call could not put back
         parent, _, name = last.rpartition(".")
@@ -46,11 +51,12 @@ class Revealing(nn.Module):
             self.features = self(rows).shape[1] - model(rows).shape[1]
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return outputs and representations."""
+        """Compute outputs and representations."""
         outputs = self.model(inputs)
         (tap,) = self._tap
-        seen, tap.seen = tap.seen, None  # a model that holds a tensor of a graph can't be copied
-        return torch.cat([outputs, seen.flatten(1)], 1)  # type: ignore[union-attr]
+        representations = tap.seen
+        tap.seen = None  # a model that holds a tensor of a graph can't be copied
+        return torch.cat([outputs, representations.flatten(1)], 1)  # type: ignore[union-attr]
 
 
 class _Tap(nn.Module):
@@ -68,11 +74,11 @@ class _Tap(nn.Module):
 
 @dataclass(frozen=True)
 class ComparedLosses:
-    """The losses of a task and a rule's term, of outputs with representations and of targets with others' beside them.
+    """The losses of a task plus the term of a rule, for outputs and targets with representations beside them.
 
     Attributes:
-        losses: Of the task.
-        rule: Whose term it is.
+        losses: The losses of the task.
+        rule: The rule that has the term.
         features: The length of a representation.
         whole: Whether the task's targets are class numbers.
     """
@@ -83,32 +89,40 @@ class ComparedLosses:
     whole: bool
 
     def __call__(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """Return each row's loss, (rows,)."""
-        own = outputs[:, -self.features :]
+        """Return each row's loss, (rows,).
+
+        Args:
+            outputs: (rows, outputs + features).
+            target: (rows, 1 + models * features).
+        """
+        task_outputs = outputs[:, : -self.features]
+        representations = outputs[:, -self.features :]
+        task_target = target[:, 0].long() if self.whole else target[:, 0]
         others = target[:, 1:].split(self.features, 1)
-        label = target[:, 0].long() if self.whole else target[:, 0]
-        return self.losses(outputs[:, : -self.features], label) + self.rule.term(own, others)
+        return self.losses(task_outputs, task_target) + self.rule.term(representations, others)
 
 
 def with_term(work: Work, revealing: Revealing) -> Work:
-    """Return a work of a ``Comparing`` rule with its term in the losses.
+    """Add the term of a ``Comparing`` rule to the losses of a work.
 
     Args:
-        work: The work without.
-        revealing: Its model's.
+        work: The work without the term.
+        revealing: The revealing form of its model.
     """
-    rule, rows = work.rule, work.examples
+    rule = work.rule
     if not isinstance(rule, Comparing):
         raise TypeError(f"expected a rule that compares representations, got {type(rule).__name__}")
-    whole = not rows.target.is_floating_point()
+
+    rows = work.examples
     others = [_representations(revealing, model, rows.inputs) for model in rule.compared(work.memory)]
     target = torch.cat([rows.target[:, None].to(others[0]), *others], 1)  # (rows, 1 + models * features)
+    whole = not rows.target.is_floating_point()
     losses = ComparedLosses(work.losses, rule, revealing.features, whole)
     return replace(work, model=revealing, examples=Examples(rows.inputs, target), losses=losses)
 
 
 def _representations(revealing: Revealing, vector: Tensor, inputs: Tensor) -> Tensor:
-    """Return what a model with these parameters makes of rows inside, (rows, features)."""
+    """Compute the representations of rows by a model with these parameters, (rows, features)."""
     revealing.eval()  # no dropout: it draws
     with torch.no_grad():
         both = outputs_with(revealing, parts_of(revealing, vector), inputs)  # (rows, outputs + features)

@@ -1,13 +1,13 @@
 """Trying whether a model treats each row alone: without that, clipping a row's gradient bounds nothing.
 
-A model is plain Python, so this can't be proven; it is tried, in evaluation and in training mode, in three ways:
+A model is plain Python, so this can't be proven. It is tried, in evaluation and in training mode, in three ways:
 
 - A row's output is the same alone and beside others, in batches of two sizes.
-- Replacing one row, the first, the last or one between, leaves the others' outputs as they are.
-- A model remembers nothing: what it says of the same rows is the same before and after it saw others.
+- Replacing a row, be it the first, the last or one in between, leaves the outputs of the others as they are.
+- A model remembers nothing: its outputs for the same rows are the same before and after it saw others.
 
-Where training draws random numbers, as dropout does, the same seed is set before each trial. A row's draws then depend
-on how many rows there are, so the first way is left to the model with its dropout layers switched off.
+Where training draws random numbers, as dropout does, the same seed is set before each trial. A row's draws then
+depend on the number of rows, so the first way is left to the model with its dropout layers switched off.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def check_rows_are_alone(model: nn.Module, examples: Examples) -> None:
 
     Args:
         model: The model; its mode stays as it is.
-        examples: Rows of its task, of which the shape counts and, where inputs are whole numbers, the values.
+        examples: Rows of its task. Their shape counts and, where inputs are whole numbers, their values.
 
     Raises:
         Mistake: It does depend on them, or the model can't take a batch of no rows.
@@ -49,7 +49,7 @@ def check_rows_are_alone(model: nn.Module, examples: Examples) -> None:
 
 
 def draws(model: nn.Module, rows: Tensor) -> bool:
-    """Return whether a model's outputs in training mode hang on random numbers. Its mode is training afterwards.
+    """Tell whether a model's outputs in training mode depend on random numbers. Its mode is training afterwards.
 
     Args:
         model: The model.
@@ -57,13 +57,13 @@ def draws(model: nn.Module, rows: Tensor) -> bool:
     """
     model.train()
     with torch.no_grad():
-        first = _said(model, rows, _SEED)
-        second = _said(model, rows, _SEED + 1)
+        first = _outputs(model, rows, _SEED)
+        second = _outputs(model, rows, _SEED + 1)
     return not torch.equal(first, second)
 
 
 def some_rows(examples: Examples, count: int = 4) -> Tensor:
-    """Make rows to try a model on, (count, ...): random ones where inputs are floats, so that no one's row is used."""
+    """Make inputs to try a model on, (count, ...): random numbers, or the task's rows where inputs are integers."""
     if not examples.inputs.is_floating_point():
         return examples.inputs[torch.arange(count) % len(examples)]
     random = torch.Generator().manual_seed(0)
@@ -71,39 +71,53 @@ def some_rows(examples: Examples, count: int = 4) -> Tensor:
 
 
 def _check_batch(model: nn.Module, rows: Tensor, training: bool) -> None:
-    """Try some rows.
+    """Try the three ways on some rows.
 
     Raises:
-        Mistake: They are not alone.
+        Mistake: The model mixes rows, or remembers them.
     """
-    together = _said(model, rows)
-    _said(model, -3 * rows if rows.is_floating_point() else rows.flip(0))
-    if not _agree(together, _said(model, rows)):
+    together = _outputs(model, rows)
+    _check_memory(model, rows, together)
+
+    # Replacing a row changes no other row's output.
+    for place in (0, len(rows) // 2, len(rows) - 1):
+        replaced = rows.clone()
+        replaced[place] = -3 * rows[place] if rows.is_floating_point() else rows[place - 1]
+        others = torch.arange(len(rows)) != place
+        if not _agree(together[others], _outputs(model, replaced)[others]):
+            raise _mixes(training)
+
+    # A row's output is the same alone. This can't be tried where a row's draws depend on the number of rows.
+    with _dropout_off(model):
+        if training and draws(model, rows):
+            return
+        alone = [_outputs(model, rows[index : index + 1]) for index in range(len(rows))]
+        if not _agree(_outputs(model, rows), torch.cat(alone)):
+            raise _mixes(training)
+
+
+def _check_memory(model: nn.Module, rows: Tensor, outputs: Tensor) -> None:
+    """Try whether a model gives the same outputs for rows after it saw others.
+
+    Raises:
+        Mistake: It doesn't.
+    """
+    other_rows = -3 * rows if rows.is_floating_point() else rows.flip(0)
+    _outputs(model, other_rows)
+    if not _agree(outputs, _outputs(model, rows)):
         raise Mistake(
             "task: expected a model that remembers nothing of the rows it saw, got one whose outputs for the same rows "
             "differ after it saw others"
         )
 
-    for place in (0, len(rows) // 2, len(rows) - 1):
-        replaced = rows.clone()
-        replaced[place] = -3 * rows[place] if rows.is_floating_point() else rows[place - 1]
-        others = torch.arange(len(rows)) != place
-        if not _agree(together[others], _said(model, replaced)[others]):
-            raise _mixes(training)
 
-    with _dropout_off(model):
-        if training and draws(model, rows):
-            return
-        alone = [_said(model, rows[index : index + 1]) for index in range(len(rows))]
-        if not _agree(_said(model, rows), torch.cat(alone)):
-            raise _mixes(training)
-
-
-def _agree(some: Tensor, other: Tensor) -> bool:
-    return torch.allclose(some, other, rtol=1e-4, atol=1e-5, equal_nan=True)
+def _agree(outputs: Tensor, other_outputs: Tensor) -> bool:
+    """Compare outputs up to rounding."""
+    return torch.allclose(outputs, other_outputs, rtol=1e-4, atol=1e-5, equal_nan=True)
 
 
 def _mixes(training: bool) -> Mistake:
+    """Make the error for a model that mixes rows."""
     mode = " in training mode" if training else ""
     return Mistake(
         f"task: expected a model whose output for a row depends on that row alone, got one that mixes rows{mode}"
@@ -122,15 +136,15 @@ def _check_no_rows(model: nn.Module, examples: Examples) -> None:
         raise Mistake(f"task: expected a model that takes a batch of no rows, got {error}") from None
 
 
-def _said(model: nn.Module, rows: Tensor, seed: int = _SEED) -> Tensor:
-    """Return the outputs of a model for rows, under a seed for what it draws."""
+def _outputs(model: nn.Module, rows: Tensor, seed: int = _SEED) -> Tensor:
+    """Compute a model's outputs for rows, with a seed for the random numbers that it draws."""
     with global_seed(seed):
         return model(rows)
 
 
 @contextmanager
 def _dropout_off(model: nn.Module) -> Iterator[None]:
-    """Switch the layers off that draw random numbers in training, and on again."""
+    """Switch off the layers that draw random numbers in training, and switch them on again afterwards."""
     layers = [layer for layer in model.modules() if _drops(layer) and layer.training]
     for layer in layers:
         layer.training = False
@@ -142,4 +156,7 @@ def _dropout_off(model: nn.Module) -> Iterator[None]:
 
 
 def _drops(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.modules.dropout._DropoutNd) or (isinstance(layer, nn.RNNBase) and layer.dropout > 0)
+    """Tell whether a layer is dropout, or has dropout inside."""
+    if isinstance(layer, nn.RNNBase):
+        return layer.dropout > 0
+    return isinstance(layer, nn.modules.dropout._DropoutNd)

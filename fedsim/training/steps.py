@@ -1,4 +1,7 @@
-"""Training of one site: a few steps of SGD on Poisson batches, or of DP-SGD with Opacus."""
+"""Training of one site: a few steps of SGD on Poisson batches, or of DP-SGD with Opacus.
+
+DP-SGD: Abadi et al. 2016, https://arxiv.org/abs/1607.00133, Algorithm 1.
+"""
 
 from __future__ import annotations
 
@@ -26,36 +29,51 @@ from fedsim.training.work import Done, Noise, Work
 if TYPE_CHECKING:
     from opacus import GradSampleModule
 
-_tried: WeakSet[nn.Module] = WeakSet()  # models of which Opacus was seen to find the gradients of rows
+_tried: WeakSet[nn.Module] = WeakSet()  # models for which Opacus was seen to compute the gradients of rows
 
 
 def train(work: Work) -> Done:
-    """Do a work: train a copy of its model."""
+    """Train a copy of a work's model."""
     model = copy.deepcopy(work.model).train()
     vector_to_parameters(work.start.clone(), model.parameters())  # they become views of it
-    mechanism, path = None, []
+    mechanism = None
+    path: list[Tensor] = []
     with global_seed(work.streams.layers):  # dropout draws from the global generator
         if work.plan.noise is None:
             _train_plainly(work, model, path)
         else:
             model = _with_opacus_layers(model)
             mechanism = _train_privately(work, work.plan.noise, model, path)
-    return Done(parameters_to_vector(_in_order_of(work.model, model)).detach(), mechanism, tuple(path))
+
+    parameters = parameters_to_vector(_in_order_of(work.model, model)).detach()
+    return Done(parameters, mechanism, tuple(path))
 
 
 def new_optimizer(chosen: Optimizer, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-    """Return the torch optimizer a scenario names."""
+    """Make the torch optimizer that a scenario names."""
     if chosen.name == "adam":
-        return torch.optim.Adam(parameters, lr=chosen.lr, weight_decay=chosen.weight_decay, foreach=True)
-    return torch.optim.SGD(parameters, lr=chosen.lr, momentum=chosen.momentum, weight_decay=chosen.weight_decay)
+        return torch.optim.Adam(
+            parameters,
+            lr=chosen.lr,
+            weight_decay=chosen.weight_decay,
+            foreach=True,
+        )
+    return torch.optim.SGD(
+        parameters,
+        lr=chosen.lr,
+        momentum=chosen.momentum,
+        weight_decay=chosen.weight_decay,
+    )
 
 
 def _train_plainly(work: Work, model: nn.Module, path: list[Tensor]) -> None:
+    """Take steps of SGD in place; add the parameters after each step to ``path`` if the work is to be followed."""
     optimizer = new_optimizer(work.plan.optimizer, model.parameters())
     parameters = [*model.parameters()]
     for step, batch in enumerate(poisson_batches(work)):
         optimizer.zero_grad()
-        (work.losses(model(batch.inputs), batch.target).sum() / work.plan.expected_batch).backward()
+        losses = work.losses(model(batch.inputs), batch.target)  # (rows,)
+        (losses.sum() / work.plan.expected_batch).backward()
         _correct(work, parameters, step)
         optimizer.step()
         if work.follow:
@@ -68,11 +86,12 @@ def _correct(work: Work, parameters: Sequence[nn.Parameter], step: int) -> None:
     with torch.no_grad():
         for place, parameter in enumerate(parameters):
             gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            own = {name: parts[place] for name, parts in memory.items()}
-            parameter.grad = work.rule.correct(gradient, parameter.detach(), own, step)
+            memory_of_parameter = {name: parts[place] for name, parts in memory.items()}
+            parameter.grad = work.rule.correct(gradient, parameter.detach(), memory_of_parameter, step)
 
 
 def _train_privately(work: Work, noise: Noise, model: nn.Module, path: list[Tensor]) -> Mechanism:
+    """Take steps of DP-SGD in place, as ``_train_plainly`` does without noise; return the mechanism that ran."""
     from opacus import GradSampleModule  # takes two seconds: only private runs wait for it
 
     from fedsim.privacy.optimizer import SiteOptimizer
@@ -81,11 +100,19 @@ def _train_privately(work: Work, noise: Noise, model: nn.Module, path: list[Tens
     wrapped = GradSampleModule(model, batch_first=True, loss_reduction="sum")
     parameters = _in_order_of(work.model, model)
     optimizer = new_optimizer(work.plan.optimizer, parameters)
-    private = SiteOptimizer(optimizer, noise.multiplier, noise.clip, work.plan.expected_batch, work.streams.noise)
+    private = SiteOptimizer(
+        optimizer,
+        noise.multiplier,
+        noise.clip,
+        work.plan.expected_batch,
+        work.streams.noise,
+    )
     try:
-        if work.model not in _tried and len(work.examples):  # a site without rows has none to try it on
+        # Opacus is tried on each model once. A site without rows has none to try it on.
+        if work.model not in _tried and len(work.examples):
             _check_gradients_of_rows(work, wrapped)
             _tried.add(work.model)
+
         for step, batch in enumerate(poisson_batches(work)):
             private.zero_grad()
             _backward(work, wrapped, batch.inputs, batch.target)
@@ -102,16 +129,17 @@ def _train_privately(work: Work, noise: Noise, model: nn.Module, path: list[Tens
 
 def _backward(work: Work, wrapped: GradSampleModule, inputs: Tensor, target: Tensor) -> None:
     """Let Opacus compute the gradients of rows."""
-    with warnings.catch_warnings():  # torch tells Opacus' hooks that the inputs need no gradient: they don't
+    with warnings.catch_warnings():
+        # Torch warns Opacus' hooks that the inputs need no gradient, and they don't.
         warnings.filterwarnings("ignore", message="Full backward hook is firing")
         work.losses(wrapped(inputs), target).sum().backward()
 
 
 def _check_gradients_of_rows(work: Work, wrapped: GradSampleModule) -> None:
-    """Make sure that what Opacus takes for the gradient of a row is what autograd gives for that row alone.
+    """Make sure that Opacus' gradient of a row is the one that autograd gives for that row alone.
 
-    Opacus knows what a layer computes, and takes the first dimension for the rows. A model that draws random numbers is
-    not tried, since no row alone draws what it draws beside others.
+    Opacus knows what a layer computes, and takes the first dimension for the rows. A model that draws random numbers
+    is not tried: a row alone gets other draws than beside others.
 
     Raises:
         Mistake: It is something else: clipping it would bound nothing.
@@ -122,20 +150,18 @@ def _check_gradients_of_rows(work: Work, wrapped: GradSampleModule) -> None:
         return
 
     _backward(work, wrapped, inputs, target)
-    own = dict(wrapped._module.named_parameters())
-    of_rows: list[Tensor] = [own[name].grad_sample for name, _ in work.model.named_parameters()]  # pyright: ignore[reportAttributeAccessIssue]
-    counts = {len(gradients) for gradients in of_rows}
-    if counts != {len(inputs)} and not any(count % len(inputs) for count in counts):
-        return  # a layer that sees a row several times is refused in the first step, with the number of rows there
+    parameters = dict(wrapped._module.named_parameters())
+    of_rows: list[Tensor] = []  # for each parameter (rows, *shape)
+    for name, _ in work.model.named_parameters():
+        of_rows.append(parameters[name].grad_sample)  # pyright: ignore[reportAttributeAccessIssue]
 
-    alike = counts == {len(inputs)}
-    for row in range(len(inputs) if alike else 0):
-        vector = work.start.clone().requires_grad_()
-        outputs = outputs_with(work.model, parts_of(work.model, vector), inputs[row : row + 1])
-        (alone,) = torch.autograd.grad(work.losses(outputs, target[row : row + 1]).sum(), vector)
-        together = torch.cat([gradients[row].flatten() for gradients in of_rows])
-        alike &= torch.allclose(alone, together, rtol=1e-3, atol=1e-5)
-    if not alike:
+    # A layer that sees each row several times is refused in the first step, with the number of rows there.
+    counts = {len(gradients) for gradients in of_rows}
+    sees_each_row_once = counts == {len(inputs)}
+    if not sees_each_row_once and not any(count % len(inputs) for count in counts):
+        return
+
+    if not sees_each_row_once or not _agree_with_autograd(work, inputs, target, of_rows):
         raise Mistake(
             "task: expected a model of which Opacus finds each row's gradient, since clipping that is what the privacy "
             "of a record rests on; got one for which it finds something else, such as one that moves the dimension of "
@@ -143,29 +169,54 @@ def _check_gradients_of_rows(work: Work, wrapped: GradSampleModule) -> None:
         )
 
 
-def _with_opacus_layers(module: nn.Module) -> nn.Module:
-    """Return a module with Opacus' GRU and LSTM in place of torch's, of which there are no gradients by row."""
-    if isinstance(module, nn.GRU | nn.LSTM):
-        from opacus.layers import DPGRU, DPLSTM
+def _agree_with_autograd(work: Work, inputs: Tensor, target: Tensor, of_rows: list[Tensor]) -> bool:
+    """Compare gradients of rows, for each parameter (rows, *shape), with autograd's for each row alone."""
+    for row in range(len(inputs)):
+        start = work.start.clone().requires_grad_()
+        outputs = outputs_with(work.model, parts_of(work.model, start), inputs[row : row + 1])
+        loss = work.losses(outputs, target[row : row + 1]).sum()
+        (alone,) = torch.autograd.grad(loss, start)  # (params,)
+        together = torch.cat([gradients[row].flatten() for gradients in of_rows])
+        if not torch.allclose(alone, together, rtol=1e-3, atol=1e-5):
+            return False
+    return True
 
-        same = ("input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional")
-        kind = DPLSTM if isinstance(module, nn.LSTM) else DPGRU
-        replacement = kind(**{name: getattr(module, name) for name in same})
-        replacement.load_state_dict(module.state_dict())
-        return replacement.to(module.weight_ih_l0.device)  # type: ignore[union-attr, arg-type]
+
+def _with_opacus_layers(module: nn.Module) -> nn.Module:
+    """Return a module with Opacus' GRU and LSTM in place of torch's, which give no gradients of rows."""
+    if isinstance(module, nn.GRU | nn.LSTM):
+        return _opacus_layer(module)
     for name, child in module.named_children():
         setattr(module, name, _with_opacus_layers(child))
     return module
 
 
+def _opacus_layer(layer: nn.GRU | nn.LSTM) -> nn.Module:
+    """Return Opacus' form of a recurrent layer, with the same parameters."""
+    from opacus.layers import DPGRU, DPLSTM
+
+    opacus_type = DPLSTM if isinstance(layer, nn.LSTM) else DPGRU
+    replacement = opacus_type(
+        input_size=layer.input_size,
+        hidden_size=layer.hidden_size,
+        num_layers=layer.num_layers,
+        bias=layer.bias,
+        batch_first=layer.batch_first,
+        dropout=layer.dropout,
+        bidirectional=layer.bidirectional,
+    )
+    replacement.load_state_dict(layer.state_dict())
+    return replacement.to(layer.weight_ih_l0.device)  # type: ignore[union-attr, arg-type]
+
+
 def _in_order_of(model: nn.Module, trained: nn.Module) -> list[nn.Parameter]:
     """Return the parameters of a trained copy in the order of the model's, which Opacus' layers change."""
-    own = dict(trained.named_parameters())
-    return [own[name] for name, _ in model.named_parameters()]
+    by_name = dict(trained.named_parameters())
+    return [by_name[name] for name, _ in model.named_parameters()]
 
 
 def poisson_batches(work: Work) -> Iterator[Examples]:
-    """Yield a batch for each step, which every row joins with the sampling rate, on its own; it may be empty."""
+    """Yield a batch for each step. Every row joins it independently, with the sampling rate; it may be empty."""
     rows = work.examples
     for _ in range(work.plan.steps):
         chosen = choose(work.streams.batches.draw(len(rows)), work.plan.sampling_rate)

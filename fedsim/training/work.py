@@ -1,7 +1,8 @@
-"""One site's task in one round: its plan, its randomness, and what came of it.
+"""The work of one site in one round: its plan, its randomness, and its result.
 
 The sampling rate, the denominator of every step, the number of steps and the noise are the scenario's, public values.
-None of them follows from how many rows the site has: otherwise the update would tell (PrivacyEngine's would).
+None of them follows from the number of the site's rows: otherwise the update would tell that number, as it does with
+Opacus' PrivacyEngine.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Noise:
 
 @dataclass(frozen=True)
 class Plan:
-    """What one site does in one round. ``expected_batch`` divides every step's sum of gradients."""
+    """The steps of one site in one round. ``expected_batch`` divides every step's sum of gradients."""
 
     steps: int
     sampling_rate: float
@@ -53,45 +54,51 @@ class Streams:
         """Return the streams by name, or new ones that nobody can know if ``privacy.rng`` is ``secure``.
 
         By name: without privacy, arms and variants of a scenario share batches, for a fair comparison. No two releases
-        share noise: its name holds all that shapes the release, or two runs that differ in epsilon alone could be
-        subtracted. Nor do they share batches where records are protected: several trainings are composed as if each had
-        drawn its own, and a row that is in the same steps of all of them would be hidden less.
+        share noise. The name of the noise holds all that shapes the release; otherwise one could subtract two runs
+        that differ in epsilon alone. Where records are protected, releases don't share batches either: the accountant
+        composes several trainings as if each had drawn its own, and a row that is in the same steps of all of them
+        would be hidden less.
 
-        Secure: the noise, who is in a batch (which amplification by sampling presumes secret), and what layers draw,
-        since one row more moves the others' places in a batch. Where whole sites are protected, no promise rests on how
-        a site trains, so that stays by name; their noise is drawn elsewhere (``whole_sites.noise_words``).
+        Secure: the noise, the choice of batches (amplification by sampling presumes that it is secret), and the draws
+        of layers, since an additional row moves the places of the others in a batch. Where whole sites are protected,
+        no promise rests on how a site trains, so training stays by name; their noise is drawn elsewhere
+        (``whole_sites.noise_words``).
         """
         batches_hide_rows = unit_of(scenario.privacy.unit).sampled is Sampled.ROWS
         if scenario.privacy.rng == "secure" and batches_hide_rows:
-            return cls(Words.unknown(), Words.unknown(), int(Words.unknown().draw(1)[0]))
+            return cls(
+                batches=Words.unknown(),
+                noise=Words.unknown(),
+                layers=int(Words.unknown().draw(1)[0]),
+            )
 
-        own = (scenario.release, arm) if batches_hide_rows else ()
+        release = (scenario.release, arm) if batches_hide_rows else ()
         return cls(
-            batches=Words.of(seed, "batches", *own, site, round_number),
+            batches=Words.of(seed, "batches", *release, site, round_number),
             noise=Words.of(seed, "noise", scenario.release, arm, site, round_number),
             layers=torch_seed(seed, "layers", site, round_number),
         )
 
     @property
     def kind(self) -> Random:
-        """What the randomness of a release is: secure only if both its noise and its batches are."""
+        """The kind of randomness behind a release: secure only if both its noise and its batches are."""
         return kind_of(self.noise, self.batches)
 
 
 @dataclass(frozen=True)
 class Work:
-    """One site's task in one round.
+    """The work of one site in one round.
 
     Attributes:
         model: The architecture; its own parameters don't count and don't change.
         start: The parameters to start from, float32 (params,), in the order of the model's ``parameters()``.
         examples: The site's rows.
-        plan: What to do.
-        streams: The randomness for it.
-        losses: What is minimized.
+        plan: The steps.
+        streams: The randomness of the steps.
+        losses: The loss to minimize.
         rule: The client half of the strategy; here it corrects gradients.
-        memory: What the rule needs for that, each (params,).
-        follow: Whether to say where every step led.
+        memory: The rule's memory for that, each (params,).
+        follow: Whether to keep the parameters after every step.
         chosen: Which of several models it starts from, where the site had the choice.
     """
 
@@ -108,18 +115,19 @@ class Work:
 
     def again(self) -> Work:
         """Return this work with its streams at their start."""
-        fresh = replace(self.streams, batches=self.streams.batches.again(), noise=self.streams.noise.again())
-        return replace(self, streams=fresh)
+        batches = self.streams.batches.again()
+        noise = self.streams.noise.again()
+        return replace(self, streams=replace(self.streams, batches=batches, noise=noise))
 
 
 @dataclass(frozen=True)
 class Done:
-    """What came of a work.
+    """The result of a work.
 
     Attributes:
-        parameters: Where it led, (params,).
-        mechanism: What was done to the rows, or None if that was not private.
-        path: Where each of its steps led, (params,) each, of a work to follow.
+        parameters: The trained parameters, (params,).
+        mechanism: The mechanism that protected the rows, or None if training was not private.
+        path: The parameters after each step, (params,) each, of a work to follow.
     """
 
     parameters: Tensor
@@ -128,12 +136,14 @@ class Done:
 
 
 def plan(scenario: Scenario, expected_batch: float, noise_multiplier: float | None) -> Plan:
-    """Return what a site does in each round: privately if there is a noise multiplier."""
-    training = scenario.training
+    """Plan the steps of a site in each round: privately if there is a noise multiplier."""
+    noise = None
+    if noise_multiplier is not None:
+        noise = Noise(scenario.privacy.clip, noise_multiplier)
     return Plan(
-        steps=training.local_steps,
-        sampling_rate=training.sampling_rate,
+        steps=scenario.training.local_steps,
+        sampling_rate=scenario.training.sampling_rate,
         expected_batch=expected_batch,
-        optimizer=training.optimizer,
-        noise=None if noise_multiplier is None else Noise(scenario.privacy.clip, noise_multiplier),
+        optimizer=scenario.training.optimizer,
+        noise=noise,
     )

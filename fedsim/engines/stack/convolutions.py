@@ -14,8 +14,9 @@ from fedsim.engines.stack.layers import Now, Products
 class Conv2d(Products):
     """``torch.nn.Conv2d`` with zero padding and one group.
 
-    On the CPU the sites are convolved one after another, which was measured to be faster there than one grouped
-    convolution, which ``vmap`` makes, and than unfolding (docs/decisions/0005). On CUDA one serves all sites.
+    On the CPU the sites are convolved one after another. This was measured to be faster there than
+    unfolding, and than the single grouped convolution that ``vmap`` makes (docs/decisions/0005). On CUDA
+    a grouped convolution serves all sites.
     """
 
     rows_at_once = 16  # more are slower to unfold on a CPU
@@ -26,29 +27,35 @@ class Conv2d(Products):
         self.kernel = layer.kernel_size
 
     def outputs(self, inputs: Tensor) -> Tensor:  # noqa: D102
-        weight, bias = self.values["weight"], self.values.get("bias")
+        weight = self.values["weight"]  # (sites, out, in, high, wide)
+        bias = self.values.get("bias")  # (sites, out)
         if self._grouped(inputs):
-            flat = None if bias is None else bias.flatten()
-            out = functional.conv2d(self._abreast(inputs), weight.flatten(0, 1), flat, *self.how, groups=len(weight))
-            return self._stacked_up(out)
+            flat_weight = weight.flatten(0, 1)
+            flat_bias = None if bias is None else bias.flatten()
+            abreast = self._abreast(inputs)
+            outputs = functional.conv2d(abreast, flat_weight, flat_bias, *self.how, groups=len(weight))
+            return self._stacked_up(outputs)
+
         biases = [None] * len(weight) if bias is None else bias.unbind()
+        sites = zip(self._split(inputs), weight.unbind(), biases, strict=True)
         return torch.cat([
-            functional.conv2d(own, own_weight, own_bias, *self.how)
-            for own, own_weight, own_bias in zip(self._split(inputs), weight.unbind(), biases, strict=True)
-            if len(own)
+            functional.conv2d(site_inputs, site_weight, site_bias, *self.how)
+            for site_inputs, site_weight, site_bias in sites
+            if len(site_inputs)
         ])  # fmt: skip
 
     def input_gradients(self, inputs: Tensor, gradients: Tensor) -> Tensor:  # noqa: D102
         weight = self.values["weight"]
         if self._grouped(inputs):
-            found = self._backward(self._abreast(gradients), self._abreast(inputs), weight.flatten(0, 1), True)
-            return self._stacked_up(found[0])
+            flat_weight = weight.flatten(0, 1)
+            at_inputs, _ = self._backward(self._abreast(gradients), self._abreast(inputs), flat_weight, True)
+            return self._stacked_up(at_inputs)
+
+        sites = zip(self._split(gradients), self._split(inputs), weight.unbind(), strict=True)
         return torch.cat([
-            self._backward(gradient, own, own_weight, True)[0]
-            for gradient, own, own_weight in zip(
-                self._split(gradients), self._split(inputs), weight.unbind(), strict=True
-            )
-            if len(own)
+            self._backward(site_gradients, site_inputs, site_weight, True)[0]
+            for site_gradients, site_inputs, site_weight in sites
+            if len(site_inputs)
         ])  # fmt: skip
 
     def positions(self) -> int:  # noqa: D102
@@ -60,35 +67,64 @@ class Conv2d(Products):
         return torch.cat(seen, 2).mT, torch.cat(at_outputs, 2).mT
 
     def bias_gradients(self) -> Tensor:  # noqa: D102
-        return torch.stack([gradients.sum((2, 3)) for _, gradients in self.uses]).sum(0)
+        of_uses = [gradients.sum((2, 3)) for _, gradients in self.uses]
+        return torch.stack(of_uses).sum(0)
 
     def sum_weights(self, uses: list[tuple[Tensor, Tensor]]) -> None:  # noqa: D102
         weight = self.values["weight"]
         total = self.totals["weight"].zero_()
         for inputs, gradients in uses:
             if self._grouped(inputs):
-                found = self._backward(self._abreast(gradients), self._abreast(inputs), weight.flatten(0, 1), False)
-                total += found[1].view_as(total)
+                flat_weight = weight.flatten(0, 1)
+                _, at_weight = self._backward(self._abreast(gradients), self._abreast(inputs), flat_weight, False)
+                total += at_weight.view_as(total)
                 continue
-            for gradient, own, own_weight, own_total in zip(
-                self._split(gradients), self._split(inputs), weight.unbind(), total.unbind(), strict=True
-            ):
-                if len(own):
-                    own_total += self._backward(gradient, own, own_weight, False)[1]
+
+            sites = zip(
+                self._split(gradients),
+                self._split(inputs),
+                weight.unbind(),
+                total.unbind(),
+                strict=True,
+            )
+            for site_gradients, site_inputs, site_weight, site_total in sites:
+                if len(site_inputs):
+                    site_total += self._backward(site_gradients, site_inputs, site_weight, False)[1]
 
     def _split(self, values: Tensor) -> tuple[Tensor, ...]:
+        """Split (rows, ...) into a tensor for each site."""
         return values.split(self.now.rows.sizes)
 
     def _seen(self, inputs: Tensor, out: torch.Size) -> Tensor:
-        """Unfold as ``functional.unfold`` does, ten times faster on a CPU."""
-        (down, right), (high, wide), (apart_down, apart_right) = self.how
-        padded = functional.pad(inputs, (wide, wide, high, high))
-        rows, channels, row_step, right_step = *padded.stride()[:2], *padded.stride()[2:]
+        """Unfold as ``functional.unfold`` does, ten times faster on a CPU.
+
+        Returns:
+            The inputs under the kernel at each position of the outputs, (rows, in * high * wide, positions).
+        """
+        stride, padding, dilation = self.how
+        padded = functional.pad(inputs, (padding[1], padding[1], padding[0], padding[0]))
+        row_step, channel_step, down_step, right_step = padded.stride()
+
+        # A view in which the numbers under the kernel have dimensions of their own, copied once.
         shape = (*padded.shape[:2], *self.kernel, *out)
-        steps = (rows, channels, apart_down * row_step, apart_right * right_step, down * row_step, right * right_step)
+        steps = (
+            row_step,
+            channel_step,
+            dilation[0] * down_step,
+            dilation[1] * right_step,
+            stride[0] * down_step,
+            stride[1] * right_step,
+        )
         return padded.as_strided(shape, steps).reshape(len(inputs), -1, out.numel())
 
-    def _backward(self, gradients: Tensor, inputs: Tensor, weight: Tensor, inputs_only: bool) -> tuple[Tensor, Tensor]:
+    def _backward(
+        self,
+        gradients: Tensor,
+        inputs: Tensor,
+        weight: Tensor,
+        inputs_only: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Compute the gradients at the inputs or at the weight, and return both places; the other one is None."""
         stride, padding, dilation = self.how
         groups = inputs.shape[1] // weight.shape[1]
         mask = [inputs_only, not inputs_only, False]
@@ -97,6 +133,7 @@ class Conv2d(Products):
         )[:2]
 
     def _grouped(self, inputs: Tensor) -> bool:
+        """Whether a grouped convolution serves all sites."""
         return inputs.is_cuda and self.now.rows.padded
 
     def _abreast(self, values: Tensor) -> Tensor:
@@ -104,7 +141,9 @@ class Conv2d(Products):
         return self.now.rows.apart(values).transpose(0, 1).flatten(1, 2)
 
     def _stacked_up(self, values: Tensor) -> Tensor:
-        return self.now.rows.together(values.unflatten(1, (self.now.rows.sites, -1)).transpose(0, 1))
+        """Return (width, sites * channels, ...) as (sites * width, channels, ...)."""
+        of_sites = values.unflatten(1, (self.now.rows.sites, -1)).transpose(0, 1)
+        return self.now.rows.together(of_sites)
 
 
 class _Largest(torch.autograd.Function):
@@ -112,8 +151,8 @@ class _Largest(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, inputs: Tensor, size: tuple[int, int]) -> Tensor:  # type: ignore[override]  # noqa: ANN001
-        largest, *rest = _in_windows(inputs, size)
-        for values in rest:
+        largest, *others = _in_windows(inputs, size)
+        for values in others:
             largest = torch.maximum(largest, values)
         ctx.save_for_backward(inputs, largest)
         ctx.size = size
@@ -122,27 +161,39 @@ class _Largest(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradients: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]  # noqa: ANN001
         inputs, largest = ctx.saved_tensors
-        (high, wide), across = ctx.size, inputs.shape[3]
-        first, left = (torch.full(largest.shape, n, dtype=torch.uint8, device=inputs.device) for n in (0, 1))
-        for place, values in enumerate(_in_windows(inputs, ctx.size)):  # of equals, the first gets it all
+        high, wide = ctx.size
+        row_length = inputs.shape[3]
+        device = inputs.device
+
+        # Find the place of the largest value in each window. Of equal values the first gets the whole gradient.
+        # All are (rows, channels, windows down, windows across).
+        first = torch.full(largest.shape, 0, dtype=torch.uint8, device=device)
+        left = torch.full(largest.shape, 1, dtype=torch.uint8, device=device)  # 1 until it is found
+        for place, values in enumerate(_in_windows(inputs, ctx.size)):
             here = (values == largest).view(torch.uint8) & left
             first += place * here
             left -= here
-        inside = torch.tensor([across * y + x for y in range(high) for x in range(wide)], device=inputs.device)
-        down, right = (torch.arange(n, device=inputs.device) for n in largest.shape[2:])
-        at = inside.index_select(0, first.int().flatten()).view(first.shape)
-        at += (across * high * down)[:, None] + wide * right
-        found = torch.ops.aten.max_pool2d_with_indices_backward(
-            gradients.contiguous(), inputs.contiguous(), ctx.size, ctx.size, [0, 0], [1, 1], False, at
+
+        # From places in windows to places in images, as torch's own backward pass takes them.
+        inside = torch.tensor([row_length * y + x for y in range(high) for x in range(wide)], device=device)
+        down = torch.arange(largest.shape[2], device=device)
+        right = torch.arange(largest.shape[3], device=device)
+        places = inside.index_select(0, first.int().flatten()).view(first.shape)
+        places += (row_length * high * down)[:, None] + wide * right
+
+        at_inputs = torch.ops.aten.max_pool2d_with_indices_backward(
+            gradients.contiguous(), inputs.contiguous(), ctx.size, ctx.size, [0, 0], [1, 1], False, places
         )
-        return found, None
+        return at_inputs, None
 
 
 def _in_windows(values: Tensor, size: tuple[int, int]) -> list[Tensor]:
     """Return for each place in a window the values of all windows there: (rows, channels, windows down, across)."""
-    down, across = values.shape[2] // size[0], values.shape[3] // size[1]
-    whole = values[:, :, : down * size[0], : across * size[1]]
-    return [whole[:, :, y :: size[0], x :: size[1]] for y in range(size[0]) for x in range(size[1])]
+    high, wide = size
+    windows_down = values.shape[2] // high
+    windows_across = values.shape[3] // wide
+    whole = values[:, :, : windows_down * high, : windows_across * wide]
+    return [whole[:, :, y::high, x::wide] for y in range(high) for x in range(wide)]
 
 
 class MaxPool2d(nn.Module):

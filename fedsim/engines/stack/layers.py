@@ -1,37 +1,43 @@
-"""Layers of many sites at once, and the gradients of their rows.
+"""Layers that compute for many sites at once, and the gradients of their rows.
 
-The batches of all sites are one big batch. A layer without parameters does not notice: what it does to a row depends on
-that row alone. A layer with parameters is replaced by one that holds the parameters of every site, (sites, *shape), and
-knows which rows are whose.
+The batches of all sites form one big batch. A layer without parameters works on it unchanged, because its
+output for a row depends on that row alone. A layer with parameters is replaced by a layer that holds the
+parameters of every site, (sites, *shape), and knows to which site each row belongs.
 
-Autograd computes no gradient of a parameter. It only hands every layer its inputs and the gradients at its outputs, row
-by row. From these two follow the norm of each row's gradient, without that gradient where this is cheaper ("ghost
-norms": Goodfellow 2015, https://arxiv.org/abs/1510.01799; Li et al. 2022, https://arxiv.org/abs/2110.05679), and then
-the sum of the clipped gradients, without a second backward pass ("book-keeping": Bu et al. 2023,
-https://arxiv.org/abs/2210.00038). Training without privacy is the same with no clipping in between.
+Autograd computes no gradient of a parameter here. It only hands every layer its inputs and the gradients at
+its outputs, row by row. From these two a layer computes the norm of each row's gradient, without the gradient
+itself where that is cheaper ("ghost norms": Goodfellow 2015, https://arxiv.org/abs/1510.01799; Li et al. 2022,
+https://arxiv.org/abs/2110.05679). Then it computes the sum of the clipped gradients, without a second backward
+pass ("book-keeping": Bu et al. 2023, https://arxiv.org/abs/2210.00038). Training without privacy takes the
+same path, and clips nothing in between.
 
-What clips is an upper bound, whatever the numbers. Let u = 2^-24 be the unit roundoff of float32, G a row's gradient,
-N its norm. A layer adds a row's share to its site's sum in one of three ways, and each has a norm that fits it:
+Rows are clipped by an upper bound of their norm, whatever the numbers are. Let u = 2^-24 be the unit roundoff
+of float32, G the gradient of a row, and N its norm. A layer adds the row's share to its site's sum in one of
+three ways, and each way has a norm that fits it:
 
-1. As G itself, computed once in float32 (``Affine``, ``Embedding``, and ``Products`` with many positions). The norm
-   is that of the very numbers which are added, in float64. Whatever was lost on the way to G does not matter.
-2. As one outer product of gradient and input (``Products`` with one position). Then N is the product of their norms.
-   Norms in float64 are right to n 2^-53 of themselves for n numbers.
-3. As a sum over positions of outer products g_p x_p that is never computed for one row alone (``Products`` with few
-   positions and a large weight). N^2 is the sum over p, q of (g_p g_q)(x_p x_q), in float64. With the mass
-   S = sum of |g_p| |x_p|, its error is at most (in + out + positions^2) 2^-52 S^2. The sum itself is rounded in
-   float32, where the row's terms are S in all. So this way is only taken by rows with S <= 2^6 N (``CANCELLING``);
-   other rows, whose terms nearly cancel, go the first way. Hence N^2 is right to 2^-40 (in + out + positions^2).
+1. As G itself, computed once in float32 (``Affine``, ``Embedding``, and ``Products`` with many positions). The
+   norm is computed in float64, from the very numbers that are added. So it does not matter which digits were
+   lost on the way to G.
+2. As one outer product of gradient and input (``Products`` with one position). Then N is the product of their
+   norms. A norm of n numbers, computed in float64, has a relative error of at most n 2^-53.
+3. As a sum over positions of outer products g_p x_p, which is never computed for one row alone (``Products``
+   with few positions and a large weight). N^2 is the sum over p, q of (g_p g_q)(x_p x_q), in float64. Let the
+   mass S be the sum of |g_p| |x_p|. The error of N^2 is at most (in + out + positions^2) 2^-52 S^2. The sum
+   over rows is rounded in float32, where the terms of the row have the mass S. So only rows with
+   S <= 2^6 N (``CANCELLING``) go this way. The terms of the other rows nearly cancel, and these rows go the
+   first way. Hence N^2 has a relative error of at most 2^-40 (in + out + positions^2).
 
-In each way the computed N is right to 2^-20 of itself (in the third as long as in + out + positions^2 is below 2^21),
-and the terms of a row's share have a mass of at most 2^6 clips (S = N but in the third way). A row is clipped by
-N + 2 u S, so that every term may be off by 2 u. What is left is how a sum loses digits: n float32 numbers may in the
-worst case lose n u times their mass, in any engine. And G itself may differ in its last bits by how many rows stand
-beside it, which a model that amplifies its own rounding amplifies: so private batches are filled up to a multiple of 16
-rows, where torch computes each row alike. docs/privacy.md has what a search for all of this found.
+In each way the computed N has a relative error of at most 2^-20 (in the third way as long as in + out +
+positions^2 is below 2^21), and the terms of a row's share have a mass of at most 2^6 clips (S = N in the first
+two ways). A row is clipped by N + 2 u S, so that every term may be off by 2 u. There remain the digits that a
+sum itself loses: adding n float32 numbers may in the worst case lose n u times their mass, in any engine. And
+G itself may differ in its last bits with the number of rows that stand beside it. A model that amplifies its
+own rounding errors amplifies this difference, too. So private batches are filled up to a multiple of 16 rows,
+where torch computes each row alike. docs/privacy.md reports the search for rows that break any of this.
 
-Where a norm is no number, or so large that the model's own type can't hold its square, the row counts as zero. Inputs
-are held to the same limit, since the gradients beside them would be too small to be scaled without loss.
+A row counts as zero where its norm is not a number, or so large that the model's own type can't hold its
+square. Inputs are held to the same limit, because the gradients beside larger ones would be too small to be
+scaled without loss.
 """
 
 from __future__ import annotations
@@ -50,28 +56,29 @@ _FLOATS = 2**24  # of the gradients of rows that are kept from the norms to the 
 
 
 class NoRule(Exception):
-    """A model can't be stacked; the message says why."""
+    """A model can't be stacked; the message gives the reason."""
 
 
 class NotApart(NoRule):
-    """A model's stacked form does not give what its rows give one by one: clipping would bound nothing."""
+    """A model's stacked form differs from the model on each row alone: clipping would bound nothing."""
 
 
 class Rows:
-    """Which rows of the big batch are whose.
+    """The places of each site's rows in the big batch.
 
     Args:
-        counts: How many rows each site has, (sites,).
-        padded: Whether each site's rows are filled up to the longest, so that the big batch is (sites * width, ...)
-            and a view (sites, width, ...) of it exists. Otherwise rows stand close together.
-        device: Where they are.
+        counts: The number of rows of each site, (sites,).
+        padded: Whether each site's rows are filled up to the longest, so that the big batch is
+            (sites * width, ...) and a view (sites, width, ...) of it exists. Otherwise rows stand close
+            together.
+        device: The device of the tensors.
         multiple: The width is rounded up to a multiple of this.
     """
 
     def __init__(self, counts: np.ndarray, padded: bool, device: torch.device, multiple: int = 1) -> None:
         longest = max(1, int(counts.max(initial=0)))
         self.sites = len(counts)
-        self.width = -(-longest // multiple) * multiple
+        self.width = -(-longest // multiple) * multiple  # rounded up
         self.padded = padded
         self._sizes = np.full_like(counts, self.width) if padded else counts
         self._counts = counts
@@ -80,24 +87,26 @@ class Rows:
 
     @cached_property
     def sizes(self) -> list[int]:
-        """How many rows of the big batch each site has."""
+        """The number of rows that each site has in the big batch."""
         return self._sizes.tolist()
 
     @cached_property
     def site(self) -> Tensor:
         """The site of each row, int64 (rows,)."""
-        return torch.from_numpy(np.repeat(np.arange(self.sites), self._sizes)).to(self._device)
+        sites = np.repeat(np.arange(self.sites), self._sizes)
+        return torch.from_numpy(sites).to(self._device)
 
     @cached_property
     def place(self) -> Tensor:
-        """Where each row stands in (sites * width, ...), int64 (rows,)."""
+        """The place of each row in (sites * width, ...), int64 (rows,)."""
         return torch.from_numpy(self.places).to(self._device)
 
     @cached_property
     def places(self) -> np.ndarray:
-        """The same, of the rows that don't just fill up."""
-        first = np.cumsum(self._counts) - self._counts
-        return np.arange(int(self._counts.sum())) + np.repeat(np.arange(self.sites) * self.width - first, self._counts)
+        """The same places, only of the rows that don't just fill up."""
+        first = np.cumsum(self._counts) - self._counts  # each site's first row, where rows stand close together
+        shifts = np.arange(self.sites) * self.width - first
+        return np.arange(int(self._counts.sum())) + np.repeat(shifts, self._counts)
 
     def apart(self, values: Tensor) -> Tensor:
         """Return (rows, ...) as (sites, width, ...), filled up with zeros."""
@@ -107,7 +116,7 @@ class Rows:
         return filled.index_copy_(0, self.place, values).view(self.sites, self.width, *values.shape[1:])
 
     def of_sites(self, values: Tensor) -> Tensor:
-        """Return (rows, ..., features) as (sites, width times what stands between, features), filled up with zeros."""
+        """Return (rows, ..., features) as (sites, width * positions, features), filled up with zeros."""
         apart = values if self.padded else self.apart(values.reshape(self.total, -1, values.shape[-1]))
         return apart.reshape(self.sites, -1, values.shape[-1])
 
@@ -119,7 +128,12 @@ class Rows:
 
 @dataclass
 class Now:
-    """What the layers of one stack share: the rows of this step, and a tensor that makes autograd visit every layer."""
+    """The state that the layers of one stack share.
+
+    Attributes:
+        rows: The rows of this step.
+        anchor: A tensor that needs a gradient, so that autograd visits every layer.
+    """
 
     rows: Rows
     anchor: Tensor
@@ -127,12 +141,12 @@ class Now:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large each row's gradient is.
+    """The size of each row's gradient.
 
     Attributes:
-        squares: The squared norm, float64 (rows,); NaN or infinite where it can't be told.
-        masses: The square of the summed norms of the terms that are added to the site's sum, float64 (rows,); None
-            where each row adds one term, and this is ``squares``.
+        squares: The squared norm, float64 (rows,); NaN or infinite where it can't be computed.
+        masses: The square of the summed norms of the terms that are added to the site's sum, float64 (rows,);
+            None where each row adds one term, so that the mass is ``squares``.
     """
 
     squares: Tensor
@@ -152,29 +166,37 @@ class _Seen(torch.autograd.Function):
     def backward(ctx, gradients: Tensor) -> tuple[None, Tensor | None, None]:  # type: ignore[override]  # noqa: ANN001
         (inputs,) = ctx.saved_tensors
         ctx.layer.uses.append((inputs.detach(), gradients))
-        return None, ctx.layer.input_gradients(inputs, gradients) if ctx.needs_input_grad[1] else None, None
+
+        at_inputs = None
+        if ctx.needs_input_grad[1]:
+            at_inputs = ctx.layer.input_gradients(inputs, gradients)
+        return None, at_inputs, None
 
 
 class Layer(nn.Module):
     """A layer with the parameters of every site.
 
     Attributes:
-        parts: {its parameters' names: those in the model}.
-        values: {name: (sites, *shape)}, views of the stack.
-        totals: {name: (sites, *shape)}, where ``sums`` writes; contiguous, or batched products are slow.
-        uses: (inputs, gradients at the outputs) of each time it was used.
+        parts: {the parameter's name in the layer: its name in the model}.
+        values: {name in the layer: (sites, *shape)}, views of the stack.
+        totals: {name in the layer: (sites, *shape)}, where ``sums`` writes; contiguous, because batched
+            products are slow otherwise.
+        uses: (inputs, gradients at the outputs) of each time the layer was used.
     """
 
     def __init__(self, now: Now, parts: dict[str, str]) -> None:
         super().__init__()
-        self.now, self.parts = now, parts
+        self.now = now
+        self.parts = parts
         self.values: dict[str, Tensor] = {}
         self.totals: dict[str, Tensor] = {}
         self.uses: list[tuple[Tensor, Tensor]] = []
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Compute outputs (rows, ...) from inputs (rows, ...), each row with its site's parameters."""
-        return _Seen.apply(self.now.anchor, inputs, self) if torch.is_grad_enabled() else self.outputs(inputs)
+        if torch.is_grad_enabled():
+            return _Seen.apply(self.now.anchor, inputs, self)
+        return self.outputs(inputs)
 
     def outputs(self, inputs: Tensor) -> Tensor:
         """Compute the outputs."""
@@ -189,7 +211,7 @@ class Layer(nn.Module):
         self.uses = []
 
     def forget(self, rows: Tensor) -> None:
-        """Set some rows, bool (rows,), to zero: no factor would do it where there is a NaN or an infinity."""
+        """Set some rows, bool (rows,), to zero; a factor of zero would not remove a NaN or an infinity."""
         self.uses = [
             (inputs.masked_fill(like(rows, inputs), 0), gradients.masked_fill(like(rows, gradients), 0))
             for inputs, gradients in self.uses
@@ -200,10 +222,10 @@ class Layer(nn.Module):
         raise NotImplementedError
 
     def single_out(self, rows: Tensor) -> Tensor | None:
-        """Add some rows, int64 (n,), to the sums as gradients that are computed themselves.
+        """Choose rows, int64 (n,), whose gradients ``sums`` will compute for each alone and add as they are.
 
         Returns:
-            The squared norms of these gradients, float64 (n,); None if this layer does so with all rows anyway.
+            The squared norms of these gradients, float64 (n,); None if this layer adds all rows so anyway.
         """
         return None
 
@@ -215,11 +237,11 @@ class Layer(nn.Module):
 class Products(Layer):
     """A layer whose weight gradient is, in each row, a sum over positions of outer products of gradient and input.
 
-    The norms and the sums under privacy go one of the three ways in this module's docstring, by the numbers of
-    positions and of weights alone, but for rows that are singled out.
+    Norms and sums under privacy go one of the three ways in this module's docstring. The numbers of positions
+    and of weights alone decide which, except for rows that are singled out.
     """
 
-    rows_at_once = _FLOATS  # how many rows' positions are gathered at once, at most
+    rows_at_once = _FLOATS  # the most rows whose positions are gathered at once
 
     def __init__(self, now: Now, parts: dict[str, str]) -> None:
         super().__init__(now, parts)
@@ -227,11 +249,15 @@ class Products(Layer):
         self._alone: Tensor | None = None  # rows that are singled out, int64 (n,)
 
     def positions(self) -> int:
-        """Return how many positions a row has over all uses."""
+        """Count the positions of a row over all uses."""
         raise NotImplementedError
 
     def pairs(self, rows: slice | Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the positions of some rows saw, (rows, positions, in), and (rows, positions, out) gradients."""
+        """Return the inputs and the gradients at the outputs of some rows, position by position.
+
+        Returns:
+            Inputs (rows, positions, in), and gradients (rows, positions, out).
+        """
         raise NotImplementedError
 
     def bias_gradients(self) -> Tensor:
@@ -248,20 +274,23 @@ class Products(Layer):
         self._alone = None
 
     def sizes(self) -> Sizes:  # noqa: D102
+        # The first way: norms of the gradients themselves.
         if self.positions() > 1 and self._is_itself_cheaper():
             return Sizes(self._with_bias(self._squares_of_gradients(), slice(None)))
 
-        biased = "bias" in self.totals
-        found = [outer_sizes(*self.pairs(part), bias=biased) for part in self._chunks()]
-        squares = torch.cat([sizes.squares for sizes in found])
-        masses = [sizes.masses for sizes in found if sizes.masses is not None]
+        # The second and the third way: norms without the gradients.
+        has_bias = "bias" in self.totals
+        of_chunks = [outer_sizes(*self.pairs(chunk), bias=has_bias) for chunk in self._chunks()]
+        squares = torch.cat([sizes.squares for sizes in of_chunks])
+        masses = [sizes.masses for sizes in of_chunks if sizes.masses is not None]
         return Sizes(squares, torch.cat(masses) if masses else None)
 
     def single_out(self, rows: Tensor) -> Tensor | None:  # noqa: D102
         if self.positions() == 1 or self._is_itself_cheaper():
             return None
         self._alone = rows
-        squares = torch.cat([square_norms(self._gradients(some)) for some in rows.split(self._rows_in_chunk())])
+        chunks = rows.split(self._rows_in_chunk())
+        squares = torch.cat([square_norms(self._gradients(chunk)) for chunk in chunks])
         return self._with_bias(squares, rows)
 
     def forget(self, rows: Tensor) -> None:  # noqa: D102
@@ -272,7 +301,8 @@ class Products(Layer):
     def sums(self, factor: Tensor | None) -> None:  # noqa: D102
         if "bias" in self.totals:
             of_rows = self.bias_gradients()
-            of_rows = of_rows if factor is None else scaled(of_rows, factor)
+            if factor is not None:
+                of_rows = scaled(of_rows, factor)
             torch.sum(self.now.rows.apart(of_rows), 1, out=self.totals["bias"])
 
         if factor is None:
@@ -284,32 +314,35 @@ class Products(Layer):
 
     def _with_bias(self, squares: Tensor, rows: Tensor | slice) -> Tensor:
         """Return the squared norms of some rows' gradients, given those of the weight alone."""
-        return squares + square_norms(self.bias_gradients()[rows]) if "bias" in self.totals else squares
+        if "bias" not in self.totals:
+            return squares
+        return squares + square_norms(self.bias_gradients()[rows])
 
     def _sum_gradients(self, factor: Tensor) -> None:
         """Sum the gradients of rows, which were kept or are computed anew."""
         total = self.totals["weight"].zero_()
         if self._kept is None:
-            for part in self._chunks():
-                self._add(total, self._gradients(part), factor[part], self.now.rows.site[part])
+            for chunk in self._chunks():
+                self._add(total, self._gradients(chunk), factor[chunk], self.now.rows.site[chunk])
         elif self.now.rows.padded:
-            sites, width = self.now.rows.sites, self.now.rows.width
+            sites = self.now.rows.sites
+            width = self.now.rows.width
             of_sites = self._kept.view(sites, width, -1)
             torch.bmm(factor.view(sites, 1, width), of_sites, out=total.view(sites, 1, -1))
         else:
             self._add(total, self._kept, factor, self.now.rows.site)
 
     def _sum_products(self, factor: Tensor) -> None:
-        """Sum outer products of all rows at once, but for those that are singled out."""
+        """Sum outer products of all rows at once, except for the rows that are singled out."""
         alone = self._alone
         together = factor if alone is None else factor.index_fill(0, alone, 0)
         self.sum_weights([(inputs, scaled(gradients, together)) for inputs, gradients in self.uses])
         if alone is None:
             return
 
-        # A factor of zero left nothing of them above: what is not finite was forgotten before.
-        for some in alone.split(self._rows_in_chunk()):
-            self._add(self.totals["weight"], self._gradients(some), factor[some], self.now.rows.site[some])
+        # A factor of zero removed these rows above: values that are not finite were forgotten before.
+        for chunk in alone.split(self._rows_in_chunk()):
+            self._add(self.totals["weight"], self._gradients(chunk), factor[chunk], self.now.rows.site[chunk])
 
     @staticmethod
     def _add(total: Tensor, gradients: Tensor, factor: Tensor, sites: Tensor) -> None:
@@ -318,12 +351,15 @@ class Products(Layer):
 
     def _squares_of_gradients(self) -> Tensor:
         """Compute the gradients of all rows, and keep them if there is room; return their squared norms, (rows,)."""
-        rows, shape = self.now.rows.total, self._shape()
-        if rows * shape[0] * shape[1] <= _FLOATS:
-            self._kept = self.totals["weight"].new_empty(rows, *shape)
+        rows = self.now.rows.total
+        after, before = self._shape()
+        if rows * after * before <= _FLOATS:
+            self._kept = self.totals["weight"].new_empty(rows, after, before)
+
         squares = []
-        for part in self._chunks():
-            gradients = self._gradients(part, None if self._kept is None else self._kept[part])
+        for chunk in self._chunks():
+            room = None if self._kept is None else self._kept[chunk]
+            gradients = self._gradients(chunk, room)
             squares.append(square_norms(gradients))
         return torch.cat(squares)
 
@@ -333,7 +369,7 @@ class Products(Layer):
         return torch.bmm(gradients.mT, inputs, out=out)
 
     def _is_itself_cheaper(self) -> bool:
-        """Whether a row's gradient is no larger than what its positions saw."""
+        """Whether a row's gradient is no larger than the inputs and gradients of its positions."""
         after, before = self._shape()
         return self.positions() * (before + after) >= before * after
 
@@ -343,35 +379,39 @@ class Products(Layer):
         return weight.shape[1], weight[0, 0].numel()
 
     def _rows_in_chunk(self) -> int:
+        """Return the number of rows whose gradients and positions there is room for at once."""
         after, before = self._shape()
         floats = max(before * after, self.positions() * (before + after))
         return max(1, min(self.rows_at_once, _FLOATS // floats))
 
     def _chunks(self) -> list[slice]:
+        """Cut the rows into chunks that there is room for."""
         step = self._rows_in_chunk()
         return [slice(start, start + step) for start in range(0, self.now.rows.total, step)]
 
 
 class Linear(Products):
-    """``torch.nn.Linear`` on (rows, ..., features); what stands between are positions, whose gradients add up."""
+    """``torch.nn.Linear`` on (rows, ..., features); dimensions in between are positions, whose gradients add up."""
 
     def outputs(self, inputs: Tensor) -> Tensor:  # noqa: D102
-        weight, bias = self.values["weight"], self.values.get("bias")  # (sites, out, in), (sites, out)
+        weight = self.values["weight"]  # (sites, out, in)
+        bias = self.values.get("bias")  # (sites, out)
         return self._products(inputs, weight.mT, bias)
 
     def input_gradients(self, inputs: Tensor, gradients: Tensor) -> Tensor:  # noqa: D102
         return self._products(gradients, self.values["weight"], None)
 
     def positions(self) -> int:  # noqa: D102
-        self.uses = [self._together(self.uses)]  # once for all that asks for them
-        return self.uses[0][0].shape[1]
+        self.uses = [self._together(self.uses)]  # once for all methods that ask for them
+        inputs, _ = self.uses[0]
+        return inputs.shape[1]
 
     def pairs(self, rows: slice | Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
         inputs, gradients = self._together(self.uses)
         return inputs[rows], gradients[rows]
 
     def bias_gradients(self) -> Tensor:  # noqa: D102
-        gradients = self._together(self.uses)[1]
+        _, gradients = self._together(self.uses)
         return gradients[:, 0] if gradients.shape[1] == 1 else gradients.sum(1)
 
     def sum_weights(self, uses: list[tuple[Tensor, Tensor]]) -> None:  # noqa: D102
@@ -388,21 +428,25 @@ class Linear(Products):
         return torch.cat(inputs, 1), torch.cat(gradients, 1)
 
     def _positions(self, values: Tensor) -> Tensor:
+        """Return (rows, ..., features) as (rows, positions, features)."""
         return values.reshape(self.now.rows.total, -1, values.shape[-1])
 
     def _products(self, values: Tensor, matrices: Tensor, shift: Tensor | None) -> Tensor:
         """Return (rows, ..., in) times each site's matrix (in, out), plus its shift (out,)."""
-        rows, features = self.now.rows, matrices.shape[2]
+        rows = self.now.rows
+        features = matrices.shape[2]
         out = values.new_empty(*values.shape[:-1], features)  # no view: a layer after it may work in place
-        apart = rows.of_sites(values)
-        into = out if rows.padded else values.new_empty(rows.sites, apart.shape[1], features)
-        products = into.view(rows.sites, -1, features)
+        apart = rows.of_sites(values)  # (sites, width * positions, in)
+
+        # Padded rows are written to their place at once; others first into a padded tensor.
+        padded_out = out if rows.padded else values.new_empty(rows.sites, apart.shape[1], features)
+        products = padded_out.view(rows.sites, -1, features)
         if shift is None:
             torch.bmm(apart, matrices, out=products)
         else:
             torch.baddbmm(shift[:, None], apart, matrices, out=products)
         if not rows.padded:
-            whole = into.view(rows.sites * rows.width, -1)
+            whole = padded_out.view(rows.sites * rows.width, -1)
             torch.index_select(whole, 0, rows.place, out=out.view(rows.total, -1))
         return out
 
@@ -444,48 +488,60 @@ class Embedding(Layer):
         self.totals["weight"].zero_().index_put_((self._sites(words), words), gradients, accumulate=True)
 
     def _used(self) -> tuple[Tensor, Tensor]:
-        pairs = [(words.reshape(self.now.rows.total, -1), gradients) for words, gradients in self.uses]
-        words = torch.cat([words for words, _ in pairs], 1)
-        return words, torch.cat([g.reshape(*own.shape, g.shape[-1]) for own, g in pairs], 1)
+        """Return the words (rows, positions) and output gradients (rows, positions, features) of all uses."""
+        words = []
+        gradients = []
+        for inputs, at_outputs in self.uses:
+            words_of_use = inputs.reshape(self.now.rows.total, -1)
+            words.append(words_of_use)
+            gradients.append(at_outputs.reshape(*words_of_use.shape, at_outputs.shape[-1]))
+        return torch.cat(words, 1), torch.cat(gradients, 1)
 
     def _sites(self, words: Tensor) -> Tensor:
+        """Return the site of each word, with the shape of the words."""
         return self.now.rows.site.reshape(-1, *[1] * (words.dim() - 1)).expand(words.shape)
 
 
 class Affine(Layer):
-    """The scale and shift after a normalization, one pair for each feature; ``dims`` says where the features are."""
+    """The scale and shift after a normalization, one pair for each feature; ``dims`` are the dimensions of features."""
 
     def __init__(self, now: Now, parts: dict[str, str], dims: tuple[int, ...]) -> None:
         super().__init__(now, parts)
         self.dims = dims
 
     def outputs(self, inputs: Tensor) -> Tensor:  # noqa: D102
-        out = inputs * self._spread("weight", inputs)
-        return out + self._spread("bias", inputs) if "bias" in self.values else out
+        outputs = inputs * self._spread("weight", inputs)
+        if "bias" in self.values:
+            outputs = outputs + self._spread("bias", inputs)
+        return outputs
 
     def input_gradients(self, inputs: Tensor, gradients: Tensor) -> Tensor:  # noqa: D102
         return gradients * self._spread("weight", inputs)
 
     def sizes(self) -> Sizes:  # noqa: D102
-        return Sizes(torch.stack([square_norms(gradient) for gradient in self._of_rows().values()]).sum(0))
+        squares = [square_norms(gradient) for gradient in self._of_rows().values()]
+        return Sizes(torch.stack(squares).sum(0))
 
     def sums(self, factor: Tensor | None) -> None:  # noqa: D102
         for name, gradient in self._of_rows().items():
-            gradient = gradient if factor is None else scaled(gradient, factor)
+            if factor is not None:
+                gradient = scaled(gradient, factor)
             self.totals[name].copy_(self.now.rows.apart(gradient).sum(1))
 
     def _of_rows(self) -> dict[str, Tensor]:
         """Return each row's gradient, {name: (rows, *shape)}."""
-        found: dict[str, Tensor] = {}
+        of_rows: dict[str, Tensor] = {}
         for inputs, gradients in self.uses:
-            other = [dim for dim in range(1, inputs.dim()) if dim not in self._at(inputs)]
+            # A feature's gradient is a sum over all other dimensions of the row.
+            other_dims = [dim for dim in range(1, inputs.dim()) if dim not in self._at(inputs)]
             for name, values in (("weight", inputs * gradients), ("bias", gradients)):
                 if name in self.totals:
-                    own = values.sum(other) if other else values
-                    found[name] = own if name not in found else found[name] + own
-        return found
+                    of_use = values.sum(other_dims) if other_dims else values
+                    of_rows[name] = of_rows[name] + of_use if name in of_rows else of_use
+        return of_rows
 
     def _at(self, inputs: Tensor) -> list[int]:
+        """Return the dimensions of features, counted from the first."""
         return [dim % inputs.dim() for dim in self.dims]
 
     def _spread(self, name: str, inputs: Tensor) -> Tensor:
@@ -497,26 +553,31 @@ class Affine(Layer):
 def outer_sizes(inputs: Tensor, gradients: Tensor, bias: bool) -> Sizes:
     """Measure, in each row, the sum over positions of outer products of gradients and inputs, without computing it.
 
-    For one position the norm is the product of the norms; for several it follows from the products among positions
-    (ghost norms). Their sum may cancel, so it is computed in float64, and may still be a little below zero.
+    For one position the norm is the product of the norms. For several it follows from the products among
+    positions (ghost norms). Their sum may cancel, so it is computed in float64; it may still be a little below
+    zero.
 
     Args:
         inputs: (rows, positions, in).
         gradients: (rows, positions, out).
-        bias: Whether there is one, whose gradient is the sum of the gradients, and is added as such.
+        bias: Whether the layer has a bias. Its gradient is the sum of the gradients, and is added as such.
     """
     if inputs.shape[1] == 1:
         of_inputs = _scalable(square_norms(inputs[:, 0]), inputs)
         return Sizes(square_norms(gradients[:, 0]) * (of_inputs + float(bias)))
+
     seen = inputs.double()
     at_outputs = gradients.double()
     among_seen = seen @ seen.mT  # (rows, positions, positions)
     among_outputs = at_outputs @ at_outputs.mT
     squares = (among_seen * among_outputs).sum((1, 2))
+
     of_seen = _scalable(among_seen.diagonal(dim1=1, dim2=2), inputs)  # (rows, positions)
     of_outputs = among_outputs.diagonal(dim1=1, dim2=2)
     masses = (of_seen * of_outputs).sqrt().sum(1).square()
-    return Sizes(squares + square_norms(gradients.sum(1)) if bias else squares, masses)
+    if bias:
+        squares = squares + square_norms(gradients.sum(1))
+    return Sizes(squares, masses)
 
 
 def _scalable(squares: Tensor, values: Tensor) -> Tensor:

@@ -1,19 +1,30 @@
 """A model of many sites at once: one architecture, whose layers are those of ``fedsim.engines.stack.layers``.
 
-To add a layer type: write its outputs, input gradients, ``sizes`` and ``sums``, and enter it in ``RULES``.
+To add a layer type, write a ``Layer`` with its outputs, input gradients, ``sizes`` and ``sums``, and enter the rule
+that makes it in ``RULES``.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fedsim.engines.stack.convolutions import Conv2d, MaxPool2d
-from fedsim.engines.stack.layers import CANCELLING, Affine, Embedding, Layer, Linear, NoRule, Now, Rows, Sizes
+from fedsim.engines.stack.layers import (
+    CANCELLING,
+    Affine,
+    Embedding,
+    Layer,
+    Linear,
+    NoRule,
+    Now,
+    Rows,
+    Sizes,
+)
 from fedsim.engines.stack.recurrent import Recurrent
 
 
@@ -22,14 +33,15 @@ class StackedModel:
 
     Args:
         model: The architecture.
-        device: Where it runs.
+        device: The device that it runs on.
 
     Raises:
         NoRule: It can't be stacked.
     """
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
-        self.now = Now(Rows(np.zeros(0, int), True, device), torch.zeros((), device=device, requires_grad=True))
+        no_rows = Rows(np.zeros(0, int), True, device)
+        self.now = Now(no_rows, torch.zeros((), device=device, requires_grad=True))
         self._names = [name for name, _ in model.named_parameters()]
         self._shapes = [value.shape for value in model.parameters()]
         self.parameters: list[Tensor] = []
@@ -37,6 +49,8 @@ class StackedModel:
         self.layers: list[Layer] = []
         self._replaced: dict[int, nn.Module] = {}
         self.module = self._replace(copy.deepcopy(model), "").train()
+
+        # Each parameter belongs to exactly one layer, or its gradient would be incomplete.
         covered = [part for layer in self.layers for part in layer.parts.values()]
         if sorted(covered) != sorted(self._names):
             raise NoRule("layers that share a parameter")
@@ -45,49 +59,53 @@ class StackedModel:
     def bind(self, stack: Tensor) -> None:
         """Use these parameters (sites, params); ``parameters`` are views of them, and ``gradients`` are like those."""
         self.parameters = self.views(stack)
-        self.gradients = [torch.empty(value.shape, dtype=stack.dtype, device=stack.device) for value in self.parameters]
-        values, totals = (dict(zip(self._names, of, strict=True)) for of in (self.parameters, self.gradients))
+        self.gradients = []
+        for value in self.parameters:
+            self.gradients.append(torch.empty(value.shape, dtype=stack.dtype, device=stack.device))
+
+        values = dict(zip(self._names, self.parameters, strict=True))
+        totals = dict(zip(self._names, self.gradients, strict=True))
         for layer in self.layers:
-            layer.values = {own: values[name] for own, name in layer.parts.items()}
-            layer.totals = {own: totals[name] for own, name in layer.parts.items()}
+            layer.values = {in_layer: values[name] for in_layer, name in layer.parts.items()}
+            layer.totals = {in_layer: totals[name] for in_layer, name in layer.parts.items()}
 
     def __call__(self, inputs: Tensor, rows: Rows) -> Tensor:
-        """Return the outputs of the big batch."""
+        """Compute the outputs of the big batch."""
         self.now.rows = rows
         for layer in self.layers:
             layer.begin()
         return self.module(inputs)
 
     def sizes(self) -> Sizes:
-        """Measure each row's gradient, after a backward pass; a square that is not >= 0 can't be told.
+        """Measure each row's gradient, after a backward pass; where a square is not >= 0, the norm is not known.
 
         Rows whose terms nearly cancel are singled out: see ``fedsim.engines.stack.layers``.
         """
-        used = [*self._used()]
-        found = [layer.sizes() for layer in used]
-        squares = torch.stack([sizes.squares for sizes in found])  # (layers, rows)
-        if all(sizes.masses is None for sizes in found):
+        used = self._used()
+        of_layers = [layer.sizes() for layer in used]
+        squares = torch.stack([sizes.squares for sizes in of_layers])  # (layers, rows)
+        if all(sizes.masses is None for sizes in of_layers):
             return Sizes(squares.sum(0))
 
-        masses = torch.stack([sizes.squares if sizes.masses is None else sizes.masses for sizes in found])
+        masses = torch.stack([sizes.squares if sizes.masses is None else sizes.masses for sizes in of_layers])
         cancelling = masses.sum(0) > CANCELLING**2 * squares.sum(0)
         alone = cancelling.nonzero()[:, 0]
         if len(alone):
             for place, layer in enumerate(used):
-                own = layer.single_out(alone)
-                if own is not None:
-                    squares[place, alone] = own
-                    masses[place, alone] = own
+                exact_squares = layer.single_out(alone)
+                if exact_squares is not None:
+                    squares[place, alone] = exact_squares
+                    masses[place, alone] = exact_squares
         return Sizes(squares.sum(0), masses.sum(0))
 
     def forget(self, rows: Tensor) -> None:
-        """Set some rows, bool (rows,), to zero: no factor would do it where there is a NaN or an infinity."""
+        """Set some rows, bool (rows,), to zero; a factor of zero would not remove a NaN or an infinity."""
         for layer in self.layers:
             layer.forget(rows)
 
     def sum_gradients(self, factor: Tensor | None = None) -> None:
         """Write each site's sum of row gradients, each times its factor (rows,), into ``gradients``."""
-        used = [*self._used()]
+        used = self._used()
         for layer in self.layers:
             if layer in used:
                 layer.sums(factor)
@@ -97,22 +115,30 @@ class StackedModel:
                     total.zero_()
 
     def costs(self) -> tuple[int, int]:
-        """Return the floats kept and the multiplications done for all rows, after a backward pass."""
-        uses = [(layer.values["weight"][0, 0].numel(), *use) for layer in self.layers for use in layer.uses]
-        floats = sum(inputs.numel() + gradients.numel() for _, inputs, gradients in uses)
-        return floats, sum(fan_in * gradients.numel() for fan_in, _, gradients in uses)
+        """Count the floats kept and the multiplications done for all rows, after a backward pass."""
+        floats = 0
+        products = 0
+        for layer in self.layers:
+            for inputs, gradients in layer.uses:
+                fan_in = layer.values["weight"][0, 0].numel()
+                floats += inputs.numel() + gradients.numel()
+                products += fan_in * gradients.numel()
+        return floats, products
 
-    def _used(self) -> Iterator[Layer]:
-        return (layer for layer in self.layers if layer.uses)
+    def _used(self) -> list[Layer]:
+        """Return the layers that were used in this step."""
+        return [layer for layer in self.layers if layer.uses]
 
     def views(self, stack: Tensor) -> list[Tensor]:
-        """Return a tensor (sites, params) as the parameters of the model, (sites, *shape) each."""
+        """Return views of a tensor (sites, params) as the parameters of the model, (sites, *shape) each."""
         parts = stack.split([shape.numel() for shape in self._shapes], 1)
         return [part.unflatten(1, shape) for shape, part in zip(self._shapes, parts, strict=True)]
 
     def _replace(self, module: nn.Module, prefix: str) -> nn.Module:
+        """Return a module in which each layer with a rule is replaced, each once: a model may use it several times."""
         if id(module) in self._replaced:
             return self._replaced[id(module)]
+
         rule = _rule_of(module)
         if rule:
             new = rule(module, self.now, prefix)
@@ -128,6 +154,11 @@ class StackedModel:
 
 
 def _refuse(module: nn.Module, prefix: str) -> None:
+    """Refuse a module without a rule if the stack would get its rows wrong.
+
+    Raises:
+        NoRule: It has parameters of its own, or draws random numbers.
+    """
     if [*module.parameters(recurse=False)]:
         raise NoRule(f"no rule for {type(module).__name__} ({prefix.rstrip('.') or 'the model'})")
     if isinstance(module, nn.modules.dropout._DropoutNd) and module.p:
@@ -135,13 +166,17 @@ def _refuse(module: nn.Module, prefix: str) -> None:
 
 
 def _rule_of(module: nn.Module) -> Rule | None:
-    kind = type(module)
-    if kind.__module__ == "opacus.layers.dp_rnn" and kind.__name__ in ("DPGRU", "DPLSTM"):
-        return _recurrent  # not imported for its name: that takes two seconds
-    return RULES.get(kind)
+    """Return the rule of a layer, or None if it has none."""
+    layer_type = type(module)
+
+    # Opacus' layers are known by their names: importing Opacus takes two seconds.
+    if layer_type.__module__ == "opacus.layers.dp_rnn" and layer_type.__name__ in ("DPGRU", "DPLSTM"):
+        return _recurrent
+    return RULES.get(layer_type)
 
 
 def _own_parts(module: nn.Module, prefix: str) -> dict[str, str]:
+    """Return {a parameter's name in the layer: its name in the model}."""
     return {name: f"{prefix}{name}" for name, _ in module.named_parameters(recurse=False)}
 
 
@@ -156,13 +191,18 @@ def _conv2d(layer: nn.Conv2d, now: Now, prefix: str) -> nn.Module:
 
 
 def _max_pool2d(layer: nn.MaxPool2d, now: Now, prefix: str) -> nn.Module:
-    size, stride = _pair(layer.kernel_size), _pair(layer.stride)
-    apart = size == stride and _pair(layer.padding) == (0, 0) and _pair(layer.dilation) == (1, 1)
-    return MaxPool2d(size) if apart and not (layer.ceil_mode or layer.return_indices) else layer
+    size = _pair(layer.kernel_size)
+    side_by_side = size == _pair(layer.stride) and _pair(layer.padding) == (0, 0) and _pair(layer.dilation) == (1, 1)
+    if side_by_side and not layer.ceil_mode and not layer.return_indices:
+        return MaxPool2d(size)
+    return layer  # torch's own works on the big batch as it is, only slower
 
 
 def _pair(number: int | tuple[int, ...]) -> tuple[int, int]:
-    return (number, number) if isinstance(number, int) else (number[0], number[1])
+    """Return a size for both dimensions, as torch takes one or two numbers for it."""
+    if isinstance(number, int):
+        return number, number
+    return number[0], number[1]
 
 
 def _embedding(layer: nn.Embedding, now: Now, prefix: str) -> nn.Module:
@@ -187,17 +227,36 @@ def _recurrent(layer: nn.GRU | nn.LSTM, now: Now, prefix: str) -> nn.Module:
     if not layer.batch_first or layer.bidirectional or layer.dropout or getattr(layer, "proj_size", 0):
         name = f"{type(layer).__name__} ({prefix.rstrip('.')})"
         raise NoRule(f"no rule for a {name} without batch_first, or with two directions, dropout or projections")
+
     pairs = []
     for number in range(layer.num_layers):
-        both = []
-        for side in ("ih", "hh"):
+        linears = []
+        for side in ("ih", "hh"):  # torch's names: from the inputs, and from the hidden state
             parts = {"weight": f"{prefix}weight_{side}_l{number}"}
-            both.append(Linear(now, parts | ({"bias": f"{prefix}bias_{side}_l{number}"} if layer.bias else {})))
-        pairs.append((both[0], both[1]))
+            if layer.bias:
+                parts["bias"] = f"{prefix}bias_{side}_l{number}"
+            linears.append(Linear(now, parts))
+        pairs.append((linears[0], linears[1]))
     return Recurrent(layer, pairs)
 
 
-Rule = Callable[..., nn.Module]
+class Rule(Protocol):
+    """A function that makes the stacked form of a layer."""
+
+    def __call__(self, layer: Any, now: Now, prefix: str) -> nn.Module:  # noqa: ANN401  a type of torch's layers
+        """Return the layer of many sites.
+
+        Args:
+            layer: A layer of the type that the rule is entered for in ``RULES``.
+            now: The state that all layers of the stack share.
+            prefix: The beginning of its parameters' names in the model.
+
+        Raises:
+            NoRule: This layer can't be stacked.
+        """
+        ...
+
+
 RULES: dict[type[nn.Module], Rule] = {
     nn.Linear: _linear,
     nn.Conv2d: _conv2d,

@@ -1,9 +1,10 @@
-"""Training many sites at once, as one stacked model.
+"""Training of many sites at once, as one stacked model.
 
-The parameters of all sites are one matrix, (sites, params). Each step draws every site's Poisson batch, runs all rows
-through the stacked model forward and backward once, clips each row's gradient exactly, adds to each site's sum noise of
-its own, and lets torch's optimizer move the matrix, whose arithmetic is elementwise and so each site's own. Batches and
-noise come from the same named streams as in ``fedsim.training.steps``, with which this module agrees up to rounding.
+The parameters of all sites form one matrix, (sites, params). Each step draws every site's Poisson batch, runs all
+rows through the stacked model forward and backward once, clips each row's gradient exactly, and adds noise of its
+own to each site's sum. Then torch's optimizer moves the matrix; its arithmetic is elementwise, so that each site
+moves as it would alone. Batches and noise come from the same named streams as in ``fedsim.training.steps``, with
+which this module agrees up to rounding.
 """
 
 from __future__ import annotations
@@ -39,9 +40,14 @@ _ready = threading.local()  # each thread's stacked models: a model's layers rem
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's rows of all sites: inputs (rows, ...), target (rows, ...), and each row's share in its site's step.
+    """The rows of all sites in one step.
 
-    That is what the row counts, 1 over the site's expected batch; rows that only fill up are zeros and count nothing.
+    Attributes:
+        inputs: (rows, ...).
+        target: (rows, ...).
+        share: The factor of each row in its site's step, 1 over the site's expected batch, (rows,). Rows that only
+            fill up are zeros and have a share of 0.
+        rows: The places of each site's rows.
     """
 
     inputs: Tensor
@@ -52,7 +58,13 @@ class Batch:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a model costs: its parameters, and for each row the floats its layers keep and their multiplications."""
+    """The size of a model in memory and time.
+
+    Attributes:
+        parameters: The number of its parameters.
+        floats: The numbers that its layers keep for each row.
+        products: The multiplications for each row.
+    """
 
     parameters: int
     floats: float
@@ -60,87 +72,137 @@ class Cost:
 
 
 def same_steps(work: Work) -> tuple[object, ...]:
-    """Return what works must have in common to be stacked; denominators may differ."""
-    todo, how = work.plan, (work.losses, work.rule, work.follow)
-    return id(work.model), todo.steps, todo.sampling_rate, todo.optimizer, todo.noise, *how
+    """Return the values that works must have in common to be stacked; denominators may differ."""
+    plan = work.plan
+    return (
+        id(work.model),
+        plan.steps,
+        plan.sampling_rate,
+        plan.optimizer,
+        plan.noise,
+        work.losses,
+        work.rule,
+        work.follow,
+    )
 
 
 def train_together(works: Sequence[Work], stack: Tensor) -> list[Done]:
-    """Do works as ``training.train`` would one by one.
+    """Train works in one stack, as ``training.steps.train`` would one by one.
 
     Args:
-        works: Of one model, with plans that agree in ``same_steps``.
-        stack: The sites' parameters, float32 (sites, params), which are trained in place: what is done are its rows.
+        works: Works of one model, with plans that agree in ``same_steps``.
+        stack: The sites' parameters, float32 (sites, params). They are trained in place, and the results are rows
+            of this tensor.
 
     Raises:
         NoRule: The model can't be stacked.
     """
-    todo, losses = works[0].plan, works[0].losses
-    if todo.noise:
+    # All works agree in these, see same_steps.
+    plan = works[0].plan
+    losses = works[0].losses
+    rule = works[0].rule
+    follow = works[0].follow
+
+    if plan.noise:
         keep_float32_whole()
     model = stacked_model(works[0].model, stack.device)
     model.bind(stack)
-    shares = 1 / stack.new_tensor([work.plan.expected_batch for work in works])  # (sites,)
-    normals, drawn = Normals([work.streams.noise for work in works], stack.device), torch.empty_like(stack)
-    optimizer, draws, path = new_optimizer(todo.optimizer, model.parameters), 0, []
-    rule = works[0].rule
-    memory = {name: model.views(torch.stack([work.memory[name] for work in works])) for name in works[0].memory}
-    batches = poisson_batches(
-        works, shares, padded=stack.is_cuda or not model.convolves, multiple=_LANES if todo.noise else 1
-    )
-    for step, batch in enumerate(batches):
-        _sum_gradients(model, batch, losses, todo.noise)
-        if todo.noise:
-            normals.fill(drawn)
-            deviation = todo.noise.multiplier * todo.noise.clip * shares
-            for gradient, noise in zip(model.gradients, model.views(drawn), strict=True):
+
+    # Each site has its own denominator, and its own stream of noise: results don't depend on the other sites.
+    expected_batches = [work.plan.expected_batch for work in works]
+    shares = 1 / stack.new_tensor(expected_batches)  # (sites,)
+    noise_streams = [work.streams.noise for work in works]
+    normals = Normals(noise_streams, stack.device)
+    standard_noise = torch.empty_like(stack)
+
+    optimizer = new_optimizer(plan.optimizer, model.parameters)
+    memory = _memory_of_parameters(works, model)
+    noisy_steps = 0
+    path = []
+    padded = stack.is_cuda or not model.convolves
+    multiple = _LANES if plan.noise else 1
+    for step, batch in enumerate(poisson_batches(works, shares, padded, multiple)):
+        _sum_gradients(model, batch, losses, plan.noise)
+
+        # DP-SGD: noise on each site's sum, in a step without rows as well.
+        if plan.noise:
+            normals.fill(standard_noise)
+            deviation = plan.noise.multiplier * plan.noise.clip * shares  # (sites,)
+            for gradient, noise in zip(model.gradients, model.views(standard_noise), strict=True):
                 gradient.addcmul_(noise, like(deviation, gradient))
-            draws += 1
+            noisy_steps += 1
+
         for place, (parameter, gradient) in enumerate(zip(model.parameters, model.gradients, strict=True)):
-            own = {name: views[place] for name, views in memory.items()}
-            parameter.grad = rule.correct(gradient, parameter.detach(), own, step)
+            parameter.grad = rule.correct(gradient, parameter.detach(), memory[place], step)
         optimizer.step()
-        if works[0].follow:
+        if follow:
             path.append(stack.clone())
-    paths = zip(*path, strict=True) if path else [()] * len(works)
-    return [Done(row, _mechanism(work, draws), tuple(own)) for work, row, own in zip(works, stack, paths, strict=True)]
+
+    results = []
+    for site, (work, parameters) in enumerate(zip(works, stack, strict=True)):
+        site_path = tuple(point[site] for point in path)
+        results.append(Done(parameters, _mechanism(work, noisy_steps), site_path))
+    return results
+
+
+def _memory_of_parameters(works: Sequence[Work], model: StackedModel) -> list[dict[str, Tensor]]:
+    """Return the sites' memory of the local rule, {name: (sites, *shape)} for each parameter of the model."""
+    memory: list[dict[str, Tensor]] = [{} for _ in model.parameters]
+    for name in works[0].memory:
+        of_sites = torch.stack([work.memory[name] for work in works])  # (sites, params)
+        for of_parameter, values in zip(memory, model.views(of_sites), strict=True):
+            of_parameter[name] = values
+    return memory
 
 
 def _sum_gradients(model: StackedModel, batch: Batch, losses: RowLosses, noise: Noise | None) -> None:
     """Write each site's sum of its rows' gradients times their share, clipped before if there is to be noise."""
     if not batch.rows.total:
-        return model.sum_gradients()
-    found = losses(model(batch.inputs, batch.rows), batch.target)
+        model.sum_gradients()
+        return
+
+    row_losses = losses(model(batch.inputs, batch.rows), batch.target)  # (rows,)
     if noise is None:
-        found.backward(batch.share)
-        return model.sum_gradients()
-    found.sum().backward()
+        row_losses.backward(batch.share)
+        model.sum_gradients()
+        return
+
+    row_losses.sum().backward()
     sizes = model.sizes()
     squares = sizes.squares
     masses = squares if sizes.masses is None else sizes.masses
-    sound = (squares >= 0) & (squares <= largest_square(found))
-    if not sound.all():  # a row whose gradient has no norm, or too large a one, counts as zero
+
+    # A row counts as zero if its gradient has no norm, or too large a norm.
+    sound = (squares >= 0) & (squares <= largest_square(row_losses))
+    if not sound.all():
         model.forget(~sound)
         squares = squares.masked_fill(~sound, 0.0)
         masses = masses.masked_fill(~sound, 0.0)
 
     # An upper bound of what the row adds, with what float32 may lose of its terms; Opacus adds the 1e-6, too.
-    bounds = squares.sqrt() + torch.finfo(found.dtype).eps * masses.sqrt() + 1e-6  # (rows,)
+    bounds = squares.sqrt() + torch.finfo(row_losses.dtype).eps * masses.sqrt() + 1e-6  # (rows,)
     factor = (noise.clip / bounds).clamp(max=1.0).to(batch.share.dtype)
-    return model.sum_gradients(factor * batch.share)
+    model.sum_gradients(factor * batch.share)
 
 
-def _mechanism(work: Work, draws: int) -> Mechanism | None:
-    did, noise = work.plan, work.plan.noise
+def _mechanism(work: Work, noisy_steps: int) -> Mechanism | None:
+    """Return the mechanism that a site ran, or None if it was not private."""
+    noise = work.plan.noise
     if noise is None:
         return None
-    rng = work.streams.kind
-    return Mechanism(did.sampling_rate, noise.multiplier, noise.clip, did.expected_batch, draws, rng)
+    return Mechanism(
+        sampling_rate=work.plan.sampling_rate,
+        noise_multiplier=noise.multiplier,
+        clip=noise.clip,
+        expected_batch=work.plan.expected_batch,
+        steps=noisy_steps,
+        rng=work.streams.kind,
+    )
 
 
 @dataclass(frozen=True)
 class Pool:
-    """All rows of all sites, site by site, and a last one of zeros that fills up: as in ``Batch``."""
+    """All rows of all sites, site by site, and a last row of zeros that fills batches up: as in ``Batch``."""
 
     inputs: Tensor
     target: Tensor
@@ -148,53 +210,66 @@ class Pool:
 
     @classmethod
     def of(cls, works: Sequence[Work], shares: Tensor) -> Pool:
-        """Gather the rows of works, given each site's share (sites,)."""
-        rows, sizes = [work.examples for work in works], torch.tensor([len(work.examples) for work in works])
+        """Gather the rows of works, given the share of each site's rows, (sites,)."""
+        inputs = [work.examples.inputs for work in works]
+        targets = [work.examples.target for work in works]
+        sizes = torch.tensor([len(work.examples) for work in works])
+        row_shares = shares.repeat_interleave(sizes.to(shares.device))
+
+        filling_inputs = inputs[0].new_zeros(1, *inputs[0].shape[1:])
+        filling_target = targets[0].new_zeros(1, *targets[0].shape[1:])
         return cls(
-            torch.cat([*(own.inputs for own in rows), rows[0].inputs.new_zeros(1, *rows[0].inputs.shape[1:])]),
-            torch.cat([*(own.target for own in rows), rows[0].target.new_zeros(1, *rows[0].target.shape[1:])]),
-            torch.cat([shares.repeat_interleave(sizes.to(shares.device)), shares.new_zeros(1)]),
+            inputs=torch.cat([*inputs, filling_inputs]),
+            target=torch.cat([*targets, filling_target]),
+            share=torch.cat([row_shares, shares.new_zeros(1)]),
         )
 
     def batch(self, numbers: np.ndarray, rows: Rows) -> Batch:
-        """Return the rows with these numbers, ascending."""
+        """Return the batch of the rows with these numbers, ascending."""
         if rows.padded:
             filled = np.full(rows.total, len(self.target) - 1)
             filled[rows.places] = numbers
             numbers = filled
         index = torch.from_numpy(numbers).to(self.target.device)
-        inputs, target, share = (values.index_select(0, index) for values in (self.inputs, self.target, self.share))
-        return Batch(inputs, target, share, rows)
+        return Batch(
+            inputs=self.inputs.index_select(0, index),
+            target=self.target.index_select(0, index),
+            share=self.share.index_select(0, index),
+            rows=rows,
+        )
 
 
 def poisson_batches(works: Sequence[Work], shares: Tensor, padded: bool, multiple: int = 1) -> Iterator[Batch]:
-    """Yield every step's batches: those that ``training.poisson_batches`` yields for each of the works.
+    """Yield every step's batches: those that ``training.steps.poisson_batches`` yields for each of the works.
 
     Args:
-        works: With one number of steps and one sampling rate.
-        shares: What a row of each site counts, (sites,).
+        works: Works with the same number of steps and the same sampling rate.
+        shares: The share of each site's rows in its step, (sites,).
         padded: Whether to fill batches up to the longest.
-        multiple: Of which their length is to be one then.
+        multiple: If so, their length is rounded up to a multiple of this.
     """
     pool = Pool.of(works, shares)
-    owner = np.repeat(np.arange(len(works)), [len(work.examples) for work in works])
+    sizes = [len(work.examples) for work in works]
+    site_of_row = np.repeat(np.arange(len(works)), sizes)
     for chosen in _choices(works):
         numbers = chosen.nonzero()[0]
-        counts = np.bincount(owner[numbers], minlength=len(works))
+        counts = np.bincount(site_of_row[numbers], minlength=len(works))
         yield pool.batch(numbers, Rows(counts, padded, shares.device, multiple))
 
 
 def _choices(works: Sequence[Work]) -> Iterator[np.ndarray]:
     """Yield for each step which rows of all works join it, bool (rows of all works,)."""
-    sizes, left = [len(work.examples) for work in works], works[0].plan.steps
-    while left:
-        steps = min(left, max(1, _WORDS // (1 + sum(sizes))))
-        drawn = [
-            work.streams.batches.draw(steps * size).reshape(steps, size)
-            for work, size in zip(works, sizes, strict=True)
-        ]
-        yield from choose(np.concatenate(drawn, 1), works[0].plan.sampling_rate)
-        left -= steps
+    sizes = [len(work.examples) for work in works]
+    steps_left = works[0].plan.steps
+    steps_at_once = max(1, _WORDS // (1 + sum(sizes)))
+    while steps_left:
+        steps = min(steps_left, steps_at_once)
+        words = []
+        for work, size in zip(works, sizes, strict=True):
+            drawn = work.streams.batches.draw(steps * size)
+            words.append(drawn.reshape(steps, size))
+        yield from choose(np.concatenate(words, 1), works[0].plan.sampling_rate)
+        steps_left -= steps
 
 
 def stacked_model(model: nn.Module, device: torch.device) -> StackedModel:
@@ -209,8 +284,9 @@ def stacked_model(model: nn.Module, device: torch.device) -> StackedModel:
 def check_rules(model: nn.Module, losses: RowLosses, examples: Examples) -> Cost:
     """Make sure that a model's stacked form gives what autograd gives, row by row: outputs, norms and clipped sums.
 
-    Rules know what a layer computes, not what a model's own code does between layers, such as moving the dimension of
-    the rows. Clipping by a wrong norm would bound nothing, so this is tried on every model before its first round.
+    A rule knows what its layer computes. It does not know what a model's own code does between layers, such as
+    moving the dimension of the rows. Clipping by a wrong norm would bound nothing, so every model is tried before
+    its first round.
 
     Args:
         model: The model.
@@ -218,54 +294,78 @@ def check_rules(model: nn.Module, losses: RowLosses, examples: Examples) -> Cost
         examples: Rows of its task; their values don't matter where they are floats.
 
     Returns:
-        What it costs.
+        The cost of the model.
 
     Raises:
         NoRule: It can't be stacked.
-        NotApart: It gives something else.
+        NotApart: Its stacked form gives something else.
     """
-    inputs, target = some_rows(examples), examples.target[:1].expand(_TRIED, *examples.target.shape[1:])
+    inputs = some_rows(examples)
+    target = examples.target[:1].expand(_TRIED, *examples.target.shape[1:])
     try:
         stacked = stacked_model(model, inputs.device)
         is_random = draws(model, inputs)
-        tried = [_try(stacked, model, losses, inputs, target, padded) for padded in (True, False)]
+        padded_costs = _try(stacked, model, losses, inputs, target, padded=True)
+        costs = _try(stacked, model, losses, inputs, target, padded=False)
     except Exception as error:
-        raise NoRule(f"a model that can't be stacked: {str(error).partition(chr(10))[0]}") from error
-    if None in tried and is_random:
-        raise NoRule("a model that draws random numbers, so that its rows can't be told apart in a stack")
-    if None in tried:
+        first_line = str(error).partition("\n")[0]
+        raise NoRule(f"a model that can't be stacked: {first_line}") from error
+
+    if padded_costs is None or costs is None:
+        if is_random:
+            raise NoRule("a model that draws random numbers, so that its rows can't be told apart in a stack")
         raise NotApart("a model whose rows can't be told apart in a stack")
-    floats, products = tried[1] or (0, 0)
-    return Cost(sum(value.numel() for value in model.parameters()), floats / _TRIED, products / _TRIED)
+
+    floats, products = costs
+    parameters = sum(value.numel() for value in model.parameters())
+    return Cost(parameters, floats / _TRIED, products / _TRIED)
 
 
 def _try(
-    stacked: StackedModel, model: nn.Module, losses: RowLosses, inputs: Tensor, target: Tensor, padded: bool
+    stacked: StackedModel,
+    model: nn.Module,
+    losses: RowLosses,
+    inputs: Tensor,
+    target: Tensor,
+    padded: bool,
 ) -> tuple[int, int] | None:
-    """Return the costs of a step with three sites, one of them without rows, or None if it is not right."""
+    """Return the costs of a step with three sites, one of them without rows; None if it differs from autograd's."""
     random = torch.Generator().manual_seed(0)
     start = parameters_to_vector(model.parameters()).detach()
-    stack = start + 0.1 * torch.randn(3, len(start), generator=random).to(start)
-    counts = np.array([len(target) - 1, 0, 1])
-    factor = torch.rand(len(target) + 1, generator=random).to(start)
-    factor[-1] = 0
-    pool = Pool(torch.cat([inputs, inputs[:1] * 0]), torch.cat([target, target[:1] * 0]), factor)
+    stack = start + 0.1 * torch.randn(3, len(start), generator=random).to(start)  # (sites, params)
+    counts = np.array([len(target) - 1, 0, 1])  # rows of each site
+    share = torch.rand(len(target) + 1, generator=random).to(start)
+    share[-1] = 0
+    pool = Pool(
+        inputs=torch.cat([inputs, inputs[:1] * 0]),
+        target=torch.cat([target, target[:1] * 0]),
+        share=share,
+    )
     batch = pool.batch(np.arange(len(target)), Rows(counts, padded, target.device))
-    filled = batch.share > 0
+
+    # All rows in one stack.
     model.train()
     stacked.bind(stack)
     outputs = stacked(batch.inputs, batch.rows)
     losses(outputs, batch.target).sum().backward()
-    costs, squares = stacked.costs(), stacked.sizes().squares[filled]
+    costs = stacked.costs()
+    is_row = batch.share > 0  # the others only fill up
+    row_outputs = outputs[is_row]
+    row_squares = stacked.sizes().squares[is_row]
     stacked.sum_gradients(batch.share)
-    expected = torch.zeros_like(stack)
-    agree = []
+
+    # Each row alone, by autograd.
+    sums = torch.zeros_like(stack)
+    pairs = []
     for row, site in enumerate(np.repeat(np.arange(3), counts)):
-        own = stack[site].clone().requires_grad_()
-        output = outputs_with(model, parts_of(model, own), inputs[row : row + 1])
-        (gradient,) = torch.autograd.grad(losses(output, target[row : row + 1]).sum(), own)
-        expected[site] += factor[row] * gradient
-        agree += [(output[0], outputs[filled][row]), (gradient.double().pow(2).sum(), squares[row])]
-    agree += zip(stacked.views(expected), stacked.gradients, strict=True)
-    right = all(torch.allclose(*pair, rtol=1e-3, atol=1e-5) for pair in agree)
-    return costs if right else None
+        parameters = stack[site].clone().requires_grad_()
+        output = outputs_with(model, parts_of(model, parameters), inputs[row : row + 1])
+        loss = losses(output, target[row : row + 1]).sum()
+        (gradient,) = torch.autograd.grad(loss, parameters)
+        sums[site] += share[row] * gradient
+        pairs.append((output[0], row_outputs[row]))
+        pairs.append((gradient.double().pow(2).sum(), row_squares[row]))
+    pairs += zip(stacked.views(sums), stacked.gradients, strict=True)
+
+    agree = all(torch.allclose(alone, together, rtol=1e-3, atol=1e-5) for alone, together in pairs)
+    return costs if agree else None
