@@ -56,9 +56,9 @@ class Attack(ABC):
         """The name of its file."""
         return type(self).__module__.rpartition(".")[2]
 
-    def applies_to(self, target: Target) -> bool:
-        """Tell whether it attacks this training."""
-        return target.unit in self.units and target.training in self.trainings
+    def applies_to(self, unit: str, training: Training) -> bool:
+        """Tell whether it attacks the training of a scenario with this privacy unit."""
+        return unit in self.units and training in self.trainings
 
     @abstractmethod
     def run(self, target: Target) -> Finding | None:

@@ -103,7 +103,7 @@ def audit(
     findings = []
     for attack in all_attacks():
         for target in targets:
-            if not attack.applies_to(target):
+            if not attack.applies_to(target.unit, target.training):
                 continue
             tell(attack.label)
             finding = attack.run(target)
@@ -112,6 +112,12 @@ def audit(
     rows_are_attacked = targets and not isinstance(claim, SiteClaim)
     rows = len(targets[0].rows) if rows_are_attacked else 0
     return Audit(scenario.name, claim, rows, tuple(findings))
+
+
+def most_runs(unit: str, trainings: Sequence[Training] = TRAININGS) -> int:
+    """Count how often ``audit`` calls ``tell`` at most."""
+    attacks = all_attacks()
+    return sum(attack.applies_to(unit, training) for attack in attacks for training in trainings)
 
 
 def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:

@@ -131,6 +131,11 @@ class Picture:
     caption: str
     data: Curve | RebuiltRecord
 
+    @property
+    def is_wide(self) -> bool:
+        """Whether it needs a page's whole width."""
+        return isinstance(self.data, RebuiltRecord)
+
 
 @dataclass(frozen=True)
 class Finding:

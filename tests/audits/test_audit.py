@@ -12,7 +12,7 @@ from torch import nn
 
 from fedsim.audits import claims
 from fedsim.audits.attacks import canary, inversion, leakage, membership, one_run
-from fedsim.audits.audit import audit
+from fedsim.audits.audit import audit, most_runs
 from fedsim.audits.audit_files import lines
 from fedsim.audits.bounds import ceiling
 from fedsim.audits.claims import claim_in, claim_of
@@ -282,8 +282,13 @@ def test_a_scenario_that_can_not_be_run_ends_in_one_line(monkeypatch, capsys):
 
 
 def test_an_audit_is_the_same_every_time(scenario):
+    """Each attack is told of before it starts."""
     claim = claim_of(scenario())
-    assert audit(scenario(), claim, SMALL).values == audit(scenario(), claim, SMALL).values
+    told: list[str] = []
+    first = audit(scenario(), claim, SMALL, tell=told.append)
+    assert first.values == audit(scenario(), claim, SMALL).values
+    assert told == [finding.label for finding in first.findings]
+    assert len(told) == most_runs("record")
 
 
 def test_a_claim_needs_a_private_plan():

@@ -9,8 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from fedsim.audits.attacks import all_attacks
-from fedsim.audits.audit import Audit, audit
+from fedsim.audits.audit import Audit, audit, most_runs
 from fedsim.audits.claims import NONE, RECORD, RECORDS, claim_in
 from fedsim.audits.target import Effort, Training
 from fedsim.experiments.experiment import execute
@@ -166,7 +165,7 @@ class _Steps:
 
     def __init__(self, name: str, level: int, levels: int, progress: Progress | None) -> None:
         self.name = name
-        self.attacks = _most_attacks()
+        self.attacks = most_runs(RECORD, ("private",))
         self.before = 2 * self.attacks * level
         self.total = 2 * self.attacks * levels
         self.attacked = 0
@@ -182,11 +181,6 @@ class _Steps:
     def _tell(self, label: str, done: int) -> None:
         if self.progress:
             self.progress(f"{self.name}: {label}", done, self.total)
-
-
-def _most_attacks() -> int:
-    """Count the attacks that one level can be put to."""
-    return sum(1 for attack in all_attacks() if RECORD in attack.units or NONE in attack.units)
 
 
 def _is_epsilon(text: str) -> bool:
