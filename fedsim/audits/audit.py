@@ -1,125 +1,133 @@
-"""``fedsim audit``: attack what a run or a scenario trains, and hold the successes against the claim."""
+"""``fedsim audit``: attack what a run or a scenario trains, and hold the findings against the claim."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
 
-from fedsim.audits import (
-    canaries,
-    inversion,
-    membership,
-    one_shot,
-    site_canaries,
-    site_membership,
-    site_property,
-    source,
-)
+from fedsim.audits.attacks import all_attacks
 from fedsim.audits.bounds import CONFIDENCE, RATES, ceiling
-from fedsim.audits.claims import Claim, SiteClaim
-from fedsim.audits.target import Effort, Target, Training
+from fedsim.audits.claims import AnyClaim, SiteClaim
+from fedsim.audits.finding import Finding, Verdict, lower_bounds
+from fedsim.audits.target import TRAININGS, Effort, Training, targets_of
+from fedsim.privacy.unit import Place
 from fedsim.scenario.schema import Scenario
+
+
+class Tell(Protocol):
+    """Progress of an audit."""
+
+    def __call__(self, attack: str, /) -> None:
+        """Say which attack starts, by its label."""
+        ...
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What the attacks gave; ``private`` and ``plain`` are the trainings with and without the scenario's noise."""
+    """The findings of all attacks on a scenario.
+
+    Attributes:
+        scenario: Its name.
+        claim: The privacy claimed for it; None if nothing is.
+        rows: How many records were attacked.
+        findings: Of each attack on each training, in the order in which they are printed.
+    """
 
     scenario: str
-    claim: Claim | SiteClaim | None
+    claim: AnyClaim | None
     rows: int
-    paired: canaries.CanaryAudit | None = None
-    one_run: canaries.CanaryAudit | None = None
-    one_shot: one_shot.OneShot | None = None
-    membership: Mapping[Training, Mapping[str, membership.Membership]] = field(default_factory=dict)
-    inversion: Mapping[Training, Mapping[str, inversion.Inversion]] = field(default_factory=dict)
-    sources: Mapping[Training, source.Source] = field(default_factory=dict)
-    properties: Mapping[Training, site_property.Property] = field(default_factory=dict)
+    findings: tuple[Finding, ...]
 
     @property
     def bound(self) -> float:
         """The largest lower bound on epsilon, each with the confidence stated."""
-        found = [one for one in (self.paired, self.one_run) if one]
-        return max((bound for one in found for bound in (one.bound, one.noise_bound)), default=0.0)
+        return max(lower_bounds(self.findings), default=0.0)
 
     @property
     def broken(self) -> bool:
         """Whether the claim is refuted."""
-        return self.claim is not None and self.bound > self.claim.epsilon
+        return any(finding.verdict is Verdict.REFUTED for finding in self.findings)
+
+    def of(self, attack: str, training: Training = "private") -> Finding:
+        """Return the finding of one attack on one training.
+
+        Raises:
+            KeyError: There is none.
+        """
+        for finding in self.findings:
+            if finding.attack == attack and finding.training == training:
+                return finding
+        raise KeyError(f"expected a finding of {attack} on the {training} training")
 
     @property
     def values(self) -> dict[str, Any]:
-        """All figures as JSON holds them."""
-        rebuilt = {
-            kind: {
-                method: {key: value for key, value in vars(one).items() if key not in ("record", "rebuilt")}
-                for method, one in own.items()
-            }
-            for kind, own in self.inversion.items()
-        }
+        """All figures as JSON holds them: ``findings``, and the sections that readers of earlier versions know."""
+        sections: dict[str, Any] = {}
+        for attack in all_attacks():
+            sections = _merged(sections, attack.sections)
+        for finding in self.findings:
+            sections = _merged(sections, finding.section)
+        claim = self.claim
         return {
             "scenario": self.scenario,
-            "protects": "site" if isinstance(self.claim, SiteClaim) else "record" if self.claim else None,
-            "claimed": asdict(self.claim) if self.claim else None,
-            "lower_bound": self.bound if self.claim else None,
+            "protects": claim.protects if claim else None,
+            "claimed": asdict(claim) if claim else None,
+            "lower_bound": self.bound if claim else None,
             "confidence": CONFIDENCE,
             "broken": self.broken,
-            "canaries": {name: asdict(one) for name in ("paired", "one_run") if (one := getattr(self, name))},
-            "one_shot": asdict(self.one_shot) if self.one_shot else None,
-            "membership": {kind: {n: asdict(m) for n, m in own.items()} for kind, own in self.membership.items()},
-            "membership_ceiling": ceiling(self.claim.epsilon, self.claim.delta) if self.claim else None,
+            "findings": [finding.values for finding in self.findings],
+            "membership_ceiling": ceiling(claim.epsilon, claim.delta) if claim else None,
             "false_positive_rates": list(RATES),
             "attacked_rows": self.rows,
-            "inversion": rebuilt,
-            "source": {kind: asdict(one) for kind, one in self.sources.items()},
-            "property": {kind: asdict(one) for kind, one in self.properties.items()},
+            **sections,
         }
 
 
 def audit(
     scenario: Scenario,
-    claim: Claim | SiteClaim | None,
+    claim: AnyClaim | None,
     effort: Effort,
-    trainings: Sequence[Training] = ("plain", "private"),
-    tell: Callable[[str], None] = lambda attack: None,
+    trainings: Sequence[Training] = TRAININGS,
+    tell: Tell = lambda attack: None,
 ) -> Audit:
-    """Attack a scenario's training.
-
-    Where whole sites are protected, sites are attacked in place of records.
+    """Run all attacks on a scenario's training that apply to its privacy unit.
 
     Args:
         scenario: The experiment.
-        claim: What is claimed for it; without one nothing is private.
+        claim: The privacy claimed for it; without a claim nothing is private.
         effort: How much to try.
-        trainings: Which to attack.
-        tell: Called with the name of each attack before it starts.
+        trainings: The trainings to attack, without the scenario's noise and with it.
+        tell: Called with the label of each attack before it starts.
     """
-    if isinstance(claim, SiteClaim):
-        return _of_sites(scenario, claim, effort, tell)
-    target = Target.of(scenario, claim, effort, tell)
-    found = Audit(scenario.name, claim, len(target.rows))
-    if claim and "private" in trainings:
-        found = replace(found, **target.bounds(claim))
-    kinds: list[Training] = [kind for kind in trainings if kind in target.whole]
-    sources = {kind: one for kind in kinds if (one := target.source_of(kind))}
-    properties = {kind: one for kind in kinds if (one := target.property_of(kind))}
-    return replace(
-        found,
-        membership={kind: target.members(kind) for kind in kinds},
-        inversion={kind: target.rebuilt(kind) for kind in kinds},
-        sources=sources,
-        properties=properties,
-    )
+    targets = targets_of(scenario, claim, effort, trainings)
+    findings = []
+    for attack in all_attacks():
+        for target in targets:
+            if not attack.applies_to(target.place, target.training):
+                continue
+            tell(attack.label)
+            finding = attack.run(target)
+            if finding is not None:
+                findings.append(finding)
+    rows_are_attacked = targets and not isinstance(claim, SiteClaim)
+    rows = len(targets[0].rows) if rows_are_attacked else 0
+    return Audit(scenario.name, claim, rows, tuple(findings))
 
 
-def _of_sites(scenario: Scenario, claim: SiteClaim, effort: Effort, tell: Callable[[str], None]) -> Audit:
-    bounds = site_canaries.bounds(scenario, claim, effort, tell)
-    target = Target.of(scenario, None, effort, tell)
-    tell("which sites took part")
-    attacked = site_membership.Attacked(
-        scenario, target.federation, target.start, target.model, target.losses, target.train_all
-    )
-    kinds: tuple[Training, ...] = ("plain", "private")
-    found = {kind: site_membership.attack(attacked, claim, kind, effort.shadows, effort.seed) for kind in kinds}
-    return replace(Audit(scenario.name, claim, 0), **bounds, membership=found)  # type: ignore[arg-type]
+def most_runs(place: Place, trainings: Sequence[Training] = TRAININGS) -> int:
+    """Count how often ``audit`` calls ``tell`` at most."""
+    attacks = all_attacks()
+    return sum(attack.applies_to(place, training) for attack in attacks for training in trainings)
+
+
+def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge two trees of dicts; where both have a value, the second's counts."""
+    merged = dict(first)
+    for key, value in second.items():
+        before = merged.get(key)
+        if isinstance(before, Mapping) and isinstance(value, Mapping):
+            merged[key] = _merged(before, value)
+        elif key not in merged or value is not None:
+            merged[key] = value
+    return merged

@@ -1,4 +1,4 @@
-"""From an attack's successes to a lower bound on epsilon.
+"""Lower bounds on epsilon from an attack's successes.
 
 The bounds hold with a stated confidence, whatever the attack: a better one only makes them tighter.
 """
@@ -19,14 +19,15 @@ _MOST = 100.0  # epsilon that can be found
 
 def clopper_pearson(successes: np.ndarray | int, trials: int, confidence: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the interval that holds a probability with at least this confidence (Clopper and Pearson 1934)."""
-    tail, successes = (1 - confidence) / 2, np.asarray(successes)
+    tail = (1 - confidence) / 2
+    successes = np.asarray(successes)
     low = beta.ppf(tail, np.maximum(successes, 1), trials - successes + 1)
     high = beta.ppf(1 - tail, successes + 1, np.maximum(trials - successes, 1))
     return np.where(successes > 0, low, 0.0), np.where(successes < trials, high, 1.0)
 
 
 def paired_bound(inside: np.ndarray, outside: np.ndarray, delta: float, confidence: float = CONFIDENCE) -> float:
-    """Return a lower bound on epsilon from many trainings with a canary and as many without.
+    """Bound epsilon from below by many trainings with a canary and as many without.
 
     A threshold is chosen on the first half of the scores and judged on the second. An (epsilon, delta) mechanism has
     TPR <= e^epsilon FPR + delta and the same of TNR and FNR (Kairouz, Oh, Viswanath 2015,
@@ -40,10 +41,11 @@ def paired_bound(inside: np.ndarray, outside: np.ndarray, delta: float, confiden
         confidence: With which the bound holds, for both rates together.
     """
     half = min(len(inside), len(outside)) // 2
-    first, second = (inside[:half], outside[:half]), (inside[half:], outside[half:])
-    thresholds = np.quantile(np.concatenate(first), np.linspace(0.005, 0.995, 199))
-    chosen = int(_bounds(*first, thresholds, delta, confidence).argmax())
-    return max(0.0, float(_bounds(*second, thresholds, delta, confidence)[chosen]))
+    thresholds = np.quantile(np.concatenate((inside[:half], outside[:half])), np.linspace(0.005, 0.995, 199))
+    on_first_half = _bounds(inside[:half], outside[:half], thresholds, delta, confidence)
+    on_second_half = _bounds(inside[half:], outside[half:], thresholds, delta, confidence)
+    chosen = int(on_first_half.argmax())
+    return max(0.0, float(on_second_half[chosen]))
 
 
 def _bounds(
@@ -51,19 +53,21 @@ def _bounds(
 ) -> np.ndarray:
     """Return the bound for each threshold, then for each of them with the roles of in and out exchanged."""
     each = 1 - (1 - confidence) / 2  # two intervals share the error
-    above_in, above_out = ((scores > thresholds[:, None]).sum(1) for scores in (inside, outside))
-    found = []
-    for right, rights, wrong, wrongs in (
-        (above_in, len(inside), above_out, len(outside)),
-        (len(outside) - above_out, len(outside), len(inside) - above_in, len(inside)),
-    ):
-        rightly, wrongly = clopper_pearson(right, rights, each)[0], clopper_pearson(wrong, wrongs, each)[1]
-        found.append(np.log(np.maximum(rightly - delta, 1e-300) / wrongly))
-    return np.concatenate(found)
+    above_in = (inside > thresholds[:, None]).sum(1)
+    above_out = (outside > thresholds[:, None]).sum(1)
+
+    def bound(right: np.ndarray, rights: int, wrong: np.ndarray, wrongs: int) -> np.ndarray:
+        least_right, _ = clopper_pearson(right, rights, each)
+        _, most_wrong = clopper_pearson(wrong, wrongs, each)
+        return np.log(np.maximum(least_right - delta, 1e-300) / most_wrong)
+
+    guessed_in = bound(above_in, len(inside), above_out, len(outside))
+    guessed_out = bound(len(outside) - above_out, len(outside), len(inside) - above_in, len(inside))
+    return np.concatenate([guessed_in, guessed_out])
 
 
 def one_run_bound(scores: np.ndarray, included: np.ndarray, delta: float, confidence: float = CONFIDENCE) -> float:
-    """Return a lower bound on epsilon from one training that included each canary with probability one half.
+    """Bound epsilon from below by one training that included each canary with probability one half.
 
     Steinke, Nasr, Jagielski 2023, https://arxiv.org/abs/2305.08846, Theorem 5.2. The highest scores are guessed to be
     in, the lowest to be out; how many guesses are ventured is tried in five ways, which share the error.
@@ -75,14 +79,20 @@ def one_run_bound(scores: np.ndarray, included: np.ndarray, delta: float, confid
         confidence: With which the bound holds.
     """
     error = (1 - confidence) / len(SHARES)
-    tried = [guesses(scores, included, share) for share in SHARES]
-    return max(_least_epsilon(len(scores), *guessed, delta, error) for guessed in tried)
+    bounds = []
+    for share in SHARES:
+        ventured, right = guesses(scores, included, share)
+        bounds.append(_least_epsilon(len(scores), ventured, right, delta, error))
+    return max(bounds)
 
 
 def guesses(scores: np.ndarray, included: np.ndarray, share: float) -> tuple[int, int]:
-    """Return how many guesses are ventured about a share of the canaries, and how many of them are right."""
-    order, each = np.argsort(-scores, kind="stable"), max(1, int(share * len(scores)) // 2)
-    return 2 * each, int(included[order[:each]].sum() + (~included[order[-each:]]).sum())
+    """Count the guesses that are ventured about a share of the canaries, and the right ones among them."""
+    order = np.argsort(-scores, kind="stable")
+    each = max(1, int(share * len(scores)) // 2)
+    rightly_in = included[order[:each]].sum()
+    rightly_out = (~included[order[-each:]]).sum()
+    return 2 * each, int(rightly_in + rightly_out)
 
 
 def _least_epsilon(canaries: int, guesses: int, right: int, delta: float, error: float) -> float:
@@ -93,25 +103,35 @@ def _least_epsilon(canaries: int, guesses: int, right: int, delta: float, error:
 
     if excess(0.0) >= 0:
         return 0.0
-    return root_scalar(excess, bracket=(0.0, _MOST)).root if excess(_MOST) > 0 else _MOST
+    if excess(_MOST) <= 0:
+        return _MOST
+    return root_scalar(excess, bracket=(0.0, _MOST)).root
 
 
 def _chance(canaries: int, guesses: int, right: int, epsilon: float, delta: float) -> float:
     """Return the most probable it can be that at least so many guesses are right."""
     rate = 1 / (1 + math.exp(-epsilon))
-    exact = np.cumsum(binom.pmf(right - np.arange(1, right + 1), guesses, rate))
-    slack = float((exact / np.arange(1, right + 1)).max()) if right else 0.0
+    steps = np.arange(1, right + 1)
+    exact = np.cumsum(binom.pmf(right - steps, guesses, rate))
+    slack = float((exact / steps).max()) if right else 0.0
     return min(1.0, float(binom.sf(right - 1, guesses, rate)) + 2 * canaries * delta * slack)
 
 
 def roc(inside: np.ndarray, outside: np.ndarray, at: Sequence[float] = (0.01,)) -> list[float]:
     """Return an attack's AUC, ties counting half, and its true-positive rate at each false-positive rate of ``at``."""
-    ordered, inner = np.sort(outside), np.sort(inside)
-    below, up_to = np.searchsorted(ordered, inner, "left"), np.searchsorted(ordered, inner, "right")
-    last = [math.ceil((1 - rate) * len(ordered) - 1e-9) - 1 for rate in at]
-    thresholds = np.array([ordered[place] if place >= 0 else -np.inf for place in last])
-    rates = 1 - np.searchsorted(inner, thresholds, "right") / len(inner)
-    return [float((below + up_to).mean() / 2 / len(outside)), *rates.tolist()]
+    outer = np.sort(outside)
+    inner = np.sort(inside)
+    below = np.searchsorted(outer, inner, "left")
+    up_to = np.searchsorted(outer, inner, "right")
+    auc = float((below + up_to).mean() / 2 / len(outside))
+
+    # The threshold of a rate is the largest score of the others who are not accused.
+    thresholds = []
+    for rate in at:
+        place = math.ceil((1 - rate) * len(outer) - 1e-9) - 1
+        thresholds.append(outer[place] if place >= 0 else -np.inf)
+    found = 1 - np.searchsorted(inner, np.array(thresholds), "right") / len(inner)
+    return [auc, *found.tolist()]
 
 
 def ceiling(epsilon: float, delta: float) -> float:
@@ -123,6 +143,7 @@ def ceiling(epsilon: float, delta: float) -> float:
         return 1.0
     false = np.linspace(0, 1, 100_001)
     with np.errstate(over="ignore"):
-        true = np.minimum(1, np.minimum(math.exp(min(epsilon, 700)) * false + delta,
-                                        1 - math.exp(-epsilon) * (1 - delta - false)))  # fmt: skip
+        left = math.exp(min(epsilon, 700)) * false + delta
+        right = 1 - math.exp(-epsilon) * (1 - delta - false)
+        true = np.minimum(1, np.minimum(left, right))
     return float(np.trapezoid(true, false))

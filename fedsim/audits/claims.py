@@ -1,7 +1,10 @@
-"""What is claimed for one site: by a scenario before it is run, or by the ledger of a run."""
+"""Privacy claims for one site: by a scenario before it is run, or by the ledger of a run."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from fedsim.planning.checks import check
 from fedsim.planning.noise import asked_of_site, cost_of, noise_for
@@ -16,20 +19,50 @@ from fedsim.privacy.units import released_in, unit_of
 from fedsim.results.run_directory import Run
 from fedsim.scenario.schema import Scenario
 
+RECORDS = (Place.NOWHERE, Place.IN_STEPS)
+"""Where the noise of trainings is added whose records are attacked."""
+SITES = (Place.AT_SERVER, Place.ON_UPDATES, Place.IN_SHARES)
+"""Where the noise of trainings is added whose sites are attacked."""
+
 
 @dataclass(frozen=True)
 class Claim:
-    """What one site does to its rows in a whole training, and the epsilon that is claimed for it."""
+    """The privacy claimed for each record of a site.
+
+    Attributes:
+        mechanism: The noisy steps of one whole training.
+        epsilon: The epsilon claimed for it.
+        delta: The delta claimed with it.
+        neighbours: The neighbouring relation.
+    """
 
     mechanism: Mechanism
     epsilon: float
     delta: float
     neighbours: Neighbours
 
+    @property
+    def protects(self) -> Literal["record", "site"]:
+        """The thing whose presence is hidden."""
+        return "record"
+
+    @property
+    def segment(self) -> Segment:
+        """All steps together, for the accountant."""
+        return self.mechanism.segment()
+
 
 @dataclass(frozen=True)
 class SiteClaim:
-    """What is done in one round to a whole site's update, in how many rounds, and the epsilon that is claimed."""
+    """The privacy claimed for a whole site.
+
+    Attributes:
+        release: The mechanism that a round puts the site's update through.
+        rounds: How many rounds a site takes part in at most.
+        epsilon: The epsilon claimed for all of them.
+        delta: The delta claimed with it.
+        neighbours: The neighbouring relation.
+    """
 
     release: Release
     rounds: int
@@ -38,16 +71,24 @@ class SiteClaim:
     neighbours: Neighbours
 
     @property
+    def protects(self) -> Literal["record", "site"]:
+        """The thing whose presence is hidden."""
+        return "site"
+
+    @property
     def segment(self) -> Segment:
         """All rounds together, for the accountant."""
         return replace(self.release.segment(), steps=self.rounds)
 
 
-def claim_of(scenario: Scenario) -> Claim | SiteClaim | None:
-    """Return what a scenario claims for each site; None if it promises no privacy.
+AnyClaim = Claim | SiteClaim
+
+
+def claim_of(scenario: Scenario) -> AnyClaim | None:
+    """Compute the claim of a scenario; None if it promises no privacy.
 
     Raises:
-        Mistake: It can't be run.
+        Mistake: The scenario can't be run.
     """
     check(scenario)
     if not scenario.private or scenario.privacy.delta is None:
@@ -86,28 +127,35 @@ def _released(trial: Trial) -> Sequence[Release]:
 
 
 def central_of(scenario: Scenario, noise_multiplier: float, names: Sequence[str]) -> CentralNoise:
-    """Return what adds noise at the server, with a ledger of its own."""
+    """Build the server's noise mechanism, with a ledger of its own."""
     ledger = Ledger(scenario.privacy.delta or 0.0, scenario.privacy.relation)
     joining = joining_of(scenario, scenario.seed)
     return central_noise(scenario, scenario.seed, "federated", names, noise_multiplier, ledger, joining)
 
 
-def claim_in(run: Run) -> Claim | SiteClaim | None:
-    """Return what a run's ledger claims for the site that spent the most; None if nothing was released under privacy.
+def claim_in(run: Run) -> AnyClaim | None:
+    """Read the claim of a run from its ledger, for the site that spent the most; None if nothing was released.
 
-    Of a federated training, if there was one. Rounds of one site that were not alike can't be audited as one training;
-    the site's first mechanism stands for all. Where tuning is charged, the ledger's epsilon is that of all trainings
-    together, and the claim is what it comes to for the one that is attacked.
+    The claim is that of a federated training, if there was one. Rounds of one site that were not alike can't be audited
+    as one training; the site's first mechanism stands for all. Where tuning is charged, the ledger's epsilon is that of
+    all trainings together, and the claim is the epsilon of the one training that is attacked.
     """
-    released = [one for one in run.ledger["trainings"] if one["entries"]]
-    own = [one for one in released if one["arm"] == "federated"] or released
-    if not own:
+    trainings = [training for training in run.ledger["trainings"] if training["entries"]]
+    federated = [training for training in trainings if training["arm"] == "federated"]
+    candidates = federated or trainings
+    if not candidates:
         return None
-    training = max(own, key=lambda one: max(one["epsilon"].values()))
+    training = max(candidates, key=_most_spent)
     site = max(training["epsilon"], key=training["epsilon"].get)
     releases = [released_in(entry) for entry in training["entries"] if entry["site"] == site]
+
+    # The ledger's own epsilon may be that of several trainings, so it is computed again for this one.
     delta = run.ledger["delta"]
     neighbours = run.ledger["neighbours"]
-    spent = epsilon([one.segment() for one in releases], delta, neighbours)  # the ledger's may be of several trainings
+    spent = epsilon([release.segment() for release in releases], delta, neighbours)
     unit = unit_of(run.ledger["unit"])
     return _claim(unit, unit.audited(releases), spent, delta, neighbours)
+
+
+def _most_spent(training: Mapping[str, Any]) -> float:
+    return max(training["epsilon"].values())

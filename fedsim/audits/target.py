@@ -1,33 +1,42 @@
-"""What an audit attacks: a scenario's training, and each attack put to it."""
+"""The target of an audit: one training, with everything an attacker may know of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
 from fedsim import engines
-from fedsim.audits import canaries, inversion, membership, one_shot, site_property, source
-from fedsim.audits.claims import Claim
-from fedsim.data.federation import Examples, Federation, Site, federate
+from fedsim.audits.claims import AnyClaim, Claim, SiteClaim
+from fedsim.data.federation import Examples, Federation, federate
 from fedsim.data.loading import task_of
+from fedsim.privacy.unit import Place
+from fedsim.privacy.units import unit_of
 from fedsim.randomness import stream
 from fedsim.scenario.kinds import Kind
 from fedsim.scenario.schema import Scenario
 from fedsim.training.losses import RowLosses
 from fedsim.training.model import losses_of, new_model
-from fedsim.training.work import Noise, Plan, plan
+from fedsim.training.work import Done, Noise, Plan, Work, plan
 
 Training = Literal["plain", "private"]
-_MOST_ROWS = 1000  # that are attacked
-_MOST_SITES = 20  # whose records and properties are guessed
-_INVERTED = 20  # records that are rebuilt
-_OF_EACH = 100  # site: records whose source is guessed
-_NUMBERS = 4e8  # of noise that all trainings with a canary may draw: a minute, or less
+"""The same training without the scenario's noise and with it."""
+TRAININGS: tuple[Training, ...] = ("plain", "private")
+
+_MOST_ROWS = 1000  # rows under attack
+_MOST_SITES = 20  # sites whose records and properties are guessed
+
+
+class TrainAll(Protocol):
+    """An engine's training function."""
+
+    def __call__(self, works: Sequence[Work], /) -> list[Done]:
+        """Train all works, each on its own; return the results in the same order."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -38,9 +47,9 @@ class Effort:
         trials: Trainings with the canary, and as many without; fewer where a training is long and the model large.
         canaries: Canaries in one training.
         directions: Canaries of the one-shot estimate.
-        size: Parameters of the model they are put into.
+        size: Parameters of the model that these are put into.
         shadows: Shadow models, an even number.
-        seed: Of the audit.
+        seed: Of the audit; all its randomness follows from it.
     """
 
     trials: int = 2000
@@ -52,160 +61,184 @@ class Effort:
 
 
 @dataclass(frozen=True)
+class TargetSite:
+    """A site under attack.
+
+    Attributes:
+        rows: Its training rows.
+        plan: Its training in one round.
+    """
+
+    rows: Examples
+    plan: Plan
+
+
+@dataclass(frozen=True)
 class Target:
-    """What is attacked.
+    """One training under attack.
 
     Attributes:
         scenario: The experiment.
-        effort: How much is tried.
-        tell: Called with the name of each attack before it starts.
-        federation: The sites.
+        federation: All its sites.
+        training: With the scenario's noise or without.
+        claim: The privacy claimed for the private training; None if there is none.
+        effort: How much to try.
         model: The architecture.
-        start: What the first round starts from, (params,).
-        rows: Those whose membership and content are attacked.
-        whole: A whole training of the first site, in one go.
+        start: The parameters that the first round starts from, (params,).
+        losses: The loss of each row.
+        train_all: The engine's training function.
+        plan: A whole training of one site in one go. Its noise is None without record-level privacy.
+        rows: Records whose membership and content are attacked.
+        sites: The first sites, with their training in one round.
+        known: The attacker's own rows, like those of the sites, but none of their training rows.
+        kind: The kind of outcome.
     """
 
     scenario: Scenario
-    effort: Effort
-    tell: Callable[[str], None]
     federation: Federation
+    training: Training
+    claim: AnyClaim | None
+    effort: Effort
     model: nn.Module
     start: Tensor
+    losses: RowLosses
+    train_all: TrainAll
+    plan: Plan
     rows: Examples
-    whole: Mapping[Training, Plan]
-
-    @classmethod
-    def of(cls, scenario: Scenario, claim: Claim | None, effort: Effort, tell: Callable[[str], None]) -> Target:
-        """Prepare what is attacked of a scenario."""
-        federation = federate(scenario, scenario.seed)
-        model = new_model(scenario, federation.sites[0], scenario.seed, "cpu")
-        start, rows = parameters_to_vector(model.parameters()).detach(), _some_rows(federation, effort.seed)
-        return cls(scenario, effort, tell, federation, model, start, rows, plans(scenario, claim))
+    sites: Sequence[TargetSite]
+    known: Examples
+    kind: Kind
 
     @property
-    def losses(self) -> RowLosses:
-        """What is minimized."""
-        return losses_of(self.scenario)
+    def place(self) -> Place:
+        """The place of the noise that the claim rests on."""
+        return unit_of(self.scenario.privacy.unit).place if self.claim else Place.NOWHERE
 
     @property
-    def train_all(self) -> membership.TrainAll:
-        """The engine's training."""
-        return engines.load("serial" if self.scenario.engine == "serial" else "cohort").train_all
+    def promised(self) -> AnyClaim | None:
+        """The claim that this training must keep: none without noise."""
+        return self.claim if self.training == "private" else None
 
-    def bounds(self, claim: Claim) -> dict[str, Any]:
-        """Return the fields of an audit that hold bounds on epsilon and the estimate."""
-        todo, effort, train_all = self.whole["private"], self.effort, self.train_all
-        trials = min(effort.trials, max(100, int(_NUMBERS / (2 * todo.steps * len(self.start)))))
-        self.tell("a canary, in or out")
-        paired = canaries.paired(
-            self.model, self.start, self.losses, self.federation.sites[0].train, todo, claim.delta, trials,
-            effort.seed, train_all,
-        )  # fmt: skip
-        self.tell("canaries in one run")
-        one_run = canaries.one_run(todo, claim.delta, effort.canaries, effort.seed, train_all)
-        shot = one_shot.records(todo, claim.delta, effort.directions, effort.size, effort.seed, train_all)
-        return {"paired": paired, "one_run": one_run, "one_shot": shot}
+    @property
+    def record_claim(self) -> Claim:
+        """The claim for a record.
 
-    def members(self, kind: Training) -> dict[str, membership.Membership]:
-        """Tell who was in it."""
-        self.tell("who was in it")
-        todo = self.whole[kind]
-        half = replace(todo, expected_batch=max(1.0, todo.sampling_rate * len(self.rows) / 2))
-        return membership.attack(
-            self.model, self.start, self.losses, self.rows, half, self.effort.shadows, self.effort.seed, self.train_all
+        Raises:
+            ValueError: There is none.
+        """
+        if not isinstance(self.claim, Claim):
+            raise ValueError(f"expected a claim for records, got {self.claim}")
+        return self.claim
+
+    @property
+    def site_claim(self) -> SiteClaim:
+        """The claim for a whole site.
+
+        Raises:
+            ValueError: There is none.
+        """
+        if not isinstance(self.claim, SiteClaim):
+            raise ValueError(f"expected a claim for whole sites, got {self.claim}")
+        return self.claim
+
+    @property
+    def noise(self) -> Noise:
+        """The noise on the steps of a private training.
+
+        Raises:
+            ValueError: The training has none.
+        """
+        if self.plan.noise is None:
+            raise ValueError("expected a private plan")
+        return self.plan.noise
+
+    @property
+    def seed(self) -> int:
+        """The seed of the audit."""
+        return self.effort.seed
+
+
+def targets_of(
+    scenario: Scenario, claim: AnyClaim | None, effort: Effort, trainings: Sequence[Training] = TRAININGS
+) -> list[Target]:
+    """Prepare the trainings of a scenario for attacks: those asked for that there are."""
+    federation = federate(scenario, scenario.seed)
+    model = new_model(scenario, federation.sites[0], scenario.seed, "cpu")
+    start = parameters_to_vector(model.parameters()).detach()
+    engine = engines.load("serial" if scenario.engine == "serial" else "cohort")
+    rows = _some_rows(federation, effort.seed)
+
+    first_sites = [federation.sites[number] for number in range(min(_MOST_SITES, len(federation.sites)))]
+    own_rows = joined([part for site in first_sites for part in (site.validation, site.test)])
+
+    targets = []
+    for training, whole in plans(scenario, claim).items():
+        if training not in trainings:
+            continue
+        noise_multiplier = whole.noise.multiplier if whole.noise else None
+        sites = []
+        for site in first_sites:
+            expected_batch = scenario.expected_batch(site.name)
+            sites.append(TargetSite(site.train, plan(scenario, expected_batch, noise_multiplier)))
+        targets.append(
+            Target(
+                scenario=scenario,
+                federation=federation,
+                training=training,
+                claim=claim,
+                effort=effort,
+                model=model,
+                start=start,
+                losses=losses_of(scenario),
+                train_all=engine.train_all,
+                plan=whole,
+                rows=rows,
+                sites=tuple(sites),
+                known=own_rows,
+                kind=task_of(scenario).kind,
+            )
         )
-
-    def rebuilt(self, kind: Training) -> dict[str, inversion.Inversion]:
-        """Rebuild records from the update of one, and from that of a round."""
-        if not self.rows.inputs.is_floating_point():
-            return {}
-        self.tell("records rebuilt")
-        few, seed = inversion.some(self.rows, _INVERTED, self.effort.seed), self.effort.seed
-        noise = self.whole[kind].noise
-        found = inversion.invert(self.model, self.start, self.losses, few, noise, seed, self.train_all)
-        pairs = [(site.train, self.round_of(kind, site)) for site in self.sites]
-        usual = inversion.from_a_round(self.model, self.start, self.losses, pairs, seed, self.train_all)
-        return found | ({"round": usual} if usual else {})
-
-    def source_of(self, kind: Training) -> source.Source | None:
-        """Name the sites that records are at; None if there is one site only."""
-        if len(self.sites) < 2:
-            return None
-        self.tell("at which site")
-        return source.attack(
-            self.model, self.start, self.losses, [site.train for site in self.sites],
-            [self.round_of(kind, site) for site in self.sites], self.scenario.training.rounds, _OF_EACH,
-            self.effort.seed, self.train_all,
-        )  # fmt: skip
-
-    def property_of(self, kind: Training) -> site_property.Property | None:
-        """Read off each site's update what share of its rows has an outcome."""
-        self.tell("what a site is like")
-        own = _joined([part for site in self.sites for part in (site.validation, site.test)])
-        return site_property.attack(
-            self.model, self.start, self.losses,
-            [(site.train, self.round_of(kind, site)) for site in self.sites], own,
-            _property_of(task_of(self.scenario).kind, own.target), self.effort.shadows, self.effort.seed,
-            self.train_all,
-        )  # fmt: skip
-
-    @property
-    def sites(self) -> Sequence[Site]:
-        """The first sites."""
-        return [self.federation.sites[number] for number in range(min(_MOST_SITES, len(self.federation.sites)))]
-
-    def round_of(self, kind: Training, site: Site) -> Plan:
-        """Return what a site does in one round."""
-        noise = self.whole[kind].noise
-        return plan(self.scenario, self.scenario.expected_batch(site.name), noise and noise.multiplier)
+    return targets
 
 
-def plans(scenario: Scenario, claim: Claim | None) -> dict[Training, Plan]:
-    """Return a whole training in one go, without privacy and, if it is claimed, with."""
+def plans(scenario: Scenario, claim: AnyClaim | None) -> dict[Training, Plan]:
+    """Plan a whole training of one site in one go, without privacy and, if it is claimed, with.
+
+    Where whole sites are protected, a site trains without noise either way: noise comes to its update.
+    """
     training = scenario.training
-    steps = claim.mechanism.steps if claim else training.rounds * training.local_steps
-    batch = claim.mechanism.expected_batch if claim else scenario.expected_batch(federate(scenario, 0).names[0])
-    plain = Plan(steps, training.sampling_rate, batch, training.optimizer, None)
-    if not claim:
+    record_claim = claim if isinstance(claim, Claim) else None
+    if record_claim:
+        steps = record_claim.mechanism.steps
+        expected_batch = record_claim.mechanism.expected_batch
+    else:
+        steps = training.rounds * training.local_steps
+        expected_batch = scenario.expected_batch(federate(scenario, 0).names[0])
+    plain = Plan(steps, training.sampling_rate, expected_batch, training.optimizer, None)
+    if claim is None:
         return {"plain": plain}
-    did = claim.mechanism
-    private = replace(plain, sampling_rate=did.sampling_rate, noise=Noise(did.clip, did.noise_multiplier))
-    return {"plain": plain, "private": private}
+    if record_claim is None:
+        return {"plain": plain, "private": plain}
+    mechanism = record_claim.mechanism
+    noise = Noise(mechanism.clip, mechanism.noise_multiplier)
+    return {"plain": plain, "private": replace(plain, sampling_rate=mechanism.sampling_rate, noise=noise)}
 
 
-def property_in_words(kind: Kind) -> str:
-    """Return which share of a site's rows the property attack is after."""
-    return {
-        "binary": "the share of positive outcomes",
-        "classes": "the share of the most common class",
-        "number": "the share above the median",
-    }[kind]
-
-
-def _property_of(kind: Kind, seen: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return what tells which rows have the property, given the targets the attacker has."""
-    if not len(seen):
-        return lambda target: target > 0
-    wanted = seen.mode().values if kind == "classes" else seen.median()
-    return {
-        "binary": lambda target: target == 1,
-        "classes": lambda target: target == wanted,
-        "number": lambda target: target > wanted,
-    }[kind]
+def joined(parts: Sequence[Examples]) -> Examples:
+    """Concatenate rows."""
+    return Examples(
+        inputs=torch.cat([part.inputs for part in parts]),
+        target=torch.cat([part.target for part in parts]),
+    )
 
 
 def _some_rows(federation: Federation, seed: int) -> Examples:
-    """Return rows of all parts of the first sites, at most so many, in random order."""
+    """Choose rows of all parts of the first sites, in random order."""
     parts: list[Examples] = []
     for site in federation.sites:
         parts += [site.train, site.validation, site.test]
         if sum(map(len, parts)) >= _MOST_ROWS:
             break
-    rows = _joined(parts)
+    rows = joined(parts)
     chosen = torch.from_numpy(stream(seed, "audited rows").permutation(len(rows))[:_MOST_ROWS])
     return Examples(rows.inputs[chosen], rows.target[chosen])
-
-
-def _joined(parts: Sequence[Examples]) -> Examples:
-    return Examples(*(torch.cat([getattr(part, name) for part in parts]) for name in ("inputs", "target")))

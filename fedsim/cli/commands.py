@@ -368,11 +368,11 @@ def audit(
         scenario = read(what, changes or [])
         claim, folder = claims.claim_of(scenario), Path("runs") / f"audit-{scenario.name}"
     found = audits.audit(scenario, claim, effort)
-    written = audit_files.write(found, scenario, out or folder)
+    written = audit_files.write(found, out or folder)
     if as_json:
         _print_json({**found.values, "files": [str(path) for path in written]})
     else:
-        for line in [*audit_files.lines(found, scenario), *(f"written: {path}" for path in written)]:
+        for line in [*audit_files.lines(found), *(f"written: {path}" for path in written)]:
             _console().print(line, markup=False, highlight=False, soft_wrap=True)
     if found.broken:
         raise RunFailed(f"audit: epsilon is at least {found.bound:.3g}, claimed was {found.claim.epsilon:.3g}")  # type: ignore[union-attr]
@@ -382,19 +382,20 @@ def _tell_story(
     what: str, changes: list[str], epsilon: str, effort: "Effort", out: Path | None, as_json: bool
 ) -> None:  # fmt: skip
     """Train and attack a scenario at several privacy levels, and write one report."""
-    from fedsim.audits import story, story_files
+    from fedsim.audits.story import levels as story_levels
+    from fedsim.audits.story import page
 
-    levels = story.scenarios(what, changes, epsilon)
+    levels = story_levels.scenarios(what, changes, epsilon)
     name = next(iter(levels.values())).name
     folder = out or Path("runs") / f"story-{name}-{datetime.now():%Y%m%d-%H%M%S}"
     with _progress() as progress:
-        told = story.tell(levels, folder, effort, progress)
-    written = story_files.write(told, folder)
+        told = story_levels.tell(levels, folder, effort, progress)
+    written = page.write(told, folder)
     if as_json:
         _print_json({**told.values, "files": [str(path) for path in written]})
     else:
-        _console().print(story_files.table(told))
-        for line in [*story_files.lines(told), *(f"written: {path}" for path in written)]:
+        _console().print(page.table(told))
+        for line in [*page.lines(told), *(f"written: {path}" for path in written)]:
             _console().print(line, markup=False, highlight=False, soft_wrap=True)
     if told.broken:
         raise RunFailed("\n".join(

@@ -15,6 +15,7 @@ them imports nothing heavy:
 - ``scenarios/hospital-heart.toml`` is a scenario; its title is its ``title``.
 - ``fedsim/engines/serial.py`` is an engine; its title is the first line of its docstring.
 - ``fedsim/privacy/units/record.py`` is a privacy unit; likewise.
+- ``fedsim/audits/attacks/membership.py`` is an attack of ``fedsim audit``; its title is found in the same way.
 """
 
 import ast
@@ -36,7 +37,7 @@ from typing import Any
 
 from fedsim.mistakes import Mistake
 
-KINDS = ("scenarios", "tasks", "strategies", "attacks", "engines")
+KINDS = ("scenarios", "tasks", "strategies", "attacks", "engines", "audits")
 _PACKAGE = {
     "scenarios": "scenarios",
     "tasks": "clients",
@@ -44,6 +45,7 @@ _PACKAGE = {
     "attacks": "clients.attacks",
     "engines": "fedsim.engines",
     "units": "fedsim.privacy.units",
+    "audits": "fedsim.audits.attacks",
 }
 _FLOWER = re.compile(r"flwr\.serverapp\.strategy:\w+")
 _allowed: set[str] = set()
@@ -250,12 +252,8 @@ def check(kind: str, name: str) -> None:
     """Raise a Mistake that names the nearest valid names if there is no ``name`` of this kind."""
     known = titles(kind)
     if name not in known:
-        one = {
-            "strategies": "a strategy",
-            "attacks": "an attack",
-            "engines": "an engine",
-            "units": "a privacy unit",
-        }.get(kind, f"a {kind[:-1]}")
+        article = "an" if kind[0] in "ae" else "a"
+        one = {"strategies": "a strategy", "units": "a privacy unit"}.get(kind, f"{article} {kind[:-1]}")
         raise Mistake(f"expected the name of {one}, got {name!r}{nearest(name, known)}")
 
 

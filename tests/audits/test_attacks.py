@@ -5,14 +5,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedsim.audits import inversion, leakage, one_shot, site_property, source
+from fedsim.audits import random_canaries, rebuilding
+from fedsim.audits.attacks import inversion, leakage, one_shot, round_inversion, site_property, source
+from fedsim.audits.target import Target
 from fedsim.data.federation import Examples
 from fedsim.engines.cohort import train_all
 from fedsim.randomness import Words, stream
 from fedsim.scenario import catalog
 from fedsim.scenario.schema import Optimizer
-from fedsim.training.losses import binary, classes
+from fedsim.training.losses import RowLosses, binary, classes
 from fedsim.training.work import Noise, Plan, Streams, Work
+from tests.audits.targets import target_of
 from tests.audits.test_audit import net
 from tests.conftest import examples, vector
 
@@ -22,8 +25,8 @@ SIGMA = {1.0: 3.7307, 2.0: 1.9940, 4.0: 1.0814, 8.0: 0.6003}  # of an unsampled 
 
 def test_two_gaussians_are_as_far_apart_as_the_closed_form_says():
     for epsilon, sigma in SIGMA.items():
-        assert one_shot.between(1 / sigma, 1.0, DELTA) == pytest.approx(epsilon, abs=0.01)
-    assert one_shot.between(0.0, 1.0, DELTA) == 0.0
+        assert random_canaries.between(1 / sigma, 1.0, DELTA) == pytest.approx(epsilon, abs=0.01)
+    assert random_canaries.between(0.0, 1.0, DELTA) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -43,15 +46,20 @@ def test_the_one_shot_estimate_is_near_the_truth(claimed: float, canaries: int, 
     standard deviation of 0.12; the mean of four is asked for, and a true mechanism fails with a chance of 1 in 1000.
     """
     todo = Plan(1, 1.0, 8.0, Optimizer(), Noise(1.0, SIGMA[claimed]))
-    found = [one_shot.records(todo, DELTA, canaries, size, seed, train_all).estimate for seed in range(seeds)]
+    targets = [private(todo, directions=canaries, size=size, seed=seed) for seed in range(seeds)]
+    found = [one_shot.records(target).estimate for target in targets]
     assert np.mean(found) == pytest.approx(claimed, rel=0.2)
 
 
 def test_the_one_shot_estimate_notices_a_quarter_of_the_noise():
     todo = Plan(1, 1.0, 8.0, Optimizer(), Noise(1.0, SIGMA[2.0] / 4))
-    assert one_shot.records(todo, DELTA, 300, 20_000, 0, train_all).estimate > 2 * 2.0
+    assert one_shot.records(private(todo, directions=300, size=20_000)).estimate > 2 * 2.0
     with pytest.raises(ValueError, match="expected a private plan"):
-        one_shot.records(Plan(1, 1.0, 8.0, Optimizer(), None), DELTA, 3, 20, 0, train_all)
+        one_shot.records(private(Plan(1, 1.0, 8.0, Optimizer(), None), directions=3, size=20))
+
+
+def private(todo: Plan, **effort: int) -> Target:
+    return target_of(nn.Linear(4, 1), examples(4), todo, delta=DELTA, **effort)
 
 
 def sigmoid_net(inputs: int, outputs: int = 1) -> nn.Module:
@@ -65,7 +73,7 @@ def test_the_label_is_read_off_the_last_layer(losses):
     target = rows.target if losses is binary else torch.arange(20) % 3
     for number in range(20):
         record = Examples(rows.inputs[number : number + 1], target[number : number + 1])
-        (gradient,) = inversion._of_one_record(model, vector(model), losses, record, None, 0, train_all)
+        (gradient,) = rebuilding.gradients_of_each(alone(model, record, None, losses), record)
         assert leakage.label_of(model, losses, gradient) == target[number]
     bare = net(nn.Linear(6, 4), nn.Linear(4, 1, bias=False))
     assert leakage.label_of(bare, binary, vector(bare)) is None
@@ -74,15 +82,21 @@ def test_the_label_is_read_off_the_last_layer(losses):
 def test_records_are_searched_for_with_and_without_their_label():
     """D6: DLG and iDLG find records of 30 numbers from one gradient; with noise of a tenth of the clip neither does."""
     model, rows = sigmoid_net(30), examples(3, 30)
-    plain = inversion.invert(model, vector(model), binary, rows, None, 0, train_all)
-    noisy = inversion.invert(model, vector(model), binary, rows, Noise(1.0, 0.1), 0, train_all)
+    plain = leakage.search_for(alone(model, rows, None), rows)
+    noisy = leakage.search_for(alone(model, rows, Noise(1.0, 0.1)), rows)
+    assert plain is not None
+    assert noisy is not None
     for method in ("dlg", "idlg"):
         assert plain[method].error < 0.05
         assert noisy[method].found == 0
         assert abs(cosines(noisy[method])) < 0.5
 
 
-def cosines(found: inversion.Inversion) -> float:
+def alone(model: nn.Module, rows: Examples, noise: Noise | None, losses: RowLosses = binary) -> Target:
+    return target_of(model, rows, Plan(1, 1.0, 1.0, Optimizer(), noise), losses)
+
+
+def cosines(found: rebuilding.Inversion) -> float:
     return float(found.record @ found.rebuilt / np.linalg.norm(found.record) / np.linalg.norm(found.rebuilt))
 
 
@@ -90,8 +104,8 @@ def test_batch_one_is_solved_for_and_little_noise_stops_it():
     """D6: error < 1e-3 in at least 95 % of 200 records; with a clip of 1 and sigma 0.1 the mean cosine is < 0.2."""
     model = net(nn.Linear(30, 64), nn.ReLU(), nn.Linear(64, 1))
     rows, layer = examples(200, 30), "0"
-    plain = inversion._of_one_record(model, vector(model), binary, rows, None, 0, train_all)
-    noisy = inversion._of_one_record(model, vector(model), binary, rows, Noise(1.0, 0.1), 0, train_all)
+    plain = rebuilding.gradients_of_each(alone(model, rows, None), rows)
+    noisy = rebuilding.gradients_of_each(alone(model, rows, Noise(1.0, 0.1)), rows)
     exact, vague = (torch.stack([inversion.analytic(model, one, layer) for one in found]) for found in (plain, noisy))
     errors = (exact - rows.inputs).norm(dim=1) / rows.inputs.norm(dim=1)
     assert (errors < 1e-3).float().mean() >= 0.95
@@ -105,7 +119,7 @@ def test_a_usual_round_hides_records_among_each_other():
     many = [(examples(32, 30, seed), todo) for seed in range(10)]
     alone = [(examples(1, 30, seed), Plan(5, 1.0, 1.0, Optimizer(lr=0.1), None)) for seed in range(10)]
     for sites, found in ((many, 0.0), (alone, 1.0)):
-        got = inversion.from_a_round(model, vector(model), binary, sites, 0, train_all)
+        got = round_inversion.from_a_round(target_of(model, sites[0][0], todo, sites=sites))
         assert got is not None
         assert got.found == found
 
@@ -132,7 +146,8 @@ def test_sources_are_named_unless_updates_are_noised():
     sites = digits(0.1)
     model = net(nn.Linear(784, 32), nn.ReLU(), nn.Linear(32, 10))
     todo = Plan(10, 1.0, 100.0, Optimizer(lr=0.5), None)
-    plain = source.attack(model, vector(model), classes, sites, [todo] * 10, 1, 100, 0, train_all)
+    attacked = [(rows, todo) for rows in sites]
+    plain = source.attack(target_of(model, sites[0], todo, classes, "classes", attacked), 100)
     assert plain.right >= 0.5
     assert plain.guessing == 0.1
     streams = [Streams(Words.of(0, "b", n), Words.of(0, "n", n)) for n in range(10)]
@@ -159,16 +174,16 @@ def test_a_label_share_is_read_off_an_update_and_a_useless_one_tells_nothing():
     rows = examples(300, 4, 1)
     sites = [(Examples(rows.inputs[rows.target == label], rows.target[rows.target == label]), plan)
              for label in (0, 1) for plan in [Plan(2, 1.0, 150.0, Optimizer(lr=0.5), None)]]  # fmt: skip
-    has = lambda target: target == 1  # noqa: E731
-    found = site_property.attack(model, vector(model), binary, sites, own, has, 32, 0, train_all)
+    todo = sites[0][1]
+    found = site_property.attack(target_of(model, rows, todo, sites=sites, known=own, shadows=32))
     assert found is not None
     assert found.error < 0.1 < 0.4 < found.blind
     loud = [(one, Plan(2, 1.0, 150.0, Optimizer(lr=0.5), Noise(1.0, 1e4))) for one, _ in sites]
-    noisy = site_property.attack(model, vector(model), binary, loud, own, has, 32, 0, train_all)
+    noisy = site_property.attack(target_of(model, rows, todo, sites=loud, known=own, shadows=32))
     assert noisy is not None
     assert noisy.error > 0.3
     same = Examples(own.inputs, own.target * 0)
-    assert site_property.attack(model, vector(model), binary, sites, same, has, 32, 0, train_all) is None
+    assert site_property.attack(target_of(model, rows, todo, sites=sites, known=same, shadows=32)) is None
 
 
 def test_ridge_regression_finds_a_line():

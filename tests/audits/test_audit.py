@@ -10,23 +10,26 @@ import pytest
 import torch
 from torch import nn
 
-from fedsim.audits import canaries, claims, inversion, membership
-from fedsim.audits.audit import audit
+from fedsim.audits import claims
+from fedsim.audits.attacks import canary, inversion, leakage, membership, one_run
+from fedsim.audits.audit import audit, most_runs
 from fedsim.audits.audit_files import lines
 from fedsim.audits.bounds import ceiling
 from fedsim.audits.claims import claim_in, claim_of
-from fedsim.audits.membership import lira, rmia
-from fedsim.audits.target import Effort, plans
+from fedsim.audits.finding import Verdict
+from fedsim.audits.shadow_models import lira, rmia
+from fedsim.audits.target import Effort, targets_of
 from fedsim.audits.trade_off import one_run_noise_bound
 from fedsim.cli import commands as cli
 from fedsim.data.federation import Examples
-from fedsim.engines.cohort import train_all
 from fedsim.experiments.experiment import execute
 from fedsim.privacy.accounting import Segment, epsilon, noise_multiplier
+from fedsim.privacy.unit import Place
 from fedsim.scenario.schema import Optimizer
-from fedsim.training.losses import binary, classes
+from fedsim.training.losses import classes
 from fedsim.training.work import Noise, Plan
-from tests.conftest import examples, vector
+from tests.audits.targets import target_of
+from tests.conftest import examples
 
 NOISE = ("--set", "privacy.noise_multiplier=2")
 SMALL = Effort(trials=300, canaries=300, directions=20, size=500, shadows=8)
@@ -63,17 +66,19 @@ def test_an_audit_stays_below_a_true_claim_and_refutes_a_false_one(scenario, wea
     effort = Effort(trials=1500, canaries=1000, shadows=4)
     honest = audit(chosen, claim, effort)
     assert 0 < honest.bound <= claim.epsilon
-    assert honest.paired is not None
-    assert honest.paired.noise_bound > 0.25 * wanted
-    assert 0.6 * wanted <= honest.paired.estimate <= 1.1 * wanted
-    assert "the claim stands" in [*lines(honest, chosen)][-1]
+    paired, on_noise = honest.of("canary").measured
+    assert on_noise.low > 0.25 * wanted
+    assert 0.6 * wanted <= paired.value <= 1.1 * wanted
+    assert honest.of("canary").verdict is Verdict.STANDS
+    assert "the claim stands" in [*lines(honest)][-1]
     weakened()
     broken = audit(chosen, claim, effort)
-    assert broken.paired is not None
-    assert broken.paired.noise_bound > claim.epsilon
-    assert wanted > 2 or broken.paired.bound > claim.epsilon
+    paired, on_noise = broken.of("canary").measured
+    assert on_noise.low > claim.epsilon
+    assert wanted > 2 or paired.low > claim.epsilon
+    assert broken.of("canary").verdict is Verdict.REFUTED
     assert broken.broken
-    assert [*lines(broken, chosen)][-1] == "THE CLAIM IS REFUTED"
+    assert [*lines(broken)][-1] == "THE CLAIM IS REFUTED"
 
 
 @pytest.mark.slow
@@ -83,8 +88,9 @@ def test_twenty_audits_of_a_true_claim(scenario, wanted: float):
     chosen = scenario(f"privacy.epsilon={wanted}", "training.rounds=5", "privacy.delta=1e-5")
     claim = claim_of(chosen)
     assert claim is not None
-    todo = plans(chosen, claim)["private"]
-    found = [canaries.one_run(todo, claim.delta, 1000, seed, train_all) for seed in range(20)]
+    _, target = targets_of(chosen, claim, Effort())
+    assert target.training == "private"
+    found = [one_run.one_run(dataclasses.replace(target, effort=Effort(seed=seed))) for seed in range(20)]
     assert max(one.bound for one in found) <= claim.epsilon
     assert max(one.noise_bound for one in found) <= claim.epsilon
 
@@ -121,7 +127,7 @@ def test_membership_in_the_known_set_up():
         own = replace(todo, noise=noise)
         for name, models, seeds in (("lira", 16, 4), ("rmia", 4, 24)):
             found = [
-                membership.attack(model, vector(model), binary, rows, own, models, seed, train_all)[name].auc
+                membership.attack(target_of(model, rows, own, shadows=models, seed=seed))[name].auc
                 for seed in range(seeds)
             ]
             assert low <= np.mean(found) <= high, (wanted, name, found)
@@ -136,7 +142,7 @@ def test_many_trials_of_one_step_come_close_to_the_claim():
     """
     todo = Plan(1, 1.0, 8.0, Optimizer(lr=1.0), Noise(1.0, 1.081))
     model = nn.Linear(4, 1)
-    found = canaries.paired(model, vector(model), binary, examples(4), todo, 1e-5, 100_000, 0, train_all)
+    found = canary.paired(target_of(model, examples(4), todo, delta=1e-5), 100_000)
     assert 0.85 * 4 <= found.estimate <= 1.03 * 4
     assert 2.0 < found.bound <= 4.0
 
@@ -145,7 +151,8 @@ def test_canaries_of_other_models_are_loud_enough():
     """A network, several classes: the canary's gradient is well above the clip."""
     model = net(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
     rows = dataclasses.replace(examples(9, 6), target=torch.arange(9) % 3)
-    _, gradient = canaries._loud_record(model, vector(model), classes, rows, 4.0, 0)
+    target = target_of(model, rows, Plan(1, 1.0, 9.0, Optimizer(), Noise(1.0, 1.0)), classes, "classes")
+    _, gradient = canary.loud_record(target, 4.0)
     assert gradient.norm() >= 2.0
 
 
@@ -156,7 +163,7 @@ def test_membership_attacks_find_what_a_model_knows_by_heart():
     plain = Plan(150, 1.0, 60.0, Optimizer(lr=1.0), None)
     private = replace(plain, noise=Noise(1.0, 30.0))
     for todo, low, high in ((plain, 0.8, 1.0), (private, 0.45, 0.55)):
-        found = membership.attack(model, vector(model), binary, rows, todo, 32, 0, train_all)
+        found = membership.attack(target_of(model, rows, todo, shadows=32))
         assert all(low <= one.auc <= high for one in found.values()), found
         assert found["lira"].auc >= found["loss"].auc - 0.05
     assert found["loss"].tpr < 0.05
@@ -176,8 +183,9 @@ def test_lira_and_rmia_do_not_look_at_the_targets_own_membership():
 def test_a_record_is_rebuilt_from_one_update_unless_there_is_noise(private: bool):
     """D6: analytically, for a network; exact without noise, useless with it."""
     model = net(nn.Linear(10, 16), nn.ReLU(), nn.Linear(16, 1))
-    noise = Noise(1.0, 1.0) if private else None
-    found = inversion.invert(model, vector(model), binary, examples(20, 10), noise, 0, train_all)["analytic"]
+    plan = Plan(1, 1.0, 1.0, Optimizer(), Noise(1.0, 1.0) if private else None)
+    found = inversion.solve(target_of(model, examples(20, 10), plan), examples(20, 10))
+    assert found is not None
     assert found.records == 20
     assert found.found == (0.0 if private else pytest.approx(1.0, abs=0.05))
     assert (found.error > 0.5) if private else (found.error < 1e-3)
@@ -185,7 +193,10 @@ def test_a_record_is_rebuilt_from_one_update_unless_there_is_noise(private: bool
 
 def test_a_record_is_rebuilt_by_matching_gradients_where_no_layer_gives_it_away():
     model = net(nn.Linear(6, 12, bias=False), nn.Sigmoid(), nn.Linear(12, 1))
-    found = inversion.invert(model, vector(model), binary, examples(3, 6), None, 0, train_all)
+    target = target_of(model, examples(3, 6), Plan(1, 1.0, 1.0, Optimizer(), None))
+    assert inversion.solve(target, examples(3, 6)) is None
+    found = leakage.search_for(target, examples(3, 6))
+    assert found is not None
     assert set(found) == {"dlg", "idlg"}
     assert all(one.error < 0.1 for one in found.values())
 
@@ -197,7 +208,8 @@ def test_a_scenario_without_privacy_has_no_claim_but_is_attacked(scenario):
     assert found.claim is None
     assert found.values["claimed"] is found.values["lower_bound"] is None
     assert not found.broken
-    assert [*lines(found, chosen)][-1] == "there is no claim to hold this against"
+    assert {finding.verdict for finding in found.findings} == {Verdict.NO_CLAIM}
+    assert [*lines(found)][-1] == "there is no claim to hold this against"
 
 
 def test_the_claim_of_a_run_is_that_of_its_ledger(scenario, tmp_path):
@@ -271,11 +283,16 @@ def test_a_scenario_that_can_not_be_run_ends_in_one_line(monkeypatch, capsys):
 
 
 def test_an_audit_is_the_same_every_time(scenario):
+    """Each attack is told of before it starts."""
     claim = claim_of(scenario())
-    assert audit(scenario(), claim, SMALL).values == audit(scenario(), claim, SMALL).values
+    told: list[str] = []
+    first = audit(scenario(), claim, SMALL, tell=told.append)
+    assert first.values == audit(scenario(), claim, SMALL).values
+    assert told == [finding.label for finding in first.findings]
+    assert len(told) == most_runs(Place.IN_STEPS)
 
 
 def test_a_claim_needs_a_private_plan():
     plain = Plan(1, 1.0, 8.0, Optimizer(), None)
     with pytest.raises(ValueError, match="expected a private plan"):
-        canaries.one_run(plain, 1e-5, 10, 0, train_all)
+        one_run.one_run(target_of(nn.Linear(4, 1), examples(4), plain, canaries=10))

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from fedsim.audits import site_canaries
+from fedsim.audits.attacks import site_canary, site_one_run, site_one_shot
 from fedsim.audits.audit import Audit, audit
 from fedsim.audits.audit_files import lines
 from fedsim.audits.claims import SiteClaim, central_of, claim_in, claim_of
-from fedsim.audits.story import scenarios
+from fedsim.audits.site_mechanisms import by_itself
+from fedsim.audits.story.levels import scenarios
 from fedsim.audits.target import Effort
 from fedsim.data.federation import federate
 from fedsim.experiments.experiment import execute
@@ -62,10 +63,10 @@ def test_an_audit_stays_below_a_true_claim(kind: str, trials: int, off: float):
     found = audited(chosen(kind), trials)
     assert 3.9 <= claim(found).epsilon <= 4.0
     assert 0.5 < found.bound <= claim(found).epsilon
-    assert found.paired is not None
-    assert found.paired.trials == trials or "correlated" in kind
-    assert found.paired.estimate == pytest.approx(4.0, rel=off) or "some" in kind
-    assert [*lines(found, chosen(kind))][-1] == "the claim stands: no attack proved more than it allows"
+    paired, _ = found.of("site_canary").measured
+    assert found.values["canaries"]["paired"]["trials"] == trials or "correlated" in kind
+    assert paired.value == pytest.approx(4.0, rel=off) or "some" in kind
+    assert [*lines(found)][-1] == "the claim stands: no attack proved more than it allows"
 
 
 @pytest.mark.parametrize(
@@ -104,18 +105,17 @@ def test_an_audit_notices_that_the_noise_of_those_who_are_missing_or_talk_was_co
 
 @pytest.mark.parametrize("kind", ["client", "local", "distributed"])
 def test_a_clip_near_the_end_of_float32_does_not_blind_the_audit(kind: str):
-    found = audited(chosen(kind, "privacy.clip=1e35"), 300).paired
-    assert found is not None
-    assert found.estimate == pytest.approx(4, rel=0.3)
+    paired, _ = audited(chosen(kind, "privacy.clip=1e35"), 300).of("site_canary").measured
+    assert paired.value == pytest.approx(4, rel=0.3)
 
 
 def test_an_audit_notices_rounds_that_were_not_counted():
     true = claim_of(chosen("local", "privacy.epsilon=8", "training.rounds=12"))
     assert isinstance(true, SiteClaim)
-    score = site_canaries.by_itself(true.release, 12, 0)  # type: ignore[arg-type]
+    score = by_itself(true.release, 12, 0)  # type: ignore[arg-type]
     once = SiteClaim(true.release, 1, 0.0, true.delta, true.neighbours)
-    assert site_canaries.paired(score, true, 200).estimate == pytest.approx(8, rel=0.25)
-    assert site_canaries.paired(score, once, 200).noise_bound > 1.2 * epsilon([once.segment], 1e-5, "replace-one")
+    assert site_canary.paired(score, true, 200).estimate == pytest.approx(8, rel=0.25)
+    assert site_canary.paired(score, once, 200).noise_bound > 1.2 * epsilon([once.segment], 1e-5, "replace-one")
 
 
 @pytest.mark.slow
@@ -126,7 +126,7 @@ def test_twenty_audits_of_whole_sites(wanted: float):
     true = claim_of(scenario)
     assert isinstance(true, SiteClaim)
     noisy = central_of(scenario, true.segment.noise_multiplier, federate(scenario, 0).names)
-    found = [site_canaries.one_run(noisy, true, 1000, seed) for seed in range(20)]
+    found = [site_one_run.one_run(noisy, true, 1000, seed) for seed in range(20)]
     assert 0 < max(one.noise_bound for one in found) <= true.epsilon
     assert max(one.bound for one in found) <= true.epsilon
 
@@ -138,7 +138,7 @@ def test_the_one_shot_estimate_of_sites_is_near_the_truth(wanted: float, canarie
     true = claim_of(scenario)
     assert isinstance(true, SiteClaim)
     noise = noise_multiplier(wanted, 1.0, 1, true.delta)
-    found = site_canaries.random_sites(
+    found = site_one_shot.random_sites(
         central_of(scenario, noise, federate(scenario, 0).names), true, canaries, size, 0
     )
     assert found.estimate == pytest.approx(wanted, rel=0.2)

@@ -1,20 +1,20 @@
-"""The story of one scenario at several privacy levels: how good it is, and what an attacker learns."""
+"""Levels of a story: one scenario, trained and attacked with several budgets of privacy."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from fedsim.audits.audit import Audit, audit
+from fedsim.audits.audit import Audit, audit, most_runs
 from fedsim.audits.claims import claim_in
 from fedsim.audits.target import Effort, Training
 from fedsim.experiments.experiment import execute
 from fedsim.mistakes import Mistake
-from fedsim.privacy.unit import Protected
+from fedsim.privacy.unit import Place, Protected
 from fedsim.privacy.units import unit_of
 from fedsim.report.findings import Numbers
 from fedsim.results.metrics import Metric
@@ -23,15 +23,26 @@ from fedsim.scenario.files import read
 from fedsim.scenario.schema import Scenario
 from fedsim.scenario.unit_facts import NO_UNIT, UNIT_OF_RECORDS, facts_of
 
-NONE = "none"
 _MOST = 6  # levels that fit a page
-_ATTACKS = 7  # that are told of at each level, at most
-Progress = Callable[[str, int, int], None]
+
+
+class Progress(Protocol):
+    """Progress of a story."""
+
+    def __call__(self, label: str, done: int, total: int, /) -> None:
+        """Say what is done now, how many steps are done, and how many there are in all."""
+        ...
 
 
 @dataclass(frozen=True)
 class Level:
-    """One privacy level: how it is called, the run that was trained at it, and what attacks gave."""
+    """One privacy level.
+
+    Attributes:
+        name: ``none``, or its epsilon.
+        run: The run that was trained at it.
+        audit: The findings of attacks on it.
+    """
 
     name: str
     run: Run
@@ -40,16 +51,16 @@ class Level:
     @property
     def private(self) -> bool:
         """Whether noise was asked for."""
-        return self.name != NONE
+        return self.name != NO_UNIT
 
     @property
     def kind(self) -> Training:
-        """Which of the audit's trainings is the level's."""
+        """The training that the audit attacks."""
         return "private" if self.private else "plain"
 
     @property
     def title(self) -> str:
-        """What stands above its column."""
+        """The heading of its column."""
         return f"epsilon {self.name}" if self.private else "no privacy"
 
     @cached_property
@@ -59,8 +70,8 @@ class Level:
 
     def mean(self, metric: Metric) -> dict[str, float | None]:
         """Return a metric of the federated model inside sites, with its 95 % interval at institutions like these."""
-        found = self.numbers.of("mean", self.private, "federated", metric.name)
-        values = {"mean": found.mean, "low": found.low, "high": found.high}
+        estimate = self.numbers.of("mean", self.private, "federated", metric.name)
+        values = {"mean": estimate.mean, "low": estimate.low, "high": estimate.high}
         return {key: None if math.isnan(value) else value for key, value in values.items()}
 
     @property
@@ -72,7 +83,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Story:
-    """What became of a scenario at each level."""
+    """A scenario at each level."""
 
     scenario: Scenario
     levels: Sequence[Level]
@@ -107,21 +118,28 @@ def scenarios(name: str, changes: Sequence[str], epsilons: str) -> dict[str, Sce
     """
     levels = [text.strip() for text in epsilons.split(",")]
     for text in levels:
-        if text != NONE and not _is_epsilon(text):
+        if text != NO_UNIT and not _is_epsilon(text):
             raise Mistake(f"--epsilon: expected none or numbers > 0, e.g. none,8,1, got {text!r}")
     if len(set(levels)) < len(levels) or len(levels) > _MOST:
         raise Mistake(f"--epsilon: expected up to {_MOST} different levels, got {epsilons}")
-    own = read(name, changes).privacy.unit
-    facts = facts_of(own)
-    if facts.promises and unit_of(own).protects is not Protected.RECORD:
-        raise Mistake(f'--epsilon: expected a scenario of privacy.unit = "{UNIT_OF_RECORDS}", whose records are '
-                      f"attacked at each level, got {own!r}; without --epsilon whole sites are attacked")  # fmt: skip
-    unit = [] if facts.promises else [f"privacy.unit={UNIT_OF_RECORDS}"]
-    return {
-        text: read(name, [*changes, 'arms=["federated"]',
-                          *([f"privacy.epsilon={text}", *unit] if text != NONE else [f"privacy.unit={NO_UNIT}"])])
-        for text in levels
-    }  # fmt: skip
+    unit = read(name, changes).privacy.unit
+    promises = facts_of(unit).promises
+    if promises and unit_of(unit).protects is not Protected.RECORD:
+        raise Mistake(
+            f'--epsilon: expected a scenario of privacy.unit = "{UNIT_OF_RECORDS}", whose records are attacked at each '
+            f"level, got {unit!r}; without --epsilon whole sites are attacked"
+        )
+
+    chosen = {}
+    for text in levels:
+        if text == NO_UNIT:
+            settings = [f"privacy.unit={NO_UNIT}"]
+        elif promises:
+            settings = [f"privacy.epsilon={text}"]
+        else:
+            settings = [f"privacy.epsilon={text}", f"privacy.unit={UNIT_OF_RECORDS}"]
+        chosen[text] = read(name, [*changes, 'arms=["federated"]', *settings])
+    return chosen
 
 
 def tell(levels: dict[str, Scenario], folder: Path, effort: Effort, progress: Progress | None = None) -> Story:
@@ -133,31 +151,43 @@ def tell(levels: dict[str, Scenario], folder: Path, effort: Effort, progress: Pr
         effort: Of each audit.
         progress: Called with (what is done, steps done, steps in all).
     """
-    done = []
-    for level, (name, scenario) in enumerate(levels.items()):
-        steps = _Steps(name, level, len(levels), progress)
-        run = execute(scenario, folder / (name if name == NONE else f"epsilon-{name}"), steps.train)
+    told = []
+    for number, (name, scenario) in enumerate(levels.items()):
+        steps = _Steps(name, number, len(levels), progress)
+        run = execute(scenario, folder / (name if name == NO_UNIT else f"epsilon-{name}"), steps.train)
         claim = claim_in(run)
-        released = claim is not None or name == NONE
-        kinds: tuple[Training, ...] = ("plain",) if name == NONE else ("private",)
-        found = audit(run.scenario, claim, effort, kinds if released else (), steps.attack)
-        done.append(Level(name, run, found))
-    return Story(done[0].run.scenario, done)
+
+        # A budget that not even the first round fits into leaves nothing to attack.
+        trainings: tuple[Training, ...] = ()
+        if name == NO_UNIT:
+            trainings = ("plain",)
+        elif claim is not None:
+            trainings = ("private",)
+        told.append(Level(name, run, audit(run.scenario, claim, effort, trainings, steps.attack)))
+    return Story(told[0].run.scenario, told)
 
 
 class _Steps:
     """Progress over all levels: one step for each attack, as many for the training before."""
 
     def __init__(self, name: str, level: int, levels: int, progress: Progress | None) -> None:
-        self.name, self.before, self.total = name, 2 * _ATTACKS * level, 2 * _ATTACKS * levels
-        self.tell = partial(progress) if progress else lambda label, done, total: None
-        self.attacks: Iterator[int] = iter(range(_ATTACKS, 2 * _ATTACKS))
+        self.name = name
+        self.attacks = most_runs(Place.IN_STEPS, ("private",))
+        self.before = 2 * self.attacks * level
+        self.total = 2 * self.attacks * levels
+        self.attacked = 0
+        self.progress = progress
 
     def train(self, label: str, done: int, total: int) -> None:
-        self.tell(f"{self.name}: {label}", self.before + _ATTACKS * done // total, self.total)
+        self._tell(label, self.before + self.attacks * done // total)
 
     def attack(self, label: str) -> None:
-        self.tell(f"{self.name}: {label}", self.before + next(self.attacks, 2 * _ATTACKS - 1), self.total)
+        self._tell(label, self.before + self.attacks + self.attacked)
+        self.attacked += 1
+
+    def _tell(self, label: str, done: int) -> None:
+        if self.progress:
+            self.progress(f"{self.name}: {label}", done, self.total)
 
 
 def _is_epsilon(text: str) -> bool:

@@ -1,13 +1,12 @@
-"""Membership inference: can an attacker tell from a model whether a record was in its training data?
+"""Shadow models: references that tell an attacker how sure a model is of records it knows, and of others.
 
-Shadow models are trained on random halves of the records, in pairs that complement each other, all as one cohort. Each
-of them serves as the target once, the others as the attacker's references: an attacker who has as many records like
-these and knows how the training goes, which is more than most have.
+They are trained on random halves of the records, or of the sites, in pairs that complement each other. Each of them
+serves as the target once, the others as the attacker's references: an attacker who has as many records like these and
+knows how the training goes, which is more than most have.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,15 +14,14 @@ import torch
 from scipy.stats import norm
 from torch import Tensor, nn
 
-from fedsim.audits.bounds import RATES, roc
+from fedsim.audits.bounds import RATES, ceiling, roc
+from fedsim.audits.claims import AnyClaim
+from fedsim.audits.finding import Measured
 from fedsim.data.federation import Examples
-from fedsim.randomness import Words, stream
+from fedsim.randomness import stream
 from fedsim.training.functional import outputs_with
 from fedsim.training.losses import RowLosses
 from fedsim.training.model import parts_of
-from fedsim.training.work import Done, Plan, Streams, Work
-
-TrainAll = Callable[[Sequence[Work]], list[Done]]
 
 
 @dataclass(frozen=True)
@@ -42,35 +40,18 @@ class Membership:
     tpr_thousand: float
     curve: tuple[float, ...]
 
+    def measured(self, name: str, claim: AnyClaim | None) -> Measured:
+        """Return the AUC for a finding. It has no interval, so it refutes nothing."""
+        limit = ceiling(claim.epsilon, claim.delta) if claim else None
+        return Measured(name, "AUC", self.auc, limit=limit)
 
-def attack(
-    model: nn.Module, start: Tensor, losses: RowLosses, rows: Examples, todo: Plan, shadows: int, seed: int,
-    train_all: TrainAll,
-) -> dict[str, Membership]:  # fmt: skip
-    """Return {attack: how well it does}: ``loss``, ``lira`` and ``rmia``.
-
-    Args:
-        model: The architecture.
-        start: Where every training starts, (params,).
-        losses: The loss.
-        rows: The records; each is a member in half of the trainings.
-        todo: The plan of a whole training.
-        shadows: How many models, an even number.
-        seed: Of the audit; it decides about membership, batches and noise.
-        train_all: The engine's.
-    """
-    members = halves(len(rows), shadows, seed)  # bool (shadows, rows)
-    works = []
-    for number, own in enumerate(torch.from_numpy(members)):
-        streams = Streams(Words.of(seed, "shadow batches", number), Words.of(seed, "shadow noise", number), number)
-        works.append(Work(model, start, Examples(rows.inputs[own], rows.target[own]), todo, streams, losses))
-    found = np.stack([confidences(model, done.parameters, rows, losses) for done in train_all(works)])
-    scores = {"loss": found, "lira": lira(found, members), "rmia": rmia(found, members)}
-    return {name: judge(own[members], own[~members]) for name, own in scores.items()}
+    def __str__(self) -> str:
+        """Print the AUC, and in brackets the share found at 1 % false alarms."""
+        return f"{self.auc:.3f} ({self.tpr:.1%})"
 
 
 def judge(inside: np.ndarray, outside: np.ndarray) -> Membership:
-    """Return how well scores of members, (trials,), and of others tell them apart."""
+    """Compare scores of members, (trials,), with those of others."""
     auc, tpr, thousand, *curve = roc(inside, outside, (0.01, 0.001, *RATES))
     return Membership(auc, tpr, thousand, tuple(curve))
 
@@ -90,13 +71,15 @@ def lira(confidences: np.ndarray, members: np.ndarray) -> np.ndarray:
     """
     scores = np.empty_like(confidences)
     for target in range(len(confidences)):
-        others = np.arange(len(confidences)) != target
-        seen, was_in = confidences[others], members[others]
+        references = np.arange(len(confidences)) != target
+        seen = confidences[references]  # (models - 1, rows)
+        was_in = members[references]
+
         log_likelihoods = []
-        for own in (was_in, ~was_in):
-            count = np.maximum(own.sum(0), 1)
-            mean = (seen * own).sum(0) / count
-            spread = np.sqrt((((seen - mean) ** 2) * own).sum() / own.sum()) + 1e-9
+        for chosen in (was_in, ~was_in):
+            count = np.maximum(chosen.sum(0), 1)
+            mean = (seen * chosen).sum(0) / count
+            spread = np.sqrt((((seen - mean) ** 2) * chosen).sum() / chosen.sum()) + 1e-9
             log_likelihoods.append(norm.logpdf(confidences[target], mean, spread))
         scores[target] = log_likelihoods[0] - log_likelihoods[1]
     return scores
@@ -111,23 +94,31 @@ def rmia(confidences: np.ndarray, members: np.ndarray) -> np.ndarray:
     probabilities = 1 / (1 + np.exp(-np.clip(confidences, -500, 500)))
     scores = np.empty_like(confidences)
     for target in range(len(confidences)):
-        others = np.arange(len(confidences)) != target
-        seen, was_in = probabilities[others], members[others]
-        usual = sum((seen * own).sum(0) / np.maximum(own.sum(0), 1) for own in (was_in, ~was_in)) / 2
+        references = np.arange(len(confidences)) != target
+        seen = probabilities[references]
+        was_in = members[references]
+
+        # p(x): the mean over models with the record and models without it, with equal weights.
+        mean_with = (seen * was_in).sum(0) / np.maximum(was_in.sum(0), 1)
+        mean_without = (seen * ~was_in).sum(0) / np.maximum((~was_in).sum(0), 1)
+        usual = (mean_with + mean_without) / 2
         gain = probabilities[target] / np.maximum(usual, 1e-12)
         scores[target] = np.searchsorted(np.sort(gain), gain, "right") / len(gain)
     return scores
 
 
 def halves(rows: int, shadows: int, seed: int) -> np.ndarray:
-    """Return who is in which model's data, bool (shadows, rows): pairs of complementary halves."""
+    """Draw the members of each model's data, bool (shadows, rows): pairs of complementary halves."""
     random = stream(seed, "shadow halves")
-    chosen = [random.permutation(rows) < rows // 2 for _ in range(shadows // 2)]
-    return np.stack([mask for one in chosen for mask in (one, ~one)])
+    masks = []
+    for _ in range(shadows // 2):
+        mask = random.permutation(rows) < rows // 2
+        masks += [mask, ~mask]
+    return np.stack(masks)
 
 
 def confidences(model: nn.Module, parameters: Tensor, rows: Examples, losses: RowLosses) -> np.ndarray:
-    """Return logit(p) of each record's own outcome, (rows,), where -log(p) is its loss."""
+    """Compute logit(p) of each record's own outcome, (rows,), where -log(p) is its loss."""
     with torch.no_grad():
         outputs = outputs_with(model, parts_of(model, parameters), rows.inputs).double()
         target = rows.target.double() if rows.target.is_floating_point() else rows.target
