@@ -60,6 +60,7 @@ def _against(ranked: pd.DataFrame, axis: str, others: list[str], metric: str) ->
             figures = table[table["strategy"] == strategy].set_index(axis).reindex(values)
             _line(panel, figures, (number, len(strategies)), strategy, joined=_is_scale(values))
         panel.set_xticks(range(len(values)), values)
+        panel.set_xlim(-0.5, len(values) - 0.5)
         panel.set_xlabel(axis)
         panel.set_title(", ".join(f"{name} {value}" for name, value in zip(others, place, strict=True)))
 
@@ -89,7 +90,7 @@ def _line(panel: Axes, figures: pd.DataFrame, which: tuple[int, int], label: str
     number, count = which
 
     # Strategies are spread around each value of the axis, so that their intervals don't hide each other.
-    width = 0.3 if joined else 0.6
+    width = 0.3 if joined else 0.4
     shift = width * (number / (count - 1) - 0.5) if count > 1 else 0.0
     places = np.arange(len(figures)) + shift
 

@@ -47,7 +47,7 @@ def column_meanings(columns: Sequence[str], metric: str, seeds: int) -> Iterator
         if name == metric:
             label = BY_NAME[metric].label
             over = "of one seed" if seeds == 1 else f"the mean over {seeds} seeds and half its 95 % interval"
-            yield name, f"{label} on test rows, each compared with rows of its own site: {over}."
+            yield name, f"{label[0].upper()}{label[1:]} on test rows, each compared with rows of its own site: {over}."
         elif name in _MEANINGS:
             yield name, _MEANINGS[name]
 
