@@ -1,4 +1,4 @@
-"""fedsim: federated learning on simulated hospitals, banks and schools, with privacy that is computed from what ran.
+"""fedsim: simulate federated learning at hospitals, banks and schools, with a ledger of the privacy that is spent.
 
 ``fedsim.run("hospital-heart")`` runs a scenario and returns a pandas table; ``fedsim.load(run_dir)`` reads a run.
 """

@@ -1,16 +1,16 @@
 """The picture of an audit: a record, and what an attacker made of the update that came of it."""
 
-import io
 from collections.abc import Mapping, Sequence
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fedsim.audits.finding import RebuiltRecord
 from fedsim.data.tables import Column
+from fedsim.report.chart_style import STYLE, WIDTH, png
 
-_WIDTH = 9.2  # inches
 _LARGEST = 80  # inputs that fit into a strip
 
 
@@ -43,29 +43,28 @@ def draw_records(rebuilt: Mapping[str, RebuiltRecord]) -> bytes:
     return side_by_side(pictures, first.names)
 
 
+@matplotlib.rc_context(STYLE | {"axes.grid": False})
 def side_by_side(pictures: Mapping[str, np.ndarray], names: Sequence[str]) -> bytes:
     """Draw records under their titles: strips of a table's inputs, or images (channels, height, width)."""
     first = next(iter(pictures.values()))
     fits_a_strip = first.ndim == 1 and len(first) <= _LARGEST
     figure = _strips(pictures, names) if fits_a_strip else _images(pictures)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-    return buffer.getvalue()
+    return png(figure)
 
 
 def _strips(pictures: Mapping[str, np.ndarray], names: Sequence[str]) -> Figure:
-    figure = Figure(figsize=(_WIDTH, 0.75 * len(pictures) + 1.4), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.75 * len(pictures) + 1.4), layout="constrained")
     axes = np.atleast_1d(figure.subplots(len(pictures), 1, sharex=True))
     for axis, (title, values) in zip(axes, pictures.items(), strict=True):
         axis.imshow(values[None], cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
-        axis.set_title(title, loc="left", fontsize=9)
+        axis.set_title(title)
         axis.set_yticks([])
     axes[-1].set_xticks(range(len(names)), names, rotation=90, fontsize=7)
     return figure
 
 
 def _images(pictures: Mapping[str, np.ndarray]) -> Figure:
-    figure = Figure(figsize=(_WIDTH, _WIDTH / len(pictures) + 0.5), layout="constrained")
+    figure = Figure(figsize=(WIDTH, WIDTH / len(pictures) + 0.5), layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, len(pictures)))
     for axis, (title, values) in zip(axes, pictures.items(), strict=True):
         _image(axis, title, values)
@@ -79,5 +78,5 @@ def _image(axis: Axes, title: str, values: np.ndarray) -> None:
     scaled = (pixels - low) / max(high - low, 1e-9)
     is_coloured = len(scaled) == 3
     axis.imshow(scaled.transpose(1, 2, 0) if is_coloured else scaled.mean(0), cmap="gray")
-    axis.set_title(title, loc="left", fontsize=9)
+    axis.set_title(title)
     axis.set_axis_off()

@@ -1,9 +1,10 @@
-"""What a tournament leaves: a table for people, CSV, JSON, pictures and a page; each file whole or not at all."""
+"""Write the files of a tournament: a page, pictures, CSV and JSON; each file whole or not at all."""
 
 import base64
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from rich.table import Table
 
 from fedsim.experiments.tournament import Played
 from fedsim.experiments.tournament_charts import pictures
+from fedsim.experiments.tournament_findings import column_meanings, winners
 from fedsim.privacy.accounting import HOPELESS
 from fedsim.privacy.tiers import caution
 from fedsim.privacy.units import unit_of
 from fedsim.report.pages import PAGES
+from fedsim.report.statement import listed
 from fedsim.results.multiple_comparisons import FEWEST_SEEDS
 from fedsim.results.run_directory import write_bytes
 
@@ -43,25 +46,67 @@ def write(
         seeds: How many there were.
     """
     folder.mkdir(parents=True, exist_ok=True)
+
     tables = {"ranks": ranked, "pairs": pairs, "scores": played.scores, "curves": played.curves}
     for name, table in tables.items():
         write_bytes(folder / f"{name}.csv", table.to_csv(index=False).encode())
+
     document = as_document(ranked, played, metric)
-    write_bytes(folder / "tournament.json", (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
+    text = json.dumps(document, indent=2, allow_nan=False)
+    write_bytes(folder / "tournament.json", f"{text}\n".encode())
+
     drawn = pictures(ranked, axes, metric)
     for name, picture in drawn.items():
         write_bytes(folder / f"{name.replace('.', '-')}.png", picture)
+
+    page = _page(played, ranked, axes, metric, seeds, drawn)
+    write_bytes(folder / "tournament.html", page.encode())
+
+
+def _page(
+    played: Played,
+    ranked: pd.DataFrame,
+    axes: Sequence[str],
+    metric: str,
+    seeds: int,
+    drawn: Mapping[str, bytes],
+) -> str:
+    """Return ``tournament.html``; arguments as of ``write``, and the pictures by name."""
     shown = _shown(ranked, axes)
     heads, rows = _cells(ranked, shown, metric)
-    page = PAGES.get_template("tournament.html.j2").render(
-        lines=list(lines(played, ranked, axes, seeds)),
+    return PAGES.get_template("tournament.html.j2").render(
+        version=version("fedsim-flower"),
+        title=_title(ranked),
+        summary=_summary(ranked, axes, seeds),
+        winners=list(winners(ranked, axes, metric, seeds)),
+        refused=list(_refused(played, axes)),
+        lines=[*_alike(ranked, axes), *_about_groups(ranked, axes, seeds), *_about_epsilon(played)],
         metric=metric,
         pictures={name: base64.b64encode(picture).decode() for name, picture in drawn.items()},
         heads=heads,
+        columns=list(column_meanings(heads, metric, seeds)),
         texts=len(shown),
         rows=list(zip(_starts(ranked, shown), rows, strict=True)),
     )
-    write_bytes(folder / "tournament.html", page.encode())
+
+
+def _title(ranked: pd.DataFrame) -> str:
+    """Return the title of the page: the strategies, and the scenarios they compete on."""
+    strategies = listed(list(dict.fromkeys(ranked["strategy"])))
+    scenarios = listed(list(dict.fromkeys(ranked["scenario"])))
+    return f"{strategies} on {scenarios}"
+
+
+def _summary(ranked: pd.DataFrame, axes: Sequence[str], seeds: int) -> str:
+    """Return how much was compared, in a line."""
+    strategies = ranked["strategy"].nunique()
+    parts = [f"{strategies} strategies" if strategies > 1 else "1 strategy"]
+    for name in axes:
+        values = list(dict.fromkeys(ranked[name]))
+        if name != "strategy" and len(values) > 1:
+            parts.append(f"{name}: {', '.join(values)}")
+    parts.append(f"{seeds} seeds" if seeds > 1 else "1 seed")
+    return " · ".join(parts)
 
 
 def as_document(ranked: pd.DataFrame, played: Played, metric: str) -> dict[str, Any]:
@@ -74,33 +119,57 @@ def table(ranked: pd.DataFrame, axes: Sequence[str], metric: str) -> Table:
     """Return the ranks for a terminal: a section for each field of the grid."""
     shown = _shown(ranked, axes)
     heads, rows = _cells(ranked, shown, metric)
-    found = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    printed = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for number, name in enumerate(heads):
-        text = number < len(shown)
-        found.add_column(escape(name), justify="left" if text else "right", no_wrap=not text, overflow="fold")
+        if number < len(shown):
+            printed.add_column(escape(name), overflow="fold")
+        else:
+            printed.add_column(escape(name), justify="right", no_wrap=True, overflow="fold")
+
     for number, (first, row) in enumerate(zip(_starts(ranked, shown), rows, strict=True)):
         if first and number:
-            found.add_section()
-        found.add_row(*map(escape, row))
-    return found
+            printed.add_section()
+        printed.add_row(*map(escape, row))
+    return printed
 
 
 def lines(played: Played, ranked: pd.DataFrame, axes: Sequence[str], seeds: int) -> Iterator[str]:
-    """Yield what else is to be known: what the figures are, what was alike for all, and what could not be run."""
+    """Yield the lines that a terminal shows below the table: what was compared, and what could not be run."""
+    yield from _alike(ranked, axes)
+    yield from _about_groups(ranked, axes, seeds)
+    yield from _about_epsilon(played)
+    yield from _refused(played, axes)
+
+
+def _alike(ranked: pd.DataFrame, axes: Sequence[str]) -> Iterator[str]:
+    """Yield the values that are the same in all rows."""
     alike = [f"{name} {ranked[name].iloc[0]}" for name in axes if name != "strategy" and ranked[name].nunique() == 1]
     if alike:
         yield f"All: {', '.join(alike)}."
-    yield from _about_groups(ranked, axes, seeds)
+
+
+def _about_epsilon(played: Played) -> Iterator[str]:
+    """Yield what the epsilons of the table cover, and what they do not."""
     yield f"Epsilon is that of one training{_for_whom(played)}; choosing a strategy by these figures is not charged."
-    for one in played.released:
-        most = f"above {HOPELESS:g}" if math.isinf(one.epsilon) else f"{math.ceil(100 * one.epsilon - 1e-9) / 100:.2f}"
-        weak = f"; {weak}" if (weak := caution(one.epsilon)) else ""
+    for released in played.released:
+        weak = caution(released.epsilon)
         yield (
-            f"No one epsilon covers choosing among these rows: the {one.trainings} private trainings on the records of "
-            f"{one.scenario} come to epsilon {most} together for one {one.protected} (privacy.unit "
-            f"{' and '.join(one.units)}; composition, delta {one.delta:g}){weak}. Rows without privacy are covered by "
-            "nothing."
+            f"No one epsilon covers choosing among these rows: the {released.trainings} private trainings on the "
+            f"records of {released.scenario} come to epsilon {_spent(released.epsilon)} together for one "
+            f"{released.protected} (privacy.unit {' and '.join(released.units)}; composition, delta "
+            f"{released.delta:g}){f'; {weak}' if weak else ''}. Rows without privacy are covered by nothing."
         )
+
+
+def _spent(epsilon: float) -> str:
+    """Return an epsilon, rounded up to two places."""
+    if math.isinf(epsilon):
+        return f"above {HOPELESS:g}"
+    return f"{math.ceil(100 * epsilon - 1e-9) / 100:.2f}"
+
+
+def _refused(played: Played, axes: Sequence[str]) -> Iterator[str]:
+    """Yield the cells that have no figures, each with the reason."""
     for row in played.refused.to_dict("records"):
         place = ", ".join(str(row[name]) for name in axes if row[name] != "none")
         yield f"No figures: {place}: {row['reason']}"
@@ -146,10 +215,11 @@ def _about_groups(ranked: pd.DataFrame, axes: Sequence[str], seeds: int) -> Iter
 
 def _for_whom(played: Played) -> str:
     """Return for whom the epsilon of one training is: alike in all scenarios, or in each; nothing without privacy."""
-    whom = {
-        one.scenario: " or ".join(dict.fromkeys(f"one {unit_of(unit).promise.protected}" for unit in one.units))
-        for one in played.released
-    }
+    whom = {}
+    for released in played.released:
+        protected = dict.fromkeys(f"one {unit_of(unit).promise.protected}" for unit in released.units)
+        whom[released.scenario] = " or ".join(protected)
+
     if len(set(whom.values())) < 2:
         return "".join(f", for {text}" for text in set(whom.values()))
     return "".join(f", for {text} in {name}" for name, text in whom.items())
@@ -162,25 +232,28 @@ def _shown(ranked: pd.DataFrame, axes: Sequence[str]) -> list[str]:
 
 def _starts(ranked: pd.DataFrame, shown: Sequence[str]) -> list[bool]:
     """Return for each row whether a field of the grid starts with it."""
-    fields = (
-        ranked[list(shown[:-1])].astype(str).agg(" ".join, axis=1) if len(shown) > 1 else pd.Series("", ranked.index)
-    )
+    varied = list(shown[:-1])
+    if not varied:
+        return [number == 0 for number in range(len(ranked))]
+    fields = ranked[varied].astype(str).agg(" ".join, axis=1)
     return (fields != fields.shift()).tolist()
 
 
 def _cells(ranked: pd.DataFrame, shown: Sequence[str], metric: str) -> tuple[list[str], list[list[str]]]:
+    """Return the heads of the table and its rows: an axis that varies, then the figures."""
     reaching = [name for name in ("rounds", "time") if name in ranked]
     heads = [*shown, "group", metric, "vs. best", "worst", "spread", "MB", *reaching]
     rows = []
     for row in ranked.to_dict("records"):
         cells = [str(row[name]) for name in shown]
-        cells += [
-            str(row["group"]),
-            _margin(row["mean"], row["high"]),
-            _margin(row["difference"], row["difference_high"], "+"),
-        ]
-        cells += [_figure(row["worst"]), _figure(row["spread"]), f"{row['megabytes']:.3g}"]
-        cells += ["–" if pd.isna(row[name]) else f"{round(row[name], 2):g}" for name in reaching]
+        cells.append(str(row["group"]))
+        cells.append(_margin(row["mean"], row["high"]))
+        cells.append(_margin(row["difference"], row["difference_high"], "+"))
+        cells.append(_figure(row["worst"]))
+        cells.append(_figure(row["spread"]))
+        cells.append(f"{row['megabytes']:.3g}")
+        for name in reaching:
+            cells.append("–" if pd.isna(row[name]) else f"{round(row[name], 2):g}")
         rows.append(cells)
     return heads, rows
 
@@ -190,4 +263,6 @@ def _figure(value: float, sign: str = "") -> str:
 
 
 def _margin(value: float, high: float, sign: str = "") -> str:
-    return _figure(value, sign) + ("" if pd.isna(high) else f" ± {high - value:.3f}")
+    if pd.isna(high):
+        return _figure(value, sign)
+    return f"{_figure(value, sign)} ± {high - value:.3f}"

@@ -1,7 +1,7 @@
-"""Charts of a run as inline SVG: one colour, marker and line per arm; the same bytes for the same numbers.
+"""Draw the charts of a run as inline SVG, with the same bytes for the same numbers.
 
-Colours are from the palette of Okabe and Ito, "Color Universal Design", 2008, https://jfly.uni-koeln.de/color/; markers
-and lines tell the arms apart in grey. A filled marker is an arm without privacy, a hollow one with.
+Each arm has a colour, a marker and a line of its own. A filled marker is an arm without privacy, a hollow one an arm
+with privacy.
 """
 
 import html
@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from fedsim.report.chart_style import BLUE, FAINT, GREEN, INK, LINES, ORANGE, STYLE, WIDTH
 from fedsim.results.metrics import Metric
 
 
@@ -33,39 +34,12 @@ class Look:
 
 
 ARMS = {
-    "federated": Look("#0072b2", "o", "-", '<circle cx="6" cy="6" r="4.6"/>'),
-    "centralized": Look("#d55e00", "s", (0, (5, 2)), '<rect x="1.8" y="1.8" width="8.4" height="8.4"/>'),
-    "local": Look("#009e73", "^", (0, (1, 1.4)), '<path d="M6 1 11 10.4H1z"/>'),
+    "federated": Look(BLUE, "o", LINES[0], '<circle cx="6" cy="6" r="4.6"/>'),
+    "centralized": Look(ORANGE, "s", LINES[1], '<rect x="1.8" y="1.8" width="8.4" height="8.4"/>'),
+    "local": Look(GREEN, "^", LINES[2], '<path d="M6 1 11 10.4H1z"/>'),
 }
 PRIVACY = {False: "without privacy", True: "with privacy"}
-INK, FAINT, _GRID = "#24303c", "#5c6b7a", "#e3e8ed"
-WIDTH = 9.2  # inches; the page scales the chart to its own width
-STYLE: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "fedsim",
-    "text.parse_math": False,  # a site may have a $ in its name
-    "font.family": "DejaVu Sans",
-    "font.size": 8.5,
-    "axes.titlesize": 9,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.labelcolor": FAINT,
-    "axes.edgecolor": "#b8c2cc",
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "axes.unicode_minus": True,
-    "grid.color": _GRID,
-    "grid.linewidth": 0.8,
-    "text.color": INK,
-    "xtick.color": "#b8c2cc",
-    "xtick.labelcolor": FAINT,
-    "ytick.color": "#b8c2cc",
-    "ytick.labelcolor": INK,
-    "lines.markersize": 6.0,
-}
+_LONGEST = 44  # characters of a name that is written whole
 
 
 @matplotlib.rc_context(STYLE)
@@ -81,14 +55,20 @@ def arms(comparison: pd.DataFrame, metric: Metric, site: str, called: str) -> st
         called: How to call what is drawn.
     """
     rows = _rows(comparison[comparison["site"] == site], metric)
-    label, span = _upper(metric.label), metric.high - metric.low
+    label = _upper(metric.label)
+    span = metric.high - metric.low
     compared = any(pd.notna(row["difference"]) for row in rows)
+
     figure = Figure(figsize=(WIDTH, 0.75 + 0.34 * len(rows)), layout="constrained")
     panels = cast(Any, figure.subplots(1, 2 if compared else 1, sharey=True, squeeze=False))[0]
+
+    # On the left, each arm's own mean.
     _dots(panels[0], rows, ("mean", "low", "high"), within=(metric.low, metric.high))
     panels[0].set_title(f"{label} {called}")
     panels[0].set_yticks(range(len(rows)), [f"{row['arm']}, {PRIVACY[row['private']]}" for row in rows])
     panels[0].set_ylim(len(rows) - 0.5, -0.5)
+
+    # On the right, the paired differences: the thin interval first, the thick one over it.
     if compared:
         panels[1].axvline(0, color=FAINT, linewidth=1)
         _dots(panels[1], rows, ("difference", "difference_low", "difference_high"), within=(-span, span))
@@ -100,9 +80,11 @@ def arms(comparison: pd.DataFrame, metric: Metric, site: str, called: str) -> st
                 panels[1].annotate(
                     "reference", (0, place), (6, 0), textcoords="offset points", va="center", color=FAINT
                 )
+
     for panel in panels:
         panel.grid(axis="y", visible=False)
         panel.tick_params(axis="y", length=0)
+
     name = f"arms-{called.partition(' ')[0]}"  # a page may have a chart of each place
     about = f"{label} {called} of every arm with its interval, and its difference to the centralized arm"
     return svg(figure, name, about)
@@ -119,10 +101,13 @@ def curves(rounds: pd.DataFrame, metrics: Sequence[Metric]) -> str:
     kinds = [private for private in PRIVACY if (rounds["private"] == private).any()]
     figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
     grid = cast(Any, figure.subplots(len(metrics), len(kinds), sharex=True, sharey="row", squeeze=False))
+
+    # A row of panels for each metric, a column without and one with privacy.
     for panels, metric in zip(grid, metrics, strict=True):
         panels[0].set_ylabel(f"{metric.label} ({metric.better} is better)")
         for panel, private in zip(panels, kinds, strict=True):
             _curve_panel(panel, rounds[rounds["private"] == private], metric.name)
+
     for column, private in enumerate(kinds):
         grid[0][column].set_title(PRIVACY[private])
         grid[-1][column].set_xlabel("round")
@@ -153,6 +138,7 @@ def sites(
     kinds = [private for private in PRIVACY if any(row["private"] == private for row in rows)]
     figure = Figure(figsize=(WIDTH, 0.6 + len(kinds) * (0.7 + 0.36 * len(labels))), layout="constrained")
     panels = cast(Any, figure.subplots(len(kinds), 1, sharex=True, squeeze=False))[:, 0]
+
     for panel, private in zip(panels, kinds, strict=True):
         means = {(row["site"], row["arm"]): row["mean"] for row in rows if row["private"] == private}
         _site_panel(panel, means, list(labels), private)
@@ -160,6 +146,7 @@ def sites(
         for place, site in enumerate(labels):
             _beside(panel, place, gains.get((private, site), ""), color=INK)
         _beside(panel, -0.75, f"change in {metric.label} by joining (95 % interval {asked})", color=FAINT)
+
     panels[-1].set_xlabel(f"{_upper(metric.label)} at the site, mean over seeds")
     _legend(figure, [arm for arm in ARMS if any(row["arm"] == arm for row in rows)], lines=False)
     return svg(figure, "sites", f"{_upper(metric.label)} at each site: local, federated and centralized")
@@ -196,21 +183,28 @@ def _dots(
     """Draw a dot and an interval in each line; the interval is cut where the metric ends."""
     for place, row in enumerate(rows):
         mean, low, high = (row[column] for column in columns)
-        colour = ARMS[row["arm"]].colour
         if pd.notna(low):
-            panel.plot([max(low, within[0]), min(high, within[1])], [place, place], color=colour, linewidth=width)
+            ends = [max(low, within[0]), min(high, within[1])]
+            panel.plot(ends, [place, place], color=ARMS[row["arm"]].colour, linewidth=width)
         panel.plot([mean], [place], linestyle="none", **marker(row["arm"], row["private"]))
 
 
 def _curve_panel(panel: Axes, rounds: pd.DataFrame, metric: str) -> None:
     for order, (arm, look) in enumerate(ARMS.items()):
-        own = rounds[rounds["arm"] == arm]
-        if own.empty:
+        rounds_of_arm = rounds[rounds["arm"] == arm]
+        if rounds_of_arm.empty:
             continue
-        by_seed = own.pivot(index="round", columns="seed", values=metric).astype(float)  # (rounds, seeds)
+        by_seed = rounds_of_arm.pivot(index="round", columns="seed", values=metric).astype(float)  # (rounds, seeds)
         places = by_seed.index.to_numpy()
-        panel.fill_between(places, by_seed.min(axis=1), by_seed.max(axis=1), color=look.colour, alpha=0.1, linewidth=0)
+
+        # The band from the least to the greatest seed.
+        least = by_seed.min(axis=1)
+        greatest = by_seed.max(axis=1)
+        panel.fill_between(places, least, greatest, color=look.colour, alpha=0.1, linewidth=0)
+
+        # Six markers on each line; the arms' markers take turns, so that they don't hide each other.
         every = max(1, len(places) // 6)
+        first = min(order * every // 3, len(places) - 1)
         panel.plot(
             places,
             by_seed.mean(axis=1),
@@ -219,7 +213,7 @@ def _curve_panel(panel: Axes, rounds: pd.DataFrame, metric: str) -> None:
             linewidth=1.8,
             marker=look.marker,
             markersize=4.5,
-            markevery=(min(order * every // 3, len(places) - 1), every),  # the arms' markers take turns
+            markevery=(first, every),
             zorder=4 - order,
         )
 
@@ -266,8 +260,10 @@ def _legend(figure: Figure, names: list[str], lines: bool) -> None:
 
 
 def short(label: str) -> str:
-    """Return a label with its middle left out if it is long: names often differ at their ends."""
-    return label if len(label) <= 44 else f"{label[:18]}…{label[-25:]}"
+    """Cut the middle out of a long label: names often differ at their ends."""
+    if len(label) <= _LONGEST:
+        return label
+    return f"{label[:18]}…{label[-25:]}"
 
 
 def svg(figure: Figure, name: str, about: str) -> str:

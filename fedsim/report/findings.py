@@ -1,6 +1,6 @@
-"""The answers of a run in plain words: how good the models are, who gains, what privacy costs and promises.
+"""Put the results of a run into sentences: how good the models are, who gains, what privacy costs and promises.
 
-Whether two numbers differ is said by the interval of their difference, and not said where there is none. Each sentence
+The interval of a difference decides whether two numbers differ; without an interval there is no verdict. Each sentence
 names the question that its interval answers: on these records, or at institutions like these.
 """
 
@@ -40,36 +40,36 @@ _MEANING_INSIDE = {
 
 
 def headline(run: Run) -> str:
-    """Return what came out, in a few plain sentences; the first says what the figures say."""
+    """Summarise the run in a few plain sentences; the first sums up the figures."""
     return " ".join(answer for _, answer in findings(run))
 
 
 def findings(run: Run) -> Pairs:
-    """Return the questions a decision maker asks, each with the answer that the numbers give."""
+    """Answer the questions of a decision maker by the numbers: pairs of question and answer."""
     return answers(Numbers(run))
 
 
 def in_short(run: Run) -> list[str]:
-    """Return what a terminal says of the comparison: what came out, the pool, what privacy costs, and who gains."""
+    """Return the answers that a terminal prints: the summary, the pool, the cost of privacy, and who gains."""
     numbers = Numbers(run)
     asked = {_FIRST, _POOL, _COST, _JOIN}
     return [answer for question, answer in answers(numbers) if question in asked]
 
 
 class Numbers:
-    """The comparison of a run, to look things up in.
+    """Look up the figures of a run's comparison.
 
     Attributes:
         run: The run.
         metric: The headline of its kind of outcome.
         table: Its comparison, which is costly to make.
         private: Whether there are arms with privacy.
-        kinds: The kinds of arms there are: without privacy, then with.
-        gain_kinds: Those in which a site's gain by joining can be told, if it can in any.
+        kinds: The kinds of arms: without privacy (False), then with (True).
+        gain_kinds: The kinds in which a site's gain by joining can be told, or all kinds if it can in none.
         arms: The arms that were run, in the order in which they are listed everywhere.
         sites: All sites.
-        shown: The sites that are shown one by one: all, or those with the most test rows.
-        pooled: Whether the headline has a pooled figure that is another than the first one.
+        shown: The sites that are listed one by one: all, or the ones with the most test rows.
+        pooled: Whether the headline has a pooled figure that differs from the first one.
     """
 
     def __init__(self, run: Run) -> None:
@@ -119,11 +119,15 @@ class Numbers:
     def cost(self, here: bool = False, site: str = "") -> Estimate:
         """Return the change in the federated arm's headline that privacy brings, paired by seed; see ``of``."""
         sites = self.run.sites
-        own = sites[(sites["arm"] == "federated") & (sites["site"] == (site or self.run.headline))]
-        by_seed = own.pivot(index="seed", columns="private", values=self.metric.name).astype(float)
+        federated = (sites["arm"] == "federated") & (sites["site"] == (site or self.run.headline))
+        by_seed = sites[federated].pivot(index="seed", columns="private", values=self.metric.name).astype(float)
+        changes = by_seed[True] - by_seed[False]
+
+        # On these records, the rows that seeds share are no fault, so nothing is corrected.
+        overlap = 0.0 if here else self.run.overlap
         span = self.metric.high - self.metric.low
-        found = state(by_seed[True] - by_seed[False], 0.0 if here else self.run.overlap, (-span, span))
-        return Estimate(found.mean, found.low, found.high, found.why)
+        stated = state(changes, overlap, (-span, span))
+        return Estimate(stated.mean, stated.low, stated.high, stated.why)
 
     def _largest(self, sites: pd.DataFrame) -> list[str]:
         rows = sites[~sites["site"].isin(TOGETHER)].groupby("site")["rows"].mean()
@@ -133,24 +137,36 @@ class Numbers:
 
 def answers(numbers: Numbers) -> Pairs:
     """Return ``findings`` of the run these numbers are from."""
-    found = []
-    if first := _first(numbers):
-        found.append((_FIRST, first))
-    found.append(("How good is the model they train together?", _quality(numbers)))
+    pairs = []
+
+    first = _first(numbers)
+    if first:
+        pairs.append((_FIRST, first))
+    pairs.append(("How good is the model they train together?", _quality(numbers)))
+
     if "federated" in numbers.arms:
-        found.append((_POOL, _against_pool(numbers)))
+        pairs.append((_POOL, _against_pool(numbers)))
         if numbers.private:
-            found.append((_COST, _cost(numbers)))
-        found.append((_JOIN, _joining(numbers)))
-    if said := treatment(numbers.run, numbers.arms[0]):
-        found.append(("Are groups treated differently?", said))
-    return [*found, ("What is promised about privacy?", _promise(numbers.run))]
+            pairs.append((_COST, _cost(numbers)))
+        pairs.append((_JOIN, _joining(numbers)))
+
+    groups = treatment(numbers.run, numbers.arms[0])
+    if groups:
+        pairs.append(("Are groups treated differently?", groups))
+
+    pairs.append(("What is promised about privacy?", _promise(numbers.run)))
+    return pairs
 
 
 def _first(numbers: Numbers) -> str:
-    """Return the sentence that sums up the comparison of the arms; nothing where there is nothing to compare."""
-    run, label = numbers.run, numbers.metric.label
-    private = numbers.gain_kinds[-1] if "local" in numbers.arms else numbers.was_run("centralized", numbers.private)
+    """Sum up the comparison of the arms in a sentence; return nothing if there is nothing to compare."""
+    run = numbers.run
+    label = numbers.metric.label
+    private = numbers.was_run("centralized", numbers.private)
+    if "local" in numbers.arms:
+        private = numbers.gain_kinds[-1]
+
+    # The differences of the federated arm to the others.
     others: dict[str, Estimate] = {}
     if "federated" in numbers.arms and numbers.was_run("local", private):
         others["local"] = numbers.of("gain", private, "federated")
@@ -161,21 +177,24 @@ def _first(numbers: Numbers) -> str:
 
     means = {arm: numbers.of("mean", private, arm).value() for arm in ("federated", *others)}
     reached = f"{label} {run.headline_place} is {listed([f'{mean} {arm}' for arm, mean in means.items()])}"
-    terms = "" if not numbers.private else " with privacy" if private else " without privacy"
+    terms = ""
+    if numbers.private:
+        terms = " with privacy" if private else " without privacy"
     where = run.asked
-    said = {arm: _than(arm, change) for arm, change in others.items() if change.verdict}
+    verdicts = {arm: _than(arm, change) for arm, change in others.items() if change.verdict}
+
     if all(change.why == AGREE for change in others.values()):
         return f"No interval can be given{terms}, because {AGREE} in every difference: the {reached}."
-    if not said:
+    if not verdicts:
         why = next(iter(others.values())).why
         return f"Nobody can be said to gain or lose by this run{terms}: the {reached}{f', and {why}' if why else ''}."
-    if len(said) == len(others) and all(change.verdict == SAME for change in others.values()):
+    if len(verdicts) == len(others) and all(change.verdict == SAME for change in others.values()):
         nobody = "Nobody is seen to gain by joining here" if "local" in others else "Pooling is not seen to be better"
         if "local" in others and _some_site_gains(numbers, private):
             nobody = "Over all sites together no gain by joining is seen"
         equal = " = ".join(means)
         return f"{nobody}{terms}: {where}, {equal} within the 95 % intervals, and the {reached}."
-    return f"{_upper(where)}, federated training{terms} is {' and '.join(said.values())}: the {reached}."
+    return f"{_upper(where)}, federated training{terms} is {' and '.join(verdicts.values())}: the {reached}."
 
 
 def _than(arm: str, change: Estimate) -> str:
@@ -202,39 +221,44 @@ def _quality(numbers: Numbers) -> str:
 
 
 def _baseline(numbers: Numbers) -> str:
-    """Return what an accuracy must be compared with."""
+    """Return the accuracies that need no model: always the most common class, of all rows or of the site."""
     if numbers.run.kind != "classes":
         return ""
     sites = numbers.run.sites
     pooled = sites[sites["site"] == POOLED]
     share = (pooled["most_common"] / pooled["rows"]).mean()
-    said = f" Always naming the most common class would reach {share:.3f}"
+    sentence = f" Always naming the most common class would reach {share:.3f}"
     if not numbers.run.pooled_differs:
-        return f"{said}."
+        return f"{sentence}."
+
     inside = sites[sites["site"] == numbers.run.headline]
-    own = (inside["most_common"] / inside["rows"]).mean()
-    return f"{said}, and always naming the most common class of the row's own site {own:.3f}."
+    share_inside = (inside["most_common"] / inside["rows"]).mean()
+    return f"{sentence}, and always naming the most common class of the row's own site {share_inside:.3f}."
 
 
 def _reached(numbers: Numbers) -> str:
-    run, count, terms, label = numbers.run, len(numbers.sites), _terms(numbers), numbers.metric.label
+    run = numbers.run
+    count = len(numbers.sites)
+    terms = _terms(numbers)
+    label = numbers.metric.label
     arms = [arm for arm in numbers.arms if numbers.was_run(arm, numbers.private)]
     means = {arm: numbers.of("mean", numbers.private, arm).text() for arm in arms}
     if "federated" not in means:
         reached = (f"{arm} reaches {mean}" for arm, mean in means.items())
-        said = f"The federated arm was not run. By {label} {run.headline_place}, {terms}: {'; '.join(reached)}."
+        sentence = f"The federated arm was not run. By {label} {run.headline_place}, {terms}: {'; '.join(reached)}."
     else:
         many = f"the {count} sites together reach" if count > 1 else "the only site reaches"
-        said = (
+        sentence = (
             f"Without a record leaving its site, {many} {_an(label)} {run.headline_place} of "
             f"{means['federated']} {terms}."
         )
-    return f"{said}{_pooled_means(numbers)}{_speaks_of(numbers)}"
+    return f"{sentence}{_pooled_means(numbers)}{_speaks_of(numbers)}"
 
 
 def _pooled_means(numbers: Numbers) -> str:
-    """Return the second figure, over the rows of all sites in one pot, and why it is the second."""
-    run, label = numbers.run, numbers.metric.label
+    """Return the pooled figure, over the rows of all sites in one pot, and why it comes second."""
+    run = numbers.run
+    label = numbers.metric.label
     if run.headline == POOLED:
         return (
             " This run is older than the figures inside sites, so its figures are pooled over the sites: they also "
@@ -250,7 +274,7 @@ def _pooled_means(numbers: Numbers) -> str:
 
 
 def _speaks_of(numbers: Numbers) -> str:
-    """Return what the intervals of the means speak of; nothing where there is none."""
+    """Name the question that the intervals of the means answer; return nothing if there are no intervals."""
     run = numbers.run
     if not any(numbers.of("mean", numbers.private, arm).verdict for arm in numbers.arms):
         return ""
@@ -278,7 +302,9 @@ def _protected(run: Run) -> str:
 
 
 def _against_pool(numbers: Numbers) -> str:
-    run, private = numbers.run, numbers.private
+    """Compare the federated model with one that is trained on all records in one place."""
+    run = numbers.run
+    private = numbers.private
     if "centralized" not in numbers.arms:
         return "How it compares with pooling all records cannot be told: the centralized arm was not run."
     pool = numbers.of("mean", private, "centralized")
@@ -289,8 +315,9 @@ def _against_pool(numbers: Numbers) -> str:
             f"{run.headline_place} of {exact.text()}. There is none with privacy to compare with: pooling leaves no "
             f"{_protected(run)} to protect."
         )
+
     same = " under the same epsilon" if private else ""
-    said = _two_answers(
+    answer = _two_answers(
         numbers,
         numbers.of("difference", private, "federated", here=True),
         numbers.of("difference", private, "federated"),
@@ -302,11 +329,12 @@ def _against_pool(numbers: Numbers) -> str:
         change = numbers.of("difference", private, "federated", site=POOLED, here=True)
         pooled = f" Pooled over the sites, the difference {HERE} is {change.text(signed=True)}."
     reached = f"{_an(numbers.metric.label)} {run.headline_place} of {pool.value()}"
-    return f"A model trained on all records in one place{same} has {reached}. {said}{pooled}"
+    return f"A model trained on all records in one place{same} has {reached}. {answer}{pooled}"
 
 
 def _cost(numbers: Numbers) -> str:
-    said = _two_answers(
+    """Compare the private federated training with the same training without noise."""
+    sentences = _two_answers(
         numbers,
         numbers.cost(here=True),
         numbers.cost(),
@@ -316,12 +344,12 @@ def _cost(numbers: Numbers) -> str:
     )
     if numbers.pooled:
         change = numbers.cost(here=True, site=POOLED)
-        said += f" Pooled over the sites, the change {HERE} is {change.text(signed=True)}."
-    return said
+        sentences += f" Pooled over the sites, the change {HERE} is {change.text(signed=True)}."
+    return sentences
 
 
 def _two_answers(numbers: Numbers, here: Estimate, elsewhere: Estimate, what: str, words: dict[str, str]) -> str:
-    """Return a difference in two sentences, each with the question that its interval answers."""
+    """State a difference in two sentences, each with the question that its interval answers."""
     first = f"{_upper(HERE)}, {what} is {here.text(signed=True)}{_judged(here, words)}."
     if numbers.run.same_rows:
         return f"{first} What it would be {ELSEWHERE} cannot be told, because all seeds test the same records."
@@ -334,7 +362,7 @@ def _two_answers(numbers: Numbers, here: Estimate, elsewhere: Estimate, what: st
 
 
 def _judged(change: Estimate, words: dict[str, str]) -> str:
-    """Return what a difference's interval says of it."""
+    """Return the verdict on a difference, to end its sentence."""
     if change.verdict == SAME:
         return f", {SAME} from zero"
     if change.why in (ONE_SEED, TWO_SEEDS):
@@ -343,20 +371,27 @@ def _judged(change: Estimate, words: dict[str, str]) -> str:
 
 
 def _joining(numbers: Numbers) -> str:
+    """Say which sites gain by joining, and what all sites together gain."""
     run = numbers.run
     if "local" not in numbers.arms:
         return "Which site gains by joining cannot be told: the local arm, each site alone, was not run."
     private = numbers.gain_kinds[-1]
-    same = " at the same epsilon" if private else ", both without privacy" if numbers.private else ""
+    same = ""
+    if numbers.private:
+        same = " at the same epsilon" if private else ", both without privacy"
+
+    # Site by site, for each of the two questions.
     here = _who_gains(numbers, private, here=True)
-    found = [f"Compared with training alone{same}, {HERE} {here}."]
+    sentences = [f"Compared with training alone{same}, {HERE} {here}."]
     elsewhere = _who_gains(numbers, private, here=False)
     if run.same_rows:
-        found.append(f"Who would gain {ELSEWHERE} cannot be told, because all seeds test the same records.")
+        sentences.append(f"Who would gain {ELSEWHERE} cannot be told, because all seeds test the same records.")
     elif elsewhere == here:
-        found.append(f"{_upper(ELSEWHERE)}, that cannot be told either.")
+        sentences.append(f"{_upper(ELSEWHERE)}, that cannot be told either.")
     else:
-        found.append(f"{_upper(ELSEWHERE)}, {elsewhere}.")
+        sentences.append(f"{_upper(ELSEWHERE)}, {elsewhere}.")
+
+    # All sites together.
     words = {"higher": ", higher than zero", "lower": ", lower than zero"}
     overall = _two_answers(
         numbers,
@@ -365,46 +400,50 @@ def _joining(numbers: Numbers) -> str:
         f"the change in {numbers.metric.label} {run.headline_place} by joining",
         words,
     )
-    found.append(overall)
+    sentences.append(overall)
     if numbers.pooled:
         change = numbers.of("gain", private, "federated", site=POOLED, here=True)
-        found.append(f"Pooled over the sites, the change {HERE} is {change.text(signed=True)}.")
-    return " ".join(found)
+        sentences.append(f"Pooled over the sites, the change {HERE} is {change.text(signed=True)}.")
+    return " ".join(sentences)
 
 
 def _who_gains(numbers: Numbers, private: bool, here: bool) -> str:
     gains = {site: numbers.of("gain", private, "federated", site=site, here=here) for site in numbers.sites}
-    said = [_clear(gains, "higher", "gain"), _clear(gains, "lower", "lose"), _unclear(gains, numbers.run)]
-    return "; ".join(filter(None, said))
+    parts = [_clear(gains, "higher", "gain"), _clear(gains, "lower", "lose"), _unclear(gains, numbers.run)]
+    return "; ".join(part for part in parts if part)
 
 
 def _clear(gains: dict[str, Estimate], verdict: str, verb: str) -> str:
-    """Return which sites gain, or lose, and how much; nothing if none does."""
+    """Name the sites that gain, or lose, and how much; return nothing if none does."""
     clear = [
         f"{site} ({gain.value(signed=True)}, {gain.interval(signed=True)})"
         for site, gain in gains.items()
         if gain.verdict == verdict
     ]
-    return f"{listed(clear)} {verb}{'s' if len(clear) == 1 else ''}" if clear else ""
+    if not clear:
+        return ""
+    return f"{listed(clear)} {verb}{'s' if len(clear) == 1 else ''}"
 
 
 def _unclear(gains: dict[str, Estimate], run: Run) -> str:
-    """Return of which sites neither can be said; nothing if there are none."""
+    """Name the sites of which neither can be said; return nothing if there are none."""
     agreed = [f"{site} ({gain.value(signed=True)})" for site, gain in gains.items() if gain.why == AGREE]
     sites = [site for site, gain in gains.items() if gain.verdict in ("", SAME) and gain.why != AGREE]
-    said = (
-        [f"{AGREE} on the change at {listed(agreed)}, so that a gain or loss has no interval there"] if agreed else []
-    )
+
+    parts = []
+    if agreed:
+        parts.append(f"{AGREE} on the change at {listed(agreed)}, so that a gain or loss has no interval there")
     few = {1: "one seed", 2: "two seeds"}.get(run.scenario.seeds, "these seeds and test rows")
     if sites and len(sites) == len(gains):
-        said.append(f"for none of the sites can a gain or loss be told apart from chance with {few}")
+        parts.append(f"for none of the sites can a gain or loss be told apart from chance with {few}")
     elif sites:
         which = listed(sites) if len(sites) <= FEW_NAMES else f"the other {len(sites)} sites"
-        said.append(f"for {which} a gain or loss cannot be told apart from chance with {few}")
-    return "; ".join(said)
+        parts.append(f"for {which} a gain or loss cannot be told apart from chance with {few}")
+    return "; ".join(parts)
 
 
 def _promise(run: Run) -> str:
+    """State the guarantee of a deployment that trains once, or that there is none."""
     if not run.ledger["trainings"]:
         return "This run gives no privacy guarantee."
     promised = run.epsilon(promised_arm(run))

@@ -1,4 +1,4 @@
-"""The groups of a run in one picture: a rate of each, and how it differs from everyone else's."""
+"""Draw the groups of a run: a rate of each group, and its difference to everyone else."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from fedsim.report.charts import ARMS, FAINT, PRIVACY, STYLE, WIDTH, marker, short, svg
+from fedsim.report.chart_style import AXIS, FAINT, STYLE, WIDTH
+from fedsim.report.charts import ARMS, PRIVACY, marker, short, svg
 from fedsim.results.groups import Rate
 
 _APART = 0.18  # of the two kinds of a group, in lines
@@ -20,7 +21,7 @@ def groups(harm: pd.DataFrame, rate: Rate, labels: Sequence[tuple[str, str, str]
     """Draw a rate of every group of one arm with its interval, and beside it the difference to everyone else.
 
     Args:
-        harm: The rows of one arm, as ``group_harm.compare_groups`` returns them.
+        harm: The rows of one arm, as ``fedsim.results.group_comparison`` returns them.
         rate: What to draw.
         labels: (attribute, group, what to write for it), in the order to draw them.
     """
@@ -28,23 +29,27 @@ def groups(harm: pd.DataFrame, rate: Rate, labels: Sequence[tuple[str, str, str]
     kinds = [private for private in PRIVACY if any(key[2] == private for key in rows)]
     figure = Figure(figsize=(WIDTH, 0.9 + 0.4 * len(labels)), layout="constrained")
     panels = cast(Any, figure.subplots(1, 2, sharey=True, squeeze=False))[0]
+
     for place, (attribute, group, _) in enumerate(labels):
         for private in kinds:
             row = rows[attribute, group, private]
             height = place + (_APART if private else -_APART) * (len(kinds) > 1)
             _dot(panels[0], row, ("mean", "low", "high"), height)
             _dot(panels[1], row, ("difference", "difference_low", "difference_high"), height)
+
     panels[0].set_title(rate.label[0].upper() + rate.label[1:])
     panels[1].set_title("Difference to everyone else")
     panels[1].axvline(0, color=FAINT, linewidth=1)
     panels[0].set_yticks(range(len(labels)), [short(label) for _, _, label in labels])
     panels[0].set_ylim(len(labels) - 0.5, -0.5)
+
+    # A line between two attributes.
     for panel in panels:
         panel.grid(axis="y", visible=False)
         panel.tick_params(axis="y", length=0)
         for place in range(1, len(labels)):
             if labels[place][0] != labels[place - 1][0]:
-                panel.axhline(place - 0.5, color="#b8c2cc", linewidth=0.8)
+                panel.axhline(place - 0.5, color=AXIS, linewidth=0.8)
     if len(kinds) > 1:
         _legend(figure, str(harm["arm"].iloc[0]))
     return svg(figure, "groups", f"{rate.label} of every group, and its difference to everyone else")

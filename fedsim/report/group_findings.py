@@ -1,4 +1,4 @@
-"""What a run says of protected groups: a few sentences, and the rows of a table."""
+"""Report how protected groups are treated: in a few sentences, and as the rows of a table."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ _COUNTED = ["group", "rows", "positives"]
 
 @dataclass(frozen=True)
 class Cell:
-    """A rate of a group: what it is, how it differs from everyone else's, and what privacy changes."""
+    """A rate of a group, its difference to everyone else's, and its change by privacy."""
 
     rate: Estimate
     difference: Estimate
@@ -43,7 +43,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Block:
-    """The groups of an attribute, and in words how far they are apart in each rate."""
+    """The groups of an attribute, and how far apart they are in each rate, in words."""
 
     attribute: str
     apart: tuple[str, ...]
@@ -51,37 +51,45 @@ class Block:
 
 
 def treatment(run: Run, arm: str) -> str:
-    """Return in a few sentences how an arm treats protected groups, with privacy if there is; nothing without groups.
+    """Describe in a few sentences how an arm treats protected groups; return nothing without groups.
 
     A difference is named where its interval leaves out 0. Differences speak of institutions like these, changes by
-    privacy of these records.
+    privacy of these records. The arm with privacy is described, if it was run.
     """
     if set(run.groups["attribute"]) <= {SITE}:
         return ""
-    table, private = run.harm, bool(run.sites["private"].any())
-    said = [rate.name for rate in RATES[run.kind][:_SAID]]
-    own = table[(table["arm"] == arm) & (table["private"] == private) & (table["attribute"] != SITE)]
-    own = own[own["metric"].isin(said)]
-    attributes = listed([str(name) for name in dict.fromkeys(own["attribute"])])
-    labels = " or ".join(rate.label for rate in RATES[run.kind][:_SAID])
-    if own["difference_verdict"].isna().all():
+
+    table = run.harm
+    private = bool(run.sites["private"].any())
+    rates = RATES[run.kind][:_SAID]
+    names = [rate.name for rate in rates]
+    labels = " or ".join(rate.label for rate in rates)
+    rows = table[(table["arm"] == arm) & (table["private"] == private) & (table["attribute"] != SITE)]
+    rows = rows[rows["metric"].isin(names)]
+    attributes = listed([str(name) for name in dict.fromkeys(rows["attribute"])])
+    if rows["difference_verdict"].isna().all():
         return f"By {attributes} it cannot be told: there is no interval with so few seeds or rows."
-    clear = [_difference(run, row) for row in _records(_one_of_two(own, "difference"))]
-    found = [
-        *clear,
-        f"No {'other ' if clear else ''}difference in {labels} between groups of {attributes} can be told apart from "
-        f"chance {run.asked}.",
-    ]
+
+    # Which groups differ from everyone else?
+    sentences = [_difference(run, row) for row in _records(_one_of_two(rows, "difference"))]
+    other = "other " if sentences else ""
+    sentences.append(
+        f"No {other}difference in {labels} between groups of {attributes} can be told apart from chance {run.asked}."
+    )
+
+    # What does privacy change?
     if private:
-        found += _changed(run, own[own["metric"] == said[0]])
-        moved = _records(_one_of_two(own, "widening"))
-        found += [_moved(run, row) for row in moved] or [
-            f"That privacy makes any of these differences larger or smaller {HERE} cannot be told: {SAME} from zero."
-        ]
-    few = [f"{row['attribute']} {row['group']} ({_label(run, row)})" for row in _records(own) if row["few"]]
+        sentences += _changed(run, rows[rows["metric"] == names[0]])
+        moved = [_moved(run, row) for row in _records(_one_of_two(rows, "widening"))]
+        if not moved:
+            larger = f"That privacy makes any of these differences larger or smaller {HERE} cannot be told"
+            moved = [f"{larger}: {SAME} from zero."]
+        sentences += moved
+
+    few = [f"{row['attribute']} {row['group']} ({_label(run, row)})" for row in _records(rows) if row["few"]]
     if few:
-        found.append(f"Take care with {listed(few)}: a seed can have fewer than {FEW} test rows to measure it on.")
-    return " ".join(found)
+        sentences.append(f"Take care with {listed(few)}: a seed can have fewer than {FEW} test rows to measure it on.")
+    return " ".join(sentences)
 
 
 def blocks(run: Run, arm: str, private: bool, shown: list[str]) -> list[Block]:
@@ -97,20 +105,22 @@ def blocks(run: Run, arm: str, private: bool, shown: list[str]) -> list[Block]:
 def _block(run: Run, attribute: str, table: pd.DataFrame, shown: list[str] | None) -> Block:
     rows = {(row["group"], row["metric"]): row for row in _records(table)}
     groups = [group for group in dict.fromkeys(table["group"]) if shown is None or group in shown]
-    arm, private = table["arm"].iloc[0], table["private"].iloc[0]
+    arm = table["arm"].iloc[0]
+    private = table["private"].iloc[0]
     apart = tuple(_apart(run, arm, private, attribute, rate) for rate in RATES[run.kind])
+
+    # How many rows and positives a seed has of each group.
     counted = run.groups[(run.groups["attribute"] == attribute) & (run.groups["site"] == POOLED)]
     counted = counted[(counted["arm"] == arm) & (counted["private"] == private)].reindex(columns=_COUNTED)
-    counts = {group: (_span(own["rows"]), _span(own["positives"])) for group, own in counted.groupby("group")}
-    lines = [
-        Line(
-            str(group),
-            counts[group][0],
-            counts[group][1],
-            tuple(_cell(rows[group, rate.name]) for rate in RATES[run.kind]),
-        )
-        for group in groups
-    ]
+    counts = {}
+    for group, seeds in counted.groupby("group"):
+        counts[group] = (_span(seeds["rows"]), _span(seeds["positives"]))
+
+    lines = []
+    for group in groups:
+        cells = tuple(_cell(rows[group, rate.name]) for rate in RATES[run.kind])
+        rows_of_seed, positives = counts[group]
+        lines.append(Line(str(group), rows_of_seed, positives, cells))
     return Block(attribute, apart, tuple(lines))
 
 
@@ -131,31 +141,33 @@ def _span(counts: pd.Series) -> str:
     """Return ``34–43``, or nothing where nothing is counted."""
     if counts.isna().all():
         return ""
-    least, most = int(counts.min()), int(counts.max())
+    least = int(counts.min())
+    most = int(counts.max())
     return f"{most}" if least == most else f"{least}–{most}"
 
 
 def _apart(run: Run, arm: str, private: bool, attribute: str, rate: Rate) -> str:
-    """Return how far the groups are apart, and which is the worst; nothing if fewer than two have enough rows."""
+    """Return the distance between the groups, and the worst group; nothing if fewer than two have enough rows."""
     table = run.widths
     if table.empty:
         return ""
-    own = table[(table["arm"] == arm) & (table["private"] == private) & (table["attribute"] == attribute)]
-    own = _records(own[own["metric"] == rate.name])
-    if not own:
+    rows = table[(table["arm"] == arm) & (table["private"] == private) & (table["attribute"] == attribute)]
+    rows = _records(rows[rows["metric"] == rate.name])
+    if not rows:
         return ""
-    row = own[0]
+
+    row = rows[0]
     worst = f"; worst {row['worst_group']}" if rate.better != "neither" else ""
     change = _estimate(row, "width_change")
     changed = f"; by privacy {change.value(signed=True)}" if private and change.verdict in _CLEAR else ""
     return f"{_estimate(row, 'width').value()} apart{worst}{changed}"
 
 
-def _one_of_two(own: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Return the rows whose difference is clear; where an attribute has two groups, one of them: the lower."""
-    two = own.groupby("attribute")["group"].transform("nunique") == 2
-    verdicts = own[f"{name}_verdict"]
-    return own[verdicts.isin(_CLEAR) & ~(two & (verdicts == "higher"))]
+def _one_of_two(rows: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Return the rows whose difference is clear; if an attribute has two groups, the lower one only."""
+    two = rows.groupby("attribute")["group"].transform("nunique") == 2
+    verdicts = rows[f"{name}_verdict"]
+    return rows[verdicts.isin(_CLEAR) & ~(two & (verdicts == "higher"))]
 
 
 def _difference(run: Run, row: _Row) -> str:
@@ -171,28 +183,29 @@ def _label(run: Run, row: _Row) -> str:
 
 
 def _observed(run: Run, row: _Row) -> str:
-    """Return how common the outcome is in a group and elsewhere, which alone makes selection rates differ."""
+    """Return the share of positives in a group and elsewhere, which alone makes selection rates differ."""
     if run.kind != "binary":
         return ""
     table = run.groups[(run.groups["attribute"] == row["attribute"]) & (run.groups["site"] == POOLED)]
-    own = table["group"] == row["group"]
-    shares = [table.loc[part, "positives"].sum() / table.loc[part, "rows"].sum() for part in (own, ~own)]
-    return f"; positive are {shares[0]:.0%} of their rows and {shares[1]:.0%} of the others'"
+    members = table["group"] == row["group"]
+    share = table.loc[members, "positives"].sum() / table.loc[members, "rows"].sum()
+    share_of_others = table.loc[~members, "positives"].sum() / table.loc[~members, "rows"].sum()
+    return f"; positive are {share:.0%} of their rows and {share_of_others:.0%} of the others'"
 
 
-def _changed(run: Run, own: pd.DataFrame) -> list[str]:
-    """Return of which groups privacy changes the headline rate itself, a sentence each way."""
-    said = []
+def _changed(run: Run, table: pd.DataFrame) -> list[str]:
+    """Name the groups whose headline rate privacy changes: a sentence for higher, one for lower."""
+    sentences = []
     for way in _CLEAR:
-        rows = _records(own[own["change_verdict"] == way])
+        rows = _records(table[table["change_verdict"] == way])
         sizes = [_estimate(row, "change") for row in rows]
         named = [
             f"{row['attribute']} {row['group']} ({size.value(signed=True)}, {size.interval(signed=True)})"
             for row, size in zip(rows, sizes, strict=True)
         ]
         if named:
-            said.append(f"{_HERE}, privacy makes the {_label(run, rows[0])} {way} for {listed(named)}.")
-    return said
+            sentences.append(f"{_HERE}, privacy makes the {_label(run, rows[0])} {way} for {listed(named)}.")
+    return sentences
 
 
 def _moved(run: Run, row: _Row) -> str:

@@ -1,6 +1,7 @@
-"""The report of a run: one HTML file that needs nothing else, for those who decide and those who answer for it.
+"""Write the report of a run: one HTML file that needs nothing else.
 
-Every sentence is computed from what is in the run directory.
+It is for the people who decide by the figures and for those who answer for the data. Every sentence is made from the
+files of the run directory.
 """
 
 import itertools
@@ -19,6 +20,7 @@ from fedsim.report.group_findings import blocks
 from fedsim.report.pages import PAGES
 from fedsim.report.statement import epsilons, statement, weaknesses
 from fedsim.results.comparison import HERE, SAME
+from fedsim.results.estimate import Estimate
 from fedsim.results.evaluation import POOLED
 from fedsim.results.groups import RATES
 from fedsim.results.metrics import Metric
@@ -39,7 +41,8 @@ def write(run: Run) -> Path:
 
 def _render(run: Run) -> str:
     numbers = Numbers(run)
-    notes, sites = _notes(run), [_site_row(numbers, site) for site in numbers.shown]
+    notes = _notes(run)
+    sites = [_site_row(numbers, site) for site in numbers.shown]
     terms = itertools.groupby(statement(run), itemgetter(0))
     return PAGES.get_template("report.html.j2").render(
         run=run,
@@ -57,12 +60,7 @@ def _render(run: Run) -> str:
         sites=sites,
         about_rows=_ABOUT[run.kind],
         rates=RATES[run.kind],
-        treatment=[
-            _treatment(numbers, arm, private)
-            for arm in numbers.arms
-            for private in reversed(numbers.kinds)
-            if numbers.was_run(arm, private)
-        ],
+        treatment=_treatments(numbers),
         treatment_chart=_treatment_chart(numbers, numbers.arms[0]),
         protected=[name for name in dict.fromkeys(run.groups["attribute"]) if name != SITE],
         statement=[(term, [text for _, text in pairs]) for term, pairs in terms],
@@ -80,43 +78,42 @@ def _notes(run: Run) -> list[str]:
 
 
 def _cautions(run: Run) -> list[str]:
-    """Return what a reader must know before the numbers."""
-    seeds, notes = run.scenario.seeds, len(run.manifest["notes"])
-    found = weaknesses(run)
+    """Return the warnings that a reader needs before the numbers."""
+    seeds = run.scenario.seeds
+    notes = len(run.manifest["notes"])
+    cautions = weaknesses(run)
     if seeds == 1:
-        found.append("One seed: there are no intervals, and no difference in this report can be told from chance.")
+        cautions.append("One seed: there are no intervals, and no difference in this report can be told from chance.")
     elif seeds == 2:
-        found.append("Two seeds: two seeds give no verdict, and so there are no intervals. Take five or more.")
+        cautions.append("Two seeds: two seeds give no verdict, and so there are no intervals. Take five or more.")
     elif seeds < _FEW_SEEDS:
-        found.append(f"Only {seeds} seeds: the intervals are very wide. Take {_FEW_SEEDS} or more before deciding.")
+        cautions.append(f"Only {seeds} seeds: the intervals are very wide. Take {_FEW_SEEDS} or more before deciding.")
     if run.headline == POOLED and len(run.sites["site"].unique()) > 2:
-        found.append(
+        cautions.append(
             "This run is older than the figures inside sites: its figures are pooled over the sites, and so they also "
             "reward a model for telling the sites apart. Run it again to get the others."
         )
     if notes:
-        found.append(f"Not everything went by the book: see the {notes} notes at the end.")
-    return found
+        cautions.append(f"Not everything went by the book: see the {notes} notes at the end.")
+    return cautions
 
 
 def _arm_group(numbers: Numbers, private: bool) -> dict[str, Any]:
     """Return the arms with or without privacy, for their table: a row for each arm, a cell for each figure."""
     arms = [arm for arm in numbers.arms if numbers.was_run(arm, private)]
-    terms = {arm: epsilons(numbers.run.epsilon(arm)) for arm in arms} if private else {}
-    same = len(set(terms.values())) == 1
-    rows = [
-        {
-            "arm": arm,
-            "key": charts.key(arm, private),
-            "cells": [_cell(numbers, private, arm, metric, site) for metric, site in _columns(numbers.run)],
-        }
-        for arm in arms
-    ]
-    return {
-        "label": charts.PRIVACY[private],
-        "terms": terms[arms[0]] if same else "; ".join(f"{arm} {text}" for arm, text in terms.items()),
-        "rows": rows,
-    }
+    rows = []
+    for arm in arms:
+        cells = [_cell(numbers, private, arm, metric, site) for metric, site in _columns(numbers.run)]
+        rows.append({"arm": arm, "key": charts.key(arm, private), "cells": cells})
+    return {"label": charts.PRIVACY[private], "terms": _terms(numbers.run, arms) if private else "", "rows": rows}
+
+
+def _terms(run: Run, arms: list[str]) -> str:
+    """Return the epsilon of all private arms, or of each where they differ."""
+    terms = {arm: epsilons(run.epsilon(arm)) for arm in arms}
+    if len(set(terms.values())) == 1:
+        return terms[arms[0]]
+    return "; ".join(f"{arm} {text}" for arm, text in terms.items())
 
 
 def _columns(run: Run) -> list[tuple[Metric, str]]:
@@ -130,10 +127,15 @@ def _columns(run: Run) -> list[tuple[Metric, str]]:
 
 
 def _heading(run: Run, metric: Metric, site: str) -> dict[str, str]:
-    place = "" if not metric.by_site else "pooled" if site == POOLED else run.headline_place
-    unit = run.manifest["task"]["unit"] if metric.name == "rmse" else ""
     label = f"{metric.label[0].upper()}{metric.label[1:]}"
-    return {"label": f"{label} {place}".strip(), "hint": f"{metric.better} is better{f', in {unit}' if unit else ''}"}
+    if metric.by_site:
+        label += " pooled" if site == POOLED else f" {run.headline_place}"
+
+    hint = f"{metric.better} is better"
+    unit = run.manifest["task"]["unit"]
+    if metric.name == "rmse" and unit:
+        hint += f", in {unit}"
+    return {"label": label, "hint": hint}
 
 
 def _arms_charts(numbers: Numbers) -> list[str]:
@@ -149,18 +151,28 @@ def _cell(numbers: Numbers, private: bool, arm: str, metric: Metric, site: str) 
     mean = numbers.of("mean", private, arm, metric.name, site)
     here = numbers.of("difference", private, arm, metric.name, site, here=True)
     wide = numbers.of("difference", private, arm, metric.name, site)
-    better = {"": "", SAME: SAME, metric.better: "better"}
-    questions = [(HERE, here)] if numbers.run.same_rows else [(HERE, here), (numbers.run.asked, wide)]
+    worse = "lower" if metric.better == "higher" else "higher"
     return {
         "mean": mean.value(),
         "bounds": mean.below(),
         "change": "reference" if arm == "centralized" else here.value(signed=True),
-        "answers": [
-            {"question": question, "bounds": one.below(signed=True), "verdict": better.get(one.verdict, "worse")}
-            for question, one in questions
-            if one.below()
-        ],
+        "answers": _answers(numbers.run, here, wide, {"": "", SAME: SAME, metric.better: "better", worse: "worse"}),
     }
+
+
+def _answers(run: Run, here: Estimate, wide: Estimate, words: dict[str, str]) -> list[dict[str, str]]:
+    """Return the intervals of a difference, each with its question and a verdict in these words."""
+    questions = [(HERE, here)]
+    if not run.same_rows:
+        questions.append((run.asked, wide))
+
+    answers = []
+    for question, change in questions:
+        if change.below():
+            answers.append(
+                {"question": question, "bounds": change.below(signed=True), "verdict": words[change.verdict]}
+            )
+    return answers
 
 
 def _curves_chart(run: Run) -> str | None:
@@ -175,30 +187,36 @@ def _curves_chart(run: Run) -> str | None:
 def _site_row(numbers: Numbers, site: str) -> dict[str, Any]:
     """Return how much a site was tested on, and what it gains by joining."""
     sites = numbers.run.sites
-    own = sites[(sites["arm"] == numbers.arms[0]) & ~sites["private"].astype(bool) & (sites["site"] == site)]
+    plain = (sites["arm"] == numbers.arms[0]) & ~sites["private"].astype(bool)
+    tested = sites[plain & (sites["site"] == site)]
     gains = []
     for private in numbers.gain_kinds:
         here = numbers.of("gain", private, "federated", site=site, here=True)
         wide = numbers.of("gain", private, "federated", site=site)
-        questions = [(HERE, here)] if numbers.run.same_rows else [(HERE, here), (numbers.run.asked, wide)]
         gains.append(
             {
                 "value": here.value(signed=True),
                 "bounds": here.below(signed=True),
-                "answers": [
-                    {"question": question, "bounds": one.below(signed=True), "verdict": _GAINS[one.verdict]}
-                    for question, one in questions
-                    if one.below()
-                ],
+                "answers": _answers(numbers.run, here, wide, _GAINS),
             }
         )
     return {
         "site": site,
-        "rows": _span(own["rows"]),
-        "about": _about_rows(numbers.run, own),
-        "known": f"{int(own[numbers.metric.name].notna().sum())} of {len(own)}",
+        "rows": _span(tested["rows"]),
+        "about": _about_rows(numbers.run, tested),
+        "known": f"{int(tested[numbers.metric.name].notna().sum())} of {len(tested)}",
         "gains": gains,
     }
+
+
+def _treatments(numbers: Numbers) -> list[dict[str, Any]]:
+    """Return the tables of groups: of each arm with privacy first, then without."""
+    tables = []
+    for arm in numbers.arms:
+        for private in reversed(numbers.kinds):
+            if numbers.was_run(arm, private):
+                tables.append(_treatment(numbers, arm, private))
+    return tables
 
 
 def _treatment(numbers: Numbers, arm: str, private: bool) -> dict[str, Any]:
@@ -221,26 +239,28 @@ def _treatment_chart(numbers: Numbers, arm: str) -> str:
     return group_charts.groups(harm, RATES[numbers.run.kind][0], labels)
 
 
-def _about_rows(run: Run, own: pd.DataFrame) -> list[str]:
-    """Return what a site's test rows are like, under the headings of ``_ABOUT``."""
+def _about_rows(run: Run, tested: pd.DataFrame) -> list[str]:
+    """Return the description of a site's test rows, under the headings of ``_ABOUT``."""
     if run.kind == "binary":
-        return [_span(own["positives"]), _span(own["rows"] - own["positives"])]
+        return [_span(tested["positives"]), _span(tested["rows"] - tested["positives"])]
     if run.kind == "classes":
-        return [_span(own["most_common"])]
-    means = own["mean"].astype(float)
+        return [_span(tested["most_common"])]
+    means = tested["mean"].astype(float)
     return ["–" if means.isna().all() else f"{means.mean():.3g}"]
 
 
 def _span(counts: pd.Series) -> str:
-    least, most = int(counts.min()), int(counts.max())
+    least = int(counts.min())
+    most = int(counts.max())
     return f"{most}" if least == most else f"{least}–{most}"
 
 
 def _sites_chart(numbers: Numbers, rows: list[dict[str, Any]]) -> str:
     labels = {row["site"]: f"{row['site']} ({row['rows']} test rows)" for row in rows}
-    gains = {
-        (private, row["site"]): f"{gain['value']} ({gain['bounds']})" if gain["bounds"] else gain["value"]
-        for row in rows
-        for private, gain in zip(numbers.gain_kinds, row["gains"], strict=True)
-    }
+
+    gains = {}
+    for row in rows:
+        for private, gain in zip(numbers.gain_kinds, row["gains"], strict=True):
+            bounds = f" ({gain['bounds']})" if gain["bounds"] else ""
+            gains[private, row["site"]] = f"{gain['value']}{bounds}"
     return charts.sites(numbers.table, numbers.metric, labels, gains, HERE)
