@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from textwrap import fill, wrap
 from typing import Any
@@ -33,22 +34,40 @@ class Card:
     contents: Contents | None = None
 
 
-def card(what: str) -> Card:
-    """Return the card of a scenario (by name or path), a task, a strategy or an engine.
+def card(name: str, kind: str | None = None) -> Card:
+    """Return the card of a scenario (by name or path), a task, a strategy, an attack or an engine.
+
+    Args:
+        name: Its name.
+        kind: ``scenario``, ``task``, ``strategy``, ``attack`` or ``engine``; by default the first that has the name.
 
     Raises:
         Mistake: There is nothing of that name.
     """
-    if what.endswith(".toml") or Path(what).is_file() or what in catalog.titles("scenarios"):
-        return _scenario_card(read(what))
-    if what in catalog.titles("tasks"):
-        return _task_card(what, named(what))
-    for kind in ("strategies", "attacks", "engines"):
-        if what in catalog.titles(kind):
-            return _code_card(what, catalog.load(kind, what))
-    known = [name for kind in catalog.KINDS for name in catalog.titles(kind)]
-    raise Mistake(f"show: expected a scenario, task, strategy, engine or run directory, got {what!r}"
-                  f"{catalog.nearest(what, known)}")  # fmt: skip
+    is_file = name.endswith(".toml") or Path(name).is_file()
+    if kind in (None, "scenario") and (is_file or name in catalog.titles("scenarios")):
+        return _scenario_card(read(name))
+    if kind in (None, "task") and name in catalog.titles("tasks"):
+        return _task_card(name, named(name))
+    if kind in (None, "strategy") and name in catalog.titles("strategies"):
+        strategy = catalog.load("strategies", name)
+        return _code_card(name, inspect.getmodule(strategy), hyperparameters(strategy))
+    if kind in (None, "attack") and name in catalog.titles("attacks"):
+        attack = catalog.load("attacks", name)
+        return _code_card(name, attack, hyperparameters(attack))
+    if kind in (None, "engine") and name in catalog.titles("engines"):
+        return _code_card(name, import_module(f"fedsim.engines.{name}"), {})
+    raise Mistake(_nothing_called(name, kind))
+
+
+def _nothing_called(name: str, kind: str | None) -> str:
+    everything: list[str] = []
+    for each in catalog.KINDS:
+        everything.extend(catalog.titles(each))
+    expected = "a scenario, task, strategy, engine or run directory"
+    if kind is not None:
+        expected = f"the name of {'an' if kind[0] in 'ae' else 'a'} {kind}"
+    return f"show: expected {expected}, got {name!r}{catalog.nearest(name, everything)}"
 
 
 def _scenario_card(scenario: Scenario) -> Card:
@@ -128,23 +147,30 @@ def _group_lines(contents: Contents | None) -> list[str]:
     return ["protected attributes (rows)", *lines, ""]
 
 
-def _code_card(name: str, thing: Any) -> Card:  # noqa: ANN401  a strategy class or an engine's module
-    about = inspect.getdoc(thing if name in catalog.titles("attacks") else inspect.getmodule(thing)) or ""
-    fields = hyperparameters(thing) if isinstance(thing, type) else {}
-    settings = "".join(f"\n  {key} = {value}" for key, value in fields.items())
-    return Card(f"{about}\n{settings}".rstrip(), {"name": name, "about": about, "hyperparameters": fields})
+def _code_card(name: str, documented: object, parameters: Mapping[str, str]) -> Card:
+    """Return the card of a strategy, an attack or an engine: its docstring, and its hyperparameters with defaults."""
+    about = inspect.getdoc(documented) or ""
+    settings = "".join(f"\n  {key} = {value}" for key, value in parameters.items())
+    values = {"name": name, "about": about, "hyperparameters": dict(parameters)}
+    return Card(f"{about}\n{settings}".rstrip(), values)
 
 
 def _sites(contents: Contents | None) -> str:
+    """Return how many sites and rows there are, and a line for each site."""
     if contents is None:
         made = "sites: as many as the scenario asks for (partition.by = 'made', partition.sites), made when needed"
         return _wrapped(made, "  ")
-    sites, sizes = contents.sites, sorted(facts["rows"] for facts in contents.sites.values())
+    sites = contents.sites
+    sizes = sorted(facts["rows"] for facts in sites.values())
+    heading = f"{len(sites)} sites, {sum(sizes)} rows"
     width = max(map(len, sites))
     lines = [f"  {site:<{width}}  {facts['rows']:>6} rows, {facts['about']}" for site, facts in sites.items()]
-    more = [f"  and {len(lines) - _MOST_SITES} more; --json lists all"] if len(lines) > _MOST_SITES else []
-    spread = f"{sizes[0]} to {sizes[-1]} at a site, half of them have {sizes[len(sizes) // 2]} or more"
-    return "\n".join([f"{len(sites)} sites, {sum(sizes)} rows; {spread}", *lines[:_MOST_SITES], *more])
+    if len(lines) > _MOST_SITES:
+        middle = sizes[len(sizes) // 2]
+        heading += f"; {sizes[0]} to {sizes[-1]} at a site, half of them have {middle} or more"
+        left_out = len(lines) - _MOST_SITES
+        lines = [*lines[:_MOST_SITES], f"  and {left_out} more; --json lists all"]
+    return "\n".join([heading, *lines])
 
 
 def _site_values(contents: Contents | None) -> dict[str, dict[str, Any]]:

@@ -245,6 +245,19 @@ def newest() -> Path:
     return found[-1].parent
 
 
+def newest_interrupted() -> Path:
+    """Return the run under ``runs/`` that was begun last and is not finished.
+
+    Raises:
+        Mistake: There is none.
+    """
+    begun = sorted(Path("runs").glob("*/scenario.toml"), key=lambda path: path.stat().st_mtime)
+    interrupted = [path.parent for path in begun if not (path.parent / "manifest.json").exists()]
+    if not interrupted:
+        raise Mistake("expected the directory of an interrupted run, and there is none under runs/")
+    return interrupted[-1]
+
+
 def write_checkpoint(folder: Path, key: str, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
     """Keep a finished training: its tensors first, then its values with the tensors' SHA-256."""
     folder.mkdir(exist_ok=True)

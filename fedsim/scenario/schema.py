@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -43,6 +44,14 @@ def _no_twins(arms: list[str]) -> list[str]:
     if len(set(arms)) < len(arms):
         raise ValueError(f"expected each arm once, got {', '.join(arms)}")
     return arms
+
+
+def _size_or_auto(value: Any) -> Any:  # noqa: ANN401  what the file says, not yet checked
+    """Say what is expected in one line, where pydantic would have one for each type."""
+    is_size = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    if value != "auto" and not is_size:
+        raise ValueError(f"expected 'auto' or a whole number >= 1, got {value!r}")
+    return value
 
 
 class _Section(BaseModel):
@@ -171,6 +180,10 @@ class Training(_Section):
 
 
 def _known_strategy(name: str) -> str:
+    start, colon, rest = name.partition(":")
+    if colon and start in catalog.titles("strategies"):
+        raise ValueError(f"expected a strategy's name alone, got {name!r}; its parameters are keys beside it, e.g. "
+                         f"strategy.{rest}, or type --strategy {name}")  # fmt: skip
     if not catalog.is_code(name):  # code is loaded only if the command line named it; catalog.load sees to that
         catalog.check("strategies", name)
     return name
@@ -214,7 +227,7 @@ class Attack(_Section):
     @model_validator(mode="after")
     def _says_who(self) -> "Attack":
         if self.name != "none" and (self.sites is None) == (self.share is None):
-            raise ValueError("expected either sites or share beside name: who attacks")
+            raise ValueError("expected either sites or share beside name: who attacks, e.g. attack.share=0.2")
         return self
 
 
@@ -247,6 +260,9 @@ class AdaptiveClip(_Section):
     bit_noise: Positive | None = None
 
 
+_EXAMPLES = {"epsilon": "8", "delta": "1e-4"}
+
+
 class Privacy(_Section):
     """What is promised to whom.
 
@@ -277,7 +293,8 @@ class Privacy(_Section):
     def _says_how_much(self) -> "Privacy":
         if self.unit != "none" and (self.epsilon is None or self.delta is None):
             missing = " and ".join(name for name in ("epsilon", "delta") if getattr(self, name) is None)
-            raise ValueError(f"expected {missing} beside unit = {self.unit!r}")
+            examples = " and ".join(f"privacy.{name}={_EXAMPLES[name]}" for name in missing.split(" and "))
+            raise ValueError(f"expected {missing} beside unit = {self.unit!r}, e.g. {examples}")
         for name in ("adaptive_clip", "correlated"):
             if getattr(self, name) and self.unit not in ("none", "client"):
                 raise ValueError(f"{name}: expected unit = 'client', whose noise the server adds, got {self.unit!r}")
@@ -343,7 +360,7 @@ class Scenario(_Section):
     task: Annotated[str, _known("tasks")] | None = None
     data: Data = Data()
     engine: Annotated[str, _known("engines")] = "cohort"
-    cohort_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    cohort_size: Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], BeforeValidator(_size_or_auto)] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     arms: Annotated[list[Arm], Field(min_length=1), AfterValidator(_no_twins)] = ["federated", "centralized", "local"]
     seed: Annotated[int, Field(ge=0, lt=2**62)] = 0
@@ -405,11 +422,16 @@ class Scenario(_Section):
         data, own = self.data, ("target", "site", "time", "groups", "kind", "ranges")
         if self.task is not None and (given := [name for name in own if getattr(data, name) is not None]):
             raise ValueError(f"data.{given[0]}: expected none beside a task, which has columns of its own")
-        if self.task is None and (data.path is None or data.target is None):
-            raise ValueError("task: expected a task, or data.path and data.target in its place")
+        if self.task is None and data.path is None:
+            raise ValueError("task: expected a task (see fedsim list tasks), or a table of your own: data.path and "
+                             "data.target, on the command line --data FILE --target COLUMN")  # fmt: skip
+        if self.task is None and data.target is None:
+            raise ValueError(f"data.target: expected the column of {Path(data.path or '').name} with the outcome, on "
+                             "the command line --target COLUMN")  # fmt: skip
         if self.task is None and data.site is None and self.partition.by == "natural":
-            raise ValueError("data.site: expected the column that names each row's site, or another partition, e.g. "
-                             "partition.by = 'iid' with partition.sites = 8")  # fmt: skip
+            raise ValueError("data.site: expected the column that names each row's site, on the command line --site "
+                             "COLUMN, or another partition, e.g. partition.by = 'iid' with partition.sites = 8"
+                             )  # fmt: skip
         return self
 
     def shown(self) -> dict[str, Any]:

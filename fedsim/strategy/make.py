@@ -7,7 +7,7 @@ from typing import Any
 
 from fedsim.mistakes import Mistake
 from fedsim.scenario import catalog
-from fedsim.scenario.files import value_of
+from fedsim.scenario.changes import value_of
 from fedsim.scenario.schema import Scenario
 from fedsim.strategy.contract import FACTS, reports_of
 from fedsim.strategy.local_rule import LocalRule, Plain
