@@ -5,6 +5,7 @@ one number in two ways. The module imports nothing of fedsim and nothing heavy: 
 """
 
 import math
+from datetime import date, time
 
 UNKNOWN = "–"
 """Stands for a number that nobody knows."""
@@ -82,12 +83,20 @@ def share(value: float, digits: int = 0) -> str:
     return UNKNOWN if math.isnan(value) else f"{value:.{digits}%}"
 
 
-def setting(value: object) -> str:
-    """Write a setting as a scenario says it: ``0.0001``, ``8``, ``'adam'``, ``true``; never ``np.float64(inf)``."""
+def setting(value: float) -> str:
+    """Write a setting or a threshold as short as it goes: ``0.0001``, ``8``, ``1e-12``."""
+    return f"{value:g}"
+
+
+def as_written(value: object) -> str:
+    """Write a value that came as TOML would have it: ``'adam'``, ``8.0``, ``true``, ``inf``, ``2026-01-31``.
+
+    It is for messages about it: neither ``True`` nor ``np.float64(inf)`` is what anybody wrote.
+    """
     to_plain = getattr(value, "item", None)  # of a NumPy number, whose repr names its type
     plain = to_plain() if callable(to_plain) else value
     if isinstance(plain, bool):
         return "true" if plain else "false"
-    if isinstance(plain, float):
-        return f"{plain:g}"
+    if isinstance(plain, date | time):
+        return plain.isoformat()
     return repr(plain)

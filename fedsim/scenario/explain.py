@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from fedsim.figures import setting
+from fedsim.figures import as_written
 from fedsim.scenario import catalog
 from fedsim.scenario.schema import Scenario
 
@@ -175,7 +175,7 @@ def explain(detail: Any, source: Source) -> str:  # noqa: ANN401  pydantic's Err
     if kind == "missing":
         return f"{key}: expected {expected}; {source.say(key, '...')} ({source.place})"
     advice = _advice(key, kind, detail["input"], expected, source)
-    return f"{key}: expected {expected}, got {short(detail['input'])}{advice} ({place})"
+    return f"{key}: expected {expected}, got {_short(detail['input'])}{advice} ({place})"
 
 
 def _expected(detail: Any) -> str:  # noqa: ANN401  pydantic's ErrorDetails is a TypedDict
@@ -214,9 +214,10 @@ _EXAMPLE_OF_TOML = 'e.g. { by = "dirichlet", sites = 8, alpha = 0.5 } or ["sex",
 def _advice_for_section(key: str, value: Any, source: Source) -> str:  # noqa: ANN401  a wrong value
     section = section_of(key.split("."))
     if section is None:  # one value for each site
-        return f"; {source.say(f'{key}.SITE', value)}"
+        return f"; {source.say(f'{key}.SITE', value)}" if isinstance(value, int | float) else ""
     main = _MAIN_KEYS.get(key)
-    fits = not isinstance(value, bool) and main and isinstance(value, str) == _takes_text(section, main)
+    is_simple = isinstance(value, str | int | float) and not isinstance(value, bool)
+    fits = main and is_simple and isinstance(value, str) == _takes_text(section, main)
     if fits:
         return f"; {source.say(f'{key}.{main}', value)}"
     return f"; it has the keys {', '.join(section.model_fields)}, e.g. {key}.{main or next(iter(section.model_fields))}"
@@ -295,9 +296,8 @@ def _keys_of(model: type[BaseModel], before: str) -> Iterator[str]:
             yield from _keys_of(section, f"{before}{name}.")
 
 
-def short(value: Any) -> str:  # noqa: ANN401  anything TOML can hold
-    """Write a value that came, cut if it is long."""
-    text = setting(value) if isinstance(value, bool) else repr(value)
+def _short(value: Any) -> str:  # noqa: ANN401  anything TOML can hold
+    text = as_written(value)
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}... ({len(text)} characters)"
 
 

@@ -21,9 +21,9 @@ from pydantic import (
     model_validator,
 )
 
-from fedsim.randomness import Random
+from fedsim.figures import as_written
 from fedsim.scenario import catalog
-from fedsim.scenario.kinds import Kind
+from fedsim.scenario.kinds import Kind, Rng
 
 Positive = Annotated[FiniteFloat, Field(gt=0)]
 Probability = Annotated[FiniteFloat, Field(gt=0, lt=1)]
@@ -50,7 +50,7 @@ def _size_or_auto(value: Any) -> Any:  # noqa: ANN401  what the file says, not y
     """Say what is expected in one line, where pydantic would have one for each type."""
     is_size = isinstance(value, int) and not isinstance(value, bool) and value >= 1
     if value != "auto" and not is_size:
-        raise ValueError(f"expected 'auto' or a whole number >= 1, got {value!r}")
+        raise ValueError(f"expected 'auto' or a whole number >= 1, got {as_written(value)}")
     return value
 
 
@@ -278,7 +278,7 @@ class Privacy(_Section):
     clip: Positive = 1.0
     noise_multiplier: Annotated[Positive, Field(le=1e6)] | None = None
     neighbours: Literal["add-or-remove-one", "replace-one"] = "add-or-remove-one"
-    rng: Random = "reproducible"
+    rng: Rng = "reproducible"
     tuning: Tuning = Tuning()
     loose_delta: bool = False
     adaptive_clip: AdaptiveClip | None = None
@@ -385,7 +385,7 @@ class Scenario(_Section):
         if isinstance(value, bool):
             return {"on": value}
         if not isinstance(value, dict | SecureAggregation):
-            raise ValueError(f"expected true, false or a section, got {value!r}")
+            raise ValueError(f"expected true, false or a section, got {as_written(value)}")
         return {"on": True, **value} if isinstance(value, dict) else value
 
     @model_validator(mode="after")

@@ -6,29 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from fedsim.cli import commands as cli
 from fedsim.scenario import catalog
 
 SMALL = ["--set", "training.rounds=1", "--set", "privacy.epsilon=1", "--seeds", "2"]
-
-
-class Ran:
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
-@pytest.fixture
-def fedsim(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.chdir(tmp_path)
-
-    def call(*words: str) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["fedsim", *words])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        return Ran(int(stop.value.code or 0), out, err)
-
-    return call
 
 
 def test_a_run_prints_one_json_document_and_nothing_else(fedsim):

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from fedsim.data.tables import Column, Levels, Number
+from fedsim.figures import as_written
 from fedsim.mistakes import Mistake
 from fedsim.scenario import catalog
 from fedsim.scenario.reading import read_toml
@@ -84,7 +85,7 @@ def column_of(name: str, entry: Any, place: str) -> Column | None:  # noqa: ANN4
     about = entry if isinstance(entry, dict) else _in_full(entry)
     number, levels = _number(name, about), _levels(name, about)
     if number is None and levels is None:
-        raise Mistake(f"{place}: {name}: expected a range or levels such as {_EXAMPLES}, got {entry!r}")
+        raise Mistake(f"{place}: {name}: expected a range or levels such as {_EXAMPLES}, got {as_written(entry)}")
     return number or levels
 
 

@@ -10,6 +10,7 @@ from fedsim.data.own_table import cleaning
 from fedsim.data.own_table.ranges import OPEN, Declared, column_of, fitted
 from fedsim.data.own_table.reading import Table
 from fedsim.data.tables import Column, Levels, Number
+from fedsim.figures import as_written
 from fedsim.mistakes import Mistake
 from fedsim.scenario.kinds import Kind
 
@@ -49,7 +50,7 @@ def target_of(table: Table, name: str, wanted: Kind | None, declared: Declared |
     values = table.frame[name]
     if values.nunique() < 2:
         raise Mistake(f"{table.name}, column {name}: expected two values or more, all {len(values)} rows have "
-                      f"{values.iloc[0]!r}")  # fmt: skip
+                      f"{as_written(values.iloc[0])}")  # fmt: skip
     column = _column(table, name, wanted, declared)
     kind: Kind = "number" if isinstance(column, Number) else "binary" if _is_two(column) else "classes"
     if wanted not in (None, kind):
@@ -75,7 +76,9 @@ def _column(table: Table, name: str, wanted: Kind | None, declared: Declared | N
     if declared and (entry := _entry(name, declared)) is not None:
         column = column_of(name, entry, declared.place)
         if column is None:
-            raise Mistake(f"{declared.place}: {name}: expected a range or levels of the outcome, got {entry!r}")
+            raise Mistake(
+                f"{declared.place}: {name}: expected a range or levels of the outcome, got {as_written(entry)}"
+            )
         return column
     if not needs_entry(table, name, wanted):
         return None
