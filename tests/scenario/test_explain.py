@@ -177,7 +177,8 @@ def test_a_run_directory_in_the_place_of_a_scenario_is_known_as_one(tmp_path: Pa
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["data.path=a.csv"], "data.target: expected the column of a.csv with the outcome, on the command line --ta"),
+        (["data.path=a.csv"],
+         "data.target: expected the column of a.csv with the outcome, on the command line --target COLUMN"),
         (["data.path=a.csv", "data.target=y"], "on the command line --site COLUMN, or another partition"),
         (["training.rounds=3"], "on the command line --data FILE --target COLUMN"),
         (["data.path=a.csv", "data.target=y", "data.site=s", "privacy.unit=record"],
