@@ -1,4 +1,4 @@
-"""Cards: what a scenario asks for, what a task holds, what a strategy or an engine does."""
+"""Cards of scenarios, tasks, strategies, attacks and engines, as ``fedsim show`` prints them."""
 
 import inspect
 from collections.abc import Mapping
@@ -14,6 +14,7 @@ from fedsim.data.contents import Contents, contents_of
 from fedsim.data.loading import named, settled, task_of
 from fedsim.data.tables import Column, Number
 from fedsim.data.task import Task
+from fedsim.figures import setting, share
 from fedsim.mistakes import Mistake
 from fedsim.scenario import catalog
 from fedsim.scenario.files import parse, read
@@ -21,12 +22,13 @@ from fedsim.scenario.schema import Scenario
 from fedsim.strategy.make import hyperparameters
 
 _MOST_SITES = 40  # that are listed one by one
+_MOST_LEVELS = 12
 _WIDTH = 80  # of a terminal
 
 
 @dataclass(frozen=True)
 class Card:
-    """The same facts twice: to read and as values for JSON; and what a picture can be made of."""
+    """Facts about a thing, as text and as values for JSON; a picture is drawn of ``contents``."""
 
     text: str
     values: dict[str, Any]
@@ -71,23 +73,27 @@ def _nothing_called(name: str, kind: str | None) -> str:
 
 
 def _scenario_card(scenario: Scenario) -> Card:
-    fixed, values = settled(scenario), scenario.values()
-    task, contents = task_of(fixed), contents_of(fixed)
+    fixed = settled(scenario)
+    task = task_of(fixed)
+    contents = contents_of(fixed)
+    values = scenario.values()
+
     heading = _wrapped(f"# sites of {scenario.task or 'the table'}: {task.title}", "# ")
     text = f"{_toml(values)}\n{heading}\n{_sites(contents)}"
-    values |= {"sites": _site_values(contents)}
-    return Card(text, values, f"{scenario.title}\n{_partition(scenario)}", contents)
+    title = f"{scenario.title}\n{_partition(scenario)}"
+    return Card(text, {**values, "sites": _site_values(contents)}, title, contents)
 
 
 def _toml(values: Mapping[str, Any]) -> str:
-    """Return a scenario as TOML; what it is about keeps to the width, in the same value."""
-    text, about = (tomli_w.dumps(each, multiline_strings=True) for each in (values, {"about": values.get("about", "")}))
-    folded = [
-        " \\\n".join(wrap(line, _WIDTH - 2, break_long_words=False, break_on_hyphens=False))
-        if len(line) > _WIDTH
-        else line
-        for line in about.split("\n")
-    ]
+    """Return a scenario as TOML; the long lines of ``about`` are folded, which keeps its value."""
+    text = tomli_w.dumps(values, multiline_strings=True)
+    about = tomli_w.dumps({"about": values.get("about", "")}, multiline_strings=True)
+    folded = []
+    for line in about.split("\n"):
+        if len(line) > _WIDTH:
+            pieces = wrap(line, _WIDTH - 2, break_long_words=False, break_on_hyphens=False)
+            line = " \\\n".join(pieces)  # TOML joins lines that end in a backslash
+        folded.append(line)
     return text.replace(about, "\n".join(folded))
 
 
@@ -96,33 +102,66 @@ def _wrapped(line: str, indent: str) -> str:
 
 
 def _partition(scenario: Scenario) -> str:
+    """Return ``partition: dirichlet, sites 5, alpha 0.5``."""
     chosen = scenario.partition
-    given = chosen.model_dump(exclude_none=True, exclude={"by", "seed"})
-    return ", ".join([f"partition: {chosen.by}", *(f"{key} {value}" for key, value in given.items())])
+    parameters = chosen.model_dump(exclude_none=True, exclude={"by", "seed"})
+    parts = [f"partition: {chosen.by}"]
+    for key, value in parameters.items():
+        parts.append(f"{key} {value}")
+    return ", ".join(parts)
 
 
 def _task_card(name: str, task: Task) -> Card:
-    contents, problem = None, ""
+    contents = None
+    sites = ""
     try:
-        contents = contents_of(parse({"name": "card", "title": "card", "task": name})) if task.load else None
+        if task.load:
+            contents = contents_of(parse({"name": "card", "title": "card", "task": name}))
     except Mistake as mistake:  # a task that needs a file of the scenario has a card without it
         if not task.needs_path:
             raise
-        problem = f"sites: in the file\n{mistake}"
-    missing = contents.missing if contents else {}
-    columns = [
-        {"name": c.name, "range": _range(c), "may be missing": c.missing, "missing": missing.get(c.name)}
-        for c in task.columns
-    ]
+        sites = f"sites: in the file\n{mistake}"
+
+    columns = _column_values(task, contents)
+    facts = _facts(task)
+    lines = [name]
+    for key, value in facts.items():
+        lines.append(f"{key + ':':<9}{value}")
+    lines += ["", *_column_lines(columns), *_group_lines(contents), sites or _sites(contents)]
+    values = {
+        "name": name,
+        **facts,
+        "columns": columns,
+        "groups": contents.groups if contents else {},
+        "sites": _site_values(contents),
+    }
+    return Card("\n".join(lines), values, f"{name}: {task.title}", contents)
+
+
+def _facts(task: Task) -> dict[str, Any]:
     facts = {"title": task.title, "outcome": task.outcome, "kind": task.kind, "source": task.source}
-    facts |= {"licence": task.licence} if task.licence else {}
-    facts |= {"range": _range(task.range)} if task.range else {}
-    facts |= {"split": "by time: the latest rows of each site are its test rows"} if task.by_time else {}
-    lines = [f"{key + ':':<9}{value}" for key, value in facts.items()]
-    text = [name, *lines, "", *_column_lines(columns), *_group_lines(contents), problem or _sites(contents)]
-    groups = contents.groups if contents else {}
-    values = {"name": name, **facts, "columns": columns, "groups": groups, "sites": _site_values(contents)}
-    return Card("\n".join(text), values, f"{name}: {task.title}", contents)
+    if task.licence:
+        facts["licence"] = task.licence
+    if task.range:
+        facts["range"] = _range(task.range)
+    if task.by_time:
+        facts["split"] = "by time: the latest rows of each site are its test rows"
+    return facts
+
+
+def _column_values(task: Task, contents: Contents | None) -> list[dict[str, Any]]:
+    missing = contents.missing if contents else {}
+    columns = []
+    for column in task.columns:
+        columns.append(
+            {
+                "name": column.name,
+                "range": _range(column),
+                "may be missing": column.missing,
+                "missing": missing.get(column.name),
+            }
+        )
+    return columns
 
 
 def _column_lines(columns: list[dict[str, Any]]) -> list[str]:
@@ -131,8 +170,12 @@ def _column_lines(columns: list[dict[str, Any]]) -> list[str]:
     width = max(len(column["name"]) for column in columns)
     lines = ["columns (public ranges; share of rows without a value)"]
     for column in columns:
-        unknown = ", may be missing" if column["may be missing"] else ""
-        lacking = unknown if column["missing"] is None else f", {column['missing']:.0%} missing"
+        if column["missing"] is not None:
+            lacking = f", {share(column['missing'])} missing"
+        elif column["may be missing"]:
+            lacking = ", may be missing"
+        else:
+            lacking = ""
         lines.append(f"  {column['name']:<{width}}  {column['range']}{lacking}")
     return [*lines, ""]
 
@@ -140,11 +183,11 @@ def _column_lines(columns: list[dict[str, Any]]) -> list[str]:
 def _group_lines(contents: Contents | None) -> list[str]:
     if not contents or not contents.groups:
         return []
-    lines = [
-        f"  {name}: {', '.join(f'{value} {count}' for value, count in counts.items())}"
-        for name, counts in contents.groups.items()
-    ]
-    return ["protected attributes (rows)", *lines, ""]
+    lines = ["protected attributes (rows)"]
+    for name, counts in contents.groups.items():
+        listed = [f"{value} {count}" for value, count in counts.items()]
+        lines.append(f"  {name}: {', '.join(listed)}")
+    return [*lines, ""]
 
 
 def _code_card(name: str, documented: object, parameters: Mapping[str, str]) -> Card:
@@ -179,8 +222,12 @@ def _site_values(contents: Contents | None) -> dict[str, dict[str, Any]]:
 
 
 def _range(column: Column) -> str:
+    """Return ``20 to 100 years``, or ``one of f, m``."""
     if isinstance(column, Number):
-        return f"{column.low:g} to {column.high:g} {column.unit}".rstrip()
-    levels = [level if isinstance(level, str) else f"{level:g}" for level in column.levels]
-    listed = ", ".join(levels[:12]) + (f" and {len(levels) - 12} more" if len(levels) > 12 else "")
-    return f"one of {listed}{': ' + column.meaning if column.meaning else ''}"
+        return f"{setting(column.low)} to {setting(column.high)} {column.unit}".rstrip()
+    levels = [level if isinstance(level, str) else setting(level) for level in column.levels]
+    listed = ", ".join(levels[:_MOST_LEVELS])
+    if len(levels) > _MOST_LEVELS:
+        listed += f" and {len(levels) - _MOST_LEVELS} more"
+    meaning = f": {column.meaning}" if column.meaning else ""
+    return f"one of {listed}{meaning}"
