@@ -1,4 +1,4 @@
-"""Scenarios: TOML files that say what is run. A file from a stranger is only data."""
+"""The schema of a scenario: its sections, keys, defaults and limits. A file from a stranger is only data."""
 
 import hashlib
 import math
@@ -74,12 +74,16 @@ class Partition(_Section):
 
     @model_validator(mode="after")
     def _has_what_it_takes(self) -> "Partition":
-        needed, given = PARAMETERS[self.by], self.model_dump(exclude_none=True, exclude={"by", "seed"})
-        allowed = (*needed, *(["sites"] if self.by == "natural" else []))
-        for wrong in [name for name in needed if name not in given] + [name for name in given if name not in allowed]:
-            takes = " and ".join(allowed)
-            raise ValueError(f"expected {takes} beside by = {self.by!r} and nothing else, {wrong} is "
-                             f"{'missing' if wrong in needed else 'not for it'}")  # fmt: skip
+        needed = PARAMETERS[self.by]
+        given = self.model_dump(exclude_none=True, exclude={"by", "seed"})
+        allowed = [*needed, "sites"] if self.by == "natural" else list(needed)
+        expected = f"expected {' and '.join(allowed)} beside by = {self.by!r} and nothing else"
+        for name in needed:
+            if name not in given:
+                raise ValueError(f"{expected}, {name} is missing")
+        for name in given:
+            if name not in allowed:
+                raise ValueError(f"{expected}, {name} is not for it")
         return self
 
 
@@ -155,7 +159,7 @@ class Optimizer(_Section):
 
 
 class Training(_Section):
-    """Training of one site. Every value is public: none follows from how many rows a site has."""
+    """Training at a site. Every value is public: none follows from how many rows a site has."""
 
     rounds: Annotated[int, Field(ge=1, le=1_000_000)] = 20
     local_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 2
@@ -264,7 +268,7 @@ _EXAMPLES = {"epsilon": "8", "delta": "1e-4"}
 
 
 class Privacy(_Section):
-    """What is promised to whom.
+    """The privacy guarantee: its unit, budget and mechanism.
 
     ``record``: one row of one site, by DP-SGD at the site. ``client``: one whole site, by noise that the server adds to
     the sum of the sites' clipped updates. ``local``: one whole site, against the server too, by noise that the site
@@ -335,7 +339,7 @@ class SecureAggregation(_Section):
 
 
 class Faults(_Section):
-    """What goes wrong at sites without their meaning to.
+    """Faults that sites have without meaning to.
 
     ``wrong_labels`` is {site: the share of its labels that are wrong}, ``joins_late`` {site: its first round}. The
     others are shares of sites, but ``drop_out``, the probability that an answer is lost.
@@ -390,7 +394,8 @@ class Scenario(_Section):
 
     @model_validator(mode="after")
     def _who_joins_takes_part(self) -> "Scenario":
-        late, rounds = self.faults.joins_late, self.training.rounds
+        late = self.faults.joins_late
+        rounds = self.training.rounds
         if late and self.training.sites_per_round is not None:
             raise ValueError("faults.joins_late: expected no training.sites_per_round beside it")
         if max(late.values(), default=0) > rounds:
@@ -399,7 +404,8 @@ class Scenario(_Section):
 
     @model_validator(mode="after")
     def _hides_what_is_shared(self) -> "Scenario":
-        secure, distributed = self.secure_aggregation, self.privacy.unit == "distributed"
+        secure = self.secure_aggregation
+        distributed = self.privacy.unit == "distributed"
         if distributed and (not secure.on or secure.drop_outs is None):
             raise ValueError('privacy.unit: expected secure_aggregation.drop_outs beside "distributed": how many sites '
                              "may be missing from a sum, whose shares of the noise are missing, too")  # fmt: skip
@@ -419,19 +425,22 @@ class Scenario(_Section):
 
     @model_validator(mode="after")
     def _has_something_to_learn(self) -> "Scenario":
-        data, own = self.data, ("target", "site", "time", "groups", "kind", "ranges")
-        if self.task is not None and (given := [name for name in own if getattr(data, name) is not None]):
-            raise ValueError(f"data.{given[0]}: expected none beside a task, which has columns of its own")
-        if self.task is None and data.path is None:
+        data = self.data
+        if self.task is not None:
+            for name in ("target", "site", "time", "groups", "kind", "ranges"):
+                if getattr(data, name) is not None:
+                    raise ValueError(f"data.{name}: expected none beside a task, which has columns of its own")
+            return self
+
+        if data.path is None:
             raise ValueError("task: expected a task (see fedsim list tasks), or a table of your own: data.path and "
                              "data.target, on the command line --data FILE --target COLUMN")  # fmt: skip
-        if self.task is None and data.target is None:
-            raise ValueError(f"data.target: expected the column of {Path(data.path or '').name} with the outcome, on "
-                             "the command line --target COLUMN")  # fmt: skip
-        if self.task is None and data.site is None and self.partition.by == "natural":
+        if data.target is None:
+            raise ValueError(f"data.target: expected the column of {Path(data.path).name} with the outcome, on the "
+                             "command line --target COLUMN")  # fmt: skip
+        if data.site is None and self.partition.by == "natural":
             raise ValueError("data.site: expected the column that names each row's site, on the command line --site "
-                             "COLUMN, or another partition, e.g. partition.by = 'iid' with partition.sites = 8"
-                             )  # fmt: skip
+                             "COLUMN, or another partition, e.g. partition.by=iid and partition.sites=8")  # fmt: skip
         return self
 
     def shown(self) -> dict[str, Any]:
