@@ -38,7 +38,8 @@ class Source:
         """Return where the value of a key was given: on the command line, or in which line of the file."""
         change = self._change_of(key)
         if change:
-            return self.typed[change]
+            typed = self.typed[change]
+            return typed if len(typed) <= _MOST_SHOWN else f"{typed[:_MOST_SHOWN]}..."
         line = _line_of(self.text, key)
         return f"{self.place}:{line}" if line else self.place
 
@@ -191,7 +192,8 @@ def _expected(detail: Any) -> str:  # noqa: ANN401  pydantic's ErrorDetails is a
 
 def _advice(key: str, kind: str, value: Any, expected: str, source: Source) -> str:  # noqa: ANN401  a wrong value
     """Return what to type in place of a wrong value, after a semicolon; nothing where nobody can tell."""
-    if isinstance(value, str) and value.startswith(("{", "[")):
+    wants_structure = kind in _SECTIONS or kind == "list_type"
+    if wants_structure and isinstance(value, str) and value.startswith(("{", "[")):
         return f"; that is no TOML: {_EXAMPLE_OF_TOML}"
     if kind in _SECTIONS:
         return _advice_for_section(key, value, source)
