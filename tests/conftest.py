@@ -4,6 +4,7 @@ import os
 
 os.environ.update(FLWR_TELEMETRY_ENABLED="0", FLWR_DISABLE_UPDATE_CHECK="1")
 
+import math
 import socket
 from collections.abc import Callable
 
@@ -16,6 +17,7 @@ from torch.nn.utils import parameters_to_vector
 
 from fedsim import randomness
 from fedsim.data.federation import Examples
+from fedsim.experiments import progress
 from fedsim.randomness import Words
 from fedsim.scenario.files import read
 from fedsim.scenario.schema import Scenario
@@ -52,6 +54,12 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError(f"a test connects to {address}")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.fixture(autouse=True)
+def _no_lines_of_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the line now and then, which a slow machine would see, out of what tests compare."""
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", math.inf)
 
 
 @pytest.fixture

@@ -1,8 +1,9 @@
-"""Cards: what a scenario asks for, what a task holds, what a strategy or an engine does."""
+"""Cards of scenarios, tasks, strategies, attacks and engines, as ``fedsim show`` prints them."""
 
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from textwrap import fill, wrap
 from typing import Any
@@ -13,6 +14,7 @@ from fedsim.data.contents import Contents, contents_of
 from fedsim.data.loading import named, settled, task_of
 from fedsim.data.tables import Column, Number
 from fedsim.data.task import Task
+from fedsim.figures import setting, share
 from fedsim.mistakes import Mistake
 from fedsim.scenario import catalog
 from fedsim.scenario.files import parse, read
@@ -20,12 +22,13 @@ from fedsim.scenario.schema import Scenario
 from fedsim.strategy.make import hyperparameters
 
 _MOST_SITES = 40  # that are listed one by one
+_MOST_LEVELS = 12
 _WIDTH = 80  # of a terminal
 
 
 @dataclass(frozen=True)
 class Card:
-    """The same facts twice: to read and as values for JSON; and what a picture can be made of."""
+    """Facts about a thing, as text and as values for JSON; a picture is drawn of ``contents``."""
 
     text: str
     values: dict[str, Any]
@@ -33,42 +36,64 @@ class Card:
     contents: Contents | None = None
 
 
-def card(what: str) -> Card:
-    """Return the card of a scenario (by name or path), a task, a strategy or an engine.
+def card(name: str, kind: str | None = None) -> Card:
+    """Return the card of a scenario (by name or path), a task, a strategy, an attack or an engine.
+
+    Args:
+        name: Its name.
+        kind: ``scenario``, ``task``, ``strategy``, ``attack`` or ``engine``; by default the first that has the name.
 
     Raises:
         Mistake: There is nothing of that name.
     """
-    if what.endswith(".toml") or Path(what).is_file() or what in catalog.titles("scenarios"):
-        return _scenario_card(read(what))
-    if what in catalog.titles("tasks"):
-        return _task_card(what, named(what))
-    for kind in ("strategies", "attacks", "engines"):
-        if what in catalog.titles(kind):
-            return _code_card(what, catalog.load(kind, what))
-    known = [name for kind in catalog.KINDS for name in catalog.titles(kind)]
-    raise Mistake(f"show: expected a scenario, task, strategy, engine or run directory, got {what!r}"
-                  f"{catalog.nearest(what, known)}")  # fmt: skip
+    is_file = name.endswith(".toml") or Path(name).is_file()
+    if kind in (None, "scenario") and (is_file or name in catalog.titles("scenarios")):
+        return _scenario_card(read(name))
+    if kind in (None, "task") and name in catalog.titles("tasks"):
+        return _task_card(name, named(name))
+    if kind in (None, "strategy") and name in catalog.titles("strategies"):
+        strategy = catalog.load("strategies", name)
+        return _code_card(name, inspect.getmodule(strategy), hyperparameters(strategy))
+    if kind in (None, "attack") and name in catalog.titles("attacks"):
+        attack = catalog.load("attacks", name)
+        return _code_card(name, inspect.getmodule(attack), hyperparameters(attack))
+    if kind in (None, "engine") and name in catalog.titles("engines"):
+        return _code_card(name, import_module(f"fedsim.engines.{name}"), {})
+    raise Mistake(_nothing_called(name, kind))
+
+
+def _nothing_called(name: str, kind: str | None) -> str:
+    everything: list[str] = []
+    for each in catalog.KINDS:
+        everything.extend(catalog.titles(each))
+    expected = "a scenario, task, strategy, engine or run directory"
+    if kind is not None:
+        expected = f"the name of {'an' if kind[0] in 'ae' else 'a'} {kind}"
+    return f"show: expected {expected}, got {name!r}{catalog.nearest(name, everything)}"
 
 
 def _scenario_card(scenario: Scenario) -> Card:
-    fixed, values = settled(scenario), scenario.values()
-    task, contents = task_of(fixed), contents_of(fixed)
+    fixed = settled(scenario)
+    task = task_of(fixed)
+    contents = contents_of(fixed)
+    values = scenario.values()
+
     heading = _wrapped(f"# sites of {scenario.task or 'the table'}: {task.title}", "# ")
     text = f"{_toml(values)}\n{heading}\n{_sites(contents)}"
-    values |= {"sites": _site_values(contents)}
-    return Card(text, values, f"{scenario.title}\n{_partition(scenario)}", contents)
+    title = f"{scenario.title}\n{_partition(scenario)}"
+    return Card(text, {**values, "sites": _site_values(contents)}, title, contents)
 
 
 def _toml(values: Mapping[str, Any]) -> str:
-    """Return a scenario as TOML; what it is about keeps to the width, in the same value."""
-    text, about = (tomli_w.dumps(each, multiline_strings=True) for each in (values, {"about": values.get("about", "")}))
-    folded = [
-        " \\\n".join(wrap(line, _WIDTH - 2, break_long_words=False, break_on_hyphens=False))
-        if len(line) > _WIDTH
-        else line
-        for line in about.split("\n")
-    ]
+    """Return a scenario as TOML; the long lines of ``about`` are folded, which keeps its value."""
+    text = tomli_w.dumps(values, multiline_strings=True)
+    about = tomli_w.dumps({"about": values.get("about", "")}, multiline_strings=True)
+    folded = []
+    for line in about.split("\n"):
+        if len(line) > _WIDTH:
+            pieces = wrap(line, _WIDTH - 2, break_long_words=False, break_on_hyphens=False)
+            line = " \\\n".join(pieces)  # TOML joins lines that end in a backslash
+        folded.append(line)
     return text.replace(about, "\n".join(folded))
 
 
@@ -77,33 +102,66 @@ def _wrapped(line: str, indent: str) -> str:
 
 
 def _partition(scenario: Scenario) -> str:
+    """Return ``partition: dirichlet, sites 5, alpha 0.5``."""
     chosen = scenario.partition
-    given = chosen.model_dump(exclude_none=True, exclude={"by", "seed"})
-    return ", ".join([f"partition: {chosen.by}", *(f"{key} {value}" for key, value in given.items())])
+    parameters = chosen.model_dump(exclude_none=True, exclude={"by", "seed"})
+    parts = [f"partition: {chosen.by}"]
+    for key, value in parameters.items():
+        parts.append(f"{key} {value}")
+    return ", ".join(parts)
 
 
 def _task_card(name: str, task: Task) -> Card:
-    contents, problem = None, ""
+    contents = None
+    sites = ""
     try:
-        contents = contents_of(parse({"name": "card", "title": "card", "task": name})) if task.load else None
+        if task.load:
+            contents = contents_of(parse({"name": "card", "title": "card", "task": name}))
     except Mistake as mistake:  # a task that needs a file of the scenario has a card without it
         if not task.needs_path:
             raise
-        problem = f"sites: in the file\n{mistake}"
-    missing = contents.missing if contents else {}
-    columns = [
-        {"name": c.name, "range": _range(c), "may be missing": c.missing, "missing": missing.get(c.name)}
-        for c in task.columns
-    ]
+        sites = f"sites: in the file\n{mistake}"
+
+    columns = _column_values(task, contents)
+    facts = _facts(task)
+    lines = [name]
+    for key, value in facts.items():
+        lines.append(f"{key + ':':<9}{value}")
+    lines += ["", *_column_lines(columns), *_group_lines(contents), sites or _sites(contents)]
+    values = {
+        "name": name,
+        **facts,
+        "columns": columns,
+        "groups": contents.groups if contents else {},
+        "sites": _site_values(contents),
+    }
+    return Card("\n".join(lines), values, f"{name}: {task.title}", contents)
+
+
+def _facts(task: Task) -> dict[str, Any]:
     facts = {"title": task.title, "outcome": task.outcome, "kind": task.kind, "source": task.source}
-    facts |= {"licence": task.licence} if task.licence else {}
-    facts |= {"range": _range(task.range)} if task.range else {}
-    facts |= {"split": "by time: the latest rows of each site are its test rows"} if task.by_time else {}
-    lines = [f"{key + ':':<9}{value}" for key, value in facts.items()]
-    text = [name, *lines, "", *_column_lines(columns), *_group_lines(contents), problem or _sites(contents)]
-    groups = contents.groups if contents else {}
-    values = {"name": name, **facts, "columns": columns, "groups": groups, "sites": _site_values(contents)}
-    return Card("\n".join(text), values, f"{name}: {task.title}", contents)
+    if task.licence:
+        facts["licence"] = task.licence
+    if task.range:
+        facts["range"] = _range(task.range)
+    if task.by_time:
+        facts["split"] = "by time: the latest rows of each site are its test rows"
+    return facts
+
+
+def _column_values(task: Task, contents: Contents | None) -> list[dict[str, Any]]:
+    missing = contents.missing if contents else {}
+    columns = []
+    for column in task.columns:
+        columns.append(
+            {
+                "name": column.name,
+                "range": _range(column),
+                "may be missing": column.missing,
+                "missing": missing.get(column.name),
+            }
+        )
+    return columns
 
 
 def _column_lines(columns: list[dict[str, Any]]) -> list[str]:
@@ -112,8 +170,12 @@ def _column_lines(columns: list[dict[str, Any]]) -> list[str]:
     width = max(len(column["name"]) for column in columns)
     lines = ["columns (public ranges; share of rows without a value)"]
     for column in columns:
-        unknown = ", may be missing" if column["may be missing"] else ""
-        lacking = unknown if column["missing"] is None else f", {column['missing']:.0%} missing"
+        if column["missing"] is not None:
+            lacking = f", {share(column['missing'])} missing"
+        elif column["may be missing"]:
+            lacking = ", may be missing"
+        else:
+            lacking = ""
         lines.append(f"  {column['name']:<{width}}  {column['range']}{lacking}")
     return [*lines, ""]
 
@@ -121,30 +183,37 @@ def _column_lines(columns: list[dict[str, Any]]) -> list[str]:
 def _group_lines(contents: Contents | None) -> list[str]:
     if not contents or not contents.groups:
         return []
-    lines = [
-        f"  {name}: {', '.join(f'{value} {count}' for value, count in counts.items())}"
-        for name, counts in contents.groups.items()
-    ]
-    return ["protected attributes (rows)", *lines, ""]
+    lines = ["protected attributes (rows)"]
+    for name, counts in contents.groups.items():
+        listed = [f"{value} {count}" for value, count in counts.items()]
+        lines.append(f"  {name}: {', '.join(listed)}")
+    return [*lines, ""]
 
 
-def _code_card(name: str, thing: Any) -> Card:  # noqa: ANN401  a strategy class or an engine's module
-    about = inspect.getdoc(inspect.getmodule(thing)) or ""
-    fields = hyperparameters(thing) if isinstance(thing, type) else {}
-    settings = "".join(f"\n  {key} = {value}" for key, value in fields.items())
-    return Card(f"{about}\n{settings}".rstrip(), {"name": name, "about": about, "hyperparameters": fields})
+def _code_card(name: str, documented: object, parameters: Mapping[str, str]) -> Card:
+    """Return the card of a strategy, an attack or an engine: its docstring, and its hyperparameters with defaults."""
+    about = inspect.getdoc(documented) or ""
+    settings = "".join(f"\n  {key} = {value}" for key, value in parameters.items())
+    values = {"name": name, "about": about, "hyperparameters": dict(parameters)}
+    return Card(f"{about}\n{settings}".rstrip(), values)
 
 
 def _sites(contents: Contents | None) -> str:
+    """Return how many sites and rows there are, and a line for each site."""
     if contents is None:
         made = "sites: as many as the scenario asks for (partition.by = 'made', partition.sites), made when needed"
         return _wrapped(made, "  ")
-    sites, sizes = contents.sites, sorted(facts["rows"] for facts in contents.sites.values())
+    sites = contents.sites
+    sizes = sorted(facts["rows"] for facts in sites.values())
+    heading = f"{len(sites)} sites, {sum(sizes)} rows"
     width = max(map(len, sites))
     lines = [f"  {site:<{width}}  {facts['rows']:>6} rows, {facts['about']}" for site, facts in sites.items()]
-    more = [f"  and {len(lines) - _MOST_SITES} more; --json lists all"] if len(lines) > _MOST_SITES else []
-    spread = f"{sizes[0]} to {sizes[-1]} at a site, half of them have {sizes[len(sizes) // 2]} or more"
-    return "\n".join([f"{len(sites)} sites, {sum(sizes)} rows; {spread}", *lines[:_MOST_SITES], *more])
+    if len(lines) > _MOST_SITES:
+        middle = sizes[len(sizes) // 2]
+        heading += f"; {sizes[0]} to {sizes[-1]} at a site, half of them have {middle} or more"
+        left_out = len(lines) - _MOST_SITES
+        lines = [*lines[:_MOST_SITES], f"  and {left_out} more; --json lists all"]
+    return "\n".join([heading, *lines])
 
 
 def _site_values(contents: Contents | None) -> dict[str, dict[str, Any]]:
@@ -153,8 +222,12 @@ def _site_values(contents: Contents | None) -> dict[str, dict[str, Any]]:
 
 
 def _range(column: Column) -> str:
+    """Return ``20 to 100 years``, or ``one of f, m``."""
     if isinstance(column, Number):
-        return f"{column.low:g} to {column.high:g} {column.unit}".rstrip()
-    levels = [level if isinstance(level, str) else f"{level:g}" for level in column.levels]
-    listed = ", ".join(levels[:12]) + (f" and {len(levels) - 12} more" if len(levels) > 12 else "")
-    return f"one of {listed}{': ' + column.meaning if column.meaning else ''}"
+        return f"{setting(column.low)} to {setting(column.high)} {column.unit}".rstrip()
+    levels = [level if isinstance(level, str) else setting(level) for level in column.levels]
+    listed = ", ".join(levels[:_MOST_LEVELS])
+    if len(levels) > _MOST_LEVELS:
+        listed += f" and {len(levels) - _MOST_LEVELS} more"
+    meaning = f": {column.meaning}" if column.meaning else ""
+    return f"one of {listed}{meaning}"

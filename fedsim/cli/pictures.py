@@ -1,4 +1,4 @@
-"""Pictures of what sites hold, as PNG: how many rows, and which labels."""
+"""Pictures of the sites' rows, as PNG: how many each has, and which labels."""
 
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from fedsim.data.contents import Contents
+from fedsim.figures import share
 
-_NAMED, _WRITTEN = 60, 24  # sites up to which each has its name, and each field its number
+_MOST_NAMED = 60  # sites that each have their name beside them
+_MOST_WRITTEN = 24  # sites whose fields each have their number in them
+_LONGEST_NAME = 28
+_BLUE = "#0072b2"
 _STYLE: Any = {
     "text.parse_math": False,
     "font.family": "DejaVu Sans",
@@ -29,31 +33,40 @@ def draw(path: Path, title: str, contents: Contents) -> None:
     Raises:
         OSError: The file can't be written.
     """
-    names, shares = [*contents.sites], contents.counts / contents.counts.sum(axis=1, keepdims=True)  # (sites, labels)
+    names = list(contents.sites)
+    rows = contents.counts.sum(axis=1)  # (sites,)
+    shares = contents.counts / rows[:, None]  # (sites, labels)
     sites, labels = shares.shape
     height = 1.7 + min(0.28 * sites, 4 + 0.06 * sites, 14.0)
     figure = Figure(figsize=(9, height), dpi=130, layout="constrained")
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=10)
-    bars, heat = figure.subplots(1, 2, sharey=True, width_ratios=(1, max(1.2, min(2.5, labels / 4))))
-    bars.barh(np.arange(sites), contents.counts.sum(axis=1), color="#0072b2", height=0.8)
+    heat_width = max(1.2, min(2.5, labels / 4))
+    bars, heat = figure.subplots(1, 2, sharey=True, width_ratios=(1, heat_width))
+
+    bars.barh(np.arange(sites), rows, color=_BLUE, height=0.8)
     bars.set_title("rows")
     bars.tick_params(axis="y", length=0)
     bars.set_ylim(sites - 0.5, -0.5)
-    if sites <= _NAMED:
-        bars.set_yticks(range(sites), [name if len(name) <= 28 else f"{name[:27]}…" for name in names])
+    if sites <= _MOST_NAMED:
+        bars.set_yticks(range(sites), [_cut(name) for name in names])
     else:
         bars.set_ylabel(f"{sites} sites, {names[0]} to {names[-1]}")
         bars.set_yticks([])
+
     image = heat.imshow(shares, aspect="auto", cmap="cividis", vmin=0, vmax=max(0.5, float(shares.max())))
     heat.set_title("share of the site's rows")
-    heat.set_xticks(
-        range(labels), contents.labels, rotation=30 if labels > 4 else 0, ha="right" if labels > 4 else "center"
-    )
+    crowded = labels > 4
+    heat.set_xticks(range(labels), contents.labels, rotation=30 if crowded else 0, ha="right" if crowded else "center")
     heat.tick_params(length=0)
     heat.spines[:].set_visible(False)
-    if sites <= _WRITTEN and labels <= 12:
+    if sites <= _MOST_WRITTEN and labels <= 12:
         for site, label in np.ndindex(shares.shape):
-            colour = "white" if shares[site, label] < 0.6 * image.norm.vmax else "black"
-            heat.text(label, site, f"{shares[site, label]:.0%}", ha="center", va="center", color=colour, fontsize=7.5)
-    figure.colorbar(image, ax=heat, format=lambda share, _: f"{share:.0%}", shrink=min(1.0, 3 / height), aspect=12)
+            value = shares[site, label]
+            colour = "white" if value < 0.6 * image.norm.vmax else "black"
+            heat.text(label, site, share(value), ha="center", va="center", color=colour, fontsize=7.5)
+    figure.colorbar(image, ax=heat, format=lambda value, _: share(value), shrink=min(1.0, 3 / height), aspect=12)
     FigureCanvasAgg(figure).print_png(path)
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"

@@ -7,7 +7,7 @@ import itertools
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -20,6 +20,7 @@ import torch
 from fedsim.data import loading
 from fedsim.data.own_table.ranges import MissingRanges
 from fedsim.experiments.arms import Job, Shared, Trained, jobs, run_job
+from fedsim.experiments.progress import Progress, shown
 from fedsim.mistakes import Interrupted, Mistake
 from fedsim.planning.checks import check
 from fedsim.privacy.accounting import ACCOUNTANT
@@ -34,7 +35,6 @@ from fedsim.scenario.files import read, read_own, with_strategy
 from fedsim.scenario.schema import Scenario
 from fedsim.training.model import best_device
 
-Progress = Callable[[str, int, int], None]
 _DISTRIBUTIONS = ("fedsim-flower", "torch", "flwr", "opacus", "dp-accounting", "numpy", "pandas")
 
 
@@ -45,6 +45,8 @@ def run(
     seeds: int | None = None,
     out: str | Path | None = None,
     strategy: str | None = None,
+    epsilon: float | str | None = None,
+    progress: bool | Progress = True,
 ) -> pd.DataFrame:
     """Run a scenario and return the comparison of its arms.
 
@@ -55,7 +57,10 @@ def run(
         seed: The first seed, in place of the scenario's.
         seeds: How many seeds, in place of the scenario's.
         out: The run directory to make; by default ``runs/<scenario>-<date>``.
-        strategy: In place of the scenario's: a name, a file of your own, or ``package.module:Class``.
+        strategy: In place of the scenario's: ``krum``, ``krum:f=2``, a file of your own, or ``package.module:Class``.
+        epsilon: A privacy budget in place of the scenario's, or ``"none"``.
+        progress: Whether to show progress on the standard error stream: a bar in a terminal or notebook, a line now
+            and then elsewhere. A function in its place is called with (what is trained, rounds done, rounds in all).
 
     Returns:
         A row for each arm, private and metric with ``mean, low, high`` and the paired differences to the centralized
@@ -68,9 +73,16 @@ def run(
     Raises:
         Mistake: The scenario is wrong, or the run directory is taken.
     """
-    extra = [f"{key}={value}" for key, value in (("seed", seed), ("seeds", seeds)) if value is not None]
-    given = [*([with_strategy(strategy)] if strategy else []), *overrides, *extra]
-    return summary(execute(read_own(given) if scenario is None else read(scenario, given), out))
+    changes = list(overrides)
+    if strategy is not None:
+        changes.insert(0, with_strategy(strategy))
+    for key, value in (("seed", seed), ("seeds", seeds)):
+        if value is not None:
+            changes.append(f"{key}={value}")
+    budget = None if epsilon is None else str(epsilon)
+    chosen = read_own(changes, budget) if scenario is None else read(scenario, changes, budget)
+    with shown(bool(progress)) as show:
+        return summary(execute(chosen, out, progress if callable(progress) else show))
 
 
 def execute(scenario: Scenario, out: str | Path | None = None, progress: Progress | None = None) -> results.Run:

@@ -28,9 +28,10 @@ from fedsim.privacy.unit import Protected
 from fedsim.privacy.units import unit_of
 from fedsim.results import run_directory as results
 from fedsim.scenario import catalog
-from fedsim.scenario.files import read, value_of, with_strategy
+from fedsim.scenario.changes import value_of, with_attack, with_epsilon, with_strategy
+from fedsim.scenario.files import read
 from fedsim.scenario.schema import Scenario
-from fedsim.scenario.unit_facts import NO_UNIT, UNIT_OF_RECORDS, facts_of
+from fedsim.scenario.unit_facts import UNIT_OF_RECORDS
 from fedsim.training.model import best_device
 
 NONE, OWN = "none", "own"
@@ -128,10 +129,10 @@ def cells(axes: Axes) -> list[Cell]:
     fields = itertools.product(axes.scenarios, axes.attacks, axes.epsilons, itertools.product(*varied), axes.strategies)
     for name, attack, epsilon, settings, strategy in fields:
         overrides = [
-            *_named("strategy", strategy),
-            *([] if attack == OWN else _named("attack", attack)),
+            with_strategy(strategy),
+            *([] if attack == OWN else [with_attack(attack, _SHARE)]),
             *axes.changes,
-            *_privacy(epsilon, units[name]),
+            *with_epsilon(epsilon, units[name]),
             *(f"{key}={value}" for key, value in settings),
             f"seeds={axes.seeds}",
             'arms=["federated"]',
@@ -144,29 +145,6 @@ def cells(axes: Axes) -> list[Cell]:
             raise Mistake(f"compare: expected each field of the grid once, got {', '.join(place.values())} twice")
         found.append(Cell(place, scenario))
     return found
-
-
-def _named(section: str, text: str) -> list[str]:
-    """Return overrides for ``krum:f=2``: the name and its parameters."""
-    parts = text.split(":")
-    name = ":".join(part for part in parts if "=" not in part)
-    parameters = [f"{section}.{part}" for part in parts if "=" in part]
-    if section == "strategy":
-        return [with_strategy(name), *parameters]
-    share = "" if name == NONE else f", share = {_SHARE}"
-    return [f"attack={{ name = {json.dumps(name)}{share} }}", *parameters]
-
-
-def _privacy(epsilon: str, own: str) -> list[str]:
-    """Return overrides for a budget: of the scenario's own unit, or of records where it has none."""
-    if epsilon != NONE:
-        unit = own if facts_of(own).promises else UNIT_OF_RECORDS
-        return [f"privacy.unit={unit}", f"privacy.epsilon={epsilon}"]
-
-    overrides = [f"privacy.unit={NO_UNIT}"]
-    if "secure_aggregation.colluding" in dict(facts_of(own).settings):
-        overrides.append("secure_aggregation.colluding=0")  # there is no noise to tell of
-    return overrides
 
 
 def _values(text: str) -> list[tuple[str, str]]:

@@ -238,7 +238,7 @@ class Adapter(FlowerStrategy):
         if missing:
             raise Mistake(
                 f"strategy {type(self.math).__name__}: expected {REPORTED[name]!r} in every reply, "
-                f"got none from node {missing[0]}"
+                f"got none from {len(missing)} of {len(replies)} sites"
             )
         values = [float(reply.content[METRICS][REPORTED[name]]) for reply in replies]  # type: ignore[arg-type]
         return torch.tensor(values, device=flatten(self.sent).device)

@@ -69,7 +69,9 @@ def answer(
     elif target is not None and sigma is None:
         noise = noise_multiplier(target, sampling_rate, runs * steps, delta, neighbours)
     else:
-        raise Mistake(f"privacy: expected --sigma or --epsilon, got {'neither' if sigma is None else 'both'}")
+        raise Mistake(
+            f"privacy: expected --noise-multiplier or --epsilon, got {'neither' if sigma is None else 'both'}"
+        )
     mechanism = Segment(sampling_rate, noise, steps)
     promised = guarantee([replace(mechanism, steps=runs * steps)], delta, neighbours)
     if math.isinf(promised.epsilon):

@@ -1,11 +1,10 @@
-"""A number with its interval, as it is written in sentences and tables."""
+"""A mean over seeds with its interval, for sentences and tables; ``fedsim.figures`` writes the numbers."""
 
 import math
 from dataclasses import dataclass
 
+from fedsim import figures
 from fedsim.results.comparison import AGREE, UNBOUNDED, verdict
-
-_MOST_DIGITS = 6
 
 
 @dataclass(frozen=True)
@@ -24,16 +23,11 @@ class Estimate:
 
     def value(self, signed: bool = False) -> str:
         """Return the mean, or a dash."""
-        return "–" if math.isnan(self.mean) else figure(self.mean, signed)
+        return figures.figure(self.mean, signed)
 
     def bounds(self, signed: bool = False) -> str:
         """Return ``0.843 to 0.947``, with as many digits as tell them apart, or nothing without an interval."""
-        if not self.verdict:
-            return ""
-        digits = 3
-        while figure(self.low, signed, digits) == figure(self.high, signed, digits) and digits < _MOST_DIGITS:
-            digits += 1
-        return f"{figure(self.low, signed, digits)} to {figure(self.high, signed, digits)}"
+        return figures.bounds(self.low, self.high, signed) if self.verdict else ""
 
     def interval(self, signed: bool = False) -> str:
         """Return ``95 % interval 0.843 to 0.947``, or why there is none, or nothing where nothing is known."""
@@ -49,11 +43,3 @@ class Estimate:
             return "unknown"
         said = self.interval(signed)
         return self.value(signed) + (f" ({said})" if said else "")
-
-
-def figure(value: float, signed: bool = False, least_digits: int = 3) -> str:
-    """Return a number with three digits, four where three would hide its sign, fewer if it is large; no ``-0.000``."""
-    digits = 4 if signed and 0 < abs(value) < 0.0005 else 3 if abs(value) < 100 else 1
-    digits += least_digits - 3
-    rounded = round(value, digits) + 0.0  # -0.0 + 0.0 is 0.0
-    return f"{rounded:{'+' if signed and rounded else ''}.{digits}f}".replace("-", "−")

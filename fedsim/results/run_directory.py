@@ -296,6 +296,19 @@ def newest() -> Path:
     return by_age[-1].parent
 
 
+def newest_interrupted() -> Path:
+    """Return the run under ``runs/`` that was begun last and is not finished.
+
+    Raises:
+        Mistake: There is none.
+    """
+    begun = sorted(Path("runs").glob("*/scenario.toml"), key=lambda path: path.stat().st_mtime)
+    interrupted = [path.parent for path in begun if not (path.parent / "manifest.json").exists()]
+    if not interrupted:
+        raise Mistake("expected the directory of an interrupted run, and there is none under runs/")
+    return interrupted[-1]
+
+
 def write_checkpoint(
     folder: Path,
     key: str,

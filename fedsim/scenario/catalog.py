@@ -47,6 +47,7 @@ _PACKAGE = {
     "units": "fedsim.privacy.units",
     "audits": "fedsim.audits.attacks",
 }
+_MOST_HINTS = 3  # names that are suggested where one is a part of them: heart of hospital/heart
 _FLOWER = re.compile(r"flwr\.serverapp\.strategy:\w+")
 _allowed: set[str] = set()
 
@@ -261,7 +262,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint: the closest known name, or all of them when none is close."""
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else f"; there is {', '.join(map(repr, known))}"
+    if not close:
+        close = [each for each in known if name and name.lower() in re.split(r"[/_-]", each)][:_MOST_HINTS]
+    if close:
+        return f"; did you mean {' or '.join(map(repr, close))}?"
+    return f"; there is {', '.join(map(repr, known))}"
 
 
 def _folder(kind: str) -> Path:

@@ -1,11 +1,7 @@
-"""From TOML files and ``key=value`` settings to a Scenario; what is wrong is said all at once, with its place."""
+"""From TOML files and ``key=value`` changes to a Scenario; what is wrong is said all at once, with its place."""
 
-import json
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +9,33 @@ from pydantic import ValidationError
 
 from fedsim.mistakes import Mistake
 from fedsim.scenario import catalog
+from fedsim.scenario.changes import NONE, Change, split, value_of, with_epsilon, with_strategy
+from fedsim.scenario.explain import Source, explain
 from fedsim.scenario.reading import read_toml
 from fedsim.scenario.schema import Scenario
 
-_SHOWN = 80  # characters of a bad value
-_TOLD = 50  # mistakes; a file of nonsense has a hundred thousand
+__all__ = ["OWN_TRAINING", "parse", "read", "read_own", "value_of", "with_strategy"]
+
+_MOST_TOLD = 50  # mistakes; a file of nonsense has a hundred thousand
+_TABLES = (".csv", ".tsv", ".gz", ".parquet", ".pq", ".xlsx", ".xls", ".feather", ".arrow")
+OWN_TRAINING: Mapping[str, Any] = {
+    "rounds": 40,
+    "local_steps": 4,
+    "sampling_rate": 0.1,
+    "expected_batch": 64.0,
+    "optimizer": {"name": "adam", "lr": 0.05},
+}
+"""Training of a table of one's own where the scenario says nothing. Adam, whose steps don't depend on the denominator,
+since the sizes of the sites may not be used."""
 
 
-@dataclass(frozen=True)
-class _Source:
-    """Where a value came from, for the message about it."""
+def read(name_or_path: str | Path, overrides: Iterable[str] = (), epsilon: str | None = None) -> Scenario:
+    """Read a scenario by name (one that comes with fedsim) or path, and apply ``key=value`` changes.
 
-    text: str
-    place: str
-    overrides: Mapping[str, str]
-
-    def of(self, key: str) -> str:
-        for override in self.overrides:
-            if key == override or key.startswith(f"{override}.") or override.startswith(f"{key}."):
-                return f"--set {override}={self.overrides[override]}"
-        line = _line_of(self.text, key)
-        return f"{self.place}:{line}" if line else self.place
-
-
-def read(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Scenario:
-    """Read a scenario by name (one that comes with fedsim) or path, and apply ``key=value`` overrides.
+    Args:
+        name_or_path: The scenario.
+        overrides: The changes.
+        epsilon: A privacy budget in place of the scenario's, or ``none``; see ``changes.with_epsilon``.
 
     Raises:
         Mistake: Nothing is there, it is not TOML, or values are wrong: all of them at once, each with its place.
@@ -48,59 +46,118 @@ def read(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Scenario:
         text, values = read_toml(path)
     except OSError as error:
         raise Mistake(f"{path}: {error.strerror}") from None
-    data = values.get("data")
-    for key in ("path", "ranges"):
-        if not isinstance(data, dict):
-            break
-        if isinstance(data.get(key), str) and (key, data[key]) != ("ranges", "from-data"):
-            data[key] = str(path.parent / data[key])  # a file says where from its own place
-    given = dict(_split_override(override) for override in overrides)
-    for key, value in given.items():
-        _set(values, key, value)
+    _resolve_paths(values, path.parent)
+    typed = _apply(values, overrides, epsilon)
     _complete(values)
     values.setdefault("name", _name_of(path.stem))
-    return parse(values, _Source(text, str(path) if path.is_relative_to(Path.cwd()) else name_or_path, given))
+    place = str(path) if path.is_relative_to(Path.cwd()) else name_or_path
+    return parse(values, Source(text, place, typed))
 
 
-def with_strategy(strategy: str) -> str:
-    """Return the override that puts a strategy in place of a scenario's, which the user named: code may be loaded."""
-    if catalog.is_code(strategy):
-        catalog.allow(strategy)
-    return f"strategy={{ name = {json.dumps(strategy)} }}"
+def read_own(overrides: Iterable[str], epsilon: str | None = None) -> Scenario:
+    """Make a scenario about a table of one's own from ``key=value`` changes alone: ``data.path=patients.csv``.
 
-
-def read_own(overrides: Iterable[str]) -> Scenario:
-    """Make a scenario about a table of one's own from ``key=value`` overrides alone: ``data.path=patients.csv``.
+    Args:
+        overrides: The changes.
+        epsilon: A privacy budget, or ``none``.
 
     Raises:
         Mistake: Values are wrong or missing.
     """
-    given = dict(_split_override(override) for override in overrides)
     values: dict[str, Any] = {}
-    for key, value in given.items():
-        _set(values, key, value)
+    typed = _apply(values, overrides, epsilon)
     _complete(values)
+
     data = values.get("data")
-    file = Path(str(data.get("path", ""))).name if isinstance(data, dict) else ""
+    if isinstance(data, dict):
+        file = Path(str(data.get("path", ""))).name
+        title = f"{data.get('target')} in {file}"[:120]
+    else:
+        file = ""
+        title = "no data"
     values.setdefault("name", _name_of(file.partition(".")[0]))
-    values.setdefault("title", f"{data.get('target')} in {file}"[:120] if isinstance(data, dict) else "no data")
-    return parse(values, _Source("", "the command line", given))
+    values.setdefault("title", title)
+    return parse(values, Source("", "the command line", typed))
 
 
-OWN_TRAINING: Mapping[str, Any] = {
-    "rounds": 40,
-    "local_steps": 4,
-    "sampling_rate": 0.1,
-    "expected_batch": 64.0,
-    "optimizer": {"name": "adam", "lr": 0.05},
-}
-"""What training is for a table of one's own where the scenario does not say. Adam, whose steps don't depend on the
-denominator, since the sizes of the sites may not be used."""
+def parse(values: Mapping[str, Any], source: Source | None = None) -> Scenario:
+    """Check values and return the Scenario they make.
+
+    Raises:
+        Mistake: All that is wrong with them, one line each.
+    """
+    source = source or Source("", "scenario", {})
+    try:
+        return Scenario.model_validate(values)
+    except ValidationError as error:
+        details = error.errors()
+        lines = [explain(detail, source) for detail in details[:_MOST_TOLD]]
+        lines = list(dict.fromkeys(lines))
+        if len(details) > _MOST_TOLD:
+            lines.append(f"and {len(details) - _MOST_TOLD} more mistakes")
+        raise Mistake("\n".join(lines)) from None
+
+
+def _find(name_or_path: str) -> Path:
+    """Return the file of a scenario."""
+    path = Path(name_or_path)
+    if name_or_path in catalog.titles("scenarios"):
+        return catalog.scenario_path(name_or_path)
+    if path.suffix.lower() in _TABLES:
+        raise Mistake(f"{name_or_path}: expected a scenario's name or a .toml file, got the name of a table; type "
+                      f"fedsim run --data {name_or_path} --target COLUMN")  # fmt: skip
+    if name_or_path.endswith(".toml") or path.is_file():
+        if not path.is_file():
+            raise Mistake(f"{name_or_path}: expected a scenario file, there is none")
+        return path.resolve()
+    if (path / "scenario.toml").is_file():
+        raise Mistake(f"{name_or_path}: expected a scenario's name or a .toml file, got a run directory; its scenario "
+                      f"is {path / 'scenario.toml'}")  # fmt: skip
+    if "/" in name_or_path or path.is_dir():
+        raise Mistake(f"{name_or_path}: expected a scenario's name or a .toml file")
+    return catalog.scenario_path(name_or_path)
+
+
+def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
+    """Let the paths in a file start at the file's own folder."""
+    data = values.get("data")
+    if not isinstance(data, dict):
+        return
+    for key in ("path", "ranges"):
+        value = data.get(key)
+        if isinstance(value, str) and (key, value) != ("ranges", "from-data"):
+            data[key] = str(folder / value)
+
+
+def _apply(values: dict[str, Any], overrides: Iterable[str], epsilon: str | None) -> dict[str, str]:
+    """Apply changes; return {key: how its change was typed}."""
+    typed: dict[str, str] = {}
+    for change in overrides:
+        _set(values, change, typed)
+    if epsilon is not None:
+        privacy = values.get("privacy")
+        unit = privacy.get("unit", NONE) if isinstance(privacy, dict) else NONE
+        for change in with_epsilon(epsilon, str(unit)):
+            _set(values, change, typed)
+    return typed
+
+
+def _set(values: dict[str, Any], change: str, typed: dict[str, str]) -> None:
+    key, text = split(change)
+    shown = change.typed if isinstance(change, Change) else f"--set {key}={text}"
+    *sections, last = key.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise Mistake(f"{shown}: {section} is a value, not a section")
+    values[last] = value_of(change)[1]
+    typed[key] = shown
 
 
 def _complete(values: dict[str, Any]) -> None:
     """Give a scenario about one's own table the training that suits any table."""
-    data, training = values.get("data"), values.setdefault("training", {})
+    data = values.get("data")
+    training = values.setdefault("training", {})
     if "task" not in values and isinstance(data, dict) and "target" in data and isinstance(training, dict):
         for key, value in OWN_TRAINING.items():
             training.setdefault(key, value)
@@ -108,119 +165,3 @@ def _complete(values: dict[str, Any]) -> None:
 
 def _name_of(stem: str) -> str:
     return re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-_")[:64] or "scenario"
-
-
-def parse(values: Mapping[str, Any], source: _Source | None = None) -> Scenario:
-    """Check values and return the Scenario they make.
-
-    Raises:
-        Mistake: All that is wrong with them, one line each.
-    """
-    source = source or _Source("", "scenario", {})
-    try:
-        return Scenario.model_validate(values)
-    except ValidationError as error:
-        found = error.errors()
-        lines = [*dict.fromkeys(_explain(detail, source) for detail in found[:_TOLD])]
-        more = [f"and {len(found) - _TOLD} more mistakes"] if len(found) > _TOLD else []
-        raise Mistake("\n".join([*lines, *more])) from None
-
-
-def _find(name_or_path: str) -> Path:
-    path = Path(name_or_path)
-    if name_or_path in catalog.titles("scenarios"):
-        return catalog.scenario_path(name_or_path)
-    if name_or_path.endswith(".toml") or path.is_file():
-        if not path.is_file():
-            raise Mistake(f"{name_or_path}: expected a scenario file, there is none")
-        return path.resolve()
-    if "/" in name_or_path or path.is_dir():
-        raise Mistake(f"{name_or_path}: expected a scenario's name or a .toml file")
-    return catalog.scenario_path(name_or_path)
-
-
-def _split_override(override: str) -> tuple[str, str]:
-    key, equals, value = override.partition("=")
-    if not equals or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
-        raise Mistake(f"--set: expected key=value, e.g. privacy.epsilon=2, got {override!r}")
-    return key, value
-
-
-def value_of(setting: str) -> tuple[str, Any]:
-    """Return the key and the value of ``key=value``; what is no TOML value is text."""
-    key, text = _split_override(setting)
-    try:
-        return key, tomllib.loads(f"value = {text}")["value"]
-    except (ValueError, RecursionError):
-        return key, text
-
-
-def _set(values: dict[str, Any], key: str, text: str) -> None:
-    *sections, last = key.split(".")
-    for section in sections:
-        values = values.setdefault(section, {})
-        if not isinstance(values, dict):
-            raise Mistake(f"--set {key}={text}: {section} is a value, not a section")
-    values[last] = value_of(f"{key}={text}")[1]
-
-
-_EXPECTED = {
-    "greater_than": "a number > {gt:g}",
-    "greater_than_equal": "a number >= {ge:g}",
-    "less_than": "a number < {lt:g}",
-    "less_than_equal": "a number <= {le:g}",
-    "finite_number": "a finite number",
-    "missing": "a value, it is required",
-    "literal_error": "{expected}",
-    "string_pattern_mismatch": "lower-case letters, digits, - and _",
-}
-
-
-def _explain(detail: Any, source: _Source) -> str:  # noqa: ANN401  pydantic's ErrorDetails is a TypedDict
-    """Return ``privacy.epsilon: expected a number > 0, got -1 (scenarios/my.toml:17)``."""
-    parts = [str(part) for part in detail["loc"] if " " not in str(part)]  # a Tag is no key
-    key, kind = ".".join(parts), detail["type"]
-    place, got = source.of(key), detail["input"]
-    if kind == "extra_forbidden":
-        hint = catalog.nearest(parts[-1], _fields_of(parts[:-1]))
-        return f"{key}: unknown key{hint} ({place})"
-    if kind == "value_error":
-        return f"{key + ': ' if key else ''}{detail['ctx']['error']} ({place})"
-    pattern = _EXPECTED.get(kind) or str(detail["msg"]).removeprefix("Input should be ")
-    expected = pattern.format(**detail.get("ctx", {}))
-    if kind == "missing":
-        return f"{key}: expected {expected} ({source.place})"
-    hint = catalog.nearest(str(got), re.findall(r"'([^']*)'", expected)) if kind == "literal_error" else ""
-    return f"{key}: expected {expected}, got {_short(got)}{hint if 'did you mean' in hint else ''} ({place})"
-
-
-def _short(value: Any) -> str:  # noqa: ANN401  anything TOML can hold
-    text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text)} characters)"
-
-
-def _fields_of(sections: list[str]) -> list[str]:
-    model: Any = Scenario
-    for section in sections:
-        model = model.model_fields[section].annotation
-    return list(model.model_fields)
-
-
-def _line_of(text: str, key: str) -> int | None:
-    """Return the line where ``key``, or the innermost section above it that is written down, stands."""
-    found = _lines_of(text)
-    while key and key not in found:
-        key = key.rpartition(".")[0]
-    return found.get(key)
-
-
-@lru_cache(maxsize=1)
-def _lines_of(text: str) -> Mapping[str, int]:
-    table, found = "", {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        if header := re.match(r"\s*\[([\w.-]+)\]", line):
-            table = header[1]
-            found.setdefault(table, number)
-        elif pair := re.match(r"\s*([\w.-]+)\s*=", line):
-            found.setdefault(f"{table}.{pair[1]}".lstrip("."), number)
-    return found

@@ -10,6 +10,9 @@ from fedsim.mistakes import Mistake
 
 LARGEST = 2**18  # bytes of a TOML file, which the parser takes most of a second for
 MOST_DOTS = 6  # in a line, but for those of numbers: the parser's time rises with the square of a key's depth
+_MOST_SHOWN = 80  # characters of a wrong line
+_PLACE = re.compile(r"\(at line (\d+), column \d+\)")  # as tomllib says it
+_UNQUOTED = re.compile(r"([\w.-]+)\s*=\s*([^\W\d][\w./:-]*)\s*(?:#.*)?")
 _NUMBER = re.compile(r"(?<![\w.])\d+\.\d+(?![\w.])")
 
 
@@ -31,15 +34,34 @@ def read_toml(path: Path, name: str | None = None) -> tuple[str, dict[str, Any]]
         raise Mistake(f"{name}: expected at most {LARGEST:,} bytes of TOML, got more")
     try:
         text = content.decode("utf-8-sig")
-        for number, line in enumerate(text.split("\n"), start=1):
-            dots = _NUMBER.sub("", line).count(".")
-            if dots > MOST_DOTS:
-                raise Mistake(f"{name}:{number}: expected at most {MOST_DOTS} dots in a line, got {dots}")
-        return text, tomllib.loads(text)
-    except Mistake:
-        raise
-    except (ValueError, RecursionError) as error:  # a ValueError is also a number of too many digits
+    except ValueError as error:
         raise Mistake(f"{name}: expected TOML, got {error}") from None
+    for number, line in enumerate(text.split("\n"), start=1):
+        dots = _NUMBER.sub("", line).count(".")
+        if dots > MOST_DOTS:
+            raise Mistake(f"{name}:{number}: expected at most {MOST_DOTS} dots in a line, got {dots}")
+    try:
+        return text, tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # a ValueError is also a number of too many digits
+        raise Mistake(_not_toml(name, text, str(error))) from None
+
+
+def _not_toml(name: str, text: str, error: str) -> str:
+    """Return what is wrong with a text that is no TOML, with its line, and what to write there if that is plain."""
+    found = _PLACE.search(error)
+    if not found:
+        return f"{name}: expected TOML, got {error}"
+    number = int(found[1])
+    line = text.split("\n")[number - 1].strip()
+    shown = line if len(line) <= _MOST_SHOWN else f"{line[:_MOST_SHOWN]}..."
+    said = f"{name}:{number}: expected TOML, got {shown!r}: {_PLACE.sub('', error).strip()}"
+
+    pair = _UNQUOTED.fullmatch(line)
+    if not pair:
+        return said
+    key, word = pair.groups()
+    value = word.lower() if word in ("True", "False") else json.dumps(word)
+    return f"{said}; write {key} = {value}"
 
 
 def parse_json(content: bytes | str, name: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Scenarios: TOML files that say what is run. A file from a stranger is only data."""
+"""The schema of a scenario: its sections, keys, defaults and limits. A file from a stranger is only data."""
 
 import hashlib
 import math
@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -20,9 +21,9 @@ from pydantic import (
     model_validator,
 )
 
-from fedsim.randomness import Random
+from fedsim.figures import as_written
 from fedsim.scenario import catalog
-from fedsim.scenario.kinds import Kind
+from fedsim.scenario.kinds import Kind, Rng
 from fedsim.scenario.participation import Participation
 from fedsim.scenario.unit_facts import NO_UNIT, UnitFacts, facts_of, owners_of_settings
 
@@ -51,6 +52,14 @@ def _no_twins(arms: list[str]) -> list[str]:
     return arms
 
 
+def _size_or_auto(value: Any) -> Any:  # noqa: ANN401  what the file says, not yet checked
+    """Say what is expected in one line, where pydantic would have one for each type."""
+    is_size = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    if value != "auto" and not is_size:
+        raise ValueError(f"expected 'auto' or a whole number >= 1, got {as_written(value)}")
+    return value
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -76,12 +85,16 @@ class Partition(_Section):
 
     @model_validator(mode="after")
     def _has_what_it_takes(self) -> "Partition":
-        needed, given = PARAMETERS[self.by], self.model_dump(exclude_none=True, exclude={"by", "seed"})
-        allowed = (*needed, *(["sites"] if self.by == "natural" else []))
-        for wrong in [name for name in needed if name not in given] + [name for name in given if name not in allowed]:
-            takes = " and ".join(allowed)
-            raise ValueError(f"expected {takes} beside by = {self.by!r} and nothing else, {wrong} is "
-                             f"{'missing' if wrong in needed else 'not for it'}")  # fmt: skip
+        needed = PARAMETERS[self.by]
+        given = self.model_dump(exclude_none=True, exclude={"by", "seed"})
+        allowed = [*needed, "sites"] if self.by == "natural" else list(needed)
+        expected = f"expected {' and '.join(allowed)} beside by = {self.by!r} and nothing else"
+        for name in needed:
+            if name not in given:
+                raise ValueError(f"{expected}, {name} is missing")
+        for name in given:
+            if name not in allowed:
+                raise ValueError(f"{expected}, {name} is not for it")
         return self
 
 
@@ -157,7 +170,7 @@ class Optimizer(_Section):
 
 
 class Training(_Section):
-    """Training of one site. Every value is public: none follows from how many rows a site has."""
+    """Training at a site. Every value is public: none follows from how many rows a site has."""
 
     rounds: Annotated[int, Field(ge=1, le=1_000_000)] = 20
     local_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 2
@@ -187,6 +200,10 @@ class Training(_Section):
 
 
 def _known_strategy(name: str) -> str:
+    start, colon, rest = name.partition(":")
+    if colon and start in catalog.titles("strategies"):
+        raise ValueError(f"expected a strategy's name alone, got {name!r}; its parameters are keys beside it, e.g. "
+                         f"strategy.{rest}, or type --strategy {name}")  # fmt: skip
     if not catalog.is_code(name):  # code is loaded only if the command line named it; catalog.load sees to that
         catalog.check("strategies", name)
     return name
@@ -230,7 +247,7 @@ class Attack(_Section):
     @model_validator(mode="after")
     def _says_who(self) -> "Attack":
         if self.name != "none" and (self.sites is None) == (self.share is None):
-            raise ValueError("expected either sites or share beside name: who attacks")
+            raise ValueError("expected either sites or share beside name: who attacks, e.g. attack.share=0.2")
         return self
 
 
@@ -263,8 +280,14 @@ class AdaptiveClip(_Section):
     bit_noise: Positive | None = None
 
 
+_EXAMPLES = {"epsilon": "8", "delta": "1e-4"}
+
+
 class Privacy(_Section):
-    """What is promised to whom: the unit is a file in ``fedsim/privacy/units``, which says the rest."""
+    """The privacy guarantee: its unit, budget and mechanism.
+
+    A unit is a file in ``fedsim/privacy/units``, which says the rest.
+    """
 
     unit: Annotated[str, AfterValidator(_known_unit)] = NO_UNIT
     epsilon: Annotated[Positive, Field(le=1000)] | None = None
@@ -272,7 +295,7 @@ class Privacy(_Section):
     clip: Positive = 1.0
     noise_multiplier: Annotated[Positive, Field(le=1e6)] | None = None
     neighbours: Neighbours = "add-or-remove-one"
-    rng: Random = "reproducible"
+    rng: Rng = "reproducible"
     tuning: Tuning = Tuning()
     loose_delta: bool = False
     adaptive_clip: AdaptiveClip | None = None
@@ -298,7 +321,8 @@ class Privacy(_Section):
         facts = self.facts
         if facts.promises and (self.epsilon is None or self.delta is None):
             missing = " and ".join(name for name in ("epsilon", "delta") if getattr(self, name) is None)
-            raise ValueError(f"expected {missing} beside unit = {self.unit!r}")
+            examples = " and ".join(f"privacy.{name}={_EXAMPLES[name]}" for name in missing.split(" and "))
+            raise ValueError(f"expected {missing} beside unit = {self.unit!r}, e.g. {examples}")
 
         for setting, owners in owners_of_settings().items():
             section, _, name = setting.partition(".")
@@ -343,7 +367,7 @@ class SecureAggregation(_Section):
 
 
 class Faults(_Section):
-    """What goes wrong at sites without their meaning to.
+    """Faults that sites have without meaning to.
 
     ``wrong_labels`` is {site: the share of its labels that are wrong}, ``joins_late`` {site: its first round}. The
     others are shares of sites, but ``drop_out``, the probability that an answer is lost.
@@ -368,7 +392,7 @@ class Scenario(_Section):
     task: Annotated[str, _known("tasks")] | None = None
     data: Data = Data()
     engine: Annotated[str, _known("engines")] = "cohort"
-    cohort_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    cohort_size: Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], BeforeValidator(_size_or_auto)] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     arms: Annotated[list[Arm], Field(min_length=1), AfterValidator(_no_twins)] = ["federated", "centralized", "local"]
     seed: Annotated[int, Field(ge=0, lt=2**62)] = 0
@@ -393,12 +417,13 @@ class Scenario(_Section):
         if isinstance(value, bool):
             return {"on": value}
         if not isinstance(value, dict | SecureAggregation):
-            raise ValueError(f"expected true, false or a section, got {value!r}")
+            raise ValueError(f"expected true, false or a section, got {as_written(value)}")
         return {"on": True, **value} if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _who_joins_takes_part(self) -> "Scenario":
-        late, rounds = self.faults.joins_late, self.training.rounds
+        late = self.faults.joins_late
+        rounds = self.training.rounds
         if late and self.training.sites_per_round is not None:
             raise ValueError("faults.joins_late: expected no training.sites_per_round beside it")
         if max(late.values(), default=0) > rounds:
@@ -434,14 +459,22 @@ class Scenario(_Section):
 
     @model_validator(mode="after")
     def _has_something_to_learn(self) -> "Scenario":
-        data, own = self.data, ("target", "site", "time", "groups", "kind", "ranges")
-        if self.task is not None and (given := [name for name in own if getattr(data, name) is not None]):
-            raise ValueError(f"data.{given[0]}: expected none beside a task, which has columns of its own")
-        if self.task is None and (data.path is None or data.target is None):
-            raise ValueError("task: expected a task, or data.path and data.target in its place")
-        if self.task is None and data.site is None and self.partition.by == "natural":
-            raise ValueError("data.site: expected the column that names each row's site, or another partition, e.g. "
-                             "partition.by = 'iid' with partition.sites = 8")  # fmt: skip
+        data = self.data
+        if self.task is not None:
+            for name in ("target", "site", "time", "groups", "kind", "ranges"):
+                if getattr(data, name) is not None:
+                    raise ValueError(f"data.{name}: expected none beside a task, which has columns of its own")
+            return self
+
+        if data.path is None:
+            raise ValueError("task: expected a task (see fedsim list tasks), or a table of your own: data.path and "
+                             "data.target, on the command line --data FILE --target COLUMN")  # fmt: skip
+        if data.target is None:
+            raise ValueError(f"data.target: expected the column of {Path(data.path).name} with the outcome, on the "
+                             "command line --target COLUMN")  # fmt: skip
+        if data.site is None and self.partition.by == "natural":
+            raise ValueError("data.site: expected the column that names each row's site, on the command line --site "
+                             "COLUMN, or another partition, e.g. partition.by=iid and partition.sites=8")  # fmt: skip
         return self
 
     def shown(self) -> dict[str, Any]:

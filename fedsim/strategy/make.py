@@ -7,7 +7,7 @@ from typing import Any
 
 from fedsim.mistakes import Mistake
 from fedsim.scenario import catalog
-from fedsim.scenario.files import value_of
+from fedsim.scenario.changes import value_of
 from fedsim.scenario.schema import Scenario
 from fedsim.strategy.contract import FACTS, Strategy
 from fedsim.strategy.foreign import foreign, is_flowers

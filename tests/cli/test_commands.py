@@ -6,29 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from fedsim.cli import commands as cli
 from fedsim.scenario import catalog
 
 SMALL = ["--set", "training.rounds=1", "--set", "privacy.epsilon=1", "--seeds", "2"]
-
-
-class Ran:
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
-@pytest.fixture
-def fedsim(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.chdir(tmp_path)
-
-    def call(*words: str) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["fedsim", *words])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        return Ran(int(stop.value.code or 0), out, err)
-
-    return call
 
 
 def test_a_run_prints_one_json_document_and_nothing_else(fedsim):
@@ -76,7 +56,7 @@ def test_a_run_ends_with_tables_and_the_report(fedsim):
 
 
 def test_output_that_is_piped_has_no_escape_codes(tmp_path: Path):
-    command = [sys.executable, "-m", "fedsim", "run", "hospital-heart", *SMALL, "--set", "privacy.unit=none"]
+    command = [sys.executable, "-m", "fedsim", "run", "hospital-heart", *SMALL, "--epsilon", "none", "--quiet"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
     assert "\x1b" not in done.stdout
     assert done.stderr == ""
@@ -192,14 +172,14 @@ def test_a_run_that_is_not_finished_is_said_to_be_so(fedsim, tmp_path: Path):
 
 
 def test_show_draws_the_sites(fedsim, tmp_path: Path):
-    ran = fedsim("show", "task", "hospital/heart", "--out", "card.png")
+    ran = fedsim("show", "task", "hospital/heart", "--picture", "card.png")
     assert (ran.code, ran.err) == (0, "")
     assert "picture: card.png" in ran.out
     assert (tmp_path / "card.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads(fedsim("show", "hospital-heart", "--out", "two.png", "--json").out)["picture"] == "two.png"
-    refused = fedsim("show", "synthetic/tabular", "--out", "none.png")
+    refused = fedsim("show", "synthetic/tabular", "--picture", "none.png")
     assert refused.code == 2
-    assert "--out: expected a scenario or task whose sites have rows to draw, got synthetic/tabular" in refused.err
+    assert "--picture: expected a scenario or task whose sites have rows to draw, got synthetic/tabular" in refused.err
 
 
 def test_many_sites_are_not_all_listed(fedsim):

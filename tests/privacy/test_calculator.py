@@ -47,8 +47,8 @@ def test_the_answer_fits_into_80_columns(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--q .1 --steps 10 --delta 1e-5", "expected --sigma or --epsilon, got neither"),
-        ("--q .1 --sigma 1 --epsilon 1 --steps 10 --delta 1e-5", "expected --sigma or --epsilon, got both"),
+        ("--q .1 --steps 10 --delta 1e-5", "expected --noise-multiplier or --epsilon, got neither"),
+        ("--q .1 --sigma 1 --epsilon 1 --steps 10 --delta 1e-5", "expected --noise-multiplier or --epsilon, got both"),
         ("--q 1.5 --sigma 1 --steps 10 --delta 1e-5", "sampling_rate: expected a number in (0, 1], got 1.5"),
         ("--q .1 --sigma nan --steps 10 --delta 1e-5", "noise_multiplier: expected a finite number > 0, got nan"),
         ("--q .1 --sigma 1 --steps 0 --delta 1e-5", "steps: expected a whole number >= 1, got 0"),

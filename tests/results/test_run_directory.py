@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fedsim.cli import terminal
+from fedsim.cli.document import as_document
 from fedsim.experiments.experiment import execute, summary
 from fedsim.mistakes import Mistake
 from fedsim.report import page as report
@@ -64,7 +65,7 @@ def test_a_run_from_before_there_were_figures_inside_sites_is_loaded_and_reporte
     run = results.load(copied)
     assert run.headline == "(pooled)"
     assert "its figures are pooled over the sites" in report.write(run).read_text("utf-8")
-    for arm in terminal.as_document(run)["arms"]:
+    for arm in as_document(run)["arms"]:
         assert arm["over"] == "(pooled)"
         assert set(arm["sites"]) == {"cleveland", "hungarian", "switzerland", "va_long_beach"}
         assert arm["metric"] != "auc" or arm["mean"] == pytest.approx(pooled[arm["arm"]])

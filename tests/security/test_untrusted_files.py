@@ -239,8 +239,9 @@ def test_a_hostile_file_of_ranges_is_refused_too(tmp_path: Path, name: str):
 
 def test_a_hostile_setting_is_only_text():
     """G3."""
-    with pytest.raises(Mistake, match="title: expected String should have at most 120 characters"):
+    with pytest.raises(Mistake, match="title: expected at most 120 characters, got ") as caught:
         read("hospital-heart", [f"title={'[' * DEEP}"])
+    assert len(str(caught.value)) < 400
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "ledger.json"])

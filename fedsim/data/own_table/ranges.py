@@ -15,6 +15,7 @@ from typing import Any, TypeGuard
 import pandas as pd
 
 from fedsim.data.tables import Column, Levels, Number
+from fedsim.figures import as_written
 from fedsim.mistakes import Mistake
 from fedsim.scenario import catalog
 from fedsim.scenario.reading import read_toml
@@ -99,7 +100,7 @@ def column_of(name: str, entry: Any, place: str) -> Column | None:  # noqa: ANN4
     column = _number(name, declaration) or _levels(name, declaration)
     if column is None:
         expected = f"a range or levels such as {_EXAMPLES}"
-        raise Mistake(f"{place}: {name}: expected {expected}, got {entry!r}")
+        raise Mistake(f"{place}: {name}: expected {expected}, got {as_written(entry)}")
     return column
 
 

@@ -10,6 +10,7 @@ from fedsim.data.own_table import cleaning
 from fedsim.data.own_table.ranges import OPEN, Declared, column_of, fitted
 from fedsim.data.own_table.reading import Table
 from fedsim.data.tables import Column, Levels, Number
+from fedsim.figures import as_written
 from fedsim.mistakes import Mistake
 from fedsim.scenario.kinds import Kind
 
@@ -58,7 +59,7 @@ def target_of(table: Table, name: str, wanted: Kind | None, declared: Declared |
     values = table.frame[name]
     if values.nunique() < 2:
         place = f"{table.name}, column {name}"
-        got = f"all {len(values)} rows have {values.iloc[0]!r}"
+        got = f"all {len(values)} rows have {as_written(values.iloc[0])}"
         raise Mistake(f"{place}: expected two values or more, {got}")
 
     column = _column(table, name, wanted, declared)
@@ -115,7 +116,7 @@ def _column(
         column = column_of(name, entry, declared.place)
         if column is None:
             expected = "a range or levels of the outcome"
-            raise Mistake(f"{declared.place}: {name}: expected {expected}, got {entry!r}")
+            raise Mistake(f"{declared.place}: {name}: expected {expected}, got {as_written(entry)}")
         return column
 
     # Without an entry the values themselves decide.

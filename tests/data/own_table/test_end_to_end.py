@@ -140,7 +140,8 @@ def test_without_a_column_of_sites_a_partition_makes_them(folder: Path, fedsim):
     words = ("run", "--data", "ill.csv", "--target", "ill", "--set", "training.rounds=1", "--seeds", "1")
     code, _, err = fedsim(*words)
     assert code == 2
-    assert "data.site: expected the column that names each row's site, or another partition" in err
+    assert "data.site: expected the column that names each row's site, on the command line --site COLUMN, or" in err
+    assert "another partition, e.g. partition.by=iid and partition.sites=8" in err
     (folder / "ill.ranges.toml").write_text(RANGES + 'clinic = "leave out"\n')
     code, out, err = fedsim(*words, "--set", "partition.by=iid", "--set", "partition.sites=4", "--json")
     assert (code, err) == (0, "")
@@ -187,7 +188,10 @@ def test_from_python(folder: Path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--data", "ill.csv"), "task: expected a task, or data.path and data.target in its place"),
+        (
+            ("--data", "ill.csv"),
+            "data.target: expected the column of ill.csv with the outcome, on the command line --target COLUMN",
+        ),
         ((), "run: expected a scenario"),
         (
             ("--data", "none.csv", "--target", "ill", "--site", "clinic"),

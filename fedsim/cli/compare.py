@@ -1,0 +1,98 @@
+"""``fedsim compare``: a tournament of strategies over scenarios, attacks and privacy budgets."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedsim.cli import options
+from fedsim.cli.output import print_json, print_lines, print_places, print_table, waiting
+from fedsim.mistakes import Mistake
+
+EXAMPLES = (
+    "compare synthetic-attacked --strategy fedavg,median,krum:f=4 --attack none,own",
+    "compare hospital-heart --strategy fedavg,my_strategy.py --epsilon none,8 --seeds 10",
+    "compare synthetic-attacked --strategy fedavg,krum:f=4 --vary attack.share=0.1,0.3",
+    "compare synthetic-label-skew --strategy fedavg,scaffold --metric accuracy --reach 0.8",
+)
+
+
+def compare(
+    scenarios: Annotated[
+        list[str],
+        typer.Argument(help="Scenarios' names, or .toml files.", autocompletion=options.scenarios),
+    ],
+    strategy: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME,...",
+            help="The strategies: fedavg, krum:f=2, files of your own, or package.module:Class.",
+            autocompletion=options.strategies,
+        ),
+    ] = "fedavg",
+    attack: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME,...",
+            help="Attacks by a fifth of the sites, e.g. none,sign-flip:factor=4,alie:share=0.1; own: the scenario's.",
+            autocompletion=options.attacks,
+        ),
+    ] = "own",
+    epsilon: Annotated[
+        str,
+        typer.Option(
+            metavar="NUMBER,...",
+            help="Privacy budgets for the scenario's privacy unit, or for records if it has none, e.g. none,8,2.",
+        ),
+    ] = "none",
+    seeds: Annotated[int, typer.Option(help="How many seeds, for means and intervals.", min=1)] = 5,
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=V1,V2", help="Cross with values of any key, e.g. attack.share=0.1,0.3."),
+    ] = None,
+    changes: options.Changes = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(help="The metric to rank by, e.g. accuracy.", show_default="the first of the task"),
+    ] = None,
+    reach: Annotated[
+        float | None,
+        typer.Option(metavar="NUMBER", help="Count the rounds, and the time, until validation reaches this value."),
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The directory to write into.")] = Path("runs/tournament"),
+    kept: Annotated[
+        Path, typer.Option("--cache", metavar="DIR", help="The directory where finished trainings are kept.")
+    ] = Path("runs/cache"),
+    quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Run a tournament of strategies. What has run before is not run again."""
+    with waiting(quiet, as_json) as progress:
+        from fedsim.experiments import ranking, tournament, tournament_files
+
+        axes_asked = tournament.Axes(
+            scenarios=scenarios,
+            strategies=strategy.split(","),
+            attacks=attack.split(","),
+            epsilons=epsilon.split(","),
+            varied=vary or [],
+            changes=changes or [],
+            seeds=seeds,
+        )
+        grid = tournament.cells(axes_asked)
+        played = tournament.play(grid, kept, progress)
+    if played.costs.empty:  # a training that failed at a later seed leaves scores, but does not compete
+        raise Mistake("\n".join(dict.fromkeys(played.refused["reason"])))
+
+    axes = ranking.axes_of(played.scores)
+    metric = ranking.metric_of(grid[0].scenario, metric)
+    overlaps = ranking.overlaps_of(grid)
+    ranked = ranking.rank(played, metric, overlaps, reach)
+    pairs = ranking.pairs(played, metric, overlaps)
+    tournament_files.write(out, played, ranked, pairs, axes, metric, seeds)
+    if as_json:
+        print_json({"out": str(out), **tournament_files.as_document(ranked, played, metric)})
+        return
+    print_table(tournament_files.table(ranked, axes, metric))
+    print_lines(tournament_files.lines(played, ranked, axes, seeds))
+    print_places({"page": out / "tournament.html"})

@@ -1,0 +1,76 @@
+"""The document that ``fedsim run --json`` and ``fedsim show RUN --json`` print."""
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fedsim.results.run_directory import Run
+
+_MEAN = ("mean", "low", "high")
+_CHANGES = (
+    *("difference", "difference_low", "difference_high", "difference_here_low", "difference_here_high"),
+    *("gain", "gain_low", "gain_high", "gain_here_low", "gain_here_high"),
+)
+_VERDICTS = ("verdict", "here_verdict", "gain_verdict", "gain_here_verdict")
+_KEYS = ["arm", "private", "metric"]
+
+
+def as_document(finished: "Run") -> dict[str, Any]:
+    """Return a finished run as one JSON object: its arms with their figures, over all sites and at each."""
+    compared = finished.comparison
+    first = compared[compared["site"] == finished.headline]
+    pooled_rows = compared[compared["site"] == finished.POOLED]
+    site_rows = compared[~compared["site"].isin(finished.TOGETHER)]
+
+    pooled = {_key(row): row for row in pooled_rows.to_dict("records")}
+    at_sites: dict[tuple[Any, ...], dict[str, float | None]] = {}
+    for row in site_rows[[*_KEYS, "site", "mean"]].to_dict("records"):
+        at_sites.setdefault(_key(row), {})[row["site"]] = _number(row["mean"])
+
+    arms = []
+    for row in first.to_dict("records"):
+        arms.append(
+            {
+                "arm": row["arm"],
+                "private": row["private"],
+                "metric": row["metric"],
+                "over": row["site"],
+                **_figures(row),
+                "pooled": _figures(pooled[_key(row)]),
+                "sites": at_sites[_key(row)],
+            }
+        )
+    return {
+        "run_dir": str(finished.path),
+        "scenario": finished.scenario.name,
+        "kind": finished.kind,
+        "data": finished.manifest["data"],
+        "seeds": finished.scenario.all_seeds,
+        "arms": arms,
+        "intervals": {
+            "low, high": finished.asked,
+            "here_low, here_high": finished.HERE,
+        },
+        "delta": finished.ledger["delta"],
+        "epsilon": next(filter(None, map(finished.epsilon, finished.scenario.arms)), {}),
+    }
+
+
+def _key(row: Mapping[Any, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in _KEYS)
+
+
+def _figures(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return the figures of a row of the comparison, with their intervals and verdicts."""
+    numbers = {name: _number(row[name]) for name in (*_MEAN, *_CHANGES)}
+    verdicts = {name: _word(row[name]) for name in _VERDICTS}
+    return {**numbers, **verdicts, "why": row["why"] or None}
+
+
+def _word(value: object) -> str | None:
+    return value if isinstance(value, str) else None  # pandas makes a NaN of a missing word
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)

@@ -1,0 +1,75 @@
+"""The grammar of the command line: arguments and options that several commands share, each with one meaning."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fedsim.scenario import catalog
+from fedsim.scenario.changes import Change
+
+KINDS = ("scenario", "task", "strategy", "attack", "engine", "run")
+"""Kinds of things that can be shown."""
+
+
+def _names_of(kind: str) -> Callable[[str], list[str]]:
+    """Return the shell's completion of a name."""
+
+    def complete(incomplete: str) -> list[str]:
+        start, comma, last = incomplete.rpartition(",")
+        return [f"{start}{comma}{name}" for name in catalog.titles(kind) if name.startswith(last)]
+
+    return complete
+
+
+scenarios = _names_of("scenarios")
+strategies = _names_of("strategies")
+attacks = _names_of("attacks")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
+
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a value of the scenario, e.g. training.rounds=3. May be given several times.",
+    ),
+]
+
+StrategyCode = Annotated[
+    str | None,
+    typer.Option(
+        "--strategy",
+        metavar="NAME",
+        help="Another strategy than the scenario's: krum, krum:f=2, a file of your own, or package.module:Class.",
+        autocompletion=strategies,
+    ),
+]
+
+RunDirectory = Annotated[
+    Path | None,
+    typer.Argument(metavar="[RUN_DIR]", help="A run directory; by default the newest finished run under runs/."),
+]
+
+
+def changes_from(options: Mapping[str, tuple[str, Any]]) -> list[str]:
+    """Return the changes of a scenario that options stand for.
+
+    Args:
+        options: {key: (name of the option, value)}; a value of None was not given.
+    """
+    changes: list[str] = []
+    for key, (option, value) in options.items():
+        if value is not None:
+            changes.append(Change(f"{key}={_as_toml(value)}", f"{option} {value}"))
+    return changes
+
+
+def _as_toml(value: Any) -> str:  # noqa: ANN401  a number, a path or a word
+    """Return a value as ``--set`` takes it: text that looks like a number stays text."""
+    return str(value) if isinstance(value, int) else json.dumps(str(value), ensure_ascii=False)

@@ -1,0 +1,135 @@
+"""``fedsim run`` and ``fedsim resume``: run a scenario, or go on with a run that was interrupted."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedsim.cli import options
+from fedsim.cli.document import as_document
+from fedsim.cli.output import print_json, print_lines, print_places, print_table, waiting
+from fedsim.cli.terminal import arms_table, closing_lines, places_of, sites_table
+from fedsim.mistakes import Mistake
+from fedsim.scenario.changes import allow_strategy, with_strategy
+
+if TYPE_CHECKING:
+    from fedsim.results.run_directory import Run
+
+EXAMPLES = (
+    "run hospital-heart",
+    "run hospital-heart --epsilon 2 --strategy krum:f=1 --seeds 3",
+    "run hospital-heart --set training.rounds=5 --set partition.sites=2",
+    "run my-hospitals.toml --out runs/mine",
+    "run --data patients.csv --target outcome --site hospital",
+)
+RESUME_EXAMPLES = ("resume", "resume runs/hospital-heart-20260131-120000")
+
+
+def run(
+    scenario: Annotated[
+        str | None,
+        typer.Argument(
+            help="A scenario's name (see fedsim list scenarios) or a .toml file; none with --data.",
+            autocompletion=options.scenarios,
+        ),
+    ] = None,
+    changes: options.Changes = None,
+    strategy: options.StrategyCode = None,
+    epsilon: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBER",
+            help="Another privacy budget than the scenario's, for its privacy unit, or for records if it has none; "
+            "none: no privacy.",
+        ),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="How many seeds, for means and intervals.", show_default="the scenario's")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="The first seed.", show_default="the scenario's")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The directory to write into.", show_default="runs/SCENARIO-DATE"),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A table of your own, CSV or Parquet, in place of a scenario's task."),
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="With --data: the column with the outcome.")
+    ] = None,
+    site: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="With --data: the column that names each row's site.")
+    ] = None,
+    ranges: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="With --data: a TOML file with the columns' public ranges, or from-data for a first look.",
+            show_default="FILE.ranges.toml",
+        ),
+    ] = None,
+    quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Run a scenario, or your own table: federated against centralized against local-only."""
+    if scenario is None and data is None:
+        raise Mistake("run: expected a scenario (see fedsim list scenarios) or --data FILE --target COLUMN")
+    given = options.changes_from(
+        {
+            "data.path": ("--data", data),
+            "data.target": ("--target", target),
+            "data.site": ("--site", site),
+            "data.ranges": ("--ranges", ranges),
+            "seed": ("--seed", seed),
+            "seeds": ("--seeds", seeds),
+        }
+    )
+    overrides = [*(changes or []), *given]
+    if strategy is not None:
+        overrides.insert(0, with_strategy(strategy))
+
+    with waiting(quiet, as_json) as progress:
+        from fedsim.experiments.experiment import execute
+        from fedsim.scenario.files import read, read_own
+
+        chosen = read_own(overrides, epsilon) if scenario is None else read(scenario, overrides, epsilon)
+        finished = execute(chosen, out, progress)
+    print_run(finished, as_json)
+
+
+def resume(
+    run_dir: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[RUN_DIR]", help="The directory of an interrupted run; by default the newest under runs/."
+        ),
+    ] = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The code the run was begun with, if its strategy is code of your own."),
+    ] = None,
+    quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Go on with an interrupted run. What was finished is not run again."""
+    if strategy is not None:
+        allow_strategy(strategy)
+    with waiting(quiet, as_json) as progress:
+        from fedsim.experiments import experiment
+        from fedsim.results.run_directory import newest_interrupted
+
+        finished = experiment.resume(run_dir or newest_interrupted(), progress)
+    print_run(finished, as_json)
+
+
+def print_run(finished: "Run", as_json: bool) -> None:
+    """Print the tables of a finished run and its answer in words, or its document."""
+    if as_json:
+        print_json(as_document(finished))
+        return
+    for table in (arms_table(finished), sites_table(finished)):
+        print_table(table)
+        print_lines([""])
+    print_lines(closing_lines(finished))
+    print_places(places_of(finished))

@@ -1,0 +1,102 @@
+"""How numbers are written for people: figures, intervals, epsilons, shares and settings, in one place.
+
+Everything that is printed, in the terminal, in reports and in messages, comes from here, so that one run never shows
+one number in two ways. The module imports nothing of fedsim and nothing heavy: every room may use it.
+"""
+
+import math
+from datetime import date, time
+
+UNKNOWN = "–"
+"""Stands for a number that nobody knows."""
+
+_FEWEST_DIGITS = 3
+_MOST_DIGITS = 6
+_SMALLEST_SHOWN = 0.0005  # three digits would show less as zero
+_LARGE = 100  # from here on, three digits after the point say nothing
+
+
+def figure(value: float, signed: bool = False, least_digits: int = _FEWEST_DIGITS) -> str:
+    """Write a metric with three digits: ``0.895``, and with a sign ``+0.014`` or ``−0.002``; ``–`` for NaN.
+
+    A change that three digits would show as zero gets four, a large number one, and there is no ``−0.000``.
+    """
+    if math.isnan(value):
+        return UNKNOWN
+    if signed and 0 < abs(value) < _SMALLEST_SHOWN:
+        digits = 4
+    elif abs(value) < _LARGE:
+        digits = 3
+    else:
+        digits = 1
+
+    digits += least_digits - _FEWEST_DIGITS
+    rounded = round(value, digits) + 0.0  # -0.0 + 0.0 is 0.0
+    sign = "+" if signed and rounded else ""
+    return f"{rounded:{sign}.{digits}f}".replace("-", "−")
+
+
+def bounds(low: float, high: float, signed: bool = False) -> str:
+    """Write an interval as ``0.843 to 0.947``, with as many digits as tell its ends apart; ``–`` where one is NaN."""
+    if math.isnan(low) or math.isnan(high):
+        return UNKNOWN
+    digits = _FEWEST_DIGITS
+    while figure(low, signed, digits) == figure(high, signed, digits) and digits < _MOST_DIGITS:
+        digits += 1
+    return f"{figure(low, signed, digits)} to {figure(high, signed, digits)}"
+
+
+def margin(value: float, low: float, high: float, signed: bool = False) -> str:
+    """Write a mean and half of its interval as ``0.895 ± 0.052``; the mean alone where there is no interval.
+
+    Of an interval that is cut where the metric ends, the longer half counts.
+    """
+    written = figure(value, signed)
+    if math.isnan(value) or math.isnan(low) or math.isnan(high):
+        return written
+    half = max(high - value, value - low)
+    if half < _SMALLEST_SHOWN:
+        return f"{written} ± <0.001"
+    return f"{written} ± {figure(half)}"
+
+
+def epsilon(value: float) -> str:
+    """Write an epsilon that was spent or is claimed as ``7.96``, rounded up: an upper bound must stay one."""
+    if math.isnan(value):
+        return UNKNOWN
+    if math.isinf(value):
+        return "unbounded"
+    return f"{math.ceil(round(value * 100, 6)) / 100:.2f}"
+
+
+def proven_epsilon(value: float) -> str:
+    """Write an epsilon that an attack proved as ``1.23``, rounded down: a lower bound must stay one."""
+    if math.isnan(value):
+        return UNKNOWN
+    if math.isinf(value):
+        return "unbounded"
+    return f"{math.floor(round(value * 100, 6)) / 100:.2f}"
+
+
+def share(value: float, digits: int = 0) -> str:
+    """Write a share as ``12%``, or with one digit as ``12.3%``."""
+    return UNKNOWN if math.isnan(value) else f"{value:.{digits}%}"
+
+
+def setting(value: float) -> str:
+    """Write a setting or a threshold as short as it goes: ``0.0001``, ``8``, ``1e-12``."""
+    return f"{value:g}"
+
+
+def as_written(value: object) -> str:
+    """Write a value that came as TOML would have it: ``'adam'``, ``8.0``, ``true``, ``inf``, ``2026-01-31``.
+
+    It is for messages about it: neither ``True`` nor ``np.float64(inf)`` is what anybody wrote.
+    """
+    to_plain = getattr(value, "item", None)  # of a NumPy number, whose repr names its type
+    plain = to_plain() if callable(to_plain) else value
+    if isinstance(plain, bool):
+        return "true" if plain else "false"
+    if isinstance(plain, date | time):
+        return plain.isoformat()
+    return repr(plain)
