@@ -1,1 +1,1 @@
-"""Sites: their tasks (such as ``hospital.py``), their data, and the Flower ClientApp they run (``app.py``)."""
+"""Sites: their tasks (such as ``hospital.py``), their data, and the Flower ClientApp (``app.py``)."""

@@ -1,7 +1,8 @@
 """Banks predict which loans go bad, which cards go unpaid, and how much a stock's price will swing.
 
-Ranges are round numbers that a bank knows without looking at its customers: the lender's own limits and rates, the
-scale of a code, powers of ten for amounts. Amounts of money enter as their logarithms, because they span many powers.
+Ranges are round numbers that a bank knows without looking at its customers: the lender's own limits
+and rates, the scale of a code, powers of ten for amounts. Amounts of money enter as their
+logarithms, because they span many powers.
 """
 
 from itertools import chain
@@ -35,7 +36,12 @@ LENDING: tuple[Column, ...] = (
     Number("inq_last_12m", 0, 20, "credit inquiries in 12 months"),
     Number("log_delinq_amnt", 0, 5, "power of ten, dollars behind and one"),
     Number("num_il_tl", 0, 50, "instalment accounts ever"),
-    Number("log_total_il_high_credit_limit", 0, 6, "power of ten, dollars of instalment limits and one"),
+    Number(
+        "log_total_il_high_credit_limit",
+        0,
+        6,
+        "power of ten, dollars of instalment limits and one",
+    ),
 )
 
 MONTHS = ("Sep", "Aug", "Jul", "Jun", "May", "Apr")  # of 2005, the last first, as in the file

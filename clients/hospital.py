@@ -11,7 +11,10 @@ from clients.models import convolutional, linear, network
 from fedsim.data import Column, Levels, Number, Rows, Task, encode
 from fedsim.mistakes import Mistake
 
-SOURCE = "UCI Heart Disease (Janosi, Steinbrunn, Pfisterer, Detrano 1988), four hospitals; see clients/data/README.md"
+SOURCE = (
+    "UCI Heart Disease (Janosi, Steinbrunn, Pfisterer, Detrano 1988), four hospitals; "
+    "see clients/data/README.md"
+)  # fmt: skip
 LICENCE = "CC BY 4.0"
 OUTCOME = "coronary artery disease: a vessel narrowed by more than half"
 
@@ -37,7 +40,7 @@ HEART_COMPLETE = tuple(column for column in HEART if column.name not in MOSTLY_A
 
 
 def read_heart() -> pd.DataFrame:
-    """Read the 920 patients of the four hospitals as published: site, 13 features, grade, target."""
+    """Read the 920 patients as published: site, 13 features, grade, target."""
     return read_table("heart_disease_4_hospitals.csv")
 
 
@@ -47,7 +50,7 @@ def load_heart() -> Rows:
 
 
 def load_heart_complete() -> Rows:
-    """Load the patients with every value, after dropping four columns that some hospital hardly has."""
+    """Load the patients with every value, without four columns that are mostly absent."""
     names = [column.name for column in HEART_COMPLETE]
     return _rows(read_heart().dropna(subset=names), HEART_COMPLETE)
 
@@ -66,10 +69,12 @@ def _rows(frame: pd.DataFrame, columns: tuple[Column, ...]) -> Rows:
 
 
 def load_xray(path: Path | None) -> Rows:
-    """Load all chest X-rays of a file, in its order: training, validation, test. They have no natural sites.
+    """Load all chest X-rays of a file, which have no natural sites.
 
-    Time is that order, so that the test rows are the file's last ones. A child may have several images, and the
-    published split keeps them together.
+    Their order is that of the file: training, validation, test.
+
+    Time is that order, so that the test rows are the file's last ones. A child may have several
+    images, and the published split keeps them together.
     """
     images, labels = read_medmnist(path or downloaded("pneumoniamnist"))
     if not np.isin(labels, (0, 1)).all():

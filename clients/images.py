@@ -1,7 +1,9 @@
-"""Grey images of 28 x 28 points, in the file format of MedMNIST (Yang et al. 2023, https://medmnist.com).
+"""Grey images of 28 x 28 points, in the file format of MedMNIST.
 
-A file is an .npz with ``train_images``, ``val_images``, ``test_images``, uint8 (rows, 28, 28), and ``..._labels``,
-integers (rows, 1) or (rows,).
+MedMNIST: Yang et al. 2023, https://medmnist.com.
+
+A file is an .npz with ``train_images``, ``val_images``, ``test_images``, uint8 (rows, 28, 28), and
+``..._labels``, integers (rows, 1) or (rows,).
 """
 
 import zipfile
@@ -33,7 +35,8 @@ def read_medmnist(path: Path) -> tuple[np.ndarray, np.ndarray]:
         missing = error.args[0].split()[0]
         raise Mistake(f"{path}: expected a MedMNIST file with {missing}, it has none") from None
     except (ValueError, EOFError, zipfile.BadZipFile, TypeError) as error:
-        raise Mistake(f"{path}: expected a MedMNIST file (.npz), got something else: {error}") from None
+        message = f"{path}: expected a MedMNIST file (.npz), got something else: {error}"
+        raise Mistake(message) from None
 
     for part in PARTS:
         _check(path, part, arrays[f"{part}_images"], arrays[f"{part}_labels"])
@@ -49,9 +52,8 @@ def _check(path: Path, part: str, images: np.ndarray, labels: np.ndarray) -> Non
         Mistake: The images don't have the right type or size, or there is not a label for each.
     """
     if images.dtype != np.uint8 or images.shape[1:] != (SIDE, SIDE):
-        raise Mistake(
-            f"{path}: {part}_images: expected uint8 (rows, {SIDE}, {SIDE}), got {images.dtype} {images.shape}"
-        )
+        expected = f"uint8 (rows, {SIDE}, {SIDE})"
+        raise Mistake(f"{path}: {part}_images: expected {expected}, got {images.dtype} {images.shape}")
     if not np.issubdtype(labels.dtype, np.integer) or labels.size != len(images):
         raise Mistake(
             f"{path}: {part}_labels: expected an integer for each of {len(images)} images, "
@@ -67,7 +69,8 @@ def downloaded(name: str) -> Path:
     """
     if find_spec("medmnist") is None:
         raise Mistake(
-            f"data.path: expected the path of {name}.npz (MedMNIST, 28 x 28), e.g. --set data.path={name}.npz; "
+            f"data.path: expected the path of {name}.npz (MedMNIST, 28 x 28), "
+            f"e.g. --set data.path={name}.npz; "
             "without it, install the package medmnist, which downloads it"
         )
     import medmnist  # type: ignore[import-not-found]

@@ -1,4 +1,7 @@
-"""The models of the tasks. Each treats a row alone and is made of layers the cohort engine can stack."""
+"""The models of the tasks.
+
+Each treats a row alone, and is made of layers that the cohort engine can stack.
+"""
 
 from torch import Tensor, nn
 
@@ -11,7 +14,10 @@ def linear(inputs: int) -> nn.Module:
 
 
 def network(inputs: int) -> nn.Module:
-    """Make a network with a hidden layer of 64 for a binary outcome: enough to learn hundreds of rows by heart."""
+    """Make a network with a hidden layer of 64 for a binary outcome.
+
+    It is large enough to learn hundreds of rows by heart.
+    """
     return nn.Sequential(nn.Linear(inputs, 64), nn.ReLU(), nn.Linear(64, 1))
 
 
@@ -30,7 +36,10 @@ class Recurrent(nn.Module):
 
 
 def convolutional(outputs: int) -> nn.Module:
-    """Make a network of five convolution and two fully connected layers for grey images, (rows, 1, 28, 28)."""
+    """Make a network of five convolutions and two linear layers for grey images.
+
+    It maps (rows, 1, 28, 28) to (rows, outputs).
+    """
     return nn.Sequential(
         *(nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.ReLU()),  # 14 x 14
         *(nn.Conv2d(8, 16, 3, padding=1), nn.ReLU()),

@@ -16,17 +16,17 @@ DAYS: tuple[Column, ...] = (
 
 
 def describe(prices: pd.DataFrame) -> pd.DataFrame:
-    """Compute the inputs of each day of a stock, which are known when the day ends, and the volatility that follows.
+    """Compute each day's inputs, known when it ends, and the volatility that follows.
 
-    Only ratios of prices and volumes a few days apart enter, never their levels: levels hold later splits and dividends
-    (``Adj Close`` is corrected backwards) and give away the date.
+    Only ratios of prices and volumes a few days apart enter, never their levels: levels hold later
+    splits and dividends (``Adj Close`` is corrected backwards) and give away the date.
 
     Args:
         prices: The days of a stock, oldest first: High, Low, Adj Close, Volume.
 
     Returns:
-        For each day the columns of ``DAYS`` and ``volatility``, the log of the root of the mean squared log return of
-        the next 5 days. Values for which there are too few days are missing.
+        For each day the columns of ``DAYS`` and ``volatility``, the log of the root of the mean
+        squared log return of the next 5 days. Values for which there are too few days are missing.
     """
     change = _log(prices["Adj Close"]).diff()
     swing = _log(prices["High"] / prices["Low"])
@@ -58,8 +58,8 @@ def windows(days: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         days: The days as ``describe`` returns them.
 
     Returns:
-        Inputs, float32 (windows, WINDOW, columns), and the number of each window's last day, int64 (windows,), for the
-        days whose ``volatility`` is known.
+        Inputs, float32 (windows, WINDOW, columns), and the number of each window's last day, int64
+        (windows,), for the days whose ``volatility`` is known.
     """
     names = [column.name for column in DAYS]
     complete = days[names].notna().all(axis=1)

@@ -35,8 +35,8 @@ SCORE = Number("target", -15, 40, "points")
 def load_achievement() -> Rows:
     """Load all 7 185 pupils; a site is a school.
 
-    The mean status of a school's pupils, which the file has too, is left out: it was computed from these very pupils,
-    so a pupil's status would show in the inputs of all the others.
+    The mean status of a school's pupils, which the file has too, is left out: it was computed from
+    these very pupils, so a pupil's status would show in the inputs of all the others.
     """
     frame = read_table("hsb82_160_schools.csv.gz")
     return Rows(
@@ -53,8 +53,9 @@ def load_achievement() -> Rows:
 def load_progress() -> Rows:
     """Load all 6 077 pupils who took the test of grade 3; a site is the school where they took it.
 
-    Inputs are the three years before, (pupils, 3, inputs). A year in which a pupil was not in the study is all missing;
-    1 019 pupils came in grade 3 and have no year. Nothing of grade 3 but the score enters, nor do sex and ethnicity.
+    Inputs are the three years before, (pupils, 3, inputs). A year in which a pupil was not in the
+    study is all missing; 1 019 pupils came in grade 3 and have no year. Nothing of grade 3 but the
+    score enters, nor do sex and ethnicity.
     """
     table = read_table("star_80_schools_long.csv.gz")
     table = table.astype({"read": float, "math": float, "exp": float}).set_index("id")

@@ -1,7 +1,9 @@
-"""Made-up sites, in any number: to try a strategy or a privacy setting at scale, and to measure speed.
+"""Made-up sites, in any number.
 
-A row is white noise around the center of its class. The centers are the same at every site. A site's rows are made when
-the site is first asked for, and are the same in every run.
+They serve to try a strategy or a privacy setting at scale, and to measure speed.
+
+A row is white noise around the center of its class. The centers are the same at every site. A
+site's rows are made when the site is first asked for, and are the same in every run.
 """
 
 from functools import cache
@@ -93,7 +95,10 @@ def mlp(inputs: int) -> nn.Module:
 
 
 def lenet(channels: int, height: int, width: int) -> nn.Module:
-    """Make LeNet-5 for 32 x 32 images of ten classes (LeCun, Bottou, Bengio, Haffner 1998): 62 006 parameters."""
+    """Make LeNet-5 for 32 x 32 images of ten classes: 62 006 parameters.
+
+    LeCun, Bottou, Bengio, Haffner 1998.
+    """
     return nn.Sequential(
         *(nn.Conv2d(channels, 6, 5), nn.ReLU(), nn.MaxPool2d(2)),
         *(nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),
@@ -102,7 +107,10 @@ def lenet(channels: int, height: int, width: int) -> nn.Module:
 
 
 def cnn(channels: int, height: int, width: int) -> nn.Module:
-    """Make a network like that of pfl-research's CIFAR-10 benchmark, without dropout: 1 626 442 parameters."""
+    """Make a network like that of pfl-research's CIFAR-10 benchmark, without dropout.
+
+    It has 1 626 442 parameters.
+    """
     return nn.Sequential(
         *(nn.Conv2d(channels, 32, 3), nn.ReLU()),
         *(nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),

@@ -1,12 +1,14 @@
 """Random streams derived from names, never from the order of calls.
 
-The key of a stream is a 128-bit hash of (seed, purpose, place). Two different names give independent streams. The
-same name gives the same stream in every process and on every engine. Nothing touches the global generators.
+The key of a stream is a 128-bit hash of (seed, purpose, place). Two different names give
+independent streams. The same name gives the same stream in every process and on every engine.
+Nothing touches the global generators.
 
-``stream`` gives numpy's generator. Batches and noise are drawn for every site in every step, and come from ``Words``:
-AES in counter mode. It is fast, starts in microseconds, and an attacker who has seen a part of it can't continue it.
-(Torch's CPU generator keeps 32 bits of its seed, and 624 outputs of its Mersenne twister give away the rest.)
-Words may also be secret: then the operating system draws their key, and nothing can be repeated.
+``stream`` gives numpy's generator. Batches and noise are drawn for every site in every step, and
+come from ``Words``: AES in counter mode. It is fast, starts in microseconds, and an attacker who
+has seen a part of it can't continue it. (Torch's CPU generator keeps 32 bits of its seed, and 624
+outputs of its Mersenne twister give away the rest.) Words may also be secret: then the operating
+system draws their key, and nothing can be repeated.
 """
 
 import hashlib
@@ -26,7 +28,9 @@ from fedsim.mistakes import Mistake
 Random = Literal["reproducible", "secure"]
 """Where random numbers come from: keys that follow from the seed, or the operating system's."""
 
-_AT_ONCE = 2**18  # words that are turned into normal numbers together: fewer stay in the cache, but threads wait more
+# Words that are turned into normal numbers together: fewer stay in the cache, but threads wait
+# more.
+_AT_ONCE = 2**18
 _SPARE = 4  # words of room after what is drawn, which the cipher asks for and leaves alone
 
 
@@ -35,23 +39,31 @@ def stream(seed: int, purpose: str, *place: int | str) -> np.random.Generator:
 
     Args:
         seed: The scenario's seed.
-        purpose: The use of the numbers, e.g. ``"split"`` or ``"sites"``. Purposes never share a stream.
-        place: The place of their use, e.g. site name and round. ``1`` and ``"1"`` are different places.
+        purpose: The use of the numbers, e.g. ``"split"`` or ``"sites"``. Purposes never share a
+            stream.
+        place: The place of their use, e.g. site name and round. ``1`` and ``"1"`` are different
+            places.
     """
     key = int.from_bytes(_digest(seed, purpose, place, 16), "big")
     return np.random.Generator(np.random.Philox(key=key))
 
 
 def torch_seed(seed: int, purpose: str, *place: int | str) -> int:
-    """Return a 63-bit seed for code that can only be seeded through ``torch`` (the initial weights of a model)."""
+    """Return a 63-bit seed for code that can only be seeded through ``torch``.
+
+    An example is the initialization of a model's weights.
+    """
     return int.from_bytes(_digest(seed, purpose, place, 8), "big") >> 1
 
 
 @contextmanager
 def global_seed(seed: int) -> Iterator[None]:
-    """Seed torch's global generators for code that can't be given one, and put the CPU's back afterwards."""
+    """Seed torch's global generators for code that can't be given its own.
+
+    The state of the CPU's generator is restored afterwards.
+    """
     before = torch.get_rng_state()
-    torch.default_generator.manual_seed(seed)  # torch.manual_seed takes a millisecond, for a stack trace
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed takes 1 ms, for a stack trace
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed(seed)
     try:
@@ -80,7 +92,10 @@ class Words:
 
     @classmethod
     def unknown(cls) -> "Words":
-        """Return a stream whose key the operating system draws. The key is written nowhere, and is gone with it."""
+        """Return a stream whose key the operating system draws.
+
+        The key is written nowhere, and is gone with the stream.
+        """
         return cls(os.urandom(16), secret=True)
 
     def again(self) -> "Words":
@@ -106,7 +121,7 @@ class Words:
 
 
 def kind_of(noise: Words, *others: Words) -> Random:
-    """Return the kind of the randomness that a promise rests on: secure only if all of it is secret."""
+    """Return the kind of randomness behind a promise: secure only if all of it is secret."""
     all_secret = all(words.secret for words in (noise, *others))
     return "secure" if all_secret else "reproducible"
 
@@ -125,7 +140,8 @@ def check_random(kind: str) -> None:
 def choose(words: np.ndarray, rate: float) -> np.ndarray:
     """Draw a choice of probability ``rate`` from each random word, bool of the same shape.
 
-    The probability is ``rate`` rounded down to a multiple of 2^-32: never more than is accounted for.
+    The probability is ``rate`` rounded down to a multiple of 2^-32: never more than is accounted
+    for.
     """
     threshold = math.floor(rate * 2**32)
     if not threshold:
@@ -136,9 +152,10 @@ def choose(words: np.ndarray, rate: float) -> np.ndarray:
 class Normals:
     """Standard normal numbers from several streams side by side.
 
-    On the CPU they follow by the method of Box and Muller (1958, https://doi.org/10.1214/aoms/1177706645) from 31 bits
-    for the radius and 32 for the angle, so that no number is farther from 0 than 6.66. On CUDA they come from the
-    device's Philox generators, one for each stream, with 63 bits of its key. Philox would give secret streams away,
+    On the CPU they follow by the method of Box and Muller (1958,
+    https://doi.org/10.1214/aoms/1177706645) from 31 bits for the radius and 32 for the angle, so
+    that no number is farther from 0 than 6.66. On CUDA they come from the device's Philox
+    generators, one for each stream, with 63 bits of its key. Philox would give secret streams away,
     so these are drawn on the CPU there, too.
     """
 
@@ -168,7 +185,7 @@ class Normals:
         most_at_once = max(1, _AT_ONCE // (width + 1))
         block = min(len(out), most_at_once)
 
-        # One buffer for all blocks, seen as bytes by the cipher and as (streams, words) by the arithmetic.
+        # A buffer for all blocks: bytes to the cipher, and (streams, words) to the arithmetic.
         words = np.empty(block * width + _SPARE, np.int32)
         places = words.data.cast("B")
         bits = torch.from_numpy(words[:-_SPARE]).view(block, width)
@@ -181,7 +198,11 @@ class Normals:
 
 
 def _box_muller(bits: Tensor, out: Tensor) -> None:
-    """Turn random words, int32 (streams, 2 * pairs), into normal numbers, float32 (streams, 2 * pairs or one less)."""
+    """Turn random words into normal numbers, (streams, numbers).
+
+    ``bits`` are int32 (streams, 2 * pairs), and ``out`` is float32 (streams, 2 * pairs or one
+    less).
+    """
     pairs = bits.shape[1] // 2
     rest = out.shape[1] - pairs  # one less than the pairs where the number of numbers is odd
 

@@ -1,8 +1,8 @@
 """Engines execute the messages that a round's sites are sent.
 
-Each engine is a file with two functions. ``execute(client_app, cohort_size)`` returns a function that
-executes a round's messages. ``train_all(works, cohort_size)`` trains sites without messages, as the
-local-only arm needs it.
+Each engine is a file with two functions. ``execute(client_app, cohort_size)`` returns a function
+that executes a round's messages. ``train_all(works, cohort_size)`` trains sites without messages,
+as the local-only arm needs it.
 """
 
 import importlib

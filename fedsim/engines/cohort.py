@@ -1,4 +1,7 @@
-"""The cohort engine trains all sites of a round at once, as stacked models, with exact per-row clipping."""
+"""The cohort engine trains all sites of a round at once, as stacked models.
+
+Rows are clipped exactly, each by its own gradient.
+"""
 
 import logging
 import os
@@ -34,7 +37,8 @@ _told: set[str] = set()  # causes that were warned of
 class InHalves(Protocol):
     """A ClientApp that splits its training into two halves, and that evaluates many sites at once.
 
-    The engine calls ``prepare`` for every site, trains all works together, and then calls ``answer``.
+    The engine calls ``prepare`` for every site, trains all works together, and then calls
+    ``answer``.
     """
 
     def prepare(self, message: Message, context: Context) -> Work:
@@ -42,7 +46,7 @@ class InHalves(Protocol):
         ...
 
     def beside(self, message: Message, context: Context, work: Work, done: Done) -> Work | None:
-        """Return the second work of this site, given the first and its result; None if there is none."""
+        """Return the second work of this site, given the first and its result, or None."""
         ...
 
     def answer(self, message: Message, context: Context, *trained: tuple[Work, Done]) -> Message:
@@ -56,7 +60,7 @@ class InHalves(Protocol):
 
 @dataclass(frozen=True)
 class _Request:
-    """A train message, the context of the site that received it, and the work that the message asks for."""
+    """A train message, the context of its site, and the work that the message asks for."""
 
     message: Message
     context: Context
@@ -64,7 +68,7 @@ class _Request:
 
 
 def execute(app: ClientApp, cohort_size: int | str = "auto") -> Execute:
-    """Build the function that executes a round's train messages together, and its evaluate messages too.
+    """Build the function that executes the train or evaluate messages of a round together.
 
     Messages of other types are executed one by one. So are all messages of a ClientApp that is not
     ``InHalves``.
@@ -145,7 +149,10 @@ def _train_requests(
 
 
 def _if_no_site_fails(do: Callable[[], list[T]]) -> list[T] | None:
-    """Call a function that serves all sites; return None if a site fails, so that the others can go on one by one."""
+    """Call a function that serves all sites; return None if a site fails.
+
+    The caller then serves the sites one by one, so that the others can go on.
+    """
     try:
         return do()
     except Mistake:
@@ -158,8 +165,8 @@ def train_all(works: Sequence[Work], cohort_size: int | str = "auto") -> list[Do
     """Train all works, stacked where their model allows it and one after another where it doesn't.
 
     The log names each cause that prevents stacking once. Unless ``cohort_size`` gives the number of
-    sites in a stack, there is a stack for each core. One thread works on each stack. How works are cut
-    into stacks changes results by rounding only.
+    sites in a stack, there is a stack for each core. One thread works on each stack. How works are
+    cut into stacks changes results by rounding only.
 
     Raises:
         Mistake: Records are to be protected, and a model's rows can't be told apart.
@@ -184,9 +191,10 @@ def _train_group(works: list[Work], cohort_size: int | str) -> list[Done]:
     cost = _cost(works[0])
     if isinstance(cost, NotApart) and works[0].plan.noise:
         raise Mistake(
-            "task: expected a model whose rows can be told apart in training, since clipping each row's gradient "
-            "is what the privacy of a record rests on; got one that does not give for each row what it gives for "
-            "that row alone, such as one that moves the dimension of the rows"
+            "task: expected a model whose rows can be told apart in training, since clipping each "
+            "row's gradient is what the privacy of a record rests on; got one that does not give "
+            "for each row what it gives for that row alone, such as one that moves the dimension "
+            "of the rows"
         )
     if isinstance(cost, NoRule):
         _tell(str(cost))
@@ -195,7 +203,10 @@ def _train_group(works: list[Work], cohort_size: int | str) -> list[Done]:
 
 
 def _train_in_stacks(works: list[Work], most_sites: int) -> list[Done]:
-    """Train works in stacks of at most ``most_sites`` sites; the results are rows of a single tensor."""
+    """Train works in stacks of at most ``most_sites`` sites.
+
+    The trained parameters are rows of a single tensor.
+    """
     stack = _starts(works)  # (sites, params)
     parts = [slice(start, start + most_sites) for start in range(0, len(works), most_sites)]
     tasks = [partial(_train_stack, works[part], stack[part]) for part in parts]
@@ -215,7 +226,11 @@ def _starts(works: list[Work]) -> Tensor:
 
 
 def _train_stack(works: list[Work], stack: Tensor) -> list[Done]:
-    """Train a stack in place; in halves if memory runs out; one by one if a rule does not hold after all."""
+    """Train a stack in place.
+
+    If memory runs out, the stack is trained in halves. If a rule does not hold after all, its works
+    are trained one by one.
+    """
     try:
         return train_together(works, stack)
     except torch.OutOfMemoryError:
@@ -235,8 +250,11 @@ def _train_stack(works: list[Work], stack: Tensor) -> list[Done]:
         return serial.train_all([work.again() for work in works])
 
 
-def _in_threads(tasks: Sequence[Callable[[], list[Done]]], device: torch.device) -> Iterator[list[Done]]:
-    """Run tasks, each in a thread on a CPU and one after another on CUDA; yield their results in order."""
+def _in_threads(
+    tasks: Sequence[Callable[[], list[Done]]],
+    device: torch.device,
+) -> Iterator[list[Done]]:
+    """Run tasks and yield their results in order: in threads on a CPU, one by one on CUDA."""
     if len(tasks) == 1 or device.type == "cuda":
         return iter([task() for task in tasks])
     return _threads().map(lambda task: task(), tasks)
@@ -244,7 +262,10 @@ def _in_threads(tasks: Sequence[Callable[[], list[Done]]], device: torch.device)
 
 @cache
 def _threads() -> ThreadPoolExecutor:
-    """Start a thread for each core; inside each, torch uses one thread, so that sums have one order."""
+    """Start a thread for each core.
+
+    Inside each of them torch uses a single thread, so that sums have a fixed order.
+    """
     return ThreadPoolExecutor(_cores(), "cohort", initializer=lambda: torch.set_num_threads(1))
 
 
@@ -256,7 +277,10 @@ def _cores() -> int:
 
 
 def _cost(work: Work) -> Cost | NoRule:
-    """Return the cost of a work's model, or the reason why it can't be stacked; tried once for each model."""
+    """Return the cost of a work's model, or the reason why it can't be stacked.
+
+    Each model is tried once.
+    """
     if work.model not in _costs:
         try:
             _costs[work.model] = check_rules(work.model, work.losses, work.examples)
@@ -266,7 +290,7 @@ def _cost(work: Work) -> Cost | NoRule:
 
 
 def _most_sites(works: list[Work], cost: Cost, wanted: int | str) -> int:
-    """Return the number of sites in a stack: as wanted, or by memory, cores and the size of the work."""
+    """Return the number of sites in a stack: as wanted, or by memory, cores and work."""
     if isinstance(wanted, int):
         return wanted
 

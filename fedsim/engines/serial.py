@@ -1,4 +1,7 @@
-"""The serial engine trains one site after another in this process. Other engines are checked against it."""
+"""The serial engine trains one site after another in this process.
+
+It is the reference that other engines are checked against.
+"""
 
 import traceback
 from collections.abc import Callable, Sequence
@@ -30,7 +33,7 @@ def execute(app: ClientApp, cohort_size: int | str = "auto") -> Execute:
     """
 
     def execute_round(messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
-        # A strategy may put one RecordDict into all messages, and an app may change the one it gets.
+        # A strategy may put the same RecordDict into all messages, and an app may change its own.
         for message in messages:
             if message.has_content():
                 message.content = own_copy(message.content)
@@ -50,7 +53,7 @@ def train_all(works: Sequence[Work], cohort_size: int | str = "auto") -> list[Do
 
 
 def guarded(do: Callable[[], T], message: Message, context: Context) -> T | Message:
-    """Call a site's function; if it raises an exception, return an error reply to the site's message."""
+    """Call a site's function; if it fails, return an error reply to the site's message."""
     private = "noise-multiplier" in context.run_config or "secure-aggregation" in context.run_config
     try:
         return do()

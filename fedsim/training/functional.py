@@ -9,8 +9,9 @@ from torch.func import functional_call
 def outputs_with(model: nn.Module, parameters: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
     """Run a model with the given parameters in place of its own, which stay as they are.
 
-    Where a model uses a layer twice, ``torch.func.functional_call`` alone does not restore the layer's parameters: it
-    swaps them once for each of the layer's names. Here each layer is given its parameters once.
+    Where a model uses a layer twice, ``torch.func.functional_call`` alone does not restore the
+    layer's parameters: it swaps them once for each of the layer's names. Here each layer is given
+    its parameters once.
 
     Args:
         model: The architecture.

@@ -1,4 +1,4 @@
-"""The losses that training minimizes, row by row: negative log likelihoods, or the squared error."""
+"""The losses that training minimizes: negative log likelihoods, or the squared error."""
 
 from typing import Protocol
 
@@ -12,7 +12,10 @@ class RowLosses(Protocol):
     """A loss function that keeps rows apart."""
 
     def __call__(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """Return each row's loss, (rows,), from a model's outputs (rows, outputs) and the targets (rows,)."""
+        """Return each row's loss, (rows,).
+
+        The outputs are a model's, (rows, outputs), and the targets (rows,).
+        """
         ...
 
 

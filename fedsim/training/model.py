@@ -1,4 +1,7 @@
-"""The model of a task: made with a seed, refused where it can't be trained, and its parameters as one vector."""
+"""The model of a task: making it with a seed, and its parameters as a vector.
+
+A model that can't be trained as a scenario asks is refused.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -27,10 +30,12 @@ def new_model(scenario: Scenario, site: Site, seed: int, device: str) -> nn.Modu
     """Make the task's model with initial weights that depend on the seed alone.
 
     Raises:
-        Mistake: The model can't be trained as asked: it has buffers, or a layer that mixes rows (BatchNorm).
+        Mistake: The model can't be trained as asked: it has buffers, or a layer that mixes rows
+            (BatchNorm).
     """
     input_shape = site.train.inputs.shape[1:]
-    with global_seed(torch_seed(seed, "initial weights")):  # layers draw them from the global generator
+    weights_seed = torch_seed(seed, "initial weights")
+    with global_seed(weights_seed):  # layers draw them from the global generator
         model: nn.Module = task_of(scenario).model(*input_shape)
 
     for name, layer in model.named_modules():
@@ -57,7 +62,7 @@ def parts_of(model: nn.Module, vector: Tensor) -> dict[str, Tensor]:
 
 
 def layers_of(model: nn.Module) -> Parts:
-    """Return the model's parameters by name, with the types of their layers and their places in its vector."""
+    """Return the model's parameters: names, types of layers, places in its vector."""
     layer_types = {name: type(layer).__name__ for name, layer in model.named_modules()}
     parts = []
     start = 0

@@ -1,8 +1,11 @@
-"""Losses with a term on the model's representation of a row: the input of its last layer with parameters.
+"""Losses with a term on the model's representation of a row.
 
-Representations by models that don't change in a round are computed once, before the steps. They stand beside each
-row's target. So to an engine this is a work like any other: the model's outputs are longer, and a row's loss depends
-on that row and on parameters alone, which clipping its gradient requires.
+The representation is the input of the last layer with parameters.
+
+Representations by models that don't change in a round are computed once, before the steps. They
+stand beside each row's target. So to an engine this is a work like any other: the model's outputs
+are longer, and a row's loss depends on that row and on parameters alone, which clipping its
+gradient requires.
 """
 
 from __future__ import annotations
@@ -24,7 +27,8 @@ from fedsim.training.work import Work
 class Revealing(nn.Module):
     """A copy of a model that appends the representation to its outputs.
 
-    The outputs (rows, outputs) become (rows, outputs + features). The parameters are the model's, in the same order.
+    The outputs (rows, outputs) become (rows, outputs + features). The parameters are the model's,
+    in the same order.
 
     Args:
         model: The model.
@@ -34,14 +38,15 @@ class Revealing(nn.Module):
     def __init__(self, model: nn.Module, rows: Tensor) -> None:
         super().__init__()
         self.model = copy.deepcopy(model)
-        with_parameters = [
-            name for name, layer in self.model.named_modules() if [*layer.parameters(recurse=False)]
-        ]  # fmt: skip
-        last = with_parameters[-1]
 
-        # The last layer is replaced by a tap around it.
+        # Replace the last layer with parameters by a tap around it.
+        with_parameters = []
+        for layer_name, layer in self.model.named_modules():
+            if [*layer.parameters(recurse=False)]:
+                with_parameters.append(layer_name)
+        last = with_parameters[-1]
         tap = _Tap(self.model.get_submodule(last))
-        self._tap = (tap,)  # in a tuple it is not registered twice, which functional_call could not put back
+        self._tap = (tap,)  # in a tuple: functional_call can't restore a module registered twice
         parent, _, name = last.rpartition(".")
         if last:
             setattr(self.model.get_submodule(parent), name, tap)
@@ -74,7 +79,9 @@ class _Tap(nn.Module):
 
 @dataclass(frozen=True)
 class ComparedLosses:
-    """The losses of a task plus the term of a rule, for outputs and targets with representations beside them.
+    """The losses of a task plus the term of a rule.
+
+    Outputs and targets have representations beside them.
 
     Attributes:
         losses: The losses of the task.
@@ -114,8 +121,12 @@ def with_term(work: Work, revealing: Revealing) -> Work:
         raise TypeError(f"expected a rule that compares representations, got {type(rule).__name__}")
 
     rows = work.examples
-    others = [_representations(revealing, model, rows.inputs) for model in rule.compared(work.memory)]
-    target = torch.cat([rows.target[:, None].to(others[0]), *others], 1)  # (rows, 1 + models * features)
+    others = []
+    for model in rule.compared(work.memory):
+        others.append(_representations(revealing, model, rows.inputs))
+
+    # (rows, 1 + models * features)
+    target = torch.cat([rows.target[:, None].to(others[0]), *others], 1)
     whole = not rows.target.is_floating_point()
     losses = ComparedLosses(work.losses, rule, revealing.features, whole)
     return replace(work, model=revealing, examples=Examples(rows.inputs, target), losses=losses)
@@ -125,5 +136,6 @@ def _representations(revealing: Revealing, vector: Tensor, inputs: Tensor) -> Te
     """Compute the representations of rows by a model with these parameters, (rows, features)."""
     revealing.eval()  # no dropout: it draws
     with torch.no_grad():
-        both = outputs_with(revealing, parts_of(revealing, vector), inputs)  # (rows, outputs + features)
+        # (rows, outputs + features)
+        both = outputs_with(revealing, parts_of(revealing, vector), inputs)
     return both[:, -revealing.features :]

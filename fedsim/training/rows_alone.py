@@ -1,13 +1,17 @@
-"""Trying whether a model treats each row alone: without that, clipping a row's gradient bounds nothing.
+"""Trials of whether a model treats each row alone: otherwise clipping bounds nothing.
 
-A model is plain Python, so this can't be proven. It is tried, in evaluation and in training mode, in three ways:
+A model is plain Python, so this can't be proven. It is tried, in evaluation and in training mode,
+in three ways:
 
 - A row's output is the same alone and beside others, in batches of two sizes.
-- Replacing a row, be it the first, the last or one in between, leaves the outputs of the others as they are.
-- A model remembers nothing: its outputs for the same rows are the same before and after it saw others.
+- Replacing a row, be it the first, the last or one in between, leaves the outputs of the others as
+  they are.
+- A model remembers nothing: its outputs for the same rows are the same before and after it saw
+  others.
 
-Where training draws random numbers, as dropout does, the same seed is set before each trial. A row's draws then
-depend on the number of rows, so the first way is left to the model with its dropout layers switched off.
+Where training draws random numbers, as dropout does, the same seed is set before each trial. A
+row's draws then depend on the number of rows, so the first way is left to the model with its
+dropout layers switched off.
 """
 
 from __future__ import annotations
@@ -27,11 +31,12 @@ _SEED = 0
 
 
 def check_rows_are_alone(model: nn.Module, examples: Examples) -> None:
-    """Make sure that a row's output does not depend on the rows beside it, in evaluation and in training mode.
+    """Make sure that a row's output does not depend on the rows beside it, in either mode.
 
     Args:
         model: The model; its mode stays as it is.
-        examples: Rows of its task. Their shape counts and, where inputs are whole numbers, their values.
+        examples: Rows of its task. Their shape counts and, where inputs are whole numbers, their
+            values.
 
     Raises:
         Mistake: It does depend on them, or the model can't take a batch of no rows.
@@ -49,7 +54,9 @@ def check_rows_are_alone(model: nn.Module, examples: Examples) -> None:
 
 
 def draws(model: nn.Module, rows: Tensor) -> bool:
-    """Tell whether a model's outputs in training mode depend on random numbers. Its mode is training afterwards.
+    """Tell whether a model's outputs in training mode depend on random numbers.
+
+    Its mode is training afterwards.
 
     Args:
         model: The model.
@@ -63,7 +70,11 @@ def draws(model: nn.Module, rows: Tensor) -> bool:
 
 
 def some_rows(examples: Examples, count: int = 4) -> Tensor:
-    """Make inputs to try a model on, (count, ...): random numbers, or the task's rows where inputs are integers."""
+    """Make inputs to try a model on, (count, ...).
+
+    They are random numbers, so that nobody's row is used; only where inputs are integers, they are
+    rows.
+    """
     if not examples.inputs.is_floating_point():
         return examples.inputs[torch.arange(count) % len(examples)]
     random = torch.Generator().manual_seed(0)
@@ -87,7 +98,7 @@ def _check_batch(model: nn.Module, rows: Tensor, training: bool) -> None:
         if not _agree(together[others], _outputs(model, replaced)[others]):
             raise _mixes(training)
 
-    # A row's output is the same alone. This can't be tried where a row's draws depend on the number of rows.
+    # A row's output is the same alone. This can't be tried where its draws depend on the others.
     with _dropout_off(model):
         if training and draws(model, rows):
             return
@@ -106,8 +117,8 @@ def _check_memory(model: nn.Module, rows: Tensor, outputs: Tensor) -> None:
     _outputs(model, other_rows)
     if not _agree(outputs, _outputs(model, rows)):
         raise Mistake(
-            "task: expected a model that remembers nothing of the rows it saw, got one whose outputs for the same rows "
-            "differ after it saw others"
+            "task: expected a model that remembers nothing of the rows it saw, got one whose "
+            "outputs for the same rows differ after it saw others"
         )
 
 
@@ -120,8 +131,9 @@ def _mixes(training: bool) -> Mistake:
     """Make the error for a model that mixes rows."""
     mode = " in training mode" if training else ""
     return Mistake(
-        f"task: expected a model whose output for a row depends on that row alone, got one that mixes rows{mode}"
-    )
+        "task: expected a model whose output for a row depends on that row alone, "
+        f"got one that mixes rows{mode}"
+    )  # fmt: skip
 
 
 def _check_no_rows(model: nn.Module, examples: Examples) -> None:
@@ -133,7 +145,8 @@ def _check_no_rows(model: nn.Module, examples: Examples) -> None:
     try:
         model(examples.inputs[:0])
     except Exception as error:
-        raise Mistake(f"task: expected a model that takes a batch of no rows, got {error}") from None
+        message = f"task: expected a model that takes a batch of no rows, got {error}"
+        raise Mistake(message) from None
 
 
 def _outputs(model: nn.Module, rows: Tensor, seed: int = _SEED) -> Tensor:
@@ -144,7 +157,7 @@ def _outputs(model: nn.Module, rows: Tensor, seed: int = _SEED) -> Tensor:
 
 @contextmanager
 def _dropout_off(model: nn.Module) -> Iterator[None]:
-    """Switch off the layers that draw random numbers in training, and switch them on again afterwards."""
+    """Switch off the layers that draw random numbers in training, and on again afterwards."""
     layers = [layer for layer in model.modules() if _drops(layer) and layer.training]
     for layer in layers:
         layer.training = False

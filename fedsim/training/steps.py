@@ -29,7 +29,8 @@ from fedsim.training.work import Done, Noise, Work
 if TYPE_CHECKING:
     from opacus import GradSampleModule
 
-_tried: WeakSet[nn.Module] = WeakSet()  # models for which Opacus was seen to compute the gradients of rows
+# Models for which Opacus was seen to compute the gradients of rows.
+_tried: WeakSet[nn.Module] = WeakSet()
 
 
 def train(work: Work) -> Done:
@@ -67,7 +68,10 @@ def new_optimizer(chosen: Optimizer, parameters: Iterable[Tensor]) -> torch.opti
 
 
 def _train_plainly(work: Work, model: nn.Module, path: list[Tensor]) -> None:
-    """Take steps of SGD in place; add the parameters after each step to ``path`` if the work is to be followed."""
+    """Take steps of SGD in place.
+
+    If the work is to be followed, ``path`` gets the parameters after each step.
+    """
     optimizer = new_optimizer(work.plan.optimizer, model.parameters())
     parameters = [*model.parameters()]
     for step, batch in enumerate(poisson_batches(work)):
@@ -82,16 +86,22 @@ def _train_plainly(work: Work, model: nn.Module, path: list[Tensor]) -> None:
 
 def _correct(work: Work, parameters: Sequence[nn.Parameter], step: int) -> None:
     """Let the local rule correct the gradients, parameter by parameter."""
-    memory = {name: list(parts_of(work.model, value).values()) for name, value in work.memory.items()}
+    memory = {}
+    for name, value in work.memory.items():
+        memory[name] = list(parts_of(work.model, value).values())  # in the order of parameters
+
     with torch.no_grad():
         for place, parameter in enumerate(parameters):
             gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            memory_of_parameter = {name: parts[place] for name, parts in memory.items()}
-            parameter.grad = work.rule.correct(gradient, parameter.detach(), memory_of_parameter, step)
+            remembered = {name: parts[place] for name, parts in memory.items()}
+            parameter.grad = work.rule.correct(gradient, parameter.detach(), remembered, step)
 
 
 def _train_privately(work: Work, noise: Noise, model: nn.Module, path: list[Tensor]) -> Mechanism:
-    """Take steps of DP-SGD in place, as ``_train_plainly`` does without noise; return the mechanism that ran."""
+    """Take steps of DP-SGD in place; return the mechanism that ran.
+
+    ``path`` is as in ``_train_plainly``.
+    """
     from opacus import GradSampleModule  # takes two seconds: only private runs wait for it
 
     from fedsim.privacy.optimizer import SiteOptimizer
@@ -138,8 +148,8 @@ def _backward(work: Work, wrapped: GradSampleModule, inputs: Tensor, target: Ten
 def _check_gradients_of_rows(work: Work, wrapped: GradSampleModule) -> None:
     """Make sure that Opacus' gradient of a row is the one that autograd gives for that row alone.
 
-    Opacus knows what a layer computes, and takes the first dimension for the rows. A model that draws random numbers
-    is not tried: a row alone gets other draws than beside others.
+    Opacus knows what a layer computes, and takes the first dimension for the rows. A model that
+    draws random numbers is not tried: a row alone gets other draws than beside others.
 
     Raises:
         Mistake: It is something else: clipping it would bound nothing.
@@ -155,7 +165,8 @@ def _check_gradients_of_rows(work: Work, wrapped: GradSampleModule) -> None:
     for name, _ in work.model.named_parameters():
         of_rows.append(parameters[name].grad_sample)  # pyright: ignore[reportAttributeAccessIssue]
 
-    # A layer that sees each row several times is refused in the first step, with the number of rows there.
+    # A layer that sees each row several times is refused in the first step, with the number of
+    # rows there.
     counts = {len(gradients) for gradients in of_rows}
     sees_each_row_once = counts == {len(inputs)}
     if not sees_each_row_once and not any(count % len(inputs) for count in counts):
@@ -163,14 +174,14 @@ def _check_gradients_of_rows(work: Work, wrapped: GradSampleModule) -> None:
 
     if not sees_each_row_once or not _agree_with_autograd(work, inputs, target, of_rows):
         raise Mistake(
-            "task: expected a model of which Opacus finds each row's gradient, since clipping that is what the privacy "
-            "of a record rests on; got one for which it finds something else, such as one that moves the dimension of "
-            "the rows"
+            "task: expected a model of which Opacus finds each row's gradient, since clipping that "
+            "is what the privacy of a record rests on; got one for which it finds something else, "
+            "such as one that moves the dimension of the rows"
         )
 
 
 def _agree_with_autograd(work: Work, inputs: Tensor, target: Tensor, of_rows: list[Tensor]) -> bool:
-    """Compare gradients of rows, for each parameter (rows, *shape), with autograd's for each row alone."""
+    """Compare gradients of rows, (rows, *shape) each, with autograd's for each row alone."""
     for row in range(len(inputs)):
         start = work.start.clone().requires_grad_()
         outputs = outputs_with(work.model, parts_of(work.model, start), inputs[row : row + 1])
@@ -183,7 +194,7 @@ def _agree_with_autograd(work: Work, inputs: Tensor, target: Tensor, of_rows: li
 
 
 def _with_opacus_layers(module: nn.Module) -> nn.Module:
-    """Return a module with Opacus' GRU and LSTM in place of torch's, which give no gradients of rows."""
+    """Replace torch's GRU and LSTM by Opacus' own: torch's give no gradients of rows."""
     if isinstance(module, nn.GRU | nn.LSTM):
         return _opacus_layer(module)
     for name, child in module.named_children():
@@ -210,13 +221,19 @@ def _opacus_layer(layer: nn.GRU | nn.LSTM) -> nn.Module:
 
 
 def _in_order_of(model: nn.Module, trained: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters of a trained copy in the order of the model's, which Opacus' layers change."""
+    """Return the parameters of a trained copy in the order of the model's.
+
+    Opacus' layers have another order.
+    """
     by_name = dict(trained.named_parameters())
     return [by_name[name] for name, _ in model.named_parameters()]
 
 
 def poisson_batches(work: Work) -> Iterator[Examples]:
-    """Yield a batch for each step. Every row joins it independently, with the sampling rate; it may be empty."""
+    """Yield a batch for each step; it may be empty.
+
+    Every row joins a batch independently, with the sampling rate as its probability.
+    """
     rows = work.examples
     for _ in range(work.plan.steps):
         chosen = choose(work.streams.batches.draw(len(rows)), work.plan.sampling_rate)

@@ -1,8 +1,8 @@
 """The work of one site in one round: its plan, its randomness, and its result.
 
-The sampling rate, the denominator of every step, the number of steps and the noise are the scenario's, public values.
-None of them follows from the number of the site's rows: otherwise the update would tell that number, as it does with
-Opacus' PrivacyEngine.
+The sampling rate, the denominator of every step, the number of steps and the noise are the
+scenario's, public values. None of them follows from the number of the site's rows: otherwise the
+update would tell that number, as it does with Opacus' PrivacyEngine.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ from fedsim.training.losses import RowLosses
 
 @dataclass(frozen=True)
 class Noise:
-    """Clip every row's gradient to ``clip`` and add Gaussian noise of ``multiplier * clip`` to each step's sum."""
+    """The clipping norm of a row's gradient, and the noise on each step's sum.
+
+    The noise is Gaussian, with standard deviation ``multiplier * clip``.
+    """
 
     clip: float
     multiplier: float
@@ -32,7 +35,10 @@ class Noise:
 
 @dataclass(frozen=True)
 class Plan:
-    """The steps of one site in one round. ``expected_batch`` divides every step's sum of gradients."""
+    """The steps of one site in one round.
+
+    ``expected_batch`` divides every step's sum of gradients.
+    """
 
     steps: int
     sampling_rate: float
@@ -43,7 +49,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Streams:
-    """The randomness of one site in one round; ``layers`` is the seed of layers that draw, such as dropout."""
+    """The randomness of one site in one round.
+
+    ``layers`` is the seed of layers that draw random numbers, such as dropout.
+    """
 
     batches: Words
     noise: Words
@@ -51,18 +60,20 @@ class Streams:
 
     @classmethod
     def of(cls, scenario: Scenario, seed: int, arm: str, site: str, round_number: int) -> Streams:
-        """Return the streams by name, or new ones that nobody can know if ``privacy.rng`` is ``secure``.
+        """Return the streams by name, or secret ones if ``privacy.rng`` is ``secure``.
 
-        By name: without privacy, arms and variants of a scenario share batches, for a fair comparison. No two releases
-        share noise. The name of the noise holds all that shapes the release; otherwise one could subtract two runs
-        that differ in epsilon alone. Where records are protected, releases don't share batches either: the accountant
-        composes several trainings as if each had drawn its own, and a row that is in the same steps of all of them
+        By name: without privacy, arms and variants of a scenario share batches, for a fair
+        comparison. No two releases share noise. The name of the noise holds all that shapes the
+        release; otherwise one could subtract two runs that differ in epsilon alone. Where records
+        are protected, releases don't share batches either: the accountant composes several
+        trainings as if each had drawn its own, and a row that is in the same steps of all of them
         would be hidden less.
 
-        Secure: the noise, the choice of batches (amplification by sampling presumes that it is secret), and the draws
-        of layers, since an additional row moves the places of the others in a batch. Where whole sites are protected,
-        no promise rests on how a site trains, so training stays by name; their noise is drawn elsewhere
-        (``whole_sites.noise_words``).
+        Secure: the noise, the choice of batches (amplification by sampling presumes that it is
+            secret), and the draws
+        of layers, since an additional row moves the places of the others in a batch. Where whole
+        sites are protected, no promise rests on how a site trains, so training stays by name; their
+        noise is drawn elsewhere (``whole_sites.noise_words``).
         """
         batches_hide_rows = unit_of(scenario.privacy.unit).sampled is Sampled.ROWS
         if scenario.privacy.rng == "secure" and batches_hide_rows:
@@ -81,7 +92,7 @@ class Streams:
 
     @property
     def kind(self) -> Random:
-        """The kind of randomness behind a release: secure only if both its noise and its batches are."""
+        """The kind of randomness of a release: secure only if its noise and its batches are."""
         return kind_of(self.noise, self.batches)
 
 
@@ -91,7 +102,8 @@ class Work:
 
     Attributes:
         model: The architecture; its own parameters don't count and don't change.
-        start: The parameters to start from, float32 (params,), in the order of the model's ``parameters()``.
+        start: The parameters to start from, float32 (params,), in the order of the model's
+            ``parameters()``.
         examples: The site's rows.
         plan: The steps.
         streams: The randomness of the steps.

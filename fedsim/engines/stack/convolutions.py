@@ -15,8 +15,8 @@ class Conv2d(Products):
     """``torch.nn.Conv2d`` with zero padding and one group.
 
     On the CPU the sites are convolved one after another. This was measured to be faster there than
-    unfolding, and than the single grouped convolution that ``vmap`` makes (docs/decisions/0005). On CUDA
-    a grouped convolution serves all sites.
+    unfolding, and than the single grouped convolution that ``vmap`` makes (docs/decisions/0005). On
+    CUDA a grouped convolution serves all sites.
     """
 
     rows_at_once = 16  # more are slower to unfold on a CPU
@@ -33,7 +33,8 @@ class Conv2d(Products):
             flat_weight = weight.flatten(0, 1)
             flat_bias = None if bias is None else bias.flatten()
             abreast = self._abreast(inputs)
-            outputs = functional.conv2d(abreast, flat_weight, flat_bias, *self.how, groups=len(weight))
+            groups = len(weight)
+            outputs = functional.conv2d(abreast, flat_weight, flat_bias, *self.how, groups=groups)
             return self._stacked_up(outputs)
 
         biases = [None] * len(weight) if bias is None else bias.unbind()
@@ -47,8 +48,12 @@ class Conv2d(Products):
     def input_gradients(self, inputs: Tensor, gradients: Tensor) -> Tensor:  # noqa: D102
         weight = self.values["weight"]
         if self._grouped(inputs):
-            flat_weight = weight.flatten(0, 1)
-            at_inputs, _ = self._backward(self._abreast(gradients), self._abreast(inputs), flat_weight, True)
+            at_inputs, _ = self._backward(
+                self._abreast(gradients),
+                self._abreast(inputs),
+                weight.flatten(0, 1),
+                inputs_only=True,
+            )
             return self._stacked_up(at_inputs)
 
         sites = zip(self._split(gradients), self._split(inputs), weight.unbind(), strict=True)
@@ -75,8 +80,12 @@ class Conv2d(Products):
         total = self.totals["weight"].zero_()
         for inputs, gradients in uses:
             if self._grouped(inputs):
-                flat_weight = weight.flatten(0, 1)
-                _, at_weight = self._backward(self._abreast(gradients), self._abreast(inputs), flat_weight, False)
+                _, at_weight = self._backward(
+                    self._abreast(gradients),
+                    self._abreast(inputs),
+                    weight.flatten(0, 1),
+                    inputs_only=False,
+                )
                 total += at_weight.view_as(total)
                 continue
 
@@ -99,7 +108,8 @@ class Conv2d(Products):
         """Unfold as ``functional.unfold`` does, ten times faster on a CPU.
 
         Returns:
-            The inputs under the kernel at each position of the outputs, (rows, in * high * wide, positions).
+            The inputs under the kernel at each position of the outputs, (rows, in * high * wide,
+            positions).
         """
         stride, padding, dilation = self.how
         padded = functional.pad(inputs, (padding[1], padding[1], padding[0], padding[0]))
@@ -124,7 +134,7 @@ class Conv2d(Products):
         weight: Tensor,
         inputs_only: bool,
     ) -> tuple[Tensor, Tensor]:
-        """Compute the gradients at the inputs or at the weight, and return both places; the other one is None."""
+        """Return (gradients at the inputs, None) or (None, gradients at the weight)."""
         stride, padding, dilation = self.how
         groups = inputs.shape[1] // weight.shape[1]
         mask = [inputs_only, not inputs_only, False]
@@ -147,7 +157,10 @@ class Conv2d(Products):
 
 
 class _Largest(torch.autograd.Function):
-    """Max pooling with windows side by side, many times faster on a CPU than torch's; the same bits."""
+    """Max pooling with windows side by side.
+
+    On a CPU it is many times faster than torch's, and gives the same bits.
+    """
 
     @staticmethod
     def forward(ctx, inputs: Tensor, size: tuple[int, int]) -> Tensor:  # type: ignore[override]  # noqa: ANN001
@@ -165,8 +178,8 @@ class _Largest(torch.autograd.Function):
         row_length = inputs.shape[3]
         device = inputs.device
 
-        # Find the place of the largest value in each window. Of equal values the first gets the whole gradient.
-        # All are (rows, channels, windows down, windows across).
+        # Find the place of the largest value in each window, (rows, channels, windows down, windows
+        # across). Of equal values the first gets the whole gradient.
         first = torch.full(largest.shape, 0, dtype=torch.uint8, device=device)
         left = torch.full(largest.shape, 1, dtype=torch.uint8, device=device)  # 1 until it is found
         for place, values in enumerate(_in_windows(inputs, ctx.size)):
@@ -175,20 +188,31 @@ class _Largest(torch.autograd.Function):
             left -= here
 
         # From places in windows to places in images, as torch's own backward pass takes them.
-        inside = torch.tensor([row_length * y + x for y in range(high) for x in range(wide)], device=device)
+        offsets = [row_length * y + x for y in range(high) for x in range(wide)]
+        inside = torch.tensor(offsets, device=device)
         down = torch.arange(largest.shape[2], device=device)
         right = torch.arange(largest.shape[3], device=device)
         places = inside.index_select(0, first.int().flatten()).view(first.shape)
         places += (row_length * high * down)[:, None] + wide * right
 
         at_inputs = torch.ops.aten.max_pool2d_with_indices_backward(
-            gradients.contiguous(), inputs.contiguous(), ctx.size, ctx.size, [0, 0], [1, 1], False, places
+            gradients.contiguous(),
+            inputs.contiguous(),
+            ctx.size,  # of a window
+            ctx.size,  # stride: windows stand side by side
+            [0, 0],  # padding
+            [1, 1],  # dilation
+            False,  # whether sizes are rounded up
+            places,
         )
         return at_inputs, None
 
 
 def _in_windows(values: Tensor, size: tuple[int, int]) -> list[Tensor]:
-    """Return for each place in a window the values of all windows there: (rows, channels, windows down, across)."""
+    """Return for each place in a window the values of all windows there.
+
+    Each is a view, (rows, channels, windows down, windows across).
+    """
     high, wide = size
     windows_down = values.shape[2] // high
     windows_across = values.shape[3] // wide

@@ -1,43 +1,48 @@
 """Layers that compute for many sites at once, and the gradients of their rows.
 
-The batches of all sites form one big batch. A layer without parameters works on it unchanged, because its
-output for a row depends on that row alone. A layer with parameters is replaced by a layer that holds the
-parameters of every site, (sites, *shape), and knows to which site each row belongs.
+The batches of all sites form one big batch. A layer without parameters works on it unchanged,
+because its output for a row depends on that row alone. A layer with parameters is replaced by a
+layer that holds the parameters of every site, (sites, *shape), and knows to which site each row
+belongs.
 
-Autograd computes no gradient of a parameter here. It only hands every layer its inputs and the gradients at
-its outputs, row by row. From these two a layer computes the norm of each row's gradient, without the gradient
-itself where that is cheaper ("ghost norms": Goodfellow 2015, https://arxiv.org/abs/1510.01799; Li et al. 2022,
-https://arxiv.org/abs/2110.05679). Then it computes the sum of the clipped gradients, without a second backward
-pass ("book-keeping": Bu et al. 2023, https://arxiv.org/abs/2210.00038). Training without privacy takes the
-same path, and clips nothing in between.
+Autograd computes no gradient of a parameter here. It only hands every layer its inputs and the
+gradients at its outputs, row by row. From these two a layer computes the norm of each row's
+gradient, without the gradient itself where that is cheaper ("ghost norms": Goodfellow 2015,
+https://arxiv.org/abs/1510.01799; Li et al. 2022, https://arxiv.org/abs/2110.05679). Then it
+computes the sum of the clipped gradients, without a second backward pass ("book-keeping": Bu et al.
+2023, https://arxiv.org/abs/2210.00038). Training without privacy takes the same path, and clips
+nothing in between.
 
-Rows are clipped by an upper bound of their norm, whatever the numbers are. Let u = 2^-24 be the unit roundoff
-of float32, G the gradient of a row, and N its norm. A layer adds the row's share to its site's sum in one of
-three ways, and each way has a norm that fits it:
+Rows are clipped by an upper bound of their norm, whatever the numbers are. Let u = 2^-24 be the
+unit roundoff of float32, G the gradient of a row, and N its norm. A layer adds the row's share to
+its site's sum in one of three ways, and each way has a norm that fits it:
 
-1. As G itself, computed once in float32 (``Affine``, ``Embedding``, and ``Products`` with many positions). The
-   norm is computed in float64, from the very numbers that are added. So it does not matter which digits were
-   lost on the way to G.
-2. As one outer product of gradient and input (``Products`` with one position). Then N is the product of their
-   norms. A norm of n numbers, computed in float64, has a relative error of at most n 2^-53.
-3. As a sum over positions of outer products g_p x_p, which is never computed for one row alone (``Products``
-   with few positions and a large weight). N^2 is the sum over p, q of (g_p g_q)(x_p x_q), in float64. Let the
-   mass S be the sum of |g_p| |x_p|. The error of N^2 is at most (in + out + positions^2) 2^-52 S^2. The sum
-   over rows is rounded in float32, where the terms of the row have the mass S. So only rows with
-   S <= 2^6 N (``CANCELLING``) go this way. The terms of the other rows nearly cancel, and these rows go the
-   first way. Hence N^2 has a relative error of at most 2^-40 (in + out + positions^2).
+1. As G itself, computed once in float32 (``Affine``, ``Embedding``, and ``Products`` with many
+   positions). The norm is computed in float64, from the very numbers that are added. So it does not
+   matter which digits were lost on the way to G.
+2. As one outer product of gradient and input (``Products`` with one position). Then N is the
+   product of their norms. A norm of n numbers, computed in float64, has a relative error of at most
+   n 2^-53.
+3. As a sum over positions of outer products g_p x_p, which is never computed for one row alone
+   (``Products`` with few positions and a large weight). N^2 is the sum over p, q of
+   (g_p g_q)(x_p x_q), in float64. Let the mass S be the sum of |g_p| |x_p|. The error of N^2 is at
+   most (in + out + positions^2) 2^-52 S^2. The sum over rows is rounded in float32, where the terms
+   of the row have the mass S. So only rows with S <= 2^6 N (``CANCELLING``) go this way. The terms
+   of the other rows nearly cancel, and these rows go the first way. Hence N^2 has a relative error
+   of at most 2^-40 (in + out + positions^2).
 
-In each way the computed N has a relative error of at most 2^-20 (in the third way as long as in + out +
-positions^2 is below 2^21), and the terms of a row's share have a mass of at most 2^6 clips (S = N in the first
-two ways). A row is clipped by N + 2 u S, so that every term may be off by 2 u. There remain the digits that a
-sum itself loses: adding n float32 numbers may in the worst case lose n u times their mass, in any engine. And
-G itself may differ in its last bits with the number of rows that stand beside it. A model that amplifies its
-own rounding errors amplifies this difference, too. So private batches are filled up to a multiple of 16 rows,
-where torch computes each row alike. docs/privacy.md reports the search for rows that break any of this.
+In each way the computed N has a relative error of at most 2^-20 (in the third way as long as
+in + out + positions^2 is below 2^21), and the terms of a row's share have a mass of at most 2^6
+clips (S = N in the first two ways). A row is clipped by N + 2 u S, so that every term may be off by
+2 u. There remain the digits that a sum itself loses: adding n float32 numbers may in the worst case
+lose n u times their mass, in any engine. And G itself may differ in its last bits with the number
+of rows that stand beside it. A model that amplifies its own rounding errors amplifies this
+difference, too. So private batches are filled up to a multiple of 16 rows, where torch computes
+each row alike. docs/privacy.md reports the search for rows that break any of this.
 
-A row counts as zero where its norm is not a number, or so large that the model's own type can't hold its
-square. Inputs are held to the same limit, because the gradients beside larger ones would be too small to be
-scaled without loss.
+A row counts as zero where its norm is not a number, or so large that the model's own type can't
+hold its square. Inputs are held to the same limit, because the gradients beside larger ones would
+be too small to be scaled without loss.
 """
 
 from __future__ import annotations
@@ -52,7 +57,7 @@ from torch import Tensor, nn
 from fedsim.privacy.norms import largest_square, square_norms
 
 CANCELLING = 2.0**6  # a row whose terms are so many times its gradient is not summed term by term
-_FLOATS = 2**24  # of the gradients of rows that are kept from the norms to the sums, or worked on at once
+_FLOATS = 2**24  # of rows' gradients that are kept from the norms to the sums, or computed at once
 
 
 class NoRule(Exception):
@@ -60,7 +65,7 @@ class NoRule(Exception):
 
 
 class NotApart(NoRule):
-    """A model's stacked form differs from the model on each row alone: clipping would bound nothing."""
+    """A model's stacked form differs from the model on each row: clipping would bound nothing."""
 
 
 class Rows:
@@ -69,13 +74,19 @@ class Rows:
     Args:
         counts: The number of rows of each site, (sites,).
         padded: Whether each site's rows are filled up to the longest, so that the big batch is
-            (sites * width, ...) and a view (sites, width, ...) of it exists. Otherwise rows stand close
-            together.
+            (sites * width, ...) and a view (sites, width, ...) of it exists. Otherwise rows stand
+            close together.
         device: The device of the tensors.
         multiple: The width is rounded up to a multiple of this.
     """
 
-    def __init__(self, counts: np.ndarray, padded: bool, device: torch.device, multiple: int = 1) -> None:
+    def __init__(
+        self,
+        counts: np.ndarray,
+        padded: bool,
+        device: torch.device,
+        multiple: int = 1,
+    ) -> None:
         longest = max(1, int(counts.max(initial=0)))
         self.sites = len(counts)
         self.width = -(-longest // multiple) * multiple  # rounded up
@@ -104,21 +115,27 @@ class Rows:
     @cached_property
     def places(self) -> np.ndarray:
         """The same places, only of the rows that don't just fill up."""
-        first = np.cumsum(self._counts) - self._counts  # each site's first row, where rows stand close together
+        first = np.cumsum(self._counts) - self._counts  # each site's first row, without padding
         shifts = np.arange(self.sites) * self.width - first
         return np.arange(int(self._counts.sum())) + np.repeat(shifts, self._counts)
 
     def apart(self, values: Tensor) -> Tensor:
         """Return (rows, ...) as (sites, width, ...), filled up with zeros."""
+        shape = values.shape[1:]
         if self.padded:
-            return values.reshape(self.sites, self.width, *values.shape[1:])
-        filled = values.new_zeros(self.sites * self.width, *values.shape[1:])
-        return filled.index_copy_(0, self.place, values).view(self.sites, self.width, *values.shape[1:])
+            return values.reshape(self.sites, self.width, *shape)
+        filled = values.new_zeros(self.sites * self.width, *shape)
+        filled.index_copy_(0, self.place, values)
+        return filled.view(self.sites, self.width, *shape)
 
     def of_sites(self, values: Tensor) -> Tensor:
-        """Return (rows, ..., features) as (sites, width * positions, features), filled up with zeros."""
-        apart = values if self.padded else self.apart(values.reshape(self.total, -1, values.shape[-1]))
-        return apart.reshape(self.sites, -1, values.shape[-1])
+        """Return (rows, ..., features) as (sites, width * positions, features).
+
+        Missing rows are filled up with zeros.
+        """
+        features = values.shape[-1]
+        apart = values if self.padded else self.apart(values.reshape(self.total, -1, features))
+        return apart.reshape(self.sites, -1, features)
 
     def together(self, values: Tensor) -> Tensor:
         """Return (sites, width, ...) as (rows, ...)."""
@@ -145,8 +162,8 @@ class Sizes:
 
     Attributes:
         squares: The squared norm, float64 (rows,); NaN or infinite where it can't be computed.
-        masses: The square of the summed norms of the terms that are added to the site's sum, float64 (rows,);
-            None where each row adds one term, so that the mass is ``squares``.
+        masses: The square of the summed norms of the terms that are added to the site's sum,
+            float64 (rows,); None where each row adds one term, so that the mass is ``squares``.
     """
 
     squares: Tensor
@@ -154,7 +171,10 @@ class Sizes:
 
 
 class _Seen(torch.autograd.Function):
-    """One use of a layer; the backward pass leaves (inputs, gradients at the outputs) with the layer."""
+    """One use of a layer.
+
+    The backward pass leaves (inputs, gradients at the outputs) with the layer.
+    """
 
     @staticmethod
     def forward(ctx, anchor: Tensor, inputs: Tensor, layer: Layer) -> Tensor:  # type: ignore[override]  # noqa: ANN001
@@ -179,8 +199,8 @@ class Layer(nn.Module):
     Attributes:
         parts: {the parameter's name in the layer: its name in the model}.
         values: {name in the layer: (sites, *shape)}, views of the stack.
-        totals: {name in the layer: (sites, *shape)}, where ``sums`` writes; contiguous, because batched
-            products are slow otherwise.
+        totals: {name in the layer: (sites, *shape)}, where ``sums`` writes; contiguous, because
+            batched products are slow otherwise.
         uses: (inputs, gradients at the outputs) of each time the layer was used.
     """
 
@@ -193,7 +213,7 @@ class Layer(nn.Module):
         self.uses: list[tuple[Tensor, Tensor]] = []
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Compute outputs (rows, ...) from inputs (rows, ...), each row with its site's parameters."""
+        """Compute outputs (rows, ...) from inputs (rows, ...), by each row's site."""
         if torch.is_grad_enabled():
             return _Seen.apply(self.now.anchor, inputs, self)
         return self.outputs(inputs)
@@ -211,41 +231,47 @@ class Layer(nn.Module):
         self.uses = []
 
     def forget(self, rows: Tensor) -> None:
-        """Set some rows, bool (rows,), to zero; a factor of zero would not remove a NaN or an infinity."""
-        self.uses = [
-            (inputs.masked_fill(like(rows, inputs), 0), gradients.masked_fill(like(rows, gradients), 0))
-            for inputs, gradients in self.uses
-        ]
+        """Set some rows, bool (rows,), to zero.
+
+        A factor of zero would not remove a NaN or an infinity.
+        """
+        uses = []
+        for inputs, gradients in self.uses:
+            kept_inputs = inputs.masked_fill(like(rows, inputs), 0)
+            kept_gradients = gradients.masked_fill(like(rows, gradients), 0)
+            uses.append((kept_inputs, kept_gradients))
+        self.uses = uses
 
     def sizes(self) -> Sizes:
         """Measure each row's gradient over all uses."""
         raise NotImplementedError
 
     def single_out(self, rows: Tensor) -> Tensor | None:
-        """Choose rows, int64 (n,), whose gradients ``sums`` will compute for each alone and add as they are.
+        """Choose rows, int64 (n,), that ``sums`` will add by their gradients themselves.
 
         Returns:
-            The squared norms of these gradients, float64 (n,); None if this layer adds all rows so anyway.
+            The squared norms of these gradients, float64 (n,); None if this layer adds all rows so
+            anyway.
         """
         return None
 
     def sums(self, factor: Tensor | None) -> None:
-        """Write each site's sum of its rows' gradients, each times its factor (rows,), into ``totals``."""
+        """Write each site's sum of row gradients, times their factors (rows,), into ``totals``."""
         raise NotImplementedError
 
 
 class Products(Layer):
-    """A layer whose weight gradient is, in each row, a sum over positions of outer products of gradient and input.
+    """A layer whose weight gradient is, in each row, a sum of outer products over positions.
 
-    Norms and sums under privacy go one of the three ways in this module's docstring. The numbers of positions
-    and of weights alone decide which, except for rows that are singled out.
+    Norms and sums under privacy go one of the three ways in this module's docstring. The numbers of
+    positions and of weights alone decide which, except for rows that are singled out.
     """
 
     rows_at_once = _FLOATS  # the most rows whose positions are gathered at once
 
     def __init__(self, now: Now, parts: dict[str, str]) -> None:
         super().__init__(now, parts)
-        self._kept: Tensor | None = None  # each row's weight gradient, (rows, out, in), from the norms to the sums
+        self._kept: Tensor | None = None  # weight gradients, from norms to sums, (rows, out, in)
         self._alone: Tensor | None = None  # rows that are singled out, int64 (n,)
 
     def positions(self) -> int:
@@ -265,7 +291,7 @@ class Products(Layer):
         raise NotImplementedError
 
     def sum_weights(self, uses: list[tuple[Tensor, Tensor]]) -> None:
-        """Write each site's sum of weight gradients over all rows and positions of some uses into ``totals``."""
+        """Write each site's sum of weight gradients, over some uses, into ``totals``."""
         raise NotImplementedError
 
     def begin(self) -> None:  # noqa: D102
@@ -340,17 +366,21 @@ class Products(Layer):
         if alone is None:
             return
 
-        # A factor of zero removed these rows above: values that are not finite were forgotten before.
+        # The factor of zero removed these rows above: values that are not finite were forgotten.
+        total = self.totals["weight"]
         for chunk in alone.split(self._rows_in_chunk()):
-            self._add(self.totals["weight"], self._gradients(chunk), factor[chunk], self.now.rows.site[chunk])
+            self._add(total, self._gradients(chunk), factor[chunk], self.now.rows.site[chunk])
 
     @staticmethod
     def _add(total: Tensor, gradients: Tensor, factor: Tensor, sites: Tensor) -> None:
-        """Add gradients (rows, out, in), each times its factor (rows,), to their sites' sums (sites, *shape)."""
+        """Add gradients (rows, out, in), times factors (rows,), to sites' sums (sites, *shape)."""
         total.view(len(total), -1).index_add_(0, sites, scaled(gradients, factor).flatten(1))
 
     def _squares_of_gradients(self) -> Tensor:
-        """Compute the gradients of all rows, and keep them if there is room; return their squared norms, (rows,)."""
+        """Return the squared norms of all rows' gradients, (rows,).
+
+        The gradients are computed themselves, and kept if there is room.
+        """
         rows = self.now.rows.total
         after, before = self._shape()
         if rows * after * before <= _FLOATS:
@@ -391,7 +421,10 @@ class Products(Layer):
 
 
 class Linear(Products):
-    """``torch.nn.Linear`` on (rows, ..., features); dimensions in between are positions, whose gradients add up."""
+    """``torch.nn.Linear`` on (rows, ..., features).
+
+    The dimensions in between are positions, whose gradients add up.
+    """
 
     def outputs(self, inputs: Tensor) -> Tensor:  # noqa: D102
         weight = self.values["weight"]  # (sites, out, in)
@@ -420,7 +453,7 @@ class Linear(Products):
         torch.bmm(rows.of_sites(gradients).mT, rows.of_sites(inputs), out=self.totals["weight"])
 
     def _together(self, uses: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        """Return the inputs (rows, positions, in) and output gradients (rows, positions, out) of some uses."""
+        """Join some uses: inputs (rows, positions, in), gradients (rows, positions, out)."""
         inputs = [self._positions(seen) for seen, _ in uses]
         gradients = [self._positions(at_outputs) for _, at_outputs in uses]
         if len(uses) == 1:
@@ -435,7 +468,9 @@ class Linear(Products):
         """Return (rows, ..., in) times each site's matrix (in, out), plus its shift (out,)."""
         rows = self.now.rows
         features = matrices.shape[2]
-        out = values.new_empty(*values.shape[:-1], features)  # no view: a layer after it may work in place
+
+        # A tensor of its own, no view: a layer after it may work in place.
+        out = values.new_empty(*values.shape[:-1], features)
         apart = rows.of_sites(values)  # (sites, width * positions, in)
 
         # Padded rows are written to their place at once; others first into a padded tensor.
@@ -452,11 +487,14 @@ class Linear(Products):
 
 
 class Embedding(Layer):
-    """``torch.nn.Embedding``: a row's gradient at a word is the sum over the positions that hold the word."""
+    """``torch.nn.Embedding``.
+
+    A row's gradient at a word is the sum over the positions that hold the word.
+    """
 
     def __init__(self, now: Now, parts: dict[str, str]) -> None:
         super().__init__(now, parts)
-        self._of_rows: Tensor | None = None  # each row's gradient at its words, (rows, positions, features)
+        self._of_rows: Tensor | None = None  # gradients at words, (rows, positions, features)
 
     def outputs(self, inputs: Tensor) -> Tensor:  # noqa: D102
         return self.values["weight"][self._sites(inputs), inputs]
@@ -469,7 +507,8 @@ class Embedding(Layer):
         words, gradients = self._used()
         same = words[:, :, None] == words[:, None, :]  # (rows, positions, positions)
 
-        # The first position that holds a word stands for all of them, so that a row's gradient is not added in parts.
+        # The first position that holds a word stands for all of them, so that a row's gradient is
+        # not added in parts.
         is_first = ~same.tril(-1).any(2)
         self._of_rows = (same.to(gradients) @ gradients) * is_first[:, :, None]
         return Sizes(square_norms(self._of_rows))
@@ -485,10 +524,11 @@ class Embedding(Layer):
             if self._of_rows is None:
                 raise RuntimeError("expected sizes() before clipped sums")
             gradients = scaled(self._of_rows, factor)
-        self.totals["weight"].zero_().index_put_((self._sites(words), words), gradients, accumulate=True)
+        total = self.totals["weight"].zero_()
+        total.index_put_((self._sites(words), words), gradients, accumulate=True)
 
     def _used(self) -> tuple[Tensor, Tensor]:
-        """Return the words (rows, positions) and output gradients (rows, positions, features) of all uses."""
+        """Join all uses: words (rows, positions), gradients (rows, positions, features)."""
         words = []
         gradients = []
         for inputs, at_outputs in self.uses:
@@ -503,7 +543,10 @@ class Embedding(Layer):
 
 
 class Affine(Layer):
-    """The scale and shift after a normalization, one pair for each feature; ``dims`` are the dimensions of features."""
+    """The scale and shift after a normalization, a pair for each feature.
+
+    ``dims`` are the dimensions of the features.
+    """
 
     def __init__(self, now: Now, parts: dict[str, str], dims: tuple[int, ...]) -> None:
         super().__init__(now, parts)
@@ -551,16 +594,17 @@ class Affine(Layer):
 
 
 def outer_sizes(inputs: Tensor, gradients: Tensor, bias: bool) -> Sizes:
-    """Measure, in each row, the sum over positions of outer products of gradients and inputs, without computing it.
+    """Measure each row's sum over positions of outer products, without computing the sum.
 
-    For one position the norm is the product of the norms. For several it follows from the products among
-    positions (ghost norms). Their sum may cancel, so it is computed in float64; it may still be a little below
-    zero.
+    For one position the norm is the product of the norms. For several it follows from the products
+    among positions (ghost norms). Their sum may cancel, so it is computed in float64; it may still
+    be a little below zero.
 
     Args:
         inputs: (rows, positions, in).
         gradients: (rows, positions, out).
-        bias: Whether the layer has a bias. Its gradient is the sum of the gradients, and is added as such.
+        bias: Whether the layer has a bias. Its gradient is the sum of the gradients, and is added
+            as such.
     """
     if inputs.shape[1] == 1:
         of_inputs = _scalable(square_norms(inputs[:, 0]), inputs)
@@ -581,7 +625,10 @@ def outer_sizes(inputs: Tensor, gradients: Tensor, bias: bool) -> Sizes:
 
 
 def _scalable(squares: Tensor, values: Tensor) -> Tensor:
-    """Return squared norms of values, NaN where a factor on the gradient beside them would be too small a number."""
+    """Return squared norms of values, NaN where they are too large.
+
+    There a factor on the gradient beside them would be too small a number.
+    """
     return squares.masked_fill(squares > largest_square(values), torch.nan)
 
 

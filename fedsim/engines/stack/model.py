@@ -1,7 +1,7 @@
-"""A model of many sites at once: one architecture, whose layers are those of ``fedsim.engines.stack.layers``.
+"""A model of many sites at once, whose layers are those of ``fedsim.engines.stack.layers``.
 
-To add a layer type, write a ``Layer`` with its outputs, input gradients, ``sizes`` and ``sums``, and enter the rule
-that makes it in ``RULES``.
+To add a layer type, write a ``Layer`` with its outputs, input gradients, ``sizes`` and ``sums``,
+and enter the rule that makes it in ``RULES``.
 """
 
 from __future__ import annotations
@@ -57,7 +57,10 @@ class StackedModel:
         self.convolves = any(isinstance(layer, Conv2d) for layer in self.layers)
 
     def bind(self, stack: Tensor) -> None:
-        """Use these parameters (sites, params); ``parameters`` are views of them, and ``gradients`` are like those."""
+        """Use these parameters, (sites, params).
+
+        ``parameters`` become views of them, and ``gradients`` tensors of the same shapes.
+        """
         self.parameters = self.views(stack)
         self.gradients = []
         for value in self.parameters:
@@ -77,7 +80,9 @@ class StackedModel:
         return self.module(inputs)
 
     def sizes(self) -> Sizes:
-        """Measure each row's gradient, after a backward pass; where a square is not >= 0, the norm is not known.
+        """Measure each row's gradient, after a backward pass.
+
+        Where a square is not >= 0, the norm is not known.
 
         Rows whose terms nearly cancel are singled out: see ``fedsim.engines.stack.layers``.
         """
@@ -87,7 +92,10 @@ class StackedModel:
         if all(sizes.masses is None for sizes in of_layers):
             return Sizes(squares.sum(0))
 
-        masses = torch.stack([sizes.squares if sizes.masses is None else sizes.masses for sizes in of_layers])
+        masses = torch.stack([
+            sizes.squares if sizes.masses is None else sizes.masses
+            for sizes in of_layers
+        ])  # fmt: skip
         cancelling = masses.sum(0) > CANCELLING**2 * squares.sum(0)
         alone = cancelling.nonzero()[:, 0]
         if len(alone):
@@ -99,12 +107,12 @@ class StackedModel:
         return Sizes(squares.sum(0), masses.sum(0))
 
     def forget(self, rows: Tensor) -> None:
-        """Set some rows, bool (rows,), to zero; a factor of zero would not remove a NaN or an infinity."""
+        """Set some rows, bool (rows,), to zero, as ``Layer.forget`` does."""
         for layer in self.layers:
             layer.forget(rows)
 
     def sum_gradients(self, factor: Tensor | None = None) -> None:
-        """Write each site's sum of row gradients, each times its factor (rows,), into ``gradients``."""
+        """Write each site's sum of row gradients, times factors (rows,), into ``gradients``."""
         used = self._used()
         for layer in self.layers:
             if layer in used:
@@ -115,7 +123,7 @@ class StackedModel:
                     total.zero_()
 
     def costs(self) -> tuple[int, int]:
-        """Count the floats kept and the multiplications done for all rows, after a backward pass."""
+        """Count the floats kept and the multiplications done, after a backward pass."""
         floats = 0
         products = 0
         for layer in self.layers:
@@ -130,12 +138,15 @@ class StackedModel:
         return [layer for layer in self.layers if layer.uses]
 
     def views(self, stack: Tensor) -> list[Tensor]:
-        """Return views of a tensor (sites, params) as the parameters of the model, (sites, *shape) each."""
+        """Return views of a tensor (sites, params), (sites, *shape) for each parameter."""
         parts = stack.split([shape.numel() for shape in self._shapes], 1)
         return [part.unflatten(1, shape) for shape, part in zip(self._shapes, parts, strict=True)]
 
     def _replace(self, module: nn.Module, prefix: str) -> nn.Module:
-        """Return a module in which each layer with a rule is replaced, each once: a model may use it several times."""
+        """Return a module in which each layer with a rule is replaced.
+
+        Each is replaced once, although a model may use it several times.
+        """
         if id(module) in self._replaced:
             return self._replaced[id(module)]
 
@@ -145,7 +156,8 @@ class StackedModel:
             self.layers += [layer for layer in new.modules() if isinstance(layer, Layer)]
         else:
             _refuse(module, prefix)
-            for name, child in module._modules.items():  # named_children() leaves out a layer that comes again
+            # named_children() would leave out a layer that comes again.
+            for name, child in module._modules.items():
                 if child is not None:
                     module._modules[name] = self._replace(child, f"{prefix}{name}.")
             new = module
@@ -170,7 +182,8 @@ def _rule_of(module: nn.Module) -> Rule | None:
     layer_type = type(module)
 
     # Opacus' layers are known by their names: importing Opacus takes two seconds.
-    if layer_type.__module__ == "opacus.layers.dp_rnn" and layer_type.__name__ in ("DPGRU", "DPLSTM"):
+    from_opacus = layer_type.__module__ == "opacus.layers.dp_rnn"
+    if from_opacus and layer_type.__name__ in ("DPGRU", "DPLSTM"):
         return _recurrent
     return RULES.get(layer_type)
 
@@ -186,14 +199,16 @@ def _linear(layer: nn.Linear, now: Now, prefix: str) -> nn.Module:
 
 def _conv2d(layer: nn.Conv2d, now: Now, prefix: str) -> nn.Module:
     if layer.groups != 1 or layer.padding_mode != "zeros" or isinstance(layer.padding, str):
-        raise NoRule(f"no rule for a Conv2d with groups or padding other than a number ({prefix.rstrip('.')})")
+        name = prefix.rstrip(".")
+        raise NoRule(f"no rule for a Conv2d with groups or padding other than a number ({name})")
     return Conv2d(now, _own_parts(layer, prefix), layer)
 
 
 def _max_pool2d(layer: nn.MaxPool2d, now: Now, prefix: str) -> nn.Module:
     size = _pair(layer.kernel_size)
-    side_by_side = size == _pair(layer.stride) and _pair(layer.padding) == (0, 0) and _pair(layer.dilation) == (1, 1)
-    if side_by_side and not layer.ceil_mode and not layer.return_indices:
+    side_by_side = size == _pair(layer.stride)
+    no_gaps = _pair(layer.padding) == (0, 0) and _pair(layer.dilation) == (1, 1)
+    if side_by_side and no_gaps and not layer.ceil_mode and not layer.return_indices:
         return MaxPool2d(size)
     return layer  # torch's own works on the big batch as it is, only slower
 
@@ -208,7 +223,9 @@ def _pair(number: int | tuple[int, ...]) -> tuple[int, int]:
 def _embedding(layer: nn.Embedding, now: Now, prefix: str) -> nn.Module:
     if layer.padding_idx is not None or layer.max_norm is not None or layer.scale_grad_by_freq:
         name = prefix.rstrip(".")
-        raise NoRule(f"no rule for an Embedding with padding_idx, max_norm or scale_grad_by_freq ({name})")
+        raise NoRule(
+            f"no rule for an Embedding with padding_idx, max_norm or scale_grad_by_freq ({name})"
+        )  # fmt: skip
     return Embedding(now, _own_parts(layer, prefix))
 
 
@@ -224,9 +241,13 @@ def _group_norm(layer: nn.GroupNorm, now: Now, prefix: str) -> nn.Module:
 
 
 def _recurrent(layer: nn.GRU | nn.LSTM, now: Now, prefix: str) -> nn.Module:
-    if not layer.batch_first or layer.bidirectional or layer.dropout or getattr(layer, "proj_size", 0):
+    projects = getattr(layer, "proj_size", 0)  # Opacus' layers have none
+    if not layer.batch_first or layer.bidirectional or layer.dropout or projects:
         name = f"{type(layer).__name__} ({prefix.rstrip('.')})"
-        raise NoRule(f"no rule for a {name} without batch_first, or with two directions, dropout or projections")
+        raise NoRule(
+            f"no rule for a {name} without batch_first, "
+            "or with two directions, dropout or projections"
+        )  # fmt: skip
 
     pairs = []
     for number in range(layer.num_layers):
@@ -243,7 +264,7 @@ def _recurrent(layer: nn.GRU | nn.LSTM, now: Now, prefix: str) -> nn.Module:
 class Rule(Protocol):
     """A function that makes the stacked form of a layer."""
 
-    def __call__(self, layer: Any, now: Now, prefix: str) -> nn.Module:  # noqa: ANN401  a type of torch's layers
+    def __call__(self, layer: Any, now: Now, prefix: str) -> nn.Module:  # noqa: ANN401  any layer
         """Return the layer of many sites.
 
         Args:

@@ -11,7 +11,8 @@ from fedsim.engines.stack.layers import Linear, NoRule
 class Recurrent(nn.Module):
     """A GRU or LSTM of torch or Opacus, with ``batch_first`` and one direction.
 
-    Each layer consists of two Linear layers: the first multiplies the inputs, the second the hidden state.
+    Each layer consists of two Linear layers: the first multiplies the inputs, the second the hidden
+    state.
 
     Args:
         layer: The layer to replace.
@@ -25,8 +26,12 @@ class Recurrent(nn.Module):
         self.seen = nn.ModuleList(of_inputs for of_inputs, _ in steps)
         self.kept = nn.ModuleList(of_state for _, of_state in steps)
 
-    def forward(self, inputs: Tensor, start: None = None) -> tuple[Tensor, Tensor | tuple[Tensor, Tensor]]:
-        """Compute the last layer's outputs (rows, time, hidden) and every layer's last state, as torch does."""
+    def forward(
+        self,
+        inputs: Tensor,
+        start: None = None,
+    ) -> tuple[Tensor, Tensor | tuple[Tensor, Tensor]]:
+        """Compute the last layer's outputs (rows, time, hidden), and every layer's last state."""
         if start is not None:
             raise NoRule("a recurrent layer with an initial state")
 
@@ -36,7 +41,7 @@ class Recurrent(nn.Module):
             zeros = inputs.new_zeros(len(inputs), self.hidden)
             state = (zeros, zeros) if self.lstm else (zeros,)
             outputs = []
-            for from_inputs in of_inputs(inputs).unbind(1):  # for each point in time: (rows, gates * hidden)
+            for from_inputs in of_inputs(inputs).unbind(1):  # at each time (rows, gates * hidden)
                 state = cell(from_inputs, of_state(state[0]), *state)
                 outputs.append(state[0])
             inputs = torch.stack(outputs, 1)  # (rows, time, hidden)
@@ -49,7 +54,10 @@ class Recurrent(nn.Module):
 
 
 def _gru(from_inputs: Tensor, from_state: Tensor, state: Tensor) -> tuple[Tensor]:
-    """Compute the next state of a GRU as torch defines it, with the reset gate after the product."""
+    """Compute the next state of a GRU as torch defines it.
+
+    The reset gate multiplies the product of state and weight, not the state itself.
+    """
     hidden = state.shape[1]
     gates_of_inputs, new_of_inputs = from_inputs.split([2 * hidden, hidden], 1)
     gates_of_state, new_of_state = from_state.split([2 * hidden, hidden], 1)
@@ -58,7 +66,12 @@ def _gru(from_inputs: Tensor, from_state: Tensor, state: Tensor) -> tuple[Tensor
     return (new + update * (state - new),)
 
 
-def _lstm(from_inputs: Tensor, from_state: Tensor, state: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+def _lstm(
+    from_inputs: Tensor,
+    from_state: Tensor,
+    state: Tensor,
+    cell: Tensor,
+) -> tuple[Tensor, Tensor]:
     """Compute the next state and cell of an LSTM."""
     into, forget, new, out = (from_inputs + from_state).chunk(4, 1)
     cell = forget.sigmoid() * cell + into.sigmoid() * new.tanh()

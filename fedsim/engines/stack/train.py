@@ -1,10 +1,11 @@
 """Training of many sites at once, as one stacked model.
 
-The parameters of all sites form one matrix, (sites, params). Each step draws every site's Poisson batch, runs all
-rows through the stacked model forward and backward once, clips each row's gradient exactly, and adds noise of its
-own to each site's sum. Then torch's optimizer moves the matrix; its arithmetic is elementwise, so that each site
-moves as it would alone. Batches and noise come from the same named streams as in ``fedsim.training.steps``, with
-which this module agrees up to rounding.
+The parameters of all sites form one matrix, (sites, params). Each step draws every site's Poisson
+batch, runs all rows through the stacked model forward and backward once, clips each row's gradient
+exactly, and adds noise of its own to each site's sum. Then torch's optimizer moves the matrix; its
+arithmetic is elementwise, so that each site moves as it would alone. Batches and noise come from
+the same named streams as in ``fedsim.training.steps``, with which this module agrees up to
+rounding.
 """
 
 from __future__ import annotations
@@ -34,8 +35,13 @@ from fedsim.training.work import Done, Noise, Work
 
 _WORDS = 2**22  # random words that decide about batches, drawn at once
 _TRIED = 4  # rows on which a model is tried
-_LANES = 16  # float32 numbers that a CPU works on at once: batches of a multiple of it leave no rest, see layers
-_ready = threading.local()  # each thread's stacked models: a model's layers remember the step they are in
+
+# Float32 numbers that a CPU works on at once: batches of a multiple of it leave no rest, see
+# fedsim.engines.stack.layers.
+_LANES = 16
+
+# Each thread's stacked models: a model's layers remember the step that they are in.
+_ready = threading.local()
 
 
 @dataclass(frozen=True)
@@ -45,8 +51,8 @@ class Batch:
     Attributes:
         inputs: (rows, ...).
         target: (rows, ...).
-        share: The factor of each row in its site's step, 1 over the site's expected batch, (rows,). Rows that only
-            fill up are zeros and have a share of 0.
+        share: The factor of each row in its site's step, 1 over the site's expected batch, (rows,).
+            Rows that only fill up are zeros and have a share of 0.
         rows: The places of each site's rows.
     """
 
@@ -91,8 +97,8 @@ def train_together(works: Sequence[Work], stack: Tensor) -> list[Done]:
 
     Args:
         works: Works of one model, with plans that agree in ``same_steps``.
-        stack: The sites' parameters, float32 (sites, params). They are trained in place, and the results are rows
-            of this tensor.
+        stack: The sites' parameters, float32 (sites, params). They are trained in place, and the
+            results are rows of this tensor.
 
     Raises:
         NoRule: The model can't be stacked.
@@ -108,9 +114,11 @@ def train_together(works: Sequence[Work], stack: Tensor) -> list[Done]:
     model = stacked_model(works[0].model, stack.device)
     model.bind(stack)
 
-    # Each site has its own denominator, and its own stream of noise: results don't depend on the other sites.
+    # A row counts 1 over its own site's expected batch.
     expected_batches = [work.plan.expected_batch for work in works]
     shares = 1 / stack.new_tensor(expected_batches)  # (sites,)
+
+    # One noise stream for each site, so that results don't depend on the other sites of the stack.
     noise_streams = [work.streams.noise for work in works]
     normals = Normals(noise_streams, stack.device)
     standard_noise = torch.empty_like(stack)
@@ -132,21 +140,23 @@ def train_together(works: Sequence[Work], stack: Tensor) -> list[Done]:
                 gradient.addcmul_(noise, like(deviation, gradient))
             noisy_steps += 1
 
-        for place, (parameter, gradient) in enumerate(zip(model.parameters, model.gradients, strict=True)):
-            parameter.grad = rule.correct(gradient, parameter.detach(), memory[place], step)
+        # The client half of the strategy may correct the gradients, parameter by parameter.
+        parts = zip(model.parameters, model.gradients, memory, strict=True)
+        for parameter, gradient, remembered in parts:
+            parameter.grad = rule.correct(gradient, parameter.detach(), remembered, step)
         optimizer.step()
         if follow:
             path.append(stack.clone())
 
     results = []
-    for site, (work, parameters) in enumerate(zip(works, stack, strict=True)):
+    for site, (work, trained) in enumerate(zip(works, stack, strict=True)):
         site_path = tuple(point[site] for point in path)
-        results.append(Done(parameters, _mechanism(work, noisy_steps), site_path))
+        results.append(Done(trained, _mechanism(work, noisy_steps), site_path))
     return results
 
 
 def _memory_of_parameters(works: Sequence[Work], model: StackedModel) -> list[dict[str, Tensor]]:
-    """Return the sites' memory of the local rule, {name: (sites, *shape)} for each parameter of the model."""
+    """Return the local rule's memory for each parameter, {name: (sites, *shape)}."""
     memory: list[dict[str, Tensor]] = [{} for _ in model.parameters]
     for name in works[0].memory:
         of_sites = torch.stack([work.memory[name] for work in works])  # (sites, params)
@@ -155,8 +165,16 @@ def _memory_of_parameters(works: Sequence[Work], model: StackedModel) -> list[di
     return memory
 
 
-def _sum_gradients(model: StackedModel, batch: Batch, losses: RowLosses, noise: Noise | None) -> None:
-    """Write each site's sum of its rows' gradients times their share, clipped before if there is to be noise."""
+def _sum_gradients(
+    model: StackedModel,
+    batch: Batch,
+    losses: RowLosses,
+    noise: Noise | None,
+) -> None:
+    """Write each site's sum of row gradients, times their shares.
+
+    The gradients are clipped before, if there is to be noise.
+    """
     if not batch.rows.total:
         model.sum_gradients()
         return
@@ -179,7 +197,8 @@ def _sum_gradients(model: StackedModel, batch: Batch, losses: RowLosses, noise: 
         squares = squares.masked_fill(~sound, 0.0)
         masses = masses.masked_fill(~sound, 0.0)
 
-    # An upper bound of what the row adds, with what float32 may lose of its terms; Opacus adds the 1e-6, too.
+    # An upper bound of the row's norm, with the digits that float32 may lose of its terms. Opacus
+    # adds the 1e-6, too.
     bounds = squares.sqrt() + torch.finfo(row_losses.dtype).eps * masses.sqrt() + 1e-6  # (rows,)
     factor = (noise.clip / bounds).clamp(max=1.0).to(batch.share.dtype)
     model.sum_gradients(factor * batch.share)
@@ -202,7 +221,10 @@ def _mechanism(work: Work, noisy_steps: int) -> Mechanism | None:
 
 @dataclass(frozen=True)
 class Pool:
-    """All rows of all sites, site by site, and a last row of zeros that fills batches up: as in ``Batch``."""
+    """All rows of all sites, site by site, and a last row of zeros that fills batches up.
+
+    The attributes are those of ``Batch``.
+    """
 
     inputs: Tensor
     target: Tensor
@@ -239,8 +261,13 @@ class Pool:
         )
 
 
-def poisson_batches(works: Sequence[Work], shares: Tensor, padded: bool, multiple: int = 1) -> Iterator[Batch]:
-    """Yield every step's batches: those that ``training.steps.poisson_batches`` yields for each of the works.
+def poisson_batches(
+    works: Sequence[Work],
+    shares: Tensor,
+    padded: bool,
+    multiple: int = 1,
+) -> Iterator[Batch]:
+    """Yield the batches of every step, as ``training.steps.poisson_batches`` does for a work.
 
     Args:
         works: Works with the same number of steps and the same sampling rate.
@@ -282,11 +309,13 @@ def stacked_model(model: nn.Module, device: torch.device) -> StackedModel:
 
 
 def check_rules(model: nn.Module, losses: RowLosses, examples: Examples) -> Cost:
-    """Make sure that a model's stacked form gives what autograd gives, row by row: outputs, norms and clipped sums.
+    """Make sure that a model's stacked form agrees with autograd row by row.
 
-    A rule knows what its layer computes. It does not know what a model's own code does between layers, such as
-    moving the dimension of the rows. Clipping by a wrong norm would bound nothing, so every model is tried before
-    its first round.
+    Outputs, norms and clipped sums are compared.
+
+    A rule knows what its layer computes. It does not know what a model's own code does between
+    layers, such as moving the dimension of the rows. Clipping by a wrong norm would bound nothing,
+    so every model is tried before its first round.
 
     Args:
         model: The model.
@@ -313,7 +342,9 @@ def check_rules(model: nn.Module, losses: RowLosses, examples: Examples) -> Cost
 
     if padded_costs is None or costs is None:
         if is_random:
-            raise NoRule("a model that draws random numbers, so that its rows can't be told apart in a stack")
+            raise NoRule(
+                "a model that draws random numbers, so that its rows can't be told apart in a stack"
+            )  # fmt: skip
         raise NotApart("a model whose rows can't be told apart in a stack")
 
     floats, products = costs
@@ -329,7 +360,10 @@ def _try(
     target: Tensor,
     padded: bool,
 ) -> tuple[int, int] | None:
-    """Return the costs of a step with three sites, one of them without rows; None if it differs from autograd's."""
+    """Return the costs of a trial step, or None if it differs from autograd's.
+
+    The step has three sites, of which the second has no rows.
+    """
     random = torch.Generator().manual_seed(0)
     start = parameters_to_vector(model.parameters()).detach()
     stack = start + 0.1 * torch.randn(3, len(start), generator=random).to(start)  # (sites, params)
