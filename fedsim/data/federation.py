@@ -122,7 +122,7 @@ class _MadeSites(Sequence[Site]):
             if not self._room:
                 self._room = max(1, _KEPT // _bytes(site))
             if len(self._kept) > self._room:
-                self._kept.popitem(last=False)
+                self._kept.popitem(last=False)  # the site that was not used for longest
 
         self._kept.move_to_end(number)
         return self._kept[number]
@@ -193,6 +193,7 @@ def _check_partition(scenario: Scenario, task: Task) -> None:
 
 
 def _federate_made_rows(scenario: Scenario, make: Make, splitter: "_Splitter") -> Federation:
+    """Build a federation whose sites make their rows when they are asked for."""
     site_count = scenario.partition.sites or 1
     sites = _MadeSites(site_count, partial(_made, splitter, make))
     check_sites(scenario.faults, sites.names)
@@ -200,6 +201,7 @@ def _federate_made_rows(scenario: Scenario, make: Make, splitter: "_Splitter") -
 
 
 def _federate_given_rows(scenario: Scenario, splitter: "_Splitter") -> Federation:
+    """Build a federation from the rows that the task loads."""
     rows = rows_of(scenario)
     row_numbers_by_site = sites_of(scenario)
     check_sites(scenario.faults, list(row_numbers_by_site))
@@ -275,7 +277,7 @@ class _Splitter:
         if self.task.by_time and rows.time is not None:
             parts = split_by_time(rows.time, validation, test, self.task.horizon)
         else:
-            # Rows are split class by class; those of a number are all of one class.
+            # Rows are split class by class; all rows of a number are in the same class.
             labels = rows.target * 0 if self.task.kind == "number" else rows.target
             if _always_trains(labels, validation, test):
                 parts = split_rows(labels, validation, test, self.seed, name)
@@ -337,6 +339,7 @@ def _always_trains(target: np.ndarray, validation: float, test: float) -> bool:
     if max(sizes) * (1 - validation - test) >= 2:
         return True  # the training part of the circle is longer than the gap between two places
 
+    # Try the turn of each seed until the circle is back where it began.
     places = np.concatenate([(np.arange(size) + 0.5) / size for size in sizes])
     for block in range(int(1 / test + 1e-9)):
         turned = (places - block * test) % 1.0

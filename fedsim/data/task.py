@@ -50,7 +50,7 @@ class Task:
     """The data, public ranges and model of an outcome.
 
     Attributes:
-        title: One line.
+        title: A title of one line.
         outcome: The meaning of a target of 1, of the classes, or of the number.
         source: Authors, year and origin of the data.
         columns: The features with their public ranges.
@@ -95,7 +95,7 @@ class Task:
         """Read the data.
 
         Raises:
-            Mistake: There is none to read, or it is not what it should be.
+            Mistake: There are no rows to read, or they can't be read.
         """
         if self.load is None:
             expected = "a task with rows of its own"

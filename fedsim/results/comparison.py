@@ -205,7 +205,7 @@ def _add_interval(
 def verdict(low: float, high: float) -> str | None:
     """Judge a difference by its interval; None where there is no interval.
 
-    The verdict is ``higher`` or ``lower`` than zero, whichever way is the better one.
+    The verdict is ``higher`` or ``lower`` than zero, whichever direction is better.
     """
     if math.isnan(low):
         return None
@@ -270,7 +270,7 @@ def _state_all(
     most = np.where(known, values, -math.inf).max(axis=1, initial=-math.inf)
     rounding = _AGREE * np.maximum(1.0, np.abs(mean))
 
-    # The first reason that holds is the one that is given.
+    # The first reason that holds is given.
     reasons = {
         "": count == 0,
         ONE_SEED: count == 1,

@@ -85,7 +85,7 @@ def compare_widths(groups: pd.DataFrame, kind: Kind, overlap: float) -> pd.DataF
 
     extremes_of = {}
     for key, table in cast(_Tables, enough.groupby(_KEYS_WITHOUT_GROUP, sort=False)):
-        if table["group"].nunique() > 1:
+        if table["group"].nunique() > 1:  # a group alone has no width
             metric_name = key[-1]
             extremes_of[key] = _extremes(table, rate_of[metric_name])
 
@@ -127,7 +127,8 @@ def _by_seed(groups: pd.DataFrame, kind: Kind) -> pd.DataFrame:
     """
     pooled = groups[groups["site"] == POOLED].reset_index(drop=True)
 
-    # The sums of everyone else are those of all groups of the attribute, less the group's.
+    # The sums of everyone else are those of all groups of the attribute, less the group's. A sum
+    # that is missing for some group is missing for all.
     group_sums = pooled[["rows", *SUMS[kind]]].astype(float)
     attribute = [pooled[key] for key in ("arm", "private", "seed", "attribute")]
     all_sums = group_sums.groupby(attribute).transform(lambda sums: sums.sum(skipna=False))
@@ -153,6 +154,8 @@ def _with_rates_before(table: pd.DataFrame) -> pd.DataFrame:
     same_training = ["arm", "attribute", "group", "metric", "seed"]
     plain = table.loc[~table["private"], [*same_training, "rate", "difference"]]
     joined = table.merge(plain, on=same_training, how="left", suffixes=("", "_before"))
+
+    # A training without privacy is not compared with itself.
     joined.loc[~joined["private"], ["rate_before", "difference_before"]] = np.nan
     return joined
 
@@ -212,6 +215,7 @@ def _extremes(table: pd.DataFrame, metric: Rate) -> _Extremes:
         table: The rows of ``_by_seed`` for the attribute's groups and the metric.
         metric: The metric.
     """
+    # Columns are sorted by name: of groups with the same mean, the first by name is the worst.
     by_group = table.pivot(index="seed", columns="group", values="rate")  # (seeds, groups)
     lowest = by_group.min(axis=1)
     highest = by_group.max(axis=1)

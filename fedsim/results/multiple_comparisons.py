@@ -1,7 +1,7 @@
 """Compare all pairs of strategies, with intervals that hold together.
 
 A ranking looks for the best strategy and then asks which others can be told apart from it. The
-best was chosen by looking, so that each of the k (k - 1) / 2 pairs could have been the one that is
+best was chosen by looking, so that each of the k (k - 1) / 2 pairs could have been the pair that is
 shown: the intervals are adjusted for all of them.
 """
 
@@ -78,7 +78,7 @@ def differences(scores: np.ndarray, overlap: float, step: float = 0.0) -> Differ
     then nothing varied by which chance could be judged.
 
     Args:
-        scores: Test figures, (seeds, strategies); NaN where one is missing.
+        scores: Test figures, (seeds, strategies); NaN for a missing figure.
         overlap: Test share over training share; 0 where all seeds have the same rows.
         step: The least amount by which two scores on the same rows can differ. Each score is
             rounded to it, which adds a variance of step^2 / 12 for each of the two. Without it,

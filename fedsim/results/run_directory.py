@@ -68,7 +68,7 @@ class Run:
 
     @cached_property
     def headline(self) -> str:
-        """The site that is reported first, of ``sites`` and ``comparison``; POOLED in older runs."""
+        """The site in ``sites`` and ``comparison`` that is reported first; POOLED in older runs."""
         return headline_of(set(self.sites["site"]))
 
     @property
@@ -80,7 +80,7 @@ class Run:
 
     @property
     def same_rows(self) -> bool:
-        """Whether all seeds have the same training and test rows: no interval is about other rows."""
+        """Whether all seeds have the same rows, so that no interval is about other rows."""
         return self.manifest["task"]["by_time"]
 
     @property
@@ -137,7 +137,7 @@ class Run:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: under a temporary name, which is changed when it is done."""
+    """Write a file whole or not at all: it is written under a temporary name and renamed."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -217,6 +217,8 @@ def load(path: str | Path) -> Run:
     folder = Path(path)
     if not folder.is_dir():
         raise Mistake(f"{path}: expected a run directory, there is none")
+
+    # The manifest is written last: without it the run is not finished.
     if (folder / "scenario.toml").exists() and not (folder / "manifest.json").exists():
         raise Mistake(f"{path}: this run is not finished; go on with: fedsim resume {path}")
 
@@ -250,6 +252,7 @@ def _read_files(folder: Path, manifest: dict[str, Any]) -> dict[str, bytes]:
 
     contents = {}
     for name, digest in digests.items():
+        # A path would lead out of the run directory.
         if Path(name).name != name:
             raise Mistake(f"{place}: expected names of files, got {name!r}")
         contents[name] = _read(folder / name)

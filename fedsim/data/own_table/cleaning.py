@@ -40,6 +40,8 @@ def without(table: Table, needed: dict[str, str | None]) -> tuple[Table, tuple[L
     for role, name in needed.items():
         if name is None:
             continue
+
+        # A row that lacks several of these columns is counted for the first of them.
         lacking = keep & is_missing(table.frame[name]).to_numpy()
         if lacking.any():
             row_numbers = table.rows[lacking]

@@ -145,7 +145,7 @@ def _check_entries(
     data: Data,
     declared: Declared,
 ) -> None:
-    """Check that there is an entry for each column that needs one, and for no other."""
+    """Check that each column has an entry if it needs it, and that no entry is left over."""
     outcome = data.target or ""
     to_declare = list(features)
     if needs_entry(used, outcome, data.kind):

@@ -57,7 +57,7 @@ def target_of(table: Table, name: str, wanted: Kind | None, declared: Declared |
         Mistake: The outcome can't be of the declared kind, or has only one value.
     """
     values = table.frame[name]
-    if values.nunique() < 2:
+    if values.nunique() < 2:  # then there is nothing to learn
         place = f"{table.name}, column {name}"
         got = f"all {len(values)} rows have {as_written(values.iloc[0])}"
         raise Mistake(f"{place}: expected two values or more, {got}")
