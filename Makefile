@@ -1,9 +1,10 @@
 # make demo    install into .venv, run the four hospitals, write the report
 # make test    the tests          make check   lint, types, import rules
+# make whole   tests that take whole trainings and processes; CI runs them, too
 # make audit   what takes minutes: mutants of the privacy code, attacks on trained models, 200 settings of the accountant;
 #              PART=3/10 runs a tenth, the fourth
 # make bench   timings, e.g. WORKLOADS=tabular ROUNDS=5 DEVICE=cuda; make clean   forget the virtual environment
-.PHONY: demo test audit check bench clean
+.PHONY: demo test whole audit check bench clean
 PYTHON ?= python3
 WORKLOADS ?= tabular,small,cifar,sequence
 ROUNDS ?= 5
@@ -15,7 +16,10 @@ demo: .venv/installed
 	$(BIN)/fedsim run hospital-heart
 
 test: .venv/installed
-	$(BIN)/pytest -n 2 -m "not slow"
+	$(BIN)/pytest -n 2 -m "not slow and not whole"
+
+whole: .venv/installed
+	$(BIN)/pytest -n 2 -m whole
 
 audit: .venv/installed
 	$(BIN)/pytest -n 2 -m slow --part $(PART) tests

@@ -35,6 +35,7 @@ def patients() -> str:
     return frame.set_axis(["hospital", "age", "sex", "stage", "cholesterol", "outcome"], axis=1).to_csv(index=False)
 
 
+@pytest.mark.whole
 def test_all_commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """In order, in one folder; runs are made small."""
     monkeypatch.chdir(tmp_path)

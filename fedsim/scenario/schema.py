@@ -20,12 +20,13 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from fedsim.figures import as_written
 from fedsim.scenario import catalog
 from fedsim.scenario.kinds import Kind, Rng
 from fedsim.scenario.participation import Participation
-from fedsim.scenario.unit_facts import NO_UNIT, UnitFacts, facts_of, owners_of_settings
+from fedsim.scenario.unit_facts import NO_UNIT, UnitFacts, facts_of, owners_of_settings, unit_names
 
 Positive = Annotated[FiniteFloat, Field(gt=0)]
 Probability = Annotated[FiniteFloat, Field(gt=0, lt=1)]
@@ -42,7 +43,10 @@ def _known(kind: str) -> AfterValidator:
 
 
 def _known_unit(name: str) -> str:
-    facts_of(name)  # raises a Mistake that names the units there are
+    names = unit_names()
+    if name not in names:
+        listed = f"{', '.join(map(repr, names[:-1]))} or {names[-1]!r}"
+        raise PydanticCustomError("literal_error", "Input should be {expected}", {"expected": listed})
     return name
 
 

@@ -29,6 +29,7 @@ def test_two_gaussians_are_as_far_apart_as_the_closed_form_says():
     assert random_canaries.between(0.0, 1.0, DELTA) == 0.0
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("claimed", "canaries", "size", "seeds"),
     [
@@ -79,6 +80,7 @@ def test_the_label_is_read_off_the_last_layer(losses):
     assert leakage.label_of(bare, binary, vector(bare)) is None
 
 
+@pytest.mark.whole
 def test_records_are_searched_for_with_and_without_their_label():
     """D6: DLG and iDLG find records of 30 numbers from one gradient; with noise of a tenth of the clip neither does."""
     model, rows = sigmoid_net(30), examples(3, 30)

@@ -57,6 +57,7 @@ def weakened(monkeypatch: pytest.MonkeyPatch):
     return lambda: monkeypatch.setattr(cohort, "Normals", Quiet)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("wanted", [2.0, pytest.param(8.0, marks=pytest.mark.slow)])
 def test_an_audit_stays_below_a_true_claim_and_refutes_a_false_one(scenario, weakened, wanted: float):
     chosen = scenario(f"privacy.epsilon={wanted}", "training.rounds=5", "privacy.delta=1e-5")
@@ -212,6 +213,7 @@ def test_a_scenario_without_privacy_has_no_claim_but_is_attacked(scenario):
     assert [*lines(found)][-1] == "there is no claim to hold this against"
 
 
+@pytest.mark.whole
 def test_the_claim_of_a_run_is_that_of_its_ledger(scenario, tmp_path):
     run = execute(scenario("arms=['federated']"), tmp_path / "run", None)
     claim = claim_in(run)
@@ -239,6 +241,7 @@ def command(monkeypatch, capsys, *words: str) -> tuple[int, str, str]:
     return int(stop.value.code or 0), printed.out, printed.err
 
 
+@pytest.mark.whole
 def test_the_command_writes_figures_and_a_picture(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     words = ("hospital-heart", "--trials", "100", "--shadows", "4", "--set", "training.rounds=2", *NOISE)
@@ -256,6 +259,7 @@ def test_the_command_writes_figures_and_a_picture(monkeypatch, capsys, tmp_path)
     assert (tmp_path / "runs/audit-hospital-heart/audit.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.whole
 def test_a_refuted_claim_fails_loudly(monkeypatch, capsys, tmp_path, weakened):
     """Without noise worth the name, the command ends with 1 and says why; the figures are written all the same."""
     monkeypatch.chdir(tmp_path)
@@ -282,6 +286,7 @@ def test_a_scenario_that_can_not_be_run_ends_in_one_line(monkeypatch, capsys):
     assert "training.expected_batch: " in err
 
 
+@pytest.mark.whole
 def test_an_audit_is_the_same_every_time(scenario):
     """Each attack is told of before it starts."""
     claim = claim_of(scenario())

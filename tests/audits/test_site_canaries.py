@@ -53,6 +53,7 @@ def claim(found: Audit) -> SiteClaim:
     return found.claim
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("trials", "off"), [(500, 0.25), pytest.param(5000, 0.1, marks=pytest.mark.slow)])
 def test_an_audit_stays_below_a_true_claim(kind: str, trials: int, off: float):
@@ -69,6 +70,7 @@ def test_an_audit_stays_below_a_true_claim(kind: str, trials: int, off: float):
     assert [*lines(found)][-1] == "the claim stands: no attack proved more than it allows"
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("kind", "wanted"), [*((kind, 4.0) for kind in KINDS), ("client", 1.0), ("local", 1.0), ("distributed", 1.0)]
 )
@@ -85,6 +87,7 @@ def test_an_audit_refutes_a_claim_whose_noise_is_too_small(monkeypatch: pytest.M
     assert audited(chosen(kind, f"privacy.epsilon={wanted}"), 300 if wanted == 1 else 150).broken
 
 
+@pytest.mark.whole
 def test_an_audit_notices_that_nothing_is_clipped(monkeypatch: pytest.MonkeyPatch):
     """A site that is a million times too loud is nobody's secret."""
     whole = central.clipped_sum
@@ -95,6 +98,7 @@ def test_an_audit_notices_that_nothing_is_clipped(monkeypatch: pytest.MonkeyPatc
         assert audited(chosen(kind), 100).broken, kind
 
 
+@pytest.mark.whole
 def test_an_audit_notices_that_the_noise_of_those_who_are_missing_or_talk_was_counted(monkeypatch):
     few = ["partition.sites=4", "secure_aggregation={drop_outs=1,colluding=1}", "privacy.epsilon=4",
            "training.rounds=1"]  # fmt: skip
@@ -103,12 +107,14 @@ def test_an_audit_notices_that_the_noise_of_those_who_are_missing_or_talk_was_co
     assert audited(chosen("distributed", *few), 4000).broken
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("kind", ["client", "local", "distributed"])
 def test_a_clip_near_the_end_of_float32_does_not_blind_the_audit(kind: str):
     paired, _ = audited(chosen(kind, "privacy.clip=1e35"), 300).of("site_canary").measured
     assert paired.value == pytest.approx(4, rel=0.3)
 
 
+@pytest.mark.whole
 def test_an_audit_notices_rounds_that_were_not_counted():
     true = claim_of(chosen("local", "privacy.epsilon=8", "training.rounds=12"))
     assert isinstance(true, SiteClaim)
@@ -144,6 +150,7 @@ def test_the_one_shot_estimate_of_sites_is_near_the_truth(wanted: float, canarie
     assert found.estimate == pytest.approx(wanted, rel=0.2)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_scenario_claims_what_its_run_writes_down(kind: str, tmp_path):
     scenario = chosen(kind)
@@ -156,6 +163,7 @@ def test_a_scenario_claims_what_its_run_writes_down(kind: str, tmp_path):
     assert type(written.release) is type(promised.release)
 
 
+@pytest.mark.whole
 def test_the_command_attacks_a_scenario_and_a_run(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     words = [SITES[0], "--trials", "100", *(word for one in [*SITES[1:], *KINDS["local"]] for word in ("--set", one))]

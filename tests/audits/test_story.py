@@ -29,6 +29,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Story, Path]:
     return found, folder
 
 
+@pytest.mark.whole
 def test_a_story_has_a_level_for_each_epsilon_computed_from_its_ledger(told):
     found, _ = told
     assert [level.name for level in found.levels] == ["none", "8", "1"]
@@ -92,6 +93,7 @@ def test_a_refuted_level_is_said_first_and_titles_are_escaped(told, tmp_path):
     assert json.loads((tmp_path / "story.json").read_text())["broken"] is True
 
 
+@pytest.mark.whole
 def test_the_command_fails_where_a_claim_is_refuted(monkeypatch, capsys, tmp_path):
     """The claim is lowered below what attacks prove: exit code 1, the level named, all files written."""
     monkeypatch.chdir(tmp_path)
@@ -115,6 +117,7 @@ def test_a_wrong_level_ends_in_one_line(monkeypatch, capsys, tmp_path, wrong: st
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.whole
 def test_a_level_that_releases_nothing_is_said_to(tmp_path):
     """Noise too small for the budget: the first round is refused, and there is nothing to attack."""
     chosen = levels.scenarios("hospital-heart", ["privacy.noise_multiplier=0.5", "seeds=1"], "0.1")

@@ -75,6 +75,7 @@ page.write(told, Path("story"))
 """
 
 
+@pytest.mark.whole
 def test_a_new_attack_is_a_new_file(tmp_path: Path):
     """Listed with its title, run on each training, in the figures and the printed lines, and on the story's page."""
     package = Path(fedsim.__file__).parent

@@ -55,6 +55,7 @@ def test_a_run_ends_with_tables_and_the_report(fedsim):
     assert json.loads(fedsim("report", str(report.parent), "--json").out)["report"] == str(report)
 
 
+@pytest.mark.whole
 def test_output_that_is_piped_has_no_escape_codes(tmp_path: Path):
     command = [sys.executable, "-m", "fedsim", "run", "hospital-heart", *SMALL, "--epsilon", "none", "--quiet"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
@@ -182,6 +183,7 @@ def test_show_draws_the_sites(fedsim, tmp_path: Path):
     assert "--picture: expected a scenario or task whose sites have rows to draw, got synthetic/tabular" in refused.err
 
 
+@pytest.mark.whole
 def test_many_sites_are_not_all_listed(fedsim):
     words = ("hospital-heart", *SMALL, "--set", "privacy.unit=none", "--set", "training.expected_batch=8")
     ran = fedsim("run", *words, "--set", 'partition={by="iid",sites=50}')

@@ -16,6 +16,7 @@ from fedsim.scenario.files import read
 QUICK = ["--set", "training.rounds=1", "--seeds", "1", "--set", 'arms=["federated"]', "--quiet"]
 
 
+@pytest.mark.whole
 def test_a_budget_is_asked_for_alike_in_run_and_compare(fedsim):
     ran = fedsim("run", "hospital-heart", "--epsilon", "2", *QUICK, "--out", "two")
     assert ran.code == 0, ran.err
@@ -154,6 +155,7 @@ def test_the_newest_run_is_the_default_of_all_commands_that_take_one(fedsim):
     assert "begun-newer" in fedsim("resume").err
 
 
+@pytest.mark.whole
 def test_the_newest_interrupted_run_is_gone_on_with(fedsim, monkeypatch: pytest.MonkeyPatch):
     with monkeypatch.context() as patched:
         patched.setattr("fedsim.experiments.experiment.run_job", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))

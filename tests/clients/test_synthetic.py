@@ -64,6 +64,7 @@ def test_the_timed_workloads_are_these_tasks():
         assert site.train.inputs.shape[1:] == workload.shape
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("arm", ["federated", "centralized", "local"])
 def test_arms_of_a_run_with_some_sites_a_round_stay_within_the_budget(arm):
     done = run_job(made(sites_per_round=2, rounds=4), Job(arm, True, 0), lambda: None)

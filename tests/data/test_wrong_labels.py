@@ -48,6 +48,7 @@ def test_a_late_site_is_there_from_its_round_on(scenario):
     assert list(joined(late, names, 3)) == [0, 1, 2, 3]
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("arm", ["federated", "local"])
 def test_the_ledger_charges_a_late_site_for_the_rounds_it_was_in(scenario, arm):
     private = scenario(LATE, "privacy.epsilon=8", "training.rounds=4")

@@ -43,6 +43,7 @@ def test_the_same_seed_gives_the_same_bytes(small, tmp_path: Path):
     assert (second / "report.html").exists()
 
 
+@pytest.mark.whole
 def test_another_seed_gives_others(small, tmp_path: Path):
     scenario, first = small
     other = execute(scenario.model_copy(update={"seed": 7}), tmp_path / "other").path
@@ -68,6 +69,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(small, tmp_path: Path, mon
     assert products(tmp_path / "second") == products(first)
 
 
+@pytest.mark.whole
 def test_a_killed_run_goes_on_to_the_same_bytes(small, tmp_path: Path):
     """SIGKILL after the first trainings; what they left is not lost."""
     _, first = small

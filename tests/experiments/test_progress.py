@@ -48,6 +48,7 @@ def test_it_can_be_switched_off(asked: dict, monkeypatch: pytest.MonkeyPatch, ca
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.whole
 def test_python_shows_progress_too_and_can_switch_it_off(
     tmp_path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
@@ -62,6 +63,7 @@ def test_python_shows_progress_too_and_can_switch_it_off(
     assert told == [("federated, seed 0", 1, 2), ("federated, seed 0", 2, 2)]
 
 
+@pytest.mark.whole
 def test_python_takes_a_budget_as_the_command_line_does(tmp_path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     table = fedsim.run("hospital-heart", SMALL[0], SMALL[2], seeds=1, epsilon=2, strategy="krum:f=0")

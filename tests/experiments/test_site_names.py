@@ -71,6 +71,7 @@ def private(unit: str, *overrides: str) -> Scenario:
     return scenario(*promise, "privacy.noise_multiplier=2.0", *UNITS[unit], *overrides)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(("unit", "strategy"), PERSONAL)
 def test_what_is_released_is_the_global_model_and_no_sites_own(table: Path, unit: str, strategy: str):
     chosen = private(unit, f"strategy.name={strategy}", "data.model=mlp", "arms=['federated']")
@@ -96,6 +97,7 @@ def test_what_is_released_is_the_global_model_and_no_sites_own(table: Path, unit
         assert not of_sites
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("unit", UNITS)
 def test_the_ledger_books_each_site_by_itself_and_the_report_is_made(table: Path, unit: str):
     done = execute(private(unit), table / "run")
@@ -124,6 +126,7 @@ def test_sites_in_turns_are_charged_by_their_names_under_a_trusted_server(table:
     assert Counter(entry["site"] for entry in training["entries"]) == dict.fromkeys(NAMES, 1)
 
 
+@pytest.mark.whole
 def test_all_trainings_together_are_composed_for_a_site_of_any_name(table: Path):
     """A record of the site called ``pooled`` is in its own trainings, and in the pool's; so is one of any other."""
     done = execute(private("record"), table / "run")
@@ -206,6 +209,7 @@ def older(folder: Path) -> None:
         results.write_checkpoint(folder / "checkpoints", path.stem, bare, values)
 
 
+@pytest.mark.whole
 def test_an_older_runs_directory_is_read_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     write_table(tmp_path, monkeypatch, ["a/b", "north"])
     done = execute(private("record", "strategy.name=ditto"), tmp_path / "run")
@@ -220,6 +224,7 @@ def test_an_older_runs_directory_is_read_as_before(tmp_path: Path, monkeypatch: 
     assert (done.path / "model.safetensors").read_bytes() == model
 
 
+@pytest.mark.whole
 def test_an_older_checkpoint_that_may_hold_a_sites_model_as_the_shared_one_is_refused(table: Path):
     done = execute(private("record", "strategy.name=ditto"), table / "run")
     older(done.path)

@@ -119,6 +119,7 @@ class Rule(Plain):
 """
 
 
+@pytest.mark.whole
 def test_a_file_that_was_changed_is_another_strategy_at_the_sites_too(scenario, tmp_path: Path):
     """In one process: its client half is not kept, and under privacy its noise is another."""
     path = tmp_path / "mine.py"

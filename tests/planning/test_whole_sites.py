@@ -43,6 +43,7 @@ def test_only_the_federated_arm_is_private():
         scenario("arms=['local']")
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("rate", [0.1, 0.4, 1.0])
 def test_a_training_spends_its_epsilon_and_not_more(rate: float):
     chosen = scenario(f"training.site_sampling_rate={rate}")
@@ -72,6 +73,7 @@ def test_a_fixed_number_of_sites_is_accounted_for_without_amplification():
     assert {entry.mechanism.denominator for entry in ledger.entries} == {5.0}  # type: ignore[union-attr]
 
 
+@pytest.mark.whole
 def test_given_noise_ends_the_run_when_the_budget_is_spent():
     limit = epsilon([Segment(0.4, 1.0, 3)], 1e-4) + 0.01
     done = trained(scenario("privacy.noise_multiplier=1.0", f"privacy.epsilon={limit}", "training.rounds=9"))
@@ -147,6 +149,7 @@ def test_engines_agree_and_the_server_alone_adds_noise():
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("fault", ["faults.drop_out=0.99", "faults.crash=1.0e0", "faults.spoiled=0.9"])
 def test_a_round_goes_on_and_is_charged_whoever_fails(fault: str):
     found = trained(scenario(fault.replace("1.0e0", "0.95"), "training.site_sampling_rate=0.2"))
@@ -163,6 +166,7 @@ def test_a_strategy_that_wants_to_see_each_update_is_refused(name: str, tmp_path
         experiment.execute(scenario("strategy={class='flwr.serverapp.strategy:FedAvg'}"), tmp_path / "run")
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("name", ["fedadam", "fedavgm", "fedprox", "finetuning", "ditto", "feddyn"])
 def test_a_strategy_that_needs_the_mean_alone_runs(name: str):
     chosen = scenario(f"strategy={{name='{name}'}}", "training.rounds=2")
@@ -184,6 +188,7 @@ def said(run: Run) -> dict[str, str]:
     return found
 
 
+@pytest.mark.whole
 def test_the_statement_is_about_sites(run: Run):
     found = said(run)
     assert found["Unit"].startswith("One whole site")

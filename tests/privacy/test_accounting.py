@@ -156,6 +156,7 @@ def check_order(q: float, sigma: float, steps: int, delta: float) -> None:
     assert found <= rdp.get_epsilon(delta)
 
 
+@pytest.mark.whole
 @pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore:Optimal order is")
 @pytest.mark.parametrize("number", range(8))
 def test_epsilon_lies_between_bounds_of_other_methods(number: int):
@@ -359,6 +360,7 @@ def test_the_noise_for_a_target_is_the_published_one(target: float, expected: fl
     assert noise_multiplier(target, 0.05, 400, 1e-5) == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("target", [0.1, 1, 8])
 @pytest.mark.parametrize("rate", [0.2, 1.0])
 @pytest.mark.parametrize("neighbours", ["add-or-remove-one", "replace-one"])
@@ -368,6 +370,7 @@ def test_the_noise_keeps_the_target_and_wastes_little(target: float, rate: float
     assert target - 0.02 <= epsilon((Segment(rate, noise, 100),), 1e-4, neighbours) <= target
 
 
+@pytest.mark.whole
 def test_noise_never_falls_below_what_can_be_accounted():
     assert noise_multiplier(1000, 0.01, 2, 1e-4) == pytest.approx(0.3)
 

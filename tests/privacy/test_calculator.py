@@ -119,6 +119,7 @@ def odd_questions() -> list[list[str]]:
     return [[f"{name}={value}" for name, value in question.items()] for question in questions]
 
 
+@pytest.mark.whole
 def test_no_question_ends_in_a_traceback(monkeypatch, capsys):
     """A few hundred odd ones: an answer, or words on what was expected; nothing else, and none takes long."""
     complaints = 0

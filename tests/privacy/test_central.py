@@ -217,6 +217,7 @@ def four(**changes) -> CentralNoise:
     return noise_of((1.0, 2.0, 1.0, 4.0), **changes)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("asked", [range(4), []])
 def test_a_run_stops_before_it_exceeds_the_budget(asked):
     """A8: nobody is asked, and no noise leaves, when the next model would cost too much."""

@@ -139,6 +139,7 @@ def _sums_of(works: list[Work], stack: torch.Tensor) -> torch.Tensor:
     return (stack.double() - trained.double()) / rate
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", SUBJECTS)
 def test_a_short_search_finds_no_row_above_the_clip(engine: str, name: str):

@@ -95,6 +95,7 @@ def over_rounds(noise: list[float]) -> float:
     return math.sqrt(sum(value**2 for value in noise) / len(noise))
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("band", [4, 16])
 def test_it_beats_independent_noise_always_and_sampling_where_turns_are_rare_and_epsilon_is_large(band: int):
     """The table of decision 9: 64 rounds, delta 1e-4, root mean square of the noise on sums."""

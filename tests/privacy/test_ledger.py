@@ -22,6 +22,7 @@ def test_twenty_rounds_cost_what_their_steps_cost_together():
     assert ledger_of(20).epsilon("a") == pytest.approx(4.936016, abs=1e-3)
 
 
+@pytest.mark.whole
 def test_restarts_and_rounds_without_a_site_change_nothing():
     """A7: a ledger written down and read again after each of 20 rounds, among 10 others that a site was not in."""
     ledger = Ledger(1e-4, "add-or-remove-one")

@@ -62,6 +62,7 @@ def test_no_noise_is_ever_drawn_twice(watch: Watch, tmp_path: Path):
     assert len(watch.digests) == len(set(watch.digests)) == drawn
 
 
+@pytest.mark.whole
 def test_a_resumed_run_draws_no_noise_of_a_finished_training_again(watch: Watch, tmp_path: Path, monkeypatch):
     """B3: it draws again only what was not finished, which is the same release, and what it had not come to."""
     chosen, finished = read("hospital-heart", NOISE), []
@@ -96,6 +97,7 @@ def neighbour_of(whole: Federation, change: str) -> Federation:
     return Federation((dataclasses.replace(whole.sites[0], train=changed), *whole.sites[1:]))
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("engine", "change"), [("cohort", "replaced"), ("cohort", "added"), ("cohort", "taken away"), ("serial", "added")]
 )

@@ -365,6 +365,7 @@ def shown(run: Run, unit: str) -> dict[str, Any]:
     }
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("unit", UNITS)
 def test_another_site_changes_no_file_and_no_line(replay: Replay, tmp_path: Path, unit: str):
     """B6: ledger, notes, names of files, sizes of models, the model, the statement, what is printed and logged."""

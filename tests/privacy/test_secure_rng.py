@@ -310,6 +310,7 @@ SAID = {
 }
 
 
+@pytest.mark.whole
 def test_a_run_says_it_in_its_manifest_its_ledger_and_its_report(finished: Run):
     assert finished.manifest["rng"] == "secure"
     assert {e["mechanism"]["rng"] for t in finished.ledger["trainings"] for e in t["entries"]} == {"secure"}
@@ -334,6 +335,7 @@ def test_a_seed_is_presumed_secret_where_there_is_one(finished: Run, weak: dict)
 ASKED = {"record": 3 * (4 + 1 + 4), "client": 2, "local": 4, "distributed": 7}
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(("unit", "count"), ASKED.items())
 def test_the_keys_are_written_nowhere(unit: str, count: int, tmp_path: Path, monkeypatch, capfd):
     keys = keys_from(monkeypatch, int.from_bytes(b"a key like those"))
@@ -361,6 +363,7 @@ def test_the_statement_follows_what_ran(tmp_path: Path, weak: dict | None):
     assert ("no guarantee" in said) == (weak is not None)
 
 
+@pytest.mark.whole
 @each_unit
 def test_an_interrupted_secure_run_keeps_what_was_finished_and_tells_of_the_rest(
     unit: str, tmp_path: Path, monkeypatch

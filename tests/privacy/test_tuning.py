@@ -115,7 +115,7 @@ def test_noise_is_not_shared_by_a_charged_and_an_uncharged_training():
     [
         ("privacy.tuning.charged=true", "privacy.tuning: expected runs beside charged = true"),
         ("privacy.tuning.runs=0", "privacy.tuning.runs: expected a number >= 1, got 0"),
-        ("privacy.tuning.runs=1.5", "privacy.tuning.runs: expected a valid integer, got 1.5"),
+        ("privacy.tuning.runs=1.5", "privacy.tuning.runs: expected a whole number, got 1.5"),
         ("privacy.tuning.run=2", "privacy.tuning.run: unknown key; did you mean 'runs'"),
         ('privacy.tuning="declared"', "privacy.tuning: expected"),
     ],
@@ -140,6 +140,7 @@ def test_the_statement_says_what_was_tuned_by_the_ledger(tmp_path: Path):
     assert "an upper bound for 20 trainings together, each like this federated training" in charged["Epsilon"]
 
 
+@pytest.mark.whole
 def test_the_statement_says_what_all_trainings_of_a_run_come_to(tmp_path: Path):
     """A record of a site is in 4 federated and 4 local trainings, and in 4 of the pool."""
     run = make_run(tmp_path)
@@ -258,6 +259,7 @@ def test_nothing_is_called_anonymous_or_fully_private():
     assert not {path: words for path, words in said.items() if words}
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(("value", "weak"), [(10.0, False), (10.01, True)])
 def test_an_epsilon_above_ten_is_flagged_in_the_terminal_too(tmp_path: Path, value: float, weak: bool):
     """H3; the report and the findings have tests of their own."""

@@ -243,6 +243,7 @@ def test_notes_and_few_seeds_are_pointed_out(tmp_path: Path) -> None:
     assert "notes at the end" not in html_of(run)
 
 
+@pytest.mark.whole
 @pytest.mark.usefixtures("undrawn")
 def test_many_sites_are_not_all_drawn(tmp_path: Path) -> None:
     page = html_of(make_run(tmp_path, sites=[f"site-{n:02}" for n in range(60)]))

@@ -128,6 +128,7 @@ def test_a_planted_gap_is_found():
     assert plain["widening"].isna().all()
 
 
+@pytest.mark.whole
 def test_where_there_is_no_gap_one_is_found_about_one_time_in_twenty():
     """The seeds here are independent, so that the plain t interval is exact: 5 % of 30, above 6 with 0.3 %."""
     verdicts: list[str] = []

@@ -42,6 +42,7 @@ def test_a_scenario_says_in_three_lines_what_to_look_for(name: str):
     assert scenario.task.startswith(name.partition("-")[0])
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_a_scenario_runs_to_its_end(name: str):
     scenario = small(name)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 from safetensors.numpy import load
 
 PLANTED = 50
@@ -61,6 +62,7 @@ def found_in(texts: dict[str, str]) -> list[tuple[str, str]]:
     return [(name, match[0]) for name, text in texts.items() for match in pattern.finditer(text)]
 
 
+@pytest.mark.whole
 def test_no_value_of_a_record_is_written_or_printed(tmp_path: Path):
     """G6: 50 numbers and 50 words, in trainings with and without privacy: files, tables, models, report, screen."""
     table(tmp_path)

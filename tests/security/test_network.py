@@ -37,6 +37,7 @@ def elsewhere(found: list[list[str]]) -> list[list[str]]:
     return [one for one in found if not any(place in one[1] for place in LOCAL)]
 
 
+@pytest.mark.whole
 def test_a_run_opens_no_connection(tmp_path: Path):
     """G5: a whole private run with a partition and its report, in a process of its own."""
     small = ["--set", "training.rounds=1", "--set", "privacy.noise_multiplier=4"]

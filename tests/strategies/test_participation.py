@@ -126,6 +126,7 @@ def distance(strategy, schedule: Schedule, rounds: int = 600, weights: Sequence[
     return float(np.abs(flatten(done.arrays).numpy() - losses.weighted_optimum(weights)).max())
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda one: one.__name__)
 @pytest.mark.parametrize("strategy", [Scaffold(lr=LR), FedDyn(alpha=0.5)], ids=lambda one: type(one).__name__)
 def test_they_converge_to_the_weighted_optimum_whoever_is_asked(strategy: Strategy, schedule: Schedule):

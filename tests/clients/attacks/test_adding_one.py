@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from safetensors.torch import load_file
 
 import clients
@@ -43,6 +44,7 @@ run("hospital-heart", attack, *small, seeds=1, out="run")
 """
 
 
+@pytest.mark.whole
 def test_a_new_file_is_listed_shown_and_run(tmp_path: Path):
     """In a copy of ``clients/``, to which nothing but the file is added."""
     copy = tmp_path / "clients"

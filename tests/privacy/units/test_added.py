@@ -105,6 +105,7 @@ print(json.dumps({"ledger": run.ledger, "statement": statement(run), "refused": 
 """
 
 
+@pytest.mark.whole
 def test_a_unit_is_added_as_a_file(tmp_path: Path):
     """A unit with a clip, a release and words of its own runs through a private training, its ledger and statement."""
     copy = copy_to(tmp_path / "copy")

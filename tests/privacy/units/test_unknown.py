@@ -12,11 +12,11 @@ from fedsim.experiments.arms import Job, run_job
 from fedsim.experiments.experiment import check
 from fedsim.mistakes import Mistake
 from fedsim.planning.budgets import Spending
-from fedsim.planning.checks import check_strategy
-from fedsim.planning.delta_rule import check_delta
+from fedsim.planning.checks import refuse, strategy_faults
+from fedsim.planning.delta_rule import delta_faults
 from fedsim.planning.noise import noise_for
 from fedsim.planning.participation import joining_of, sites_of_round
-from fedsim.planning.secure_checks import check_secure
+from fedsim.planning.secure_checks import secure_faults
 from fedsim.planning.trial import Trial
 from fedsim.privacy.ledger import Release
 from fedsim.privacy.unit import Unit
@@ -46,7 +46,7 @@ def test_a_scenario_of_an_unknown_unit_is_refused(scenario):
 
 
 def _masks(unknown: Scenario) -> None:
-    check_secure(unknown, Trial(unknown, 0, "federated").strategy, 4, 10)
+    refuse(secure_faults(unknown, Trial(unknown, 0, "federated").strategy, 4, 10))
 
 
 DOORS = {
@@ -62,8 +62,8 @@ DOORS = {
     ),
     "its first model": lambda unknown: Trial(unknown, 0, "federated").model,
     "its budget": lambda unknown: Spending.of(Trial(unknown, 0, "federated")),
-    "its delta": lambda unknown: check_delta(unknown, Trial(unknown, 0, "federated").federation),
-    "its strategy": lambda unknown: check_strategy(unknown, 4, torch.nn.Linear(2, 1)),
+    "its delta": lambda unknown: refuse(delta_faults(unknown, Trial(unknown, 0, "federated").federation)),
+    "its strategy": lambda unknown: refuse(strategy_faults(unknown, 4, torch.nn.Linear(2, 1))),
     "its masks": _masks,
     "all checks": check,
     "its claim": claim_of,
