@@ -59,6 +59,7 @@ def test_all_commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: p
     assert ran >= 8
 
 
+@pytest.mark.whole
 def test_all_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.chdir(tmp_path)
     assert blocks("python")

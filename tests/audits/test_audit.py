@@ -273,6 +273,7 @@ def test_a_refuted_claim_fails_loudly(monkeypatch, capsys, tmp_path, weakened):
     assert json.loads((tmp_path / "runs/audit-hospital-heart/audit.json").read_text())["broken"] is True
 
 
+@pytest.mark.whole
 def test_a_run_can_not_be_changed(monkeypatch, capsys, scenario, tmp_path):
     execute(scenario("arms=['federated']"), tmp_path / "run", None)
     code, _, err = command(monkeypatch, capsys, str(tmp_path / "run"), "--set", "privacy.epsilon=9")

@@ -183,6 +183,7 @@ def test_the_story_is_about_records():
         scenarios("synthetic-whole-sites", [], "none,8")
 
 
+@pytest.mark.whole
 def test_an_audit_of_sites_is_the_same_every_time():
     one, other = (audited(chosen("client, some join"), 100) for _ in range(2))
     assert one.values == other.values

@@ -16,6 +16,9 @@ from tests.audits.test_audit import command
 QUICK = ("--set", "training.rounds=2", "--set", "seeds=2", "--trials", "60", "--shadows", "4")
 
 
+pytestmark = pytest.mark.whole  # one story, of three levels, for all of them
+
+
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Story, Path]:
     folder = tmp_path_factory.mktemp("story")
@@ -29,7 +32,6 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Story, Path]:
     return found, folder
 
 
-@pytest.mark.whole
 def test_a_story_has_a_level_for_each_epsilon_computed_from_its_ledger(told):
     found, _ = told
     assert [level.name for level in found.levels] == ["none", "8", "1"]
@@ -93,7 +95,6 @@ def test_a_refuted_level_is_said_first_and_titles_are_escaped(told, tmp_path):
     assert json.loads((tmp_path / "story.json").read_text())["broken"] is True
 
 
-@pytest.mark.whole
 def test_the_command_fails_where_a_claim_is_refuted(monkeypatch, capsys, tmp_path):
     """The claim is lowered below what attacks prove: exit code 1, the level named, all files written."""
     monkeypatch.chdir(tmp_path)
@@ -117,7 +118,6 @@ def test_a_wrong_level_ends_in_one_line(monkeypatch, capsys, tmp_path, wrong: st
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.whole
 def test_a_level_that_releases_nothing_is_said_to(tmp_path):
     """Noise too small for the budget: the first round is refused, and there is nothing to attack."""
     chosen = levels.scenarios("hospital-heart", ["privacy.noise_multiplier=0.5", "seeds=1"], "0.1")

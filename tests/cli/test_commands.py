@@ -149,6 +149,7 @@ def test_help_names_every_command(fedsim):
     assert all(name in ran.out for name in ("run", "resume", "list", "show", "report"))
 
 
+@pytest.mark.whole
 def test_the_epsilon_shown_is_what_was_spent_rounded_up(fedsim):
     small = ["--set", "training.rounds=1", "--set", "privacy.noise_multiplier=4", "--seeds", "1"]
     ran = fedsim("run", "hospital-heart", *small, "--set", 'arms=["centralized","local"]', "--out", "here")
@@ -192,6 +193,7 @@ def test_many_sites_are_not_all_listed(fedsim):
     assert len(re.findall(r"^ site-\d\d ", ran.out, re.MULTILINE)) == 40
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("name", catalog.titles("strategies"))
 def test_what_a_strategy_keeps_fits_80_columns_when_piped_and_is_said_in_full(fedsim, name: str):
     ran = fedsim("check", name)

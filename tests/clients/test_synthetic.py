@@ -82,6 +82,7 @@ def test_learning_happens():
     assert done.scores.iloc[-1]["accuracy"] > 0.95
 
 
+@pytest.mark.whole
 def test_engines_agree_on_a_recurrent_network():
     chosen = made("synthetic/sequences", sites=3)
     for private in (False, True):

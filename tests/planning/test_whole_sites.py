@@ -116,6 +116,7 @@ def test_noise_that_is_correlated_is_charged_for_the_rounds_of_a_site():
     assert all(later - earlier == 4 for earlier, later in rounds.values())
 
 
+@pytest.mark.whole
 def test_a_clip_that_moves_is_charged_as_a_whole():
     chosen = scenario("privacy.adaptive_clip={quantile=0.5, bit_noise=1.5}")
     ledger = trained(chosen).ledger
@@ -203,6 +204,7 @@ def test_the_statement_is_about_sites(run: Run):
     assert float(found["Epsilon of one record"].split(",")[0]) > float(found["Epsilon"].split(";")[0])
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("term", "field", "value", "shown"),
     [

@@ -217,6 +217,7 @@ def replaced(q: float, sigma: float, steps: int, delta: float) -> float:
     return high
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("q", "sigma", "steps", "delta", "expected"),
     [
@@ -270,6 +271,7 @@ def test_what_promises_nothing_is_infinite_and_found_out_quickly():
     assert time.perf_counter() - start < 5
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("segment", [Segment(1.0, 2.0, 5), Segment(0.1, 1.0, 50)], ids=["closed form", "PLD"])
 def test_the_profile_agrees_with_epsilon(segment: Segment):
     """The delta of an epsilon is the one whose epsilon it is."""

@@ -173,6 +173,7 @@ def test_where_sites_are_not_sampled_those_that_are_asked_are_charged_without_am
     assert noise.ledger.epsilon("site1") == 0
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("sites", "joining", "rounds", "expected"),
     [(10, 10, 20, 23.1), (10, 5, 20, 11.1), (100, 10, 50, 3.31), (1000, 50, 100, 2.19)],

@@ -91,6 +91,7 @@ def test_two_secure_trainings_differ_and_say_that_they_are_secure(scenario, engi
     assert kinds(run_job(scenario(f"engine={engine}"), Job(arm, True, 0), lambda: None)) == {"reproducible"}
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("engine", ENGINES)
 @each_unit
 def test_secure_trainings_differ_in_what_is_released_and_agree_in_what_is_public(unit: str, engine: str):
@@ -319,6 +320,7 @@ def test_a_run_says_it_in_its_manifest_its_ledger_and_its_report(finished: Run):
     assert "Reproducible: noise and batches" not in report
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("weak", [{"rng": "reproducible"}, {}])
 def test_a_seed_is_presumed_secret_where_there_is_one(finished: Run, weak: dict):
     """Also of ledgers of earlier versions, which do not say."""

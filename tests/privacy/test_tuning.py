@@ -219,6 +219,7 @@ def test_a_loose_delta_is_refused_before_anything_is_written(tmp_path: Path):
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("arms", [("federated", "local"), ("centralized",), ("local",)])
 def test_every_statement_has_all_that_a_claim_needs(tmp_path: Path, arms: tuple[str, ...]):
     """H1, of a run that was really made: each term is there, and its figure is that of what ran."""

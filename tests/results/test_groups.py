@@ -231,6 +231,7 @@ def test_test_rows_keep_their_groups_and_no_one_is_told_of_them():
         assert not hasattr(site.train, "groups")
 
 
+@pytest.mark.whole
 def test_a_run_leaves_its_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     """In a file, from Python and on the command line, for a real scenario."""
     scenario = read("hospital-heart", ["training.rounds=1", "seeds=2", "privacy.noise_multiplier=4"])

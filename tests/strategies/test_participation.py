@@ -134,6 +134,7 @@ def test_they_converge_to_the_weighted_optimum_whoever_is_asked(strategy: Strate
     assert distance(strategy, schedule, fixed_denominator=False) < 1e-5
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("strategy", [Scaffold(lr=LR, participation=1 / 3), FedDyn(alpha=0.5, participation=1 / 3)])
 def test_with_the_share_of_sites_in_its_place_they_do_not(strategy: Strategy):
     """What is given in the scenario stays, and then ends elsewhere: the share of sites is not that of their weight."""

@@ -162,6 +162,7 @@ def test_a_scenario_file_says_where_its_table_is_from_its_own_place(folder: Path
     assert finished.scenario.data.path == str(folder / "ill.csv")
 
 
+@pytest.mark.whole
 def test_a_run_is_about_one_state_of_the_file(folder: Path):
     """The noise has the file's digest in its name: two files that differ by a row share none."""
     given = ["data.path=ill.csv", "data.target=ill", "data.site=clinic", "training.rounds=1", "seeds=1"]
