@@ -100,6 +100,7 @@ def test_many_updates_are_summed_in_blocks(monkeypatch: pytest.MonkeyPatch):
     torch.testing.assert_close(clipped_sum(torch.zeros(PARAMS), updates, weights, 1.0)[0], whole)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("relation", ["removed", "replaced"])
 @pytest.mark.parametrize("weights", [SKEWED, (3.0,) * SITES])
 def test_a_site_moves_the_sum_by_at_most_the_clip(weights: tuple[float, ...], relation: str):

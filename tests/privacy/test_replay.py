@@ -54,6 +54,7 @@ def test_every_noisy_step_is_accounted_and_nothing_else(watch: Watch, name: str)
     assert bool(done.notes) == (name in ("drop-outs", "crashes", "spoiled models", "a budget that ends"))
 
 
+@pytest.mark.whole
 def test_no_noise_is_ever_drawn_twice(watch: Watch, tmp_path: Path):
     """B3: sites, rounds, steps, arms, seeds; nor in a run that differs in epsilon alone."""
     for number, change in enumerate(([], ["privacy.epsilon=800"])):

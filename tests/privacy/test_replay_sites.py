@@ -271,6 +271,7 @@ def covered(unit: str, seen: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("name", VARIANTS)
 def test_another_site_changes_only_what_goes_into_the_mechanism(replay: Replay, name: str):
     """B6, B12, B5, M25, M6: all that is not noised, and all that follows from what is, is the same byte for byte."""
@@ -397,6 +398,7 @@ def fields_in(messages: list[dict[str, Any]]) -> set[str]:
     return {key for one in messages for key in one if "/" in key or key == "error"}
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("unit", UNITS)
 def test_whatever_the_strategy_the_listed_fields_are_all_that_leaves(replay: Replay, unit: str):
     """B12, M6: the allow-list of a round. No loss, no accuracy, no number of rows; who needs more is refused.

@@ -193,6 +193,7 @@ HOSTILE = {
 }  # fmt: skip
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_file_is_refused_in_a_second(tmp_path: Path, name: str):
     """G3: the second is of the processor, so that others at work on the machine don't count."""

@@ -83,6 +83,7 @@ def test_moon_is_algorithm_1_with_equation_3(scenario, engine: str):
     assert np.abs(found - plain).max() > 1e-2
 
 
+@pytest.mark.whole
 @pytest.mark.usefixtures("deeper")
 @pytest.mark.parametrize("private", [False, True])
 def test_serial_and_cohort_agree(scenario, monkeypatch, private: bool):

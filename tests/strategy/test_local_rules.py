@@ -247,6 +247,7 @@ LINEAR = [name for name in WITH_CLIENT_HALF if name not in ("fedbn", "moon")]
 PRIVATE = [name for name in LINEAR if name != "ifca"]
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("name", "private"), [*((name, False) for name in LINEAR), *((name, True) for name in PRIVATE)]
 )

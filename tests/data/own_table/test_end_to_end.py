@@ -59,6 +59,7 @@ def fedsim(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
     return call
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("target", TARGETS)
 def test_one_command_makes_a_report(folder: Path, fedsim, target: str):
     kind, metrics = TARGETS[target]

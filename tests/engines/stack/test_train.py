@@ -329,6 +329,7 @@ def test_recurrent_layers_that_opacus_changes_keep_their_order():
     torch.testing.assert_close(train(quiet).parameters, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("kept", [2**24, 0], ids=["gradients of rows kept", "not kept"])
 @pytest.mark.parametrize("model", ["mlp", "conv", "pooling"])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e38])
