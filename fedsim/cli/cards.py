@@ -37,11 +37,11 @@ class Card:
 
 
 def card(name: str, kind: str | None = None) -> Card:
-    """Return the card of a scenario (by name or path), a task, a strategy, an attack or an engine.
+    """Return the card of a thing that comes with fedsim, or of a scenario by its path.
 
     Args:
         name: Its name.
-        kind: ``scenario``, ``task``, ``strategy``, ``attack`` or ``engine``; by default the first that has the name.
+        kind: One of ``options.KINDS`` but ``run``; by default the first that has the name.
 
     Raises:
         Mistake: There is nothing of that name.
@@ -59,6 +59,10 @@ def card(name: str, kind: str | None = None) -> Card:
         return _code_card(name, inspect.getmodule(attack), hyperparameters(attack))
     if kind in (None, "engine") and name in catalog.titles("engines"):
         return _code_card(name, import_module(f"fedsim.engines.{name}"), {})
+    if kind in (None, "audit") and name in catalog.titles("audits"):
+        return _code_card(name, import_module(f"fedsim.audits.attacks.{name}"), {})
+    if kind in (None, "unit") and name in catalog.titles("units"):
+        return _code_card(name, import_module(f"fedsim.privacy.units.{name}"), {})
     raise Mistake(_nothing_called(name, kind))
 
 

@@ -10,7 +10,7 @@ import typer
 from fedsim.scenario import catalog
 from fedsim.scenario.changes import Change
 
-KINDS = ("scenario", "task", "strategy", "attack", "engine", "run")
+KINDS = ("scenario", "task", "strategy", "attack", "engine", "audit", "unit", "run")
 """Kinds of things that can be shown."""
 
 

@@ -37,7 +37,7 @@ from typing import Any
 
 from fedsim.mistakes import Mistake
 
-KINDS = ("scenarios", "tasks", "strategies", "attacks", "engines", "audits")
+KINDS = ("scenarios", "tasks", "strategies", "attacks", "engines", "audits", "units")
 _PACKAGE = {
     "scenarios": "scenarios",
     "tasks": "clients",

@@ -187,6 +187,7 @@ def test_pneumonia_is_found_as_well_as_the_docs_say():
     assert found[0] >= 0.90
 
 
+@pytest.mark.whole
 def test_volatility_is_forecast_better_than_by_the_last_20_days():
     """On the same test rows, found again by their dates."""
     scenario, task = read("bank-volatility", CENTRALIZED), catalog.load("tasks", "bank/volatility")

@@ -139,6 +139,7 @@ def test_what_does_not_go_together_is_named(overrides: list[str], message: str):
         scenario(*overrides)
 
 
+@pytest.mark.whole
 def test_bits_without_enough_noise_are_refused_before_anything_runs(tmp_path: Path):
     with pytest.raises(Mistake, match="bit_noise: expected more than"):
         experiment.execute(scenario("privacy.adaptive_clip={bit_noise=0.01}"), tmp_path / "run")

@@ -109,6 +109,7 @@ def test_nothing_is_promised_that_cannot_be_kept(tmp_path: Path, private: bool) 
         assert not [word for word in FORBIDDEN if word in text.lower()]
 
 
+@pytest.mark.whole
 def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     path = write(run)

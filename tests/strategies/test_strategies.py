@@ -371,7 +371,12 @@ FLOWER = [
     (TrimmedMean(beta=0.2), flower.FedTrimmedAvg(**ALL, beta=0.2), 3),
     (Krum(f=1), flower.Krum(**ALL, num_malicious_nodes=1), 3),
     (MultiKrum(f=1, m=3), flower.MultiKrum(**ALL, num_malicious_nodes=1, num_nodes_to_select=3), 3),
-    (QFedAvg(q=0.7, lr=0.3), flower.QFedAvg(**ALL, q=0.7, client_learning_rate=0.3), 3),
+    pytest.param(  # Flower imports much for it
+        QFedAvg(q=0.7, lr=0.3),
+        flower.QFedAvg(**ALL, q=0.7, client_learning_rate=0.3),
+        3,
+        marks=pytest.mark.whole,
+    ),
 ]  # fmt: skip
 
 

@@ -101,6 +101,7 @@ def test_a_column_of_times_splits_by_time_and_the_report_says_what_the_intervals
     assert "at each site, by time: the latest rows are for testing" in page
 
 
+@pytest.mark.whole
 def test_fitted_ranges_are_not_covered_and_every_page_says_so(folder: Path, fedsim):
     code, out, _ = fedsim(
         "run", "--data", "ill.csv", "--target", "ill", "--site", "clinic", "--ranges", "from-data", *SMALL, *PRIVATE,
