@@ -79,19 +79,19 @@ class Arrivals:
 
     def flush(self, number: int) -> Flush:
         """Return a server step by its number, from 1 on; what was worked out is kept."""
-        known, more = _worked_out(self)  # the second goes on where the first ends
+        takes = tuple(durations(self.seed, self.sites, self.spread).tolist())
+        known, more = _worked_out(self, takes)  # the second goes on where the first ends
         while len(known) < number:
             known.append(next(more))
         return known[number - 1]
 
 
 @lru_cache(maxsize=16)
-def _worked_out(chosen: Arrivals) -> tuple[list[Flush], Iterator[Flush]]:
-    return [], _simulate(chosen)
+def _worked_out(chosen: Arrivals, takes: tuple[float, ...]) -> tuple[list[Flush], Iterator[Flush]]:
+    return [], _simulate(chosen, takes)
 
 
-def _simulate(chosen: Arrivals) -> Iterator[Flush]:
-    takes = durations(chosen.seed, chosen.sites, chosen.spread).tolist()
+def _simulate(chosen: Arrivals, takes: tuple[float, ...]) -> Iterator[Flush]:
     random = stream(chosen.seed, "arrivals")
     free = list(range(chosen.sites))  # ascending
     working: list[tuple[float, int]] = []  # a heap of (when it answers, site)

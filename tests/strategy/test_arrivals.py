@@ -2,7 +2,7 @@
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -22,7 +22,7 @@ from fedsim.planning.checks import refuse, strategy_faults
 from fedsim.planning.noise import noise_for
 from fedsim.planning.participation import most_rounds, share_of_sites, sites_of_round
 from fedsim.randomness import stream
-from fedsim.strategy.arrivals import Arrivals, _worked_out, durations
+from fedsim.strategy.arrivals import Arrivals, durations
 from strategies.fedavg import FedAvg
 from strategies.fedbuff import FedBuff
 from tests.nodes import arrays, good, grid_of
@@ -133,11 +133,8 @@ SPEEDS = np.array([1.0, 1.3, 1.4, 2.0])  # so that who is behind does not hang o
 
 
 @pytest.fixture
-def speeds(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def speeds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fedsim.strategy.arrivals.durations", lambda seed, sites, spread: SPEEDS)
-    _worked_out.cache_clear()
-    yield
-    _worked_out.cache_clear()
 
 
 def event_by_event(
