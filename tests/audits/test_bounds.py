@@ -30,6 +30,7 @@ def test_the_interval_holds_what_its_tails_say(successes: int, trials: int):
         assert binom.cdf(successes, trials, high) == pytest.approx(0.025)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("claimed", [1.0, 2.0, 4.0, 8.0])
 def test_a_right_claim_is_never_refuted_and_a_wrong_one_is(claimed: float):
     """D1, D2, D3: on exact Gaussians, 20 audits each; then with a quarter of the noise the claim needs."""

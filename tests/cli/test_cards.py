@@ -100,6 +100,7 @@ def test_counts_are_those_of_a_naive_count():
     assert falls.counts.sum(axis=0).tolist() == [160] * QUANTILES
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(("sites", "labels"), [(1, 2), (4, 2), (30, 10), (160, 10), (1000, 3)])
 def test_a_picture_is_a_png_of_bounded_size(tmp_path: Path, sites: int, labels: int):
     counts = np.random.default_rng(0).integers(0, 9, (sites, labels)) + 1
@@ -129,6 +130,7 @@ def test_a_scenarios_picture_is_titled_by_its_partition(tmp_path: Path):
     assert list(found.values["sites"]) == [f"site-0{number}" for number in range(5)]
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("name", catalog.titles("scenarios"))
 def test_the_card_of_a_scenario_fits_a_terminal_and_says_the_same(name: str):
     """80 columns; what a scenario is about is folded, not cut: as TOML it is what it was."""

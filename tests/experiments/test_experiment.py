@@ -31,6 +31,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Scenario, Path]:
     return scenario, execute(scenario, tmp_path_factory.mktemp("runs") / "first").path
 
 
+@pytest.mark.whole
 def test_the_same_seed_gives_the_same_bytes(small, tmp_path: Path):
     """Whatever the global generators and the number of threads were before."""
     scenario, first = small

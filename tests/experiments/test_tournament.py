@@ -273,6 +273,7 @@ def test_ranks_groups_and_fairness_are_what_they_say():
     assert (table["reached"]["best"], table["reached"]["worst"]) == (1.0, 0.0)
 
 
+@pytest.mark.whole
 def test_the_interval_the_verdict_and_the_groups_say_the_same():
     """In 50 tournaments of strategies that are a little apart, whose groups are found again in the pairs."""
     random, said = np.random.default_rng(3), set()

@@ -224,6 +224,7 @@ def test_the_statement_comes_from_the_ledger(run: Run, term: str, field: str, va
     assert shown not in said(run)[term]
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(("field", "value", "term"), [("bit_noise", 1.5, "Adaptive clip"), ("band", 4, "Correlation")])
 def test_what_ties_rounds_together_is_stated(run: Run, field: str, value: float, term: str):
     ledger = copy.deepcopy(run.ledger)

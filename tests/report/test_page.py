@@ -64,6 +64,7 @@ def test_one_seed_has_no_interval_and_proves_nothing(tmp_path: Path) -> None:
     assert "nan" not in page.lower()
 
 
+@pytest.mark.whole
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("arms", FEWER_ARMS)
 def test_some_arms_are_enough_for_a_page(tmp_path: Path, arms: tuple[str, ...]) -> None:
@@ -167,6 +168,7 @@ def test_without_validation_rows_there_are_no_curves(tmp_path: Path) -> None:
     assert "Learning curves" not in html_of(replace(run, rounds=nothing))
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("seeds", [[0], list(range(SEEDS))], ids=["one seed", "all seeds"])
 def test_a_site_whose_auc_is_missing_is_shown_without_it(tmp_path: Path, seeds: list[int]) -> None:
     page = html_of(without_auc(make_run(tmp_path), "south", seeds))
