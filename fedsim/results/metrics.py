@@ -63,7 +63,8 @@ def score(
         return {metric.name: None for metric in METRICS[kind]}
     if kind == "number":
         root_mean_square = float(np.sqrt(np.mean((target - predicted) ** 2)))
-        return {"r2": r2(target, predicted), "rmse": scale * root_mean_square}
+        values = {"r2": r2(target, predicted), "rmse": scale * root_mean_square}
+        return _in_order(METRICS[kind], values, "score")
 
     if kind == "binary":
         likelihood = np.where(target == 1, predicted, 1 - predicted)  # of the true label, (rows,)
@@ -80,7 +81,24 @@ def score(
         "accuracy": float((guess == target).mean()),
         "log_loss": float(-log_likelihood.mean()),
     }
-    return {metric.name: values[metric.name] for metric in METRICS[kind]}
+    return _in_order(METRICS[kind], values, "score")
+
+
+def _in_order(
+    metrics: Sequence[Metric],
+    values: Mapping[str, float | None],
+    function: str,
+) -> dict[str, float | None]:
+    """Return the values of some metrics by name, in their order.
+
+    Raises:
+        LookupError: A metric is declared, and the function does not compute it. Without this error
+            its figure would be missing, or that of other rows would stand in its place.
+    """
+    missing = [metric.name for metric in metrics if metric.name not in values]
+    if missing:
+        raise LookupError(f"metrics.{function}: expected a value of {', '.join(missing)}, got none")
+    return {metric.name: values[metric.name] for metric in metrics}
 
 
 def auc(target: np.ndarray, probability: np.ndarray) -> float | None:
@@ -139,13 +157,18 @@ def score_inside(
         predicted: As in ``score``, (rows,) or (rows, classes).
         site: Each row's site, whole numbers from 0 on, (rows,).
     """
+    by_site = [metric for metric in METRICS[kind] if metric.by_site]
     if not len(target) or not np.isfinite(predicted).all():
-        return {metric.name: None for metric in METRICS[kind] if metric.by_site}
+        return {metric.name: None for metric in by_site}
+
+    values: dict[str, float | None] = {}
     if kind == "number":
-        return {"r2": r2_inside(target, predicted, site)}
-    if kind == "binary":
-        return {"auc": auc_inside(target, predicted, site)}
-    return {"auc": auc_of_classes_inside(target, predicted, site)}
+        values["r2"] = r2_inside(target, predicted, site)
+    elif kind == "binary":
+        values["auc"] = auc_inside(target, predicted, site)
+    else:
+        values["auc"] = auc_of_classes_inside(target, predicted, site)
+    return _in_order(by_site, values, "score_inside")
 
 
 def auc_inside(target: np.ndarray, probability: np.ndarray, site: np.ndarray) -> float | None:

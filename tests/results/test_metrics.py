@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, log_loss, r2_score, roc_auc_score, root_mean_squared_error
 
-from fedsim.results.metrics import BY_NAME, METRICS, score
+from fedsim.results import metrics
+from fedsim.results.metrics import BY_NAME, METRICS, Metric, score
 from fedsim.training.losses import LOSSES
 
 
@@ -15,8 +16,8 @@ def test_every_kind_has_its_metrics_and_a_headline_of_which_more_is_better():
     assert {metrics[0].name for metrics in METRICS.values()} == {"auc", "accuracy", "r2"}
     assert all(metrics[0].better == "higher" for metrics in METRICS.values())
     assert set(BY_NAME) == {"auc", "accuracy", "log_loss", "r2", "rmse"}
-    for metrics in METRICS.values():  # a learning curve shows one of which less is better
-        assert any(metric.better == "lower" for metric in metrics)
+    for of_kind in METRICS.values():  # a learning curve shows one of which less is better
+        assert any(metric.better == "lower" for metric in of_kind)
 
 
 @given(st.lists(st.tuples(st.integers(0, 1), st.sampled_from([0.01, 0.2, 0.5, 0.7, 0.99])), min_size=2, max_size=40))
@@ -62,3 +63,18 @@ def test_what_can_not_be_measured_is_none(kind):
     shape = (2, 3) if kind == "classes" else (2,)
     for target, found in ((np.zeros(0, int), np.zeros((0, *shape[1:]))), (np.zeros(2, int), np.full(shape, np.nan))):
         assert set(score(kind, target, found).values()) == {None}
+
+
+@pytest.mark.parametrize(("kind", "target", "predicted"), [
+    ("binary", np.array([0.0, 1.0]), np.array([0.2, 0.7])),
+    ("classes", np.array([0, 1]), np.array([[0.8, 0.2], [0.3, 0.7]])),
+    ("number", np.array([0.1, 0.5]), np.array([0.2, 0.4])),
+])  # fmt: skip
+def test_a_metric_that_is_declared_and_not_computed_is_an_error(kind, target, predicted, monkeypatch):
+    """Otherwise the pooled figure would stand where the one inside sites belongs."""
+    own = Metric("kappa", "kappa", "higher", -1.0, 1.0, by_site=True)
+    monkeypatch.setattr(metrics, "METRICS", {kind: (*metrics.METRICS[kind], own)})
+    with pytest.raises(LookupError, match=r"metrics\.score: expected a value of kappa"):
+        metrics.score(kind, target, predicted)
+    with pytest.raises(LookupError, match=r"metrics\.score_inside: expected a value of kappa"):
+        metrics.score_inside(kind, target, predicted, np.array([0, 0]))
