@@ -161,8 +161,12 @@ def play(grid: Sequence[Cell], folder: Path, progress: Callable[[str, int, int],
         progress: Called with (what is trained, trainings done, trainings in all).
     """
     folder.mkdir(parents=True, exist_ok=True)
-    total, done = sum(cell.scenario.seeds for cell in grid), 0
-    scores, curves, costs, refused = [], [], [], []
+    total = sum(cell.scenario.seeds for cell in grid)
+    done = 0
+    scores: list[dict[str, Any]] = []
+    curves: list[dict[str, Any]] = []
+    costs: list[dict[str, Any]] = []
+    refused: list[dict[str, Any]] = []
     spent: list[tuple[Cell, Sequence[Sequence[Any]]]] = []
     for cell in grid:
         try:
@@ -173,7 +177,8 @@ def play(grid: Sequence[Cell], folder: Path, progress: Callable[[str, int, int],
                     progress(", ".join(value for value in cell.place.values() if value != NONE), done, total)
                 kept = _training(cell, seed, folder)
                 done += 1
-                spent += [(cell, kept["spent"])] if kept["spent"] else []
+                if kept["spent"]:
+                    spent.append((cell, kept["spent"]))
                 scores += [{**cell.place, "seed": seed, **row} for row in kept["scores"]]
                 curves += [{**cell.place, "seed": seed, **row} for row in kept["curve"]]
             costs.append({**cell.place, "megabytes": megabytes})
