@@ -126,6 +126,11 @@ def _released(trial: Trial) -> Sequence[Release]:
     return [trial.unit.release(asked)] * trial.most_rounds
 
 
+def place_of(scenario: Scenario, claim: AnyClaim | None) -> Place:
+    """Return the place of the noise that a claim rests on; nowhere without a claim."""
+    return unit_of(scenario.privacy.unit).place if claim else Place.NOWHERE
+
+
 def central_of(scenario: Scenario, noise_multiplier: float, names: Sequence[str]) -> CentralNoise:
     """Build the server's noise mechanism, with a ledger of its own."""
     ledger = Ledger(scenario.privacy.delta or 0.0, scenario.privacy.relation)

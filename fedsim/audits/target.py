@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
 from fedsim import engines
-from fedsim.audits.claims import AnyClaim, Claim, SiteClaim
+from fedsim.audits.claims import AnyClaim, Claim, SiteClaim, place_of
 from fedsim.data.federation import Examples, Federation, federate
 from fedsim.data.loading import task_of
 from fedsim.privacy.unit import Place
-from fedsim.privacy.units import unit_of
 from fedsim.randomness import stream
 from fedsim.scenario.kinds import Kind
 from fedsim.scenario.schema import Scenario
@@ -112,7 +111,7 @@ class Target:
     @property
     def place(self) -> Place:
         """The place of the noise that the claim rests on."""
-        return unit_of(self.scenario.privacy.unit).place if self.claim else Place.NOWHERE
+        return place_of(self.scenario, self.claim)
 
     @property
     def promised(self) -> AnyClaim | None:

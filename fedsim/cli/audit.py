@@ -73,8 +73,6 @@ def audit(
     with waiting(quiet, as_json) as progress:
         from fedsim.audits import audit as audits
         from fedsim.audits import audit_files, claims
-        from fedsim.privacy.unit import Place
-        from fedsim.privacy.units import unit_of
         from fedsim.results.run_directory import load
         from fedsim.scenario.files import read
 
@@ -87,8 +85,7 @@ def audit(
             scenario = read(what, changes or [])
             claim = claims.claim_of(scenario)
             folder = Path("runs") / f"audit-{scenario.name}"
-        place = unit_of(scenario.privacy.unit).place if claim else Place.NOWHERE
-        attacks = audits.most_runs(place)
+        attacks = audits.most_runs(claims.place_of(scenario, claim))
         attacks_begun = itertools.count()
         found = audits.audit(
             scenario,

@@ -275,9 +275,9 @@ def _with_todays_names(folder: Path, tensors: results.Tensors, values: dict[str,
 
 def _values(trained: Trained, seconds: float) -> dict[str, Any]:
     return {
-        "scores": _records(trained.scores),
-        "groups": _records(trained.groups),
-        "curve": _records(trained.curve),
+        "scores": results.as_rows(trained.scores),
+        "groups": results.as_rows(trained.groups),
+        "curve": results.as_rows(trained.curve),
         "ledger": trained.ledger.as_json() if trained.ledger else None,
         "notes": trained.notes,
         "seconds": round(seconds, 3),
@@ -344,11 +344,6 @@ def _leave_template(missing: MissingRanges) -> str:
 
 def _names(job: Job) -> dict[str, Any]:
     return {"arm": job.arm, "private": job.private, "seed": job.seed}
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    rows = table.astype(object).where(table.notna(), None).to_dict("records")
-    return [{str(key): value for key, value in row.items()} for row in rows]
 
 
 def _new_folder(name: str, out: str | Path | None) -> Path:

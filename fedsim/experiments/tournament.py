@@ -247,18 +247,13 @@ def _training(cell: Cell, seed: int, folder: Path) -> dict[str, Any]:
     ledger = trained.ledger
     sites = sorted({entry.site for entry in ledger.entries}, key=str) if ledger else []
     kept = {
-        "scores": _records(trained.scores),
-        "curve": _records(trained.curve),
+        "scores": results.as_rows(trained.scores),
+        "curve": results.as_rows(trained.curve),
         "notes": trained.notes,
         "spent": [astuple(one) for one in ledger.spent(max(sites, key=ledger.epsilon))] if ledger and sites else [],
     }
     results.write_json(path, kept)
     return kept
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    rows = table.astype(object).where(table.notna(), None).to_dict("records")
-    return [{str(key): value for key, value in row.items()} for row in rows]
 
 
 def _key(cell: Cell, seed: int) -> str:

@@ -33,8 +33,8 @@ from fedsim.scenario.schema import Arm, Privacy, Scenario
 from fedsim.strategy.arrivals import Arrivals
 from fedsim.strategy.contract import Strategy
 from fedsim.strategy.make import strategy_of
-from fedsim.training.losses import LOSSES, RowLosses
-from fedsim.training.model import best_device, new_model, parts_of
+from fedsim.training.losses import RowLosses
+from fedsim.training.model import best_device, losses_of, new_model, parts_of
 from fedsim.training.rows_alone import check_rows_are_alone
 from fedsim.training.work import Plan, Streams, plan
 
@@ -111,7 +111,7 @@ class Trial:
     @property
     def losses(self) -> RowLosses:
         """The loss of each row."""
-        return LOSSES[self.task.kind]
+        return losses_of(self.scenario)
 
     def parts(self, vector: Tensor) -> dict[str, Tensor]:
         """Return a model's vector (params,) as {name: parameter}."""

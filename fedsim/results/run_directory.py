@@ -176,6 +176,12 @@ def write_scenario(folder: Path, scenario: Scenario) -> None:
     write_bytes(folder / "scenario.toml", content)
 
 
+def as_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a table as JSON holds them: a missing value is None."""
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    return [{str(key): value for key, value in row.items()} for row in rows]
+
+
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a table as Parquet."""
     buffer = io.BytesIO()
