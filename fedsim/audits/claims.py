@@ -121,7 +121,7 @@ def _released(trial: Trial) -> Sequence[Release]:
         return [central_of(scenario, noise, trial.names).planned(1)] * rounds
 
     todo = trial.plan(trial.weights[trial.names[0]])
-    sites = len(trial.sites_of(1)) if trial.unit.place is Place.IN_SHARES else 1
+    sites = trial.sites_in_a_sum
     asked = asked_of_site(scenario, todo, trial.passes * todo.steps, noise, len(trial.start), sites, rng="reproducible")
     return [trial.unit.release(asked)] * trial.most_rounds
 

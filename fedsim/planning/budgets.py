@@ -68,7 +68,7 @@ class Spending:
         """
         trial = self.trial
         params = len(trial.start)
-        sites = len(trial.sites_of(1)) if trial.unit.place is Place.IN_SHARES else 1
+        sites = trial.sites_in_a_sum
         release = cache(trial.unit.release)  # most sites are asked for the same
 
         releases = {}

@@ -172,6 +172,11 @@ class Trial:
         return noise_for(self.scenario, self.seed, self.arm, self.names) if self.private else None
 
     @cached_property
+    def sites_in_a_sum(self) -> int:
+        """The number of sites that share the noise of a round's sum; 1 where each release has its own."""
+        return len(self.sites_of(1)) if self.unit.place is Place.IN_SHARES else 1
+
+    @cached_property
     def weights(self) -> Mapping[str, float]:
         """{site: expected batch}: the denominator of its steps, and its public weight."""
         return {name: self.scenario.expected_batch(name) for name in self.names}
