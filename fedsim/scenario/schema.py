@@ -132,8 +132,10 @@ class Data(_Section):
     time: str | None = None
     groups: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] | None = None
     kind: Kind | None = None
+    positive: str | int | FiniteFloat | None = None
     model: Literal["linear", "mlp"] = "linear"
     ranges: Ranges | None = None
+    undeclared: Literal["from-data"] | None = None
 
 
 class Split(_Section):

@@ -185,5 +185,5 @@ def test_mostly_numbers_are_not_taken_for_categories(table: Callable[..., Data])
     data = table("yes", ranges="from-data")
     path = Path(data.path or "")
     path.write_text(path.read_text().replace("25,", "old,"))
-    with pytest.raises(Mistake, match=r"row 7, column age: expected a number as in most rows, got 'old'"):
+    with pytest.raises(Mistake, match=r"row 7, column age: expected a finite number as in most rows, got 'old'"):
         prepare(data)
