@@ -512,11 +512,22 @@ class Scenario(_Section):
         sections = {"task", "data", "partition", "split", "training", "strategy", "attack", "faults", "privacy"}
         if self.secure_aggregation.on:
             sections.add("secure_aggregation")
-        silent: dict[str, set[str]] = {"data": {"groups"}, "privacy": self._shapes_nothing}
+        silent: dict[str, set[str]] = {"data": self._says_nothing_of_rows, "privacy": self._shapes_nothing}
         if not self.training.duration_spread:
             silent["training"] = {"duration_spread"}  # 0 shapes nothing
         shapes = self.model_dump_json(include=sections, exclude=silent)
         return hashlib.blake2b((shapes + catalog.code_hash(self.strategy.name)).encode(), digest_size=16).hexdigest()
+
+    @property
+    def _says_nothing_of_rows(self) -> set[str]:
+        """Keys of ``data`` that say nothing of the rows: a file's place does not once its digest is known."""
+        keys = {"groups"}
+        if self.data.sha256 is not None:
+            keys.add("path")
+        for key in ("positive", "undeclared"):
+            if getattr(self.data, key) is None:
+                keys.add(key)  # the names of releases are older than these keys
+        return keys
 
     @property
     def _shapes_nothing(self) -> set[str]:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from fedsim.data.own_table import notation
 from fedsim.data.own_table.reading import Table
-from fedsim.data.own_table.values import Values, changed, fold
+from fedsim.data.own_table.values import Values, changed, compute, fold
 from fedsim.data.tables import Column, Levels, Number
 from fedsim.mistakes import Mistake
 from fedsim.scenario import catalog
@@ -183,8 +183,9 @@ def cells_of(
 
     missing = np.zeros(len(values.distinct), bool)
     if values.is_text:
-        in_lower_case = pc.utf8_lower(values.distinct)
-        missing = pc.is_in(in_lower_case, pa.array(sorted(words))).to_numpy(zero_copy_only=False)
+        in_lower_case = compute("utf8_lower", values.distinct)
+        listed = pc.SetLookupOptions(pa.array(sorted(words)))
+        missing = compute("is_in", in_lower_case, options=listed).to_numpy(zero_copy_only=False)
     for number in more_words:
         if not isinstance(number, str):
             missing |= values.plain_numbers == number

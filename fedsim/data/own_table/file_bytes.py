@@ -45,7 +45,10 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 def digest(path: Path) -> str:
     """Compute the SHA-256 of a file in hex."""
     with opened(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        hashed = hashlib.sha256()
+        while piece := file.read(_PIECE):
+            hashed.update(piece)
+        return hashed.hexdigest()
 
 
 def is_parquet(file: BinaryIO) -> bool:

@@ -16,11 +16,10 @@ from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fedsim.data.own_table.file_bytes import MOST_BYTES, Text, digest, is_parquet, opened, text_of
-from fedsim.data.own_table.values import Values, changed, of_chunks
+from fedsim.data.own_table.values import Values, changed, compute, of_chunks
 from fedsim.mistakes import Mistake
 
 __all__ = ["LONGEST", "MOST_CELLS", "Table", "digest", "read_table"]
@@ -128,14 +127,14 @@ def _plain(values: pa.Array) -> pa.Array:
     """Convert values to whole numbers, float64 without NaN, or text without blanks around it."""
     kind = values.type
     if pa.types.is_boolean(kind):
-        return pc.if_else(values, "True", "False")
+        return compute("if_else", values, pa.scalar("True"), pa.scalar("False"))
     if pa.types.is_integer(kind):
         wide = pa.uint64() if pa.types.is_unsigned_integer(kind) else pa.int64()
         return values.cast(wide)
     if pa.types.is_floating(kind):
         numbers = values.cast(pa.float64())
-        return pc.if_else(pc.is_nan(numbers), pa.scalar(None, pa.float64()), numbers)
-    return pc.utf8_trim_whitespace(values.cast(pa.string()))
+        return compute("if_else", compute("is_nan", numbers), pa.scalar(None, pa.float64()), numbers)
+    return compute("utf8_trim_whitespace", values.cast(pa.string()))
 
 
 def _check_size(name: str, rows: int, columns: int) -> None:
@@ -306,10 +305,10 @@ class _Records:
         start = len(self._rows) - len(pending)
         fields_by_column = zip(*pending, strict=True)
         for column, chunks, fields in zip(self.names, self.chunks, fields_by_column, strict=True):
-            texts = pc.utf8_trim_whitespace(pa.array(fields, pa.string()))
+            texts = compute("utf8_trim_whitespace", pa.array(fields, pa.string()))
             encoded = texts.dictionary_encode()
 
-            longest = pc.max(pc.utf8_length(encoded.dictionary)).as_py()
+            longest = compute("max", compute("utf8_length", encoded.dictionary)).as_py()
             if longest > LONGEST:
                 lengths = [len(field) for field in fields]
                 row = self._rows[start + lengths.index(max(lengths))]
@@ -364,7 +363,7 @@ def _without_invisible(table: Table) -> Table:
     columns = dict(table.columns)
     repairs = list(table.repairs)
     for name, values in table.columns.items():
-        if not values.is_text or pc.all(pc.string_is_ascii(values.distinct)).as_py() is not False:
+        if not values.is_text or compute("all", compute("string_is_ascii", values.distinct)).as_py() is not False:
             continue
         cleaned = changed(values, _clean)
         changes = sum(_clean(text) != text for text in values.texts)

@@ -15,7 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 _PLAIN_NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+_AS_NUMBER = pc.MatchSubstringOptions(_PLAIN_NUMBER)
 _MOST_DIGITS = 2**64  # larger whole numbers are written with an exponent
+
+
+def compute(name: str, *arguments: Any, options: Any = None) -> Any:  # noqa: ANN401
+    """Call a function of Arrow by its name."""
+    return pc.call_function(name, list(arguments), options)
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ class Values:
         if not self.is_text:
             return self.distinct.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
 
-        is_number = pc.match_substring_regex(self.distinct, _PLAIN_NUMBER)
+        is_number = compute("match_substring_regex", self.distinct, options=_AS_NUMBER)
         written = self.distinct.filter(is_number).cast(pa.float64())
         numbers = np.full(len(self.distinct), np.nan)
         numbers[is_number.to_numpy(zero_copy_only=False)] = written.to_numpy(zero_copy_only=False)
