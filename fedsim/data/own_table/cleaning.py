@@ -317,8 +317,12 @@ def _check_no_mixture(cells: Cells, is_plain: np.ndarray) -> None:
     ):
         alike = np.array([looks_like(text) for text in texts], bool)
         if 2 * counts[alike].sum() > counts.sum():
-            # If each is a number, the notations differ: those of the fewest rows are named.
-            is_wrong = ~alike if not alike.all() else ~_most_common_shape(texts, counts)
+            is_wrong = ~alike
+            if alike.all():
+                # The notations differ, or a day does not exist.
+                is_wrong = ~_most_common_shape(texts, counts)
+            if not is_wrong.any():
+                is_wrong = np.array([not notation.possible_dates([text]) for text in texts])
             raise cells.wrong(_of_known(cells, is_wrong), expected, _typing_hint(cells, is_wrong))
 
 

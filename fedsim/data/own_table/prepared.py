@@ -28,7 +28,6 @@ from fedsim.data.tables import Number, encode
 from fedsim.data.task import SITE, Rows, Task
 from fedsim.mistakes import Mistake
 from fedsim.scenario import catalog
-from fedsim.scenario.kinds import Kind
 from fedsim.scenario.schema import Data
 
 _MOST_FAULTS = 30  # columns whose faults are told at once
@@ -113,8 +112,11 @@ def prepare(data: Data) -> Prepared:
         Mistake: Something in the file is wrong, or not as it was declared: all columns' faults.
     """
     check_digest(data)
-    used = _usable(data)
+    return assembled(data, usable(data))
 
+
+def assembled(data: Data, used: "Usable") -> Prepared:
+    """Make a task of a table that was read; the errors are those of ``prepare``."""
     faults = Faults()
     target = None
     with faults.collected():
@@ -132,7 +134,7 @@ def prepare(data: Data) -> Prepared:
             merged_cells, note = cleaning.merged(used.cells[name])
             groups[name] = cleaning.groups(merged_cells)
             notes_on_sites.extend([note] if note and note not in features.notes else [])
-    faults.raise_all(used.missing_ranges(data.kind))
+    faults.raise_all(used.missing_ranges())
     assert target is not None  # noqa: S101  without a target there was a fault
     assert site is not None  # noqa: S101
 
@@ -222,6 +224,7 @@ class Usable:
         roles: The columns of outcome, site and time.
         cells: {column: its values, with those that are missing}.
         file_mark: The notation of numbers that the file shows.
+        outcome_needs_entry: Whether the levels or the range of the outcome must be declared.
     """
 
     path: Path
@@ -233,20 +236,17 @@ class Usable:
     roles: tuple[str, ...]
     cells: Mapping[str, Cells]
     file_mark: str
+    outcome_needs_entry: bool
 
     @property
     def features(self) -> list[str]:
         """The columns that are no outcome, site or time."""
         return [name for name in self.cells if name not in self.roles]
 
-    def missing_ranges(self, kind: Kind | None) -> MissingRanges | None:
-        """Return the columns without a public range as an error; None if there are none.
-
-        Args:
-            kind: The kind of the outcome that the scenario asks for.
-        """
+    def missing_ranges(self) -> MissingRanges | None:
+        """Return the columns without a public range as an error; None if there are none."""
         to_declare = self.features
-        if needs_entry(self.cells[self.outcome], kind):
+        if self.outcome_needs_entry:
             to_declare.append(self.outcome)
         try:
             check_all_there(self.path, to_declare, self.kind_in_words, self.declared)
@@ -262,8 +262,12 @@ class Usable:
             return "text"  # the fault itself is told by the conversion
 
 
-def _usable(data: Data) -> Usable:
-    """Read a table, and leave out the rows that are of no use."""
+def usable(data: Data) -> Usable:
+    """Read a table, and leave out the rows that are of no use.
+
+    Raises:
+        Mistake: It can't be read, or lacks the outcome, the site or the time.
+    """
     path = Path(data.path or "")
     outcome = data.target or ""
     table = read_table(path)
@@ -292,6 +296,7 @@ def _usable(data: Data) -> Usable:
         roles=tuple(name for name in roles.values() if name),
         cells=cells,
         file_mark=cleaning.file_mark_of(list(cells.values())),
+        outcome_needs_entry=needs_entry(cells[outcome], data.kind),
     )
 
 

@@ -33,6 +33,11 @@ _LEVELS = 1000  # the most that a column may have
 _RANGE_EXAMPLE = 'age = [0, 120, "years"]'
 _LEVELS_EXAMPLES = 'sex = ["female", "male"], stage = { levels = [1, 2, 3] }'
 _EXAMPLES = f'{_RANGE_EXAMPLE}, {_LEVELS_EXAMPLES} or patient_id = "{LEAVE_OUT}"'
+_FORMS = {
+    "numbers": '[lowest, highest, "unit"]',
+    "dates": '{ from = "first day", to = "last day" }',
+    "text": '["a level", "another level"], or "leave out"',
+}
 _TEMPLATE = """\
 # Public ranges of the columns of {name}. Write down what is known without looking at these rows: limits of the
 # measurement, of the form that was filled in, of the law. A range that is taken from the rows tells about them, and
@@ -62,6 +67,19 @@ class MissingRanges(Mistake):
         super().__init__(message)
         self.path = path
         self.template = template
+
+
+def leave_template(missing: MissingRanges) -> str:
+    """Write a file of ranges to fill in beside the table, never over another; return what to do now."""
+    otherwise = "or run again with --ranges from-data: then no privacy covers the ranges"
+    try:
+        with missing.path.open("x", encoding="utf-8") as file:
+            file.write(missing.template)
+    except FileExistsError:
+        return f"fill in {missing.path}, which is there, and run again; {otherwise}"
+    except OSError as error:
+        return f"{missing.path}, to fill in, can't be written ({error.strerror}); {otherwise}"
+    return f"{missing.path} was written: fill it in and run again; {otherwise}"
 
 
 def side_file(path: Path) -> Path:
@@ -318,7 +336,7 @@ def check_all_there(
     Args:
         path: The table's path.
         names: The columns.
-        kind_of: Decides for a column's name whether it holds ``numbers`` or ``text``.
+        kind_of: Decides for a column's name whether it holds ``numbers``, ``dates`` or ``text``.
         declared: The entries.
 
     Raises:
@@ -331,7 +349,7 @@ def check_all_there(
     kinds = {name: kind_of(name) for name in lacking}
     expected = f'a public range, levels or "{LEAVE_OUT}" for each column'
     lines = [f"{path.name}: expected {expected}; {declared.place} lacks"]
-    for kind in ("numbers", "text"):
+    for kind in _FORMS:
         of_kind = [name for name in lacking if kinds[name] == kind]
         if of_kind:
             lines.append(f"  {kind}: {', '.join(of_kind)}")
@@ -339,7 +357,7 @@ def check_all_there(
 
     template = _TEMPLATE.format(name=path.name)
     for name in lacking:
-        template += f'{_key(name)} = "{OPEN}"  # {kinds[name]}\n'
+        template += f'{_key(name)} = "{OPEN}"  # {kinds[name]}: {_FORMS[kinds[name]]}\n'
     raise MissingRanges("\n".join(lines), side_file(path), template)
 
 

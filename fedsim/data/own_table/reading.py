@@ -387,7 +387,7 @@ def _without_nameless(table: Table) -> Table:
         is_empty = not any(values.texts)
         if is_empty:
             repairs.append(f"column {number} has no name and no value: it was left aside")
-        elif number == 1 and len(values.distinct) == len(values):
+        elif (number == 1 or name) and len(values.distinct) == len(values):
             repairs.append(f"column {number} has no name and numbers the rows: it was left aside")
         elif name:
             continue  # a name such as Unnamed: 3, and values of a column

@@ -1,5 +1,6 @@
 """Find the kind of the outcome in the user's own table, and convert it to a target for training."""
 
+import json
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -229,7 +230,7 @@ def _with_positive(
     ordered = Levels(column.name, (other, chosen), column.meaning, column.missing)
     if is_ordered or positive is not None:
         return ordered, ""
-    hint = f"data.positive = {as_written(other)} takes the other"
+    hint = f"data.positive = {json.dumps(other, ensure_ascii=False)} takes the other"
     return ordered, f"{cells.name}: {_text(chosen)} is positive, {_text(other)} is not; {hint}"
 
 
