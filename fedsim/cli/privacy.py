@@ -36,7 +36,7 @@ def privacy(
     ] = 1,
     as_json: options.AsJson = False,
 ) -> None:
-    """Compute epsilon for a noise, or the noise for an epsilon, of DP-SGD with Poisson sampling."""
+    """Compute epsilon for a noise, or the noise for an epsilon, under DP-SGD with Poisson sampling."""
     from fedsim.privacy.calculator import answer
 
     found = answer(

@@ -305,9 +305,12 @@ def _check_no_mixture(cells: Cells, is_plain: np.ndarray) -> None:
     texts = cells.known_texts
 
     # Some text among mostly numbers is an error of typing, and not a category.
-    if 2 * counts[is_plain].sum() > counts.sum():
-        advice = _typing_hint(cells, ~is_plain)
-        raise cells.wrong(_of_known(cells, ~is_plain), "a finite number as in most rows", advice)
+    is_bare = np.array([notation.is_bare_number(text) for text in texts], bool)
+    for is_number in (is_plain, is_bare):
+        if 2 * counts[is_number].sum() > counts.sum() and not is_number.all():
+            advice = _typing_hint(cells, ~is_number)
+            is_wrong = _of_known(cells, ~is_number)
+            raise cells.wrong(is_wrong, "a finite number as in most rows", advice)
     if len(texts) <= _FEW_TEXTS:
         return
 

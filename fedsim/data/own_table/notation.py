@@ -83,6 +83,12 @@ def looks_like_number(text: str) -> bool:
     return _split(text) is not None
 
 
+def is_bare_number(text: str) -> bool:
+    """Return whether a text is a number in any notation, without a unit."""
+    split = _split(text)
+    return split is not None and not split.unit
+
+
 def possible_notations(texts: Sequence[str]) -> dict[str, Notation]:
     """Find the notations in which all texts are numbers, with at most one unit.
 
