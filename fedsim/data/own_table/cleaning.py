@@ -125,7 +125,7 @@ class Cells:
         numbers = np.flatnonzero(where)
         numbers = numbers[np.argsort(self.values.first_rows[numbers])]
         first = numbers[0]
-        row = self.table.rows[self.values.first_rows[first]]
+        first_place = self.table.place(int(self.values.first_rows[first]))
         shown = []
         for number in numbers[:_MOST_SHOWN]:
             count = self.values.counts[number]
@@ -135,14 +135,14 @@ class Cells:
         if len(numbers) > _MOST_SHOWN:
             others = numbers[_MOST_SHOWN:]
             shown.append(f"{len(others)} other values ({self.values.counts[others].sum()} rows)")
-        place = f"{self.table.name}, row {row}, column {self.name}"
+        place = f"{first_place}, column {self.name}"
         return Mistake(f"{place}: expected {expected}, got {', '.join(shown)}{hint}")
 
     def nothing(self, expected: str) -> Mistake:
         """Describe rows that lack a value where none may be missing."""
         lacking = np.flatnonzero(self.rows_missing())
         rows = "" if len(lacking) == 1 else f" ({len(lacking)} rows)"
-        place = f"{self.table.name}, row {self.table.rows[lacking[0]]}, column {self.name}"
+        place = f"{self.table.place(int(lacking[0]))}, column {self.name}"
         return Mistake(f"{place}: expected {expected}, got nothing{rows}")
 
 
@@ -555,6 +555,8 @@ def without(
         if lacking.any():
             row_numbers = table.rows[lacking]
             reason = f"no {role} ({cells.name})"
+            if table.files:
+                reason += f" in {table.files[table.file_codes[np.flatnonzero(lacking)[0]]]} or another file"
             left_out.append(LeftOut(reason, len(row_numbers), int(row_numbers[0])))
         keep &= ~lacking
     return keep, tuple(left_out)

@@ -15,6 +15,7 @@ from fedsim.mistakes import Mistake
 from fedsim.scenario.reading import open_ordinary
 
 MOST_BYTES = 2**31  # of a file, and of what a compressed file holds
+MOST_FILES = 10_000
 _PIECE = 2**20
 _GZIP = b"\x1f\x8b"
 _FOREIGN = {
@@ -42,8 +43,48 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
+def is_pattern(path: Path) -> bool:
+    """Return whether a path names several files, as ``sites/*.csv`` does."""
+    return any(mark in path.name for mark in "*?[") and not path.is_file()
+
+
+def files_of(path: Path) -> list[Path]:
+    """Find the files that a pattern names, sorted by name.
+
+    Raises:
+        Mistake: There are none, too many, or two of one stem, which would be one site.
+    """
+    files = sorted(file for file in path.parent.glob(path.name) if not _is_side_file(file))
+    if not files:
+        raise Mistake(f"data.path: expected files, none matches {path}")
+    if len(files) > MOST_FILES:
+        raise Mistake(f"data.path: expected at most {MOST_FILES:,} files, {len(files):,} match {path}")
+    stems = [site_of(file.name) for file in files]
+    repeated = sorted({stem for stem in stems if stems.count(stem) > 1})
+    if repeated:
+        raise Mistake(f"data.path: expected a file for each site, several are of {', '.join(repeated)}")
+    return files
+
+
+def _is_side_file(file: Path) -> bool:
+    return file.name.endswith(".ranges.toml")
+
+
+def site_of(file_name: str) -> str:
+    """Return the name of the site whose rows a file holds: ``north`` of ``north.csv.gz``."""
+    without_gz = file_name.removesuffix(".gz")
+    return without_gz.rpartition(".")[0] or without_gz
+
+
 def digest(path: Path) -> str:
-    """Compute the SHA-256 of a file in hex."""
+    """Compute the SHA-256 of a file in hex; of several, that of their names and digests."""
+    if is_pattern(path):
+        lines = [f"{_digest(file)}  {file.name}\n" for file in files_of(path)]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return _digest(path)
+
+
+def _digest(path: Path) -> str:
     with opened(path) as file:
         hashed = hashlib.sha256()
         while piece := file.read(_PIECE):

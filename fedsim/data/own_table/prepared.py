@@ -12,6 +12,7 @@ import pandas as pd
 from fedsim.data.own_table import cleaning
 from fedsim.data.own_table.cleaning import Cells
 from fedsim.data.own_table.features import features_of
+from fedsim.data.own_table.file_bytes import digest, is_pattern, site_of
 from fedsim.data.own_table.ranges import (
     FITTED,
     Declared,
@@ -22,7 +23,7 @@ from fedsim.data.own_table.ranges import (
     listed_levels,
     options_of,
 )
-from fedsim.data.own_table.reading import Table, digest, read_table
+from fedsim.data.own_table.reading import Table, read_table
 from fedsim.data.own_table.target import needs_entry, target_of
 from fedsim.data.tables import Number, encode
 from fedsim.data.task import SITE, Rows, Task
@@ -79,7 +80,7 @@ def settled(data: Data) -> Data:
         return data
 
     path = Path(data.path).absolute()
-    if not path.exists():
+    if not is_pattern(path) and not path.exists():
         raise Mistake(f"data.path: expected a file, there is none at {data.path}")
     fixed = data.model_copy(update={"path": str(path), "sha256": data.sha256 or digest(path)})
     if data.target is None:
@@ -308,6 +309,9 @@ def _cells(table: Table, name: str, declared: Declared) -> Cells:
 
 def _sites(used: Usable, name: str | None) -> tuple[np.ndarray, list[str]]:
     """Return the site of each row, str (rows,), and notes on names that were merged."""
+    if name is None and used.table.files:
+        sites = np.array([site_of(file) for file in used.table.files])
+        return sites[used.table.file_codes], []
     if name is None:
         return np.full(len(used.table.rows), _ALL), []
     merged_cells, note = cleaning.merged(used.cells[name])

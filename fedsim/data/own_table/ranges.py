@@ -19,6 +19,7 @@ from typing import Any, TypeGuard
 import pandas as pd
 
 from fedsim.data.own_table.cleaning import Options
+from fedsim.data.own_table.file_bytes import is_pattern
 from fedsim.data.own_table.notation import DATE_NOTATIONS, NUMBER_NOTATIONS, days_of
 from fedsim.data.tables import Column, Levels, Number
 from fedsim.figures import as_written
@@ -86,6 +87,8 @@ def side_file(path: Path) -> Path:
     """Name the file of a table's ranges: ``patients.ranges.toml`` beside ``patients.csv``."""
     without_gz = path.name.removesuffix(".gz")
     stem = without_gz.rpartition(".")[0] or path.name
+    if is_pattern(path):
+        stem = "sites"  # one file for all of them
     return path.with_name(f"{stem}.ranges.toml")
 
 

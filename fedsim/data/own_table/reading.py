@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,11 +18,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fedsim.data.own_table.file_bytes import MOST_BYTES, Text, digest, is_parquet, opened, text_of
-from fedsim.data.own_table.values import Values, changed, compute, of_chunks
+from fedsim.data.own_table.file_bytes import (
+    MOST_BYTES,
+    Text,
+    digest,
+    files_of,
+    is_parquet,
+    is_pattern,
+    opened,
+    text_of,
+)
+from fedsim.data.own_table.values import Values, changed, compute, joined, of_chunks
 from fedsim.mistakes import Mistake
 
-__all__ = ["LONGEST", "MOST_CELLS", "Table", "digest", "read_table"]
+__all__ = ["LONGEST", "MOST_CELLS", "Table", "digest", "files_of", "is_pattern", "read_table"]
 
 LONGEST = 10_000  # characters of a field
 MOST_CELLS = 10**8  # rows times columns
@@ -44,6 +53,8 @@ class Table:
         rows: Each row's number in the file, int64 (rows,).
         repairs: Notes on parts that were read otherwise than they stand in the file.
         delimiter: The character between the fields; empty for a Parquet file.
+        files: The names of the files, if the table stands in several: each is a site.
+        file_codes: The number of each row's file, int32 (rows,); empty for one file.
     """
 
     name: str
@@ -51,19 +62,70 @@ class Table:
     rows: np.ndarray
     repairs: tuple[str, ...]
     delimiter: str = ""
+    files: tuple[str, ...] = ()
+    file_codes: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+
+    def place(self, row: int) -> str:
+        """Name the file and the number in it of a row."""
+        name = self.files[self.file_codes[row]] if self.files else self.name
+        return f"{name}, row {self.rows[row]}"
 
     def kept(self, keep: np.ndarray) -> "Table":
         """Keep some rows, bool (rows,)."""
         columns = {name: values.kept(keep) for name, values in self.columns.items()}
-        return replace(self, columns=columns, rows=self.rows[keep])
+        codes = self.file_codes[keep] if self.files else self.file_codes
+        return replace(self, columns=columns, rows=self.rows[keep], file_codes=codes)
 
 
 def read_table(path: Path) -> Table:
-    """Read a CSV file, also gzipped, or a Parquet file.
+    """Read a CSV file, also gzipped, or a Parquet file; or several, as ``sites/*.csv`` names them.
 
     Raises:
-        Mistake: The file is neither; the message names the file and, if possible, row and column.
+        Mistake: A file is neither, or files have other columns than the first; the message names
+            the file and, if possible, row and column.
     """
+    if not is_pattern(path):
+        return _one_table(path)
+    return _joined(path.name, [_one_table(file) for file in files_of(path)])
+
+
+def _joined(name: str, tables: Sequence[Table]) -> Table:
+    """Put the rows of several files under one another."""
+    first = tables[0]
+    expected = set(first.columns)
+    faults = []
+    for table in tables:
+        lacking = sorted(expected - set(table.columns))
+        more = sorted(set(table.columns) - expected)
+        got = []
+        if lacking:
+            got.append(f"{', '.join(lacking)} is lacking")
+        if more:
+            got.append(f"{', '.join(more)} is there, too")
+        if got:
+            faults.append(f"{table.name}: expected the columns of {first.name}, {' and '.join(got)}")
+    if faults:
+        raise Mistake("\n".join(faults))
+
+    columns = {}
+    for column in first.columns:
+        columns[column] = joined([table.columns[column] for table in tables])
+    delimiters = {table.delimiter for table in tables}
+    repairs = [f"{table.name}: {repair}" for table in tables for repair in table.repairs]
+    sizes = [len(table.rows) for table in tables]
+    _check_size(name, sum(sizes), len(columns))
+    return Table(
+        name=name,
+        columns=columns,
+        rows=np.concatenate([table.rows for table in tables]),
+        repairs=tuple(repairs),
+        delimiter=delimiters.pop() if len(delimiters) == 1 else "",
+        files=tuple(table.name for table in tables),
+        file_codes=np.repeat(np.arange(len(tables), dtype=np.int32), sizes),
+    )
+
+
+def _one_table(path: Path) -> Table:
     with opened(path) as file:
         table = _parquet(path.name, file) if is_parquet(file) else _csv(path.name, file)
     return _without_nameless(_without_invisible(table))
@@ -99,13 +161,13 @@ def _parquet_columns(name: str, file: BinaryIO) -> Table:
     names = [_clean(field.name) for field in schema]
     _check_names(name, names)
     columns = {}
-    for clean_name, field in zip(names, schema, strict=True):
-        if pa.types.is_nested(field.type):
+    for clean_name, stored in zip(names, schema, strict=True):
+        if pa.types.is_nested(stored.type):
             expected = "numbers, text or dates"
-            raise Mistake(f"{name}, column {clean_name}: expected {expected}, got {field.type}")
+            raise Mistake(f"{name}, column {clean_name}: expected {expected}, got {stored.type}")
 
         # The pandas part of the metadata is not used: an index is a column as any other.
-        chunks = parquet.read([field.name], use_pandas_metadata=False).column(0).chunks
+        chunks = parquet.read([stored.name], use_pandas_metadata=False).column(0).chunks
         columns[clean_name] = of_chunks([_encoded(chunk) for chunk in chunks])
     return Table(name, columns, np.arange(1, metadata.num_rows + 1), repairs=())
 

@@ -528,3 +528,44 @@ def test_too_many_values_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for name in ("t.csv", "t.parquet"):
         with pytest.raises(Mistake, match=r"expected at most 500 values, got 120 rows x 5 columns"):
             read_table(tmp_path / name)
+
+
+# A file for each site
+
+
+def site_files(folder: Path) -> None:
+    frame = pd.DataFrame(columns())
+    for site, rows in frame.groupby("site"):
+        rows.drop(columns="site").to_csv(folder / f"{site}.csv", index=False)
+
+
+def test_a_file_for_each_site_is_one_table(tmp_path: Path, read: Read):
+    site_files(tmp_path)
+    data = Data(path=str(tmp_path / "*t*.csv"), target="ill", ranges="from-data")
+    prepared = prepare(data)
+    together = read(columns())
+    order = np.argsort(together.task.rows().site, kind="stable")
+    for part in ("inputs", "target", "site"):
+        expected = getattr(together.task.rows(), part)[order]
+        np.testing.assert_array_equal(getattr(prepared.task.rows(), part), expected)
+
+    # Another row in one of the files, or another name, is another table.
+    begun = settled(data)
+    (tmp_path / "west.csv").rename(tmp_path / "east.csv")
+    with pytest.raises(Mistake, match="it has changed since"):
+        prepare(begun.model_copy(update={"path": str(tmp_path / "*t*.csv")}))
+
+
+def test_faults_in_one_of_several_files_name_it(tmp_path: Path):
+    site_files(tmp_path)
+    path = tmp_path / "south.csv"
+    path.write_text(path.read_text() + "old,100,f,1\n")
+    with pytest.raises(Mistake, match=r"south.csv, row 42, column age: expected a finite number as in most rows"):
+        prepare(Data(path=str(tmp_path / "*.csv"), target="ill", ranges="from-data"))
+    path.write_text(path.read_text().replace("age", "years"))
+    with pytest.raises(
+        Mistake, match=r"south.csv: expected the columns of north.csv, age is lacking and years is"
+    ):
+        prepare(Data(path=str(tmp_path / "*.csv"), target="ill", ranges="from-data"))
+    with pytest.raises(Mistake, match=r"data.path: expected files, none matches"):
+        prepare(Data(path=str(tmp_path / "*.tsv"), target="ill", ranges="from-data"))
