@@ -56,7 +56,6 @@ _TOURNAMENT = "fedsim/experiments/tournament.py"
 _ROUNDS = "fedsim/flower/rounds.py"
 _ADAPTER = "fedsim/flower/adapter.py"
 _PARTICIPATION = "fedsim/planning/participation.py"
-_BUDGETS = "fedsim/planning/budgets.py"
 _WHOLE = "fedsim/planning/whole_sites.py"
 _NOISE_OF = "fedsim/planning/noise.py"
 _TRIAL = "fedsim/planning/trial.py"
@@ -128,8 +127,8 @@ MUTANTS = (
            "promised = guarantee([mechanism]", "M7: several runs cost as little as one", TUNING),
     Mutant(_STATEMENT, "_spent([*of_all, *own])", "_spent([*of_all, *own][-1:])",
            "M7: the trainings of a run are not added up", TUNING),
-    Mutant(_TOURNAMENT, "for _, released in own for values in released]",
-           "for _, released in own[:1] for values in released]", "M7: a tournament's trainings are not added up",
+    Mutant(_TOURNAMENT, "for _, releases in trainings:", "for _, releases in trainings[:1]:",
+           "M7: a tournament's trainings are not added up",
            TUNING),
     Mutant(_TOURNAMENT, 'scenario.privacy.relation == "replace-one"', 'scenario.privacy.neighbours == "replace-one"',
            "M14: a tournament of the unit local is as cheap as one of client", TOURNAMENT),
@@ -227,7 +226,7 @@ MUTANTS = (
            "M12: who joins is drawn twice, and charged for another draw", SECRET),
     Mutant(_PARTICIPATION, 'if scenario.privacy.rng == "secure" and _hides_who_joins(scenario):',
            'if scenario.privacy.rng == "secure":', "M2: the noise is for other sites than are asked", SECRET),
-    Mutant(_TRIAL, "self.names, round_number, self.joining)", "self.names, round_number)",
+    Mutant(_TRIAL, "round_number, self.joining, self.arrivals", "round_number, None, self.arrivals",
            "M12: a training asks whom the seed says", SECRET),
     Mutant(_CENTRAL, "rng=self._kind(number, words)", 'rng="secure"', "M12: the server calls all its noise secure",
            SECRET),
@@ -325,8 +324,7 @@ MUTANTS = (
            "(self.planned[node] for node in list(nodes)[:1])", "M7: the first site's budget stands for all", BUDGETS),
     Mutant(_ROUNDS, "in self.noise.charged(nodes))", "in self.noise.charged(nodes)[:1])",
            "M7: the first site's budget stands for all, where the server adds the noise", BUDGETS),
-    Mutant(_BUDGETS, "todo, trial.passes * todo.steps, self.noise, params, sites)",
-           "todo, todo.steps, self.noise, params, sites)",
+    Mutant(_TRIAL, "steps = self.passes * todo.steps", "steps = todo.steps",
            "M7: of two trainings in a round, one is planned for: the last round exceeds the budget", BUDGETS),
     Mutant(_ARMS, "budget.allows(number_of[key] for key in keys)",
            "budget.allows(number_of[key] for key in keys[:1])", "M7: the first site's budget stands for all, alone",
@@ -488,13 +486,14 @@ MUTANTS = (
            "the same round twice, with other survivors", SECURE),
     Mutant(_SITE, "            check_ready(message, context)\n", "",
            "a site trains for a server that left keys and shares out, before it refuses", SECURE),
-    Mutant(_SITE_SIDE, ".secrets.done != _TRAINS:", ".secrets.done < _TRAINS:", "a site trains twice",
+    Mutant(_SITE_SIDE, ".secrets.done != _STEPS_BEFORE_TRAINING:",
+           ".secrets.done < _STEPS_BEFORE_TRAINING:", "a site trains twice",
            SECURE),
     Mutant(_SITE_SIDE, '        context.state[_OWN] = ConfigRecord({"round": party.terms.round})\n', "",
            "secrets outlive their round", SECURE),
     Mutant(_SERVER_SIDE, '        self._enough(len(masked), "sent a vector")\n', "",
            "shares are asked for although too few sent a vector", SECURE),
-    Mutant(_SERVER_SIDE, "if weights and self.inner.fixed_denominator else weight", "if False else weight",
+    Mutant(_SERVER_SIDE, "if weights and self.inner.fixed_denominator:", "if False:",
            "M5: the fewer answer, the more each record counts", SECURE),
     Mutant(_SITE, 'if "secure-aggregation" not in config:', "if False:",
            "a server that leaves the masks out is told the text of errors", SECURE),
@@ -525,7 +524,7 @@ MUTANTS = (
            "M5: more drop-outs than the noise allows for are tolerated", DISTRIBUTED),
     Mutant(_SITE, "sites = asked_in(message, context)", "sites = len(trial.names)",
            "M5: shares for all sites, where only some are asked", DISTRIBUTED),
-    Mutant("fedsim/flower/secure/shares.py", "weight / max(weights.values())", "weight / min(weights.values())",
+    Mutant("fedsim/flower/secure/shares.py", "heaviest = max(weights.values())", "heaviest = min(weights.values())",
            "M4: a heavy site counts for more than its clipped update", DISTRIBUTED),
     Mutant(_DISTRIBUTED, "return Cost(1.0, exposure.most_rounds)", "return Cost(1.0, 1)",
            "M7: noise for one round only", f"{DISTRIBUTED} {UNITS}"),
