@@ -78,6 +78,11 @@ def proven_epsilon(value: float) -> str:
     return f"{math.floor(round(value * 100, 6)) / 100:.2f}"
 
 
+def estimated_epsilon(value: float) -> str:
+    """Write an epsilon that is estimated as ``1.23``, rounded to the nearest: it is no bound."""
+    return UNKNOWN if math.isnan(value) else f"{value:.2f}"
+
+
 def share(value: float, digits: int = 0) -> str:
     """Write a share as ``12%``, or with one digit as ``12.3%``."""
     return UNKNOWN if math.isnan(value) else f"{value:.{digits}%}"

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from fedsim import figures
 from fedsim.audits.audit import Audit
 from fedsim.audits.bounds import CONFIDENCE
 from fedsim.audits.finding import IN_WORDS, Finding, RebuiltRecord, lower_bounds
@@ -45,13 +46,15 @@ def _claim_lines(audit: Audit) -> Iterator[str]:
     claim = audit.claim
     if claim is None:
         return
-    yield f"claimed           epsilon {claim.epsilon:.3g}, delta {claim.delta:g}, {claim.neighbours}"
+    epsilon = figures.epsilon(claim.epsilon)
+    delta = figures.setting(claim.delta)
+    yield f"claimed           epsilon {epsilon}, delta {delta}, {claim.neighbours}"
     if claim.protects == "site":
         yield "                  for a whole site"
     if lower_bounds(audit.findings):
-        yield f"                  bounds below hold with {CONFIDENCE:.0%} confidence each"
+        yield f"                  bounds below hold with {figures.share(CONFIDENCE)} confidence each"
 
 
 def _title(finding: Finding) -> str:
-    spent = f" (epsilon {finding.claim.epsilon:.3g} in all)" if finding.claim else ""
+    spent = f" (epsilon {figures.epsilon(finding.claim.epsilon)} in all)" if finding.claim else ""
     return f"{IN_WORDS[finding.training]}{spent}"

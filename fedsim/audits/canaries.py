@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fedsim import figures
 from fedsim.audits.bounds import CONFIDENCE, one_run_bound, paired_bound
 from fedsim.audits.finding import Measured, Row
 from fedsim.audits.trade_off import one_run_noise_bound, paired_noise_bound
@@ -42,17 +43,19 @@ class CanaryAudit:
 
     def words(self, tried: str) -> tuple[str, ...]:
         """Return both bounds for a terminal, after a few words on how many canaries were tried."""
-        about = "" if self.estimate is None else f", about {self.estimate:.2f}"
+        about = "" if self.estimate is None else f", about {figures.estimated_epsilon(self.estimate)}"
         return (
-            f"epsilon >= {self.bound:.2f}{about}; {tried}",
-            f"epsilon >= {self.noise_bound:.2f} if only the noise is in doubt",
+            f"epsilon >= {figures.proven_epsilon(self.bound)}{about}; {tried}",
+            f"epsilon >= {figures.proven_epsilon(self.noise_bound)} if only the noise is in doubt",
         )
 
     def rows(self, name: str) -> tuple[Row, ...]:
         """Return the estimate for the story's table, which holds the largest of all bounds itself."""
         if self.estimate is None:
             return ()
-        return (Row(name, "no bound: may be above or below the truth", f"about {self.estimate:.2f}"),)
+        return (
+            Row(name, "no bound: may be above or below the truth", f"about {figures.estimated_epsilon(self.estimate)}"),
+        )
 
 
 def judge_pairs(inside: np.ndarray, outside: np.ndarray, claimed: Segment, delta: float) -> CanaryAudit:

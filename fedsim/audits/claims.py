@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from fedsim.planning.checks import check
-from fedsim.planning.noise import asked_of_site, cost_of, noise_for
+from fedsim.planning.noise import cost_of, noise_for
 from fedsim.planning.participation import joining_of
 from fedsim.planning.trial import Trial
 from fedsim.planning.whole_sites import central_noise
@@ -121,8 +121,7 @@ def _released(trial: Trial) -> Sequence[Release]:
         return [central_of(scenario, noise, trial.names).planned(1)] * rounds
 
     todo = trial.plan(trial.weights[trial.names[0]])
-    sites = trial.sites_in_a_sum
-    asked = asked_of_site(scenario, todo, trial.passes * todo.steps, noise, len(trial.start), sites, rng="reproducible")
+    asked = trial.asked(todo, noise, rng="reproducible")
     return [trial.unit.release(asked)] * trial.most_rounds
 
 

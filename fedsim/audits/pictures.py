@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fedsim import figures
 from fedsim.audits.finding import RebuiltRecord
 from fedsim.data.tables import Column
 from fedsim.report.chart_style import STYLE, WIDTH, png
@@ -20,7 +21,7 @@ def names_of(columns: Sequence[Column], inputs: int) -> list[str]:
     for column in columns:
         levels = getattr(column, "levels", ())
         if levels:
-            names += [f"{column.name} {level:g}" for level in levels]
+            names += [f"{column.name} {figures.setting(level)}" for level in levels]
         elif column.missing:
             names += [column.name, f"{column.name} missing"]
         else:

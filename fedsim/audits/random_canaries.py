@@ -14,6 +14,7 @@ from scipy.optimize import root_scalar
 from scipy.stats import norm
 from torch import Tensor
 
+from fedsim import figures
 from fedsim.audits.finding import Measured, Row
 from fedsim.randomness import stream
 
@@ -42,13 +43,13 @@ class OneShot:
     @property
     def words(self) -> tuple[str, ...]:
         """The estimate for a terminal."""
-        return (f"epsilon about {self.estimate:.2f}, no bound; {self.canaries} canaries",)
+        return (f"epsilon about {figures.estimated_epsilon(self.estimate)}, no bound; {self.canaries} canaries",)
 
     @property
     def rows(self) -> tuple[Row, ...]:
         """The estimate for the story's table."""
         hint = "one training with random canaries; no bound"
-        return (Row("Estimated, final model only", hint, f"about {self.estimate:.2f}"),)
+        return (Row("Estimated, final model only", hint, f"about {figures.estimated_epsilon(self.estimate)}"),)
 
 
 def estimate(canaries: Tensor, released: Tensor, delta: float) -> OneShot:

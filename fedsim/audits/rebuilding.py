@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedsim import figures
 from fedsim.audits.bounds import CONFIDENCE, clopper_pearson
 from fedsim.audits.finding import Answer, Measured, Picture, RebuiltRecord, Row
 from fedsim.audits.pictures import names_of
@@ -62,12 +63,12 @@ class Inversion:
 
     def words(self, method: str) -> str:
         """Return the share rebuilt and the median error for a terminal."""
-        return f"{method} {self.found:.0%}, {self.error:.2g}; {self.records} tried"
+        return f"{method} {figures.share(self.found)}, {self.error:.2g}; {self.records} tried"
 
     def row(self, name: str, hint: str = "") -> Row:
         """Return the share rebuilt and the median error for the story's table."""
         error = "< 0.001" if self.error < 1e-3 else f"{self.error:.2g}"
-        return Row(name, hint, f"{self.found:.0%} of {self.records} ({error})")
+        return Row(name, hint, f"{figures.share(self.found)} of {self.records} ({error})")
 
     @property
     def answer(self) -> Answer:
@@ -75,7 +76,7 @@ class Inversion:
         return Answer(
             "Can a record be rebuilt?",
             "From the update of a site that trained on it alone",
-            f"{self.found:.0%} of the records",
+            f"{figures.share(self.found)} of the records",
         )
 
     def picture(self, target: Target) -> Picture:

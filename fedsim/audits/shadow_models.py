@@ -14,6 +14,7 @@ import torch
 from scipy.stats import norm
 from torch import Tensor, nn
 
+from fedsim import figures
 from fedsim.audits.bounds import RATES, ceiling, roc
 from fedsim.audits.claims import AnyClaim
 from fedsim.audits.finding import Measured
@@ -47,7 +48,7 @@ class Membership:
 
     def __str__(self) -> str:
         """Print the AUC, and in brackets the share found at 1 % false alarms."""
-        return f"{self.auc:.3f} ({self.tpr:.1%})"
+        return f"{figures.figure(self.auc)} ({figures.share(self.tpr, 1)})"
 
 
 def judge(inside: np.ndarray, outside: np.ndarray) -> Membership:

@@ -1,32 +1,22 @@
 """Pictures of the sites' rows, as PNG: how many each has, and which labels."""
 
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from fedsim.data.contents import Contents
 from fedsim.figures import share
+from fedsim.report.chart_style import BLUE, STYLE, WIDTH, png
 
 _MOST_NAMED = 60  # sites that each have their name beside them
 _MOST_WRITTEN = 24  # sites whose fields each have their number in them
 _LONGEST_NAME = 28
-_BLUE = "#0072b2"
-_STYLE: Any = {
-    "text.parse_math": False,
-    "font.family": "DejaVu Sans",
-    "font.size": 8.5,
-    "axes.titlesize": 9,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
+_HIGHEST = 12.0  # inches, of the bars
 
 
-@matplotlib.rc_context(_STYLE)
+@matplotlib.rc_context(STYLE)
 def draw(path: Path, title: str, contents: Contents) -> None:
     """Draw each site's rows as a bar, and the shares of its labels as a row of a heat map.
 
@@ -37,13 +27,14 @@ def draw(path: Path, title: str, contents: Contents) -> None:
     rows = contents.counts.sum(axis=1)  # (sites,)
     shares = contents.counts / rows[:, None]  # (sites, labels)
     sites, labels = shares.shape
-    height = 1.7 + min(0.28 * sites, 4 + 0.06 * sites, 14.0)
-    figure = Figure(figsize=(9, height), dpi=130, layout="constrained")
+    height = 1.7 + min(0.28 * sites, 4 + 0.06 * sites, _HIGHEST)
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=10)
     heat_width = max(1.2, min(2.5, labels / 4))
     bars, heat = figure.subplots(1, 2, sharey=True, width_ratios=(1, heat_width))
 
-    bars.barh(np.arange(sites), rows, color=_BLUE, height=0.8)
+    bars.barh(np.arange(sites), rows, color=BLUE, height=0.8)
+    bars.grid(False, axis="y")
     bars.set_title("rows")
     bars.tick_params(axis="y", length=0)
     bars.set_ylim(sites - 0.5, -0.5)
@@ -54,6 +45,7 @@ def draw(path: Path, title: str, contents: Contents) -> None:
         bars.set_yticks([])
 
     image = heat.imshow(shares, aspect="auto", cmap="cividis", vmin=0, vmax=max(0.5, float(shares.max())))
+    heat.grid(False)
     heat.set_title("share of the site's rows")
     crowded = labels > 4
     heat.set_xticks(range(labels), contents.labels, rotation=30 if crowded else 0, ha="right" if crowded else "center")
@@ -65,7 +57,7 @@ def draw(path: Path, title: str, contents: Contents) -> None:
             colour = "white" if value < 0.6 * image.norm.vmax else "black"
             heat.text(label, site, share(value), ha="center", va="center", color=colour, fontsize=7.5)
     figure.colorbar(image, ax=heat, format=lambda value, _: share(value), shrink=min(1.0, 3 / height), aspect=12)
-    FigureCanvasAgg(figure).print_png(path)
+    path.write_bytes(png(figure))
 
 
 def _cut(name: str) -> str:

@@ -1,11 +1,12 @@
 """The three arms that are compared: federated, centralized (pooled rows) and local (each site alone).
 
-All arms of a seed see the same splits, start from the same weights, take the same number of steps at the same sampling
-rate with the same optimizer and, under privacy of records, spend the same epsilon per record.
+All arms of a seed see the same splits, start from the same weights, take the same number of steps at
+the same sampling rate with the same optimizer and, under privacy of records, spend the same epsilon per
+record.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cache, partial
@@ -22,7 +23,7 @@ from fedsim.flower.adapter import Adapter
 from fedsim.flower.foreign_strategy import Hosted
 from fedsim.flower.grid import FIRST_NODE, InProcessGrid, node_of
 from fedsim.flower.records import Flat, Layout, flatten, kept_in
-from fedsim.flower.rounds import Budget, CentralBudget, run_rounds
+from fedsim.flower.rounds import Budget, CentralBudget, Finished, run_rounds
 from fedsim.flower.secure.server import SecureAdapter
 from fedsim.flower.secure.shares import weights_of
 from fedsim.planning.budgets import Spending
@@ -76,16 +77,17 @@ class Job:
 
 @dataclass(frozen=True)
 class Trained:
-    """What one job gave.
+    """The result of one job.
 
     Attributes:
-        models: What was trained.
+        models: The trained models.
         scores: The test metrics, as ``evaluate`` returns them.
-        curve: The validation metrics after each round, of the row HEADLINE: round, the metrics of the task's kind and,
-            of the federated arm where sites differ in speed, the virtual time, in what a training takes a typical site.
-        groups: What the models do to each group of test rows, as ``groups.tally`` returns it.
-        ledger: What was released; None without privacy.
-        notes: What did not go by the book: replies set aside, rounds not run for want of budget.
+        groups: The answers of the models for each group of test rows, as ``groups.tally`` counts them.
+        curve: The validation metrics after each round, of the row HEADLINE: round, the metrics of the
+            task's kind and, of the federated arm where sites differ in speed, the virtual time. It is
+            counted in trainings of a typical site.
+        ledger: The ledger of all releases; None without privacy.
+        notes: Remarks on irregularities: replies set aside, rounds not run for want of budget.
     """
 
     models: Models
@@ -98,20 +100,23 @@ class Trained:
 
 def jobs(scenario: Scenario) -> list[Job]:
     """Return all trainings of a scenario, in the order they are run."""
-    kinds = {False: scenario.arms, True: scenario.private_arms}
-    return [Job(arm, private, seed) for seed in scenario.all_seeds for private, arms in kinds.items() for arm in arms]
+    trainings = []
+    for seed in scenario.all_seeds:
+        trainings += [Job(arm, False, seed) for arm in scenario.arms]
+        trainings += [Job(arm, True, seed) for arm in scenario.private_arms]
+    return trainings
 
 
 class _Training:
-    """One training under way: its trial, and what it leaves behind.
+    """One training under way: its trial, and the records that it leaves behind.
 
     Attributes:
-        trial: Scenario, seed and arm.
+        trial: The scenario, seed and arm.
         observe: Called after each round.
         spending: The ledger and the budget; None without privacy.
         curve: The validation metrics after each round.
         time: The virtual time, where sites differ in speed.
-        notes: Remarks on what did not go by the book.
+        notes: Remarks on irregularities.
     """
 
     def __init__(self, trial: Trial, observe: Callable[[], None]) -> None:
@@ -126,7 +131,8 @@ class _Training:
     def answers(self, models: Models) -> list[Answers]:
         """Return each site's answers on its test rows, by the model that it would use."""
         trial = self.trial
-        return answers(trial.model, self.by_site(models), trial.federation, "test", trial.task.kind)
+        by_site = self.by_site(models)
+        return answers(trial.model, by_site, trial.federation, "test", trial.task.kind)
 
     def by_site(self, models: Models) -> dict[str, Mapping[str, Tensor]]:
         """Return {site: the model it would use}."""
@@ -137,46 +143,79 @@ class _Training:
         trial = self.trial
         if trial.scenario.split.validation:
             kind = trial.task.kind
+            by_site = self.by_site(models)
             table = evaluate(
-                trial.model, self.by_site(models), trial.federation, "validation", kind, False, trial.task.range
+                trial.model,
+                by_site,
+                trial.federation,
+                "validation",
+                kind,
+                False,
+                trial.task.range,
             )
-            first = table[table["site"] == HEADLINE].iloc[0]
-            time = {} if self.time is None else {"time": self.time}
-            self.curve.append({"round": number, **time, **first[[metric.name for metric in METRICS[kind]]]})
+            headline = table[table["site"] == HEADLINE].iloc[0]
+            point: dict[str, Any] = {"round": number}
+            if self.time is not None:
+                point["time"] = self.time
+            for metric in METRICS[kind]:
+                point[metric.name] = headline[metric.name]
+            self.curve.append(point)
         self.observe()
 
-    def personal(self, strategy: Strategy, told: State, center: Tensor, grid: InProcessGrid) -> Models:
-        """Return {site: its own model} of the sites that a strategy left with one, given what its server would tell."""
+    def personal(
+        self,
+        strategy: Strategy,
+        told: State,
+        center: Tensor,
+        grid: InProcessGrid,
+    ) -> Models:
+        """Return {site: its own model} of the sites that a strategy left with one.
+
+        Args:
+            strategy: The strategy.
+            told: The vectors that its server would send with the next model.
+            center: The global model, (params,).
+            grid: The grid that the sites are on, with their memories.
+        """
         rule = strategy.second_rule() or strategy.local_rule()
         if not isinstance(rule, Personal):
             return {}
-        kept = {node - FIRST_NODE: kept_in(context) for node, context in grid.contexts.items()}
-        return {
-            self.trial.names[site]: self.trial.parts(rule.personal(center, own | told))
-            for site, own in kept.items()
-            if own
-        }
+
+        models: dict[Key, Mapping[str, Tensor]] = {}
+        for node, context in grid.contexts.items():
+            memory = kept_in(context)
+            if memory:
+                name = self.trial.names[node - FIRST_NODE]
+                models[name] = self.trial.parts(rule.personal(center, memory | told))
+        return models
 
     def note_backdoor(self, models: Models) -> None:
         """Note how often a backdoor works: on test rows of other classes, with the trigger in them."""
-        scenario = self.trial.scenario
-        attack = attack_of(scenario)
+        trial = self.trial
+        attack = attack_of(trial.scenario)
         target = attack.target_class() if attack else None
         if target is None:
             return
+
+        # The rows of other classes with the trigger in them, and the model that each site would use.
+        by_site = self.by_site(models)
         asked = []
-        for site in self.trial.federation.sites:
+        for site in trial.federation.sites:
             others = site.test.target != target
-            inputs = triggered(scenario, site.test.inputs[others])
+            inputs = triggered(trial.scenario, site.test.inputs[others])
             if inputs is not None and len(inputs):
-                asked.append(
-                    (site.name, models.get(site.name) or models[GLOBAL], Examples(inputs, site.test.target[others]))
-                )
-        kind = self.trial.task.kind
-        found = [said(outputs, kind) for _, _, outputs in predict(self.trial.model, asked)]
-        given = [(one >= 0.5) == target if one.ndim == 1 else one.argmax(1) == target for one in found]
-        if given:
-            share = np.concatenate(given).mean()
+                examples = Examples(inputs, site.test.target[others])
+                asked.append((site.name, by_site[site.name], examples))
+
+        # It works on a row that the model takes for the attacker's class.
+        fooled = []
+        for _, _, outputs in predict(trial.model, asked):
+            answer = said(outputs, trial.task.kind)
+            is_binary = answer.ndim == 1
+            predicted = answer >= 0.5 if is_binary else answer.argmax(1)
+            fooled.append(predicted == target)
+        if fooled:
+            share = np.concatenate(fooled).mean()
             self.notes.append(f"the backdoor works on {share:.1%} of the test rows of other classes")
 
     def end(self, rounds: int) -> None:
@@ -192,33 +231,41 @@ def run_job(scenario: Scenario, job: Job, observe: Callable[[], None]) -> Traine
 
     Args:
         scenario: The experiment.
-        job: Which of its trainings.
+        job: The training.
         observe: Called after each round.
     """
-    trial = Trial(scenario if job.private else without_noise(scenario), job.seed, job.arm)
+    if not job.private:
+        scenario = without_noise(scenario)
+    trial = Trial(scenario, job.seed, job.arm)
     training = _Training(trial, observe)
-    models = {"federated": _federated, "centralized": _centralized, "local": _local}[job.arm](training)
-    found = training.answers(models)
+
+    train = {"federated": _federated, "centralized": _centralized, "local": _local}[job.arm]
+    models = train(training)
+    test_answers = training.answers(models)
     task = trial.task
     return Trained(
-        models,
-        scores_of(found, task.kind, range=task.range),
-        tally(found, task.kind, task.range),
-        pd.DataFrame(training.curve),
-        training.spending.ledger if training.spending else None,
-        training.notes,
+        models=models,
+        scores=scores_of(test_answers, task.kind, range=task.range),
+        groups=tally(test_answers, task.kind, task.range),
+        curve=pd.DataFrame(training.curve),
+        ledger=training.spending.ledger if training.spending else None,
+        notes=training.notes,
     )
 
 
 def _federated(training: _Training) -> Models:
+    """Train one model at all sites, in rounds, by the strategy."""
     trial = training.trial
     scenario = trial.scenario
     strategy = trial.strategy
-    plans = {
-        node_of(number): (name, trial.plan(expected_batch))
-        for number, (name, expected_batch) in enumerate(trial.weights.items())
-    }
+
+    plans = {}
+    for number, (name, expected_batch) in enumerate(trial.weights.items()):
+        plans[node_of(number)] = (name, trial.plan(expected_batch))
+    names = {node: name for node, (name, _) in plans.items()}
     budget = training.spending.federated(plans) if training.spending else None
+
+    # Attackers and faulty sites stand between the engine and the server.
     execute = engines.load(scenario.engine).execute(SiteApp(), scenario.cohort_size)
     sites = misbehaving(execute, scenario, trial.seed, trial.names)
     grid = InProcessGrid(sites, len(trial.names), _run_config(trial))
@@ -246,25 +293,31 @@ def _federated(training: _Training) -> Models:
         budget=budget,
         observe=observe,
         patient=trial.arrivals is not None,
-        names={node: name for node, (name, _) in plans.items()},
+        names=names,
     )
 
+    training.notes += _irregularities(finished, names)
+    training.end(finished.rounds)
+    trained = models(finished.arrays)
+    training.note_backdoor(trained)
+    return trained
+
+
+def _irregularities(finished: Finished, names: Mapping[int, str]) -> Iterator[str]:
+    """Yield notes on replies that were set aside, reports that can't be, and refused rounds."""
     for number, rejected in finished.rejected.items():
-        for one in rejected:
-            who = plans[one.node][0] if one.node in plans else f"node {one.node}"
-            training.notes.append(f"round {number}: {who} was left out: {one.reason}")
+        for rejection in rejected:
+            site = names.get(rejection.node, f"node {rejection.node}")
+            yield f"round {number}: {site} was left out: {rejection.reason}"
     for number, doubted in finished.doubted.items():
         for node, doubt in doubted.items():
-            training.notes.append(f"round {number}: {plans[node][0]} was charged as planned: {doubt}")
-    training.notes += [f"round {number} was refused: {why}" for number, why in finished.refused.items()]
-    training.end(finished.rounds)
-    found = models(finished.arrays)
-    training.note_backdoor(found)
-    return found
+            yield f"round {number}: {names[node]} was charged as planned: {doubt}"
+    for number, reason in finished.refused.items():
+        yield f"round {number} was refused: {reason}"
 
 
 def _run_config(trial: Trial) -> dict[str, Any]:
-    """Return what the server tells every site."""
+    """Return the configuration that the server sends to every site."""
     scenario = trial.scenario
     told: dict[str, Any] = {
         "scenario": scenario.model_dump_json(),
@@ -280,18 +333,28 @@ def _run_config(trial: Trial) -> dict[str, Any]:
 
 
 def _adapted(training: _Training, budget: Budget | CentralBudget | None) -> Adapter | SecureAdapter:
-    """Return a strategy of ours as Flower's, with the server's noise or masks around it."""
+    """Adapt a strategy of ours to Flower, with the server's noise or masks around it."""
     trial = training.trial
     scenario = trial.scenario
     strategy = trial.strategy
-    shares = training.spending if trial.unit.place is Place.IN_SHARES else None
-    weights = weights_of(scenario, trial.names) if shares else trial.weights
+
+    # Under masks the sites add shares of the noise, for sums of public weights of at most 1.
+    shares = None
+    weights = trial.weights
+    if trial.unit.place is Place.IN_SHARES:
+        shares = training.spending
+    if shares:
+        weights = weights_of(scenario, trial.names)
+
+    def schedule(number: int) -> list[int]:
+        return [node_of(site) for site in trial.sites_of(number)]
+
     draw = partial(initial_models, trial.model, trial.seed)
     adapter = Adapter(
         strategy,
         weights={node_of(site): weight for site, weight in enumerate(weights.values())},
         fixed_denominator=trial.private,
-        schedule=None if trial.arrivals else lambda number: [node_of(site) for site in trial.sites_of(number)],
+        schedule=None if trial.arrivals else schedule,  # a buffer chooses its sites itself
         arrivals=trial.arrivals,
         state=strategy.first_state(draw),
         noise=budget.noise if isinstance(budget, CentralBudget) else None,
@@ -300,6 +363,19 @@ def _adapted(training: _Training, budget: Budget | CentralBudget | None) -> Adap
     if not scenario.secure_aggregation.on:
         return adapter
     return SecureAdapter(adapter, scenario.secure_aggregation, shares.share if shares else None)
+
+
+@dataclass(frozen=True)
+class _Learner:
+    """One model that is trained on rows of its own, in no federation.
+
+    Attributes:
+        rows_of: From the number of a round to the rows, as one site.
+        plan_of: From the number of a round to the plan of its steps.
+    """
+
+    rows_of: Callable[[int], Site]
+    plan_of: Callable[[int], Plan]
 
 
 def _centralized(training: _Training) -> Models:
@@ -311,15 +387,15 @@ def _centralized(training: _Training) -> Models:
     share = trial.share_of_sites
     pooled = cache(trial.federation.pooled)
 
-    def rows(number: int) -> Site:
+    def rows_of(number: int) -> Site:
         return pooled(tuple(trial.joined(number)))
 
-    def todo(number: int) -> Plan:
-        expected = sum(trial.weights[trial.names[site]] for site in trial.joined(number))
-        alone = trial.plan(share * expected)
-        return replace(alone, sampling_rate=share * alone.sampling_rate)
+    def plan_of(number: int) -> Plan:
+        expected_batch = sum(trial.weights[trial.names[site]] for site in trial.joined(number))
+        of_all_rows = trial.plan(share * expected_batch)
+        return replace(of_all_rows, sampling_rate=share * of_all_rows.sampling_rate)
 
-    return _train_alone(training, {GLOBAL: (rows, todo)}, lambda number: [GLOBAL])
+    return _train_alone(training, {GLOBAL: _Learner(rows_of, plan_of)}, lambda number: [GLOBAL])
 
 
 def _local(training: _Training) -> Models:
@@ -327,38 +403,47 @@ def _local(training: _Training) -> Models:
     trial = training.trial
     federation = trial.federation
 
-    def alone(site: int, name: str) -> tuple[Callable[[int], Site], Callable[[int], Plan]]:
-        todo = trial.plan(trial.weights[name])
-        return lambda number: federation.sites[site], lambda number: todo
+    def alone(site: int, name: str) -> _Learner:
+        # By number: made-up sites appear on demand, and all of them may not fit into memory.
+        plan = trial.plan(trial.weights[name])
+        return _Learner(rows_of=lambda number: federation.sites[site], plan_of=lambda number: plan)
 
-    sites: dict[Key, tuple[Callable[[int], Site], Callable[[int], Plan]]] = {}
+    def names_of(number: int) -> list[str]:
+        return [trial.names[site] for site in trial.sites_of(number)]
+
+    learners: dict[Key, _Learner] = {}
     for site, name in enumerate(trial.names):
-        sites[name] = alone(site, name)
-    return _train_alone(training, sites, lambda number: [trial.names[site] for site in trial.sites_of(number)])
+        learners[name] = alone(site, name)
+    return _train_alone(training, learners, names_of)
 
 
 def _train_alone(
     training: _Training,
-    sites: Mapping[Key, tuple[Callable[[int], Site], Callable[[int], Plan]]],
+    learners: Mapping[Key, _Learner],
     keys_of: Callable[[int], Sequence[Key]],
 ) -> Models:
-    """Train a model for each of some sites, on its own rows.
+    """Train some models, each on its own rows.
 
     Args:
         training: The training.
-        sites: {whose model: (from the number of a round to its rows, and to what is done to them)}.
+        learners: {key of the model: its rows and plans}.
         keys_of: From the number of a round to the models that are trained in it.
     """
     trial = training.trial
     scenario = trial.scenario
     train_all = engines.load(scenario.engine).train_all
-    vectors = dict.fromkeys(sites, trial.start)
+    vectors = dict.fromkeys(learners, trial.start)
 
-    charged = {key: POOL if isinstance(key, Shared) else key for key in sites}
-    number_of = {key: number for number, key in enumerate(sites)}
-    numbered = {number_of[key]: (charged[key], todo(1)) for key, (_, todo) in sites.items()}
-    most = scenario.training.rounds if GLOBAL in sites else trial.most_rounds
-    budget = training.spending.own(numbered, most) if training.spending else None
+    # The pool is in every round, a site in those in which it would take part.
+    charged = {key: POOL if isinstance(key, Shared) else key for key in learners}
+    number_of = {key: number for number, key in enumerate(learners)}
+    budget = None
+    if training.spending:
+        planned = {}
+        for key, learner in learners.items():
+            planned[number_of[key]] = (charged[key], learner.plan_of(1))
+        most_rounds = scenario.training.rounds if GLOBAL in learners else trial.most_rounds
+        budget = training.spending.own(planned, most_rounds)
 
     done = 0
     for number in range(1, scenario.training.rounds + 1):
@@ -367,10 +452,18 @@ def _train_alone(
             break
         works = []
         for key in keys:
-            rows_of, plan_of = sites[key]
-            site = rows_of(number)
-            streams = trial.streams(site.name, number)
-            works.append(Work(trial.model, vectors[key], site.train, plan_of(number), streams, trial.losses))
+            site = learners[key].rows_of(number)
+            work = Work(
+                model=trial.model,
+                start=vectors[key],
+                examples=site.train,
+                plan=learners[key].plan_of(number),
+                streams=trial.streams(site.name, number),
+                losses=trial.losses,
+            )
+            works.append(work)
+
+        # All at once: an engine may stack them.
         for key, trained in zip(keys, train_all(works, scenario.cohort_size), strict=True):
             vectors[key] = trained.parameters
             if budget and trained.mechanism:

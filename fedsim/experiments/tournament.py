@@ -1,12 +1,13 @@
 """A tournament: a grid of scenarios, strategies, attacks and privacy levels, all over the same seeds.
 
-What has run is not run again: each training is kept under a key of all that decides what it gives, which are the
-resolved scenario, the seed, the source of the strategy and of fedsim, and the versions of the libraries.
+No training is run twice: its result is kept under a key of all that decides it, which are the resolved
+scenario, the seed, the source of the strategy and of fedsim, and the versions of the libraries.
 """
 
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from functools import cache
 from importlib.metadata import version
@@ -24,6 +25,7 @@ from fedsim.planning.checks import check
 from fedsim.planning.trial import Trial
 from fedsim.privacy.accounting import Neighbours, Segment
 from fedsim.privacy.accounting import epsilon as epsilon_of
+from fedsim.privacy.ledger import Ledger
 from fedsim.privacy.unit import Protected
 from fedsim.privacy.units import unit_of
 from fedsim.results import run_directory as results
@@ -34,25 +36,32 @@ from fedsim.scenario.schema import Scenario
 from fedsim.scenario.unit_facts import UNIT_OF_RECORDS
 from fedsim.training.model import best_device
 
-NONE, OWN = "none", "own"
-_SHARE = "0.2"  # of the sites attack, if nothing else is said
+NONE = "none"
+OWN = "own"
+Spent = Sequence[Sequence[Any]]
+"""The segments of one training's releases, each as the tuple of its fields."""
+
+_SHARE_OF_ATTACKERS = "0.2"  # of the sites, if nothing else is said
 _SITES_OF = attrgetter("task", "data", "partition")  # all that decides which rows are at one site
 _NO_MATTER = {"name", "title", "about", "seed", "seeds", "arms"}
+_FLOAT32_BYTES = 4
+_SUFFIXES = (".py", ".csv", ".gz")  # of files that decide the result of a training
 _VERSIONS = ("torch", "flwr", "opacus", "dp-accounting", "numpy")
 
 
 @dataclass(frozen=True)
 class Axes:
-    """What is crossed.
+    """The axes of the grid, which are crossed.
 
     Attributes:
         scenarios: Names or paths.
-        strategies: ``name``, ``name:key=value``, a file or ``package.module:Class``, each with ``:key=value`` or not.
+        strategies: ``name``, ``name:key=value``, a file or ``package.module:Class``, each with
+            ``:key=value`` or not.
         attacks: Names, or ``none``, each with ``:key=value`` or not; or ``own``, the scenario's own.
         epsilons: Numbers as text, or ``none``.
         varied: ``key=value,value,...``: any values of the scenario.
         changes: ``key=value`` for all.
-        seeds: How many.
+        seeds: The number of seeds.
     """
 
     scenarios: Sequence[str]
@@ -66,7 +75,7 @@ class Axes:
 
 @dataclass(frozen=True)
 class Cell:
-    """One field of the grid: where it is, {axis: value}, and the scenario that is run there."""
+    """One field of the grid: its place, {axis: value}, and the scenario that is run there."""
 
     place: Mapping[str, str]
     scenario: Scenario
@@ -79,15 +88,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Released:
-    """All that the private trainings on one scenario's records released.
+    """The privacy that the private trainings on one scenario's records cost together.
 
     Attributes:
-        scenario: Its name.
-        trainings: How many there were.
-        epsilon: Of all of them together, each at the site where it spent most, by composition.
-        delta: At which; the least, where several were asked for.
-        units: The privacy units they had.
-        protected: For whom that epsilon is: ``record`` or ``whole site``.
+        scenario: The name of the scenario.
+        trainings: The number of private trainings.
+        epsilon: The epsilon of all of them together, each at the site where it spent most, by
+            composition.
+        delta: The delta of that epsilon; the least, where several were asked for.
+        units: The privacy units of the trainings.
+        protected: The thing that epsilon is for: ``record`` or ``whole site``.
     """
 
     scenario: str
@@ -100,14 +110,16 @@ class Released:
 
 @dataclass(frozen=True)
 class Played:
-    """What came of a tournament.
+    """The result of a tournament.
 
     Attributes:
-        scores: A row for each cell, seed and site: the axes, ``seed``, ``site`` and the metrics on test rows.
-        curves: A row for each cell, seed and round: the axes, ``seed``, ``round`` and the metrics on validation rows.
+        scores: A row for each cell, seed and site: the axes, ``seed``, ``site`` and the metrics on test
+            rows.
+        curves: A row for each cell, seed and round: the axes, ``seed``, ``round`` and the metrics on
+            validation rows.
         costs: A row for each cell: the axes, and ``megabytes`` that are sent in one training.
         refused: A row for each cell that can't be run or whose model was lost: the axes, and ``reason``.
-        released: What the private trainings of each scenario come to together.
+        released: The privacy that the private trainings of each scenario cost together.
     """
 
     scores: pd.DataFrame
@@ -123,14 +135,17 @@ def cells(axes: Axes) -> list[Cell]:
     Raises:
         Mistake: A name or value is wrong.
     """
-    varied = [_values(text) for text in axes.varied]
     units = {name: read(name, axes.changes).privacy.unit for name in axes.scenarios}
-    found = []
-    fields = itertools.product(axes.scenarios, axes.attacks, axes.epsilons, itertools.product(*varied), axes.strategies)
+    varied = itertools.product(*(_values(text) for text in axes.varied))
+    fields = itertools.product(axes.scenarios, axes.attacks, axes.epsilons, varied, axes.strategies)
+
+    grid: list[Cell] = []
     for name, attack, epsilon, settings, strategy in fields:
+        # In this order: a later override wins over an earlier one.
+        changed_attack = [] if attack == OWN else [with_attack(attack, _SHARE_OF_ATTACKERS)]
         overrides = [
             with_strategy(strategy),
-            *([] if attack == OWN else [with_attack(attack, _SHARE)]),
+            *changed_attack,
             *axes.changes,
             *with_epsilon(epsilon, units[name]),
             *(f"{key}={value}" for key, value in settings),
@@ -138,16 +153,32 @@ def cells(axes: Axes) -> list[Cell]:
             'arms=["federated"]',
         ]
         scenario = settled(read(name, overrides))
-        attacked = f"{scenario.attack.name} (own)" if attack == OWN and scenario.attack.name != NONE else attack
-        attacked = NONE if attacked == OWN else attacked
-        place = {"scenario": name, "attack": attacked, "epsilon": epsilon, **dict(settings), "strategy": strategy}
-        if any(place == cell.place for cell in found):
-            raise Mistake(f"compare: expected each field of the grid once, got {', '.join(place.values())} twice")
-        found.append(Cell(place, scenario))
-    return found
+
+        place = {
+            "scenario": name,
+            "attack": _shown_attack(attack, scenario),
+            "epsilon": epsilon,
+            **dict(settings),
+            "strategy": strategy,
+        }
+        if any(place == cell.place for cell in grid):
+            field = ", ".join(place.values())
+            raise Mistake(f"compare: expected each field of the grid once, got {field} twice")
+        grid.append(Cell(place, scenario))
+    return grid
+
+
+def _shown_attack(attack: str, scenario: Scenario) -> str:
+    """Return the name of an attack in tables: ``sign-flip (own)`` for one that the scenario has."""
+    if attack != OWN:
+        return attack
+    if scenario.attack.name == NONE:
+        return NONE
+    return f"{scenario.attack.name} (own)"
 
 
 def _values(text: str) -> list[tuple[str, str]]:
+    """Read ``key=value,value,...`` as pairs of the key and one value."""
     key, values = value_of(text.replace("=", '="', 1) + '"')
     return [(key, value) for value in str(values).split(",")]
 
@@ -157,8 +188,8 @@ def play(grid: Sequence[Cell], folder: Path, progress: Callable[[str, int, int],
 
     Args:
         grid: The cells.
-        folder: Where trainings are kept.
-        progress: Called with (what is trained, trainings done, trainings in all).
+        folder: The folder where trainings are kept.
+        progress: Called with (the place in the grid, trainings done, trainings in all).
     """
     folder.mkdir(parents=True, exist_ok=True)
     total = sum(cell.scenario.seeds for cell in grid)
@@ -167,14 +198,16 @@ def play(grid: Sequence[Cell], folder: Path, progress: Callable[[str, int, int],
     curves: list[dict[str, Any]] = []
     costs: list[dict[str, Any]] = []
     refused: list[dict[str, Any]] = []
-    spent: list[tuple[Cell, Sequence[Sequence[Any]]]] = []
+    spent: list[tuple[Cell, Spent]] = []
+
     for cell in grid:
+        place = ", ".join(value for value in cell.place.values() if value != NONE)
         try:
             check(cell.scenario)
             megabytes = _megabytes(cell.scenario)
             for seed in cell.scenario.all_seeds:
                 if progress:
-                    progress(", ".join(value for value in cell.place.values() if value != NONE), done, total)
+                    progress(place, done, total)
                 kept = _training(cell, seed, folder)
                 done += 1
                 if kept["spent"]:
@@ -182,34 +215,60 @@ def play(grid: Sequence[Cell], folder: Path, progress: Callable[[str, int, int],
                 scores += [{**cell.place, "seed": seed, **row} for row in kept["scores"]]
                 curves += [{**cell.place, "seed": seed, **row} for row in kept["curve"]]
             costs.append({**cell.place, "megabytes": megabytes})
+
+        # The other cells are worth their figures all the same.
         except (Mistake, RunFailed) as error:
-            refused.append({**cell.place, "reason": " ".join(str(error).split())})
+            reason = " ".join(str(error).split())
+            refused.append({**cell.place, "reason": reason})
             total -= cell.scenario.seeds
-    tables = (pd.DataFrame(rows) for rows in (scores, curves, costs, refused))
-    return Played(*tables, released=_together(spent))
+
+    return Played(
+        scores=pd.DataFrame(scores),
+        curves=pd.DataFrame(curves),
+        costs=pd.DataFrame(costs),
+        refused=pd.DataFrame(refused),
+        released=_together(spent),
+    )
 
 
-def _together(spent: Sequence[tuple[Cell, Sequence[Sequence[Any]]]]) -> list[Released]:
-    """Compose what the private trainings on each scenario's records released, each at its costliest site."""
-    found = []
-    for name in dict.fromkeys(cell.place["scenario"] for cell, _ in spent):
-        own = [(cell.scenario, released) for cell, released in spent if cell.place["scenario"] == name]
-        scenarios = [scenario for scenario, _ in own]
-        delta = min(one.privacy.delta for one in scenarios if one.privacy.delta)
+def _together(spent: Sequence[tuple[Cell, Spent]]) -> list[Released]:
+    """Compose the releases of the private trainings on each scenario's records.
+
+    Args:
+        spent: The private trainings: the cell of each, and its releases at its costliest site.
+    """
+    trainings_on: dict[str, list[tuple[Scenario, Spent]]] = {}
+    for cell, releases in spent:
+        trainings = trainings_on.setdefault(cell.place["scenario"], [])
+        trainings.append((cell.scenario, releases))
+
+    composed = []
+    for name, trainings in trainings_on.items():
+        scenarios = [scenario for scenario, _ in trainings]
+        segments = []
+        for _, releases in trainings:
+            segments += [Segment(*values) for values in releases]
+
+        delta = min(scenario.privacy.delta for scenario in scenarios if scenario.privacy.delta)
         protected, neighbours = _protected(scenarios)
-        segments = [Segment(*values) for _, released in own for values in released]
-        together = epsilon_of(segments, delta, neighbours)
-        units = sorted({one.privacy.unit for one in scenarios})
-        found.append(Released(name, len(own), together, delta, units, protected))
-    return found
+        released = Released(
+            scenario=name,
+            trainings=len(trainings),
+            epsilon=epsilon_of(segments, delta, neighbours),
+            delta=delta,
+            units=sorted({scenario.privacy.unit for scenario in scenarios}),
+            protected=protected,
+        )
+        composed.append(released)
+    return composed
 
 
 def _protected(scenarios: Sequence[Scenario]) -> tuple[str, Neighbours]:
-    """Return for whom some trainings can be composed, and between which data sets.
+    """Return the thing that some trainings together protect, and the neighbouring relation.
 
-    For a whole site if all of them protect one and have the same sites, else for one record: where whole sites are
-    protected, a record that changes replaces its site's update. What is replaced costs at least as much as what is
-    added or removed, so if anything is, all counts as replaced.
+    It is a whole site if all of them protect one and have the same sites, else one record: where whole
+    sites are protected, a record that changes replaces its site's update. To be replaced costs at least
+    as much as to be added or removed, so if anything is replaced, all counts as replaced.
     """
     units = {unit_of(scenario.privacy.unit) for scenario in scenarios}
     protected = {unit.promise.protected for unit in units}
@@ -222,42 +281,60 @@ def _protected(scenarios: Sequence[Scenario]) -> tuple[str, Neighbours]:
         record = unit_of(UNIT_OF_RECORDS).promise.protected
         replaced = replaced or protected != {record}
         protected = {record}
-    return " or ".join(sorted(protected)), "replace-one" if replaced else "add-or-remove-one"
+
+    whom = " or ".join(sorted(protected))
+    return whom, "replace-one" if replaced else "add-or-remove-one"
 
 
 def _megabytes(scenario: Scenario) -> float:
-    """Return the megabytes that are sent in one training, both ways."""
+    """Compute the megabytes that are sent in one training, both ways."""
     trial = Trial(scenario, scenario.seed, "federated")
     asked = trial.share_of_sites * len(trial.names)
-    vectors = 2 + len(trial.strategy.tells)
-    return scenario.training.rounds * asked * vectors * 4 * len(trial.start) / 1e6
+    vectors = 2 + len(trial.strategy.tells)  # there and back, and those that the strategy tells
+    return scenario.training.rounds * asked * vectors * _FLOAT32_BYTES * len(trial.start) / 1e6
 
 
 def _training(cell: Cell, seed: int, folder: Path) -> dict[str, Any]:
-    """Return one training's scores and curve: from the folder, or by running it."""
+    """Read one training's scores, curve and releases from the folder, or run it."""
     path = folder / f"{_key(cell, seed)}.json"
     if path.exists():
         return json.loads(path.read_text("utf-8"))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the number of threads changes the order of sums, so the last bits
-    try:
-        trained = run_job(cell.scenario, Job("federated", cell.private, seed), lambda: None)
-    finally:
-        torch.set_num_threads(threads)
-    ledger = trained.ledger
-    sites = sorted({entry.site for entry in ledger.entries}, key=str) if ledger else []
+
+    job = Job("federated", cell.private, seed)
+    with _one_thread():
+        trained = run_job(cell.scenario, job, lambda: None)
     kept = {
         "scores": results.as_rows(trained.scores),
         "curve": results.as_rows(trained.curve),
         "notes": trained.notes,
-        "spent": [astuple(one) for one in ledger.spent(max(sites, key=ledger.epsilon))] if ledger and sites else [],
+        "spent": _spent_most(trained.ledger),
     }
     results.write_json(path, kept)
     return kept
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute with one thread: their number changes the order of sums, and so the last bits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _spent_most(ledger: Ledger | None) -> list[tuple[Any, ...]]:
+    """Return the releases of the site that spent most; none without a ledger or an entry in it."""
+    if ledger is None or not ledger.entries:
+        return []
+    sites = sorted({entry.site for entry in ledger.entries}, key=str)  # so that a tie has one winner
+    costliest = max(sites, key=ledger.epsilon)
+    return [astuple(segment) for segment in ledger.spent(costliest)]
+
+
 def _key(cell: Cell, seed: int) -> str:
-    """Return a name for all that decides what a training gives."""
+    """Return a name for all that decides the result of a training."""
     decides = {
         "scenario": cell.scenario.model_dump_json(exclude=_NO_MATTER),
         "private": cell.private,
@@ -271,8 +348,10 @@ def _key(cell: Cell, seed: int) -> str:
 
 @cache
 def _code() -> str:
-    """Return a hash of fedsim's and the clients' source, their data, and the versions of the libraries."""
+    """Hash fedsim's and the clients' source, their data, and the versions of the libraries."""
     parts = [f"{name} {version(name)}".encode() for name in _VERSIONS]
     for folder in catalog.source_folders():
-        parts += [path.read_bytes() for path in sorted(folder.rglob("*")) if path.suffix in (".py", ".csv", ".gz")]
+        for path in sorted(folder.rglob("*")):
+            if path.suffix in _SUFFIXES:
+                parts.append(path.read_bytes())
     return results.sha256(b"\0".join(parts))

@@ -13,6 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
+from fedsim import figures
 from fedsim.experiments.tournament import Played
 from fedsim.experiments.tournament_charts import pictures
 from fedsim.experiments.tournament_findings import column_meanings, winners
@@ -153,19 +154,20 @@ def _about_epsilon(played: Played) -> Iterator[str]:
     yield f"Epsilon is that of one training{_for_whom(played)}; choosing a strategy by these figures is not charged."
     for released in played.released:
         weak = caution(released.epsilon)
+        delta = figures.setting(released.delta)
         yield (
             f"No one epsilon covers choosing among these rows: the {released.trainings} private trainings on the "
             f"records of {released.scenario} come to epsilon {_spent(released.epsilon)} together for one "
             f"{released.protected} (privacy.unit {' and '.join(released.units)}; composition, delta "
-            f"{released.delta:g}){f'; {weak}' if weak else ''}. Rows without privacy are covered by nothing."
+            f"{delta}){f'; {weak}' if weak else ''}. Rows without privacy are covered by nothing."
         )
 
 
 def _spent(epsilon: float) -> str:
-    """Return an epsilon, rounded up to two places."""
+    """Write an epsilon; where none can be computed, it says above which."""
     if math.isinf(epsilon):
-        return f"above {HOPELESS:g}"
-    return f"{math.ceil(100 * epsilon - 1e-9) / 100:.2f}"
+        return f"above {figures.setting(HOPELESS)}"
+    return figures.epsilon(epsilon)
 
 
 def _refused(played: Played, axes: Sequence[str]) -> Iterator[str]:
@@ -207,8 +209,9 @@ def _about_groups(ranked: pd.DataFrame, axes: Sequence[str], seeds: int) -> Iter
     steady = ranked["difference"].notna() & ranked["verdict"].isna()
     for row in ranked[steady].to_dict("records"):
         place = ", ".join(str(row[name]) for name in axes if row[name] != "none")
+        difference = figures.figure(row["difference"], signed=True)
         yield (
-            f"No verdict: {place}: the difference to the best is {row['difference']:+.3g} and does not vary over the "
+            f"No verdict: {place}: the difference to the best is {difference} and does not vary over the "
             "seeds, or fewer than three have both figures, so that chance cannot be judged."
         )
 
@@ -247,22 +250,14 @@ def _cells(ranked: pd.DataFrame, shown: Sequence[str], metric: str) -> tuple[lis
     for row in ranked.to_dict("records"):
         cells = [str(row[name]) for name in shown]
         cells.append(str(row["group"]))
-        cells.append(_margin(row["mean"], row["high"]))
-        cells.append(_margin(row["difference"], row["difference_high"], "+"))
-        cells.append(_figure(row["worst"]))
-        cells.append(_figure(row["spread"]))
+        cells.append(figures.margin(row["mean"], row["low"], row["high"]))
+        difference = (row["difference"], row["difference_low"], row["difference_high"])
+        cells.append(figures.margin(*difference, signed=True))
+        cells.append(figures.figure(row["worst"]))
+        cells.append(figures.figure(row["spread"]))
         cells.append(f"{row['megabytes']:.3g}")
         for name in reaching:
-            cells.append("–" if pd.isna(row[name]) else f"{round(row[name], 2):g}")
+            reached = row[name]
+            cells.append(figures.UNKNOWN if pd.isna(reached) else figures.setting(round(reached, 2)))
         rows.append(cells)
     return heads, rows
-
-
-def _figure(value: float, sign: str = "") -> str:
-    return "–" if pd.isna(value) else f"{value:{sign}.3f}"
-
-
-def _margin(value: float, high: float, sign: str = "") -> str:
-    if pd.isna(high):
-        return _figure(value, sign)
-    return f"{_figure(value, sign)} ± {high - value:.3f}"

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
+from fedsim import figures
 from fedsim.report.statement import listed
 from fedsim.results.metrics import BY_NAME
 from fedsim.results.multiple_comparisons import FEWEST_SEEDS
@@ -61,7 +62,7 @@ def _place(axis: str, value: str) -> str:
 
 def _winner(field: pd.DataFrame, label: str, seeds: int) -> str:
     best = field.iloc[0]
-    figure = f"{label} {best['mean']:.3f}"
+    figure = f"{label} {figures.figure(best['mean'])}"
     if len(field) == 1:
         return f"{best['strategy']} ran alone, with {figure}, so there is no winner."
 

@@ -20,12 +20,12 @@ from fedsim.privacy.secure_aggregation import Refused
 
 @dataclass(frozen=True)
 class Budget:
-    """What the sites may spend, where each adds the noise itself.
+    """The budget of sites that add the noise themselves.
 
     Attributes:
-        ledger: Where every release is written down.
+        ledger: The ledger where every release is written down.
         epsilon: The most any site may spend.
-        planned: {node: (site, what it does in one round)}.
+        planned: {node: (site, its release in one round, as planned)}.
         rounds: The most rounds that any site is to take part in.
     """
 
@@ -36,41 +36,49 @@ class Budget:
 
     def allows(self, nodes: Iterable[int]) -> bool:
         """Whether each of some nodes may take part in one more round."""
-        return _allows(self.ledger, self.epsilon, self.rounds, (self.planned[node] for node in nodes))
+        planned = (self.planned[node] for node in nodes)
+        return _allows(self.ledger, self.epsilon, self.rounds, planned)
 
     def charge(self, round_number: int, node: int, answer: Message | None) -> str:
-        """Write down what a node that was asked released: what it says it did, or the plan if that can't be.
+        """Write down the release of a node that was asked: as it reports it, or as planned if that can't be.
 
-        That includes a site that failed, or whose answer did not come: whether it does may depend on its rows.
+        That includes a site that failed, or whose answer did not come: whether it does may depend on
+        its rows.
 
         Args:
             round_number: The round.
             node: The node that was asked; it is charged, whoever the answer says it is from.
-            answer: What it answered; None if nothing came, or nothing under its own id.
+            answer: Its answer; None if nothing came, or nothing under its own id.
 
         Returns:
-            Why the site is charged as planned in place of what it says; empty if it says so properly, or failed.
+            Why the site is charged as planned in place of what it reports; empty if it reports it
+            properly, or failed.
         """
         site, planned = self.planned[node]
         if answer is None or not answer.has_content():
             self.ledger.charge(site, round_number, planned)
             return ""
+
+        did = planned
+        doubt = ""
         try:
-            did = to_mechanism(answer.content[MECHANISM], type(planned))  # type: ignore[arg-type]
-            did.check_claim(planned)
+            reported = to_mechanism(answer.content[MECHANISM], type(planned))  # type: ignore[arg-type]
+            reported.check_claim(planned)
+            did = reported
         except KeyError:
-            did, doubt = planned, "it does not say what it did"
+            doubt = "it does not say what it did"
         except (TypeError, ValueError, ArithmeticError) as error:
-            did, doubt = planned, f"what it says it did can't be ({error})"
-        else:
-            doubt = ""
+            doubt = f"what it says it did can't be ({error})"
         self.ledger.charge(site, round_number, did)
         return doubt
 
 
 @runtime_checkable
 class Screens(Protocol):
-    """A strategy that screens replies itself and keeps those that it set aside in the round, also in other steps."""
+    """A strategy that screens replies itself.
+
+    It keeps those that it set aside in the round, in training and in all other steps.
+    """
 
     set_aside: list[Rejected]
 
@@ -81,10 +89,10 @@ class Screens(Protocol):
 
 @dataclass(frozen=True)
 class CentralBudget:
-    """What the sites may spend, where the server adds the noise: whoever draws it writes into the ledger.
+    """The budget of sites whose noise the server adds: the noise mechanism writes into the ledger.
 
     Attributes:
-        noise: Who draws it.
+        noise: The server's noise mechanism.
         epsilon: The most any site may spend.
         rounds: The most rounds that any site is to take part in.
     """
@@ -94,8 +102,11 @@ class CentralBudget:
     rounds: int
 
     def allows(self, nodes: Iterable[int]) -> bool:
-        """Whether one more round's model may leave, which these nodes are asked for; there may be none."""
-        planned = ((who, self.noise.planned(1)) for who in self.noise.charged(nodes))
+        """Whether the model of one more round may leave, for which these nodes are asked.
+
+        There may be none of them: noise alone is a release, too.
+        """
+        planned = ((party, self.noise.planned(1)) for party in self.noise.charged(nodes))
         return _allows(self.noise.ledger, self.epsilon, self.rounds, planned)
 
     def charge(self, round_number: int, node: int, answer: Message | None) -> str:
@@ -103,28 +114,42 @@ class CentralBudget:
         return ""
 
 
-def _allows(ledger: Ledger, epsilon: float, rounds: int, planned: Iterable[tuple[Party, Release]]) -> bool:
+def _allows(
+    ledger: Ledger,
+    epsilon: float,
+    rounds: int,
+    planned: Iterable[tuple[Party, Release]],
+) -> bool:
     """Whether each of some sites may release one thing more.
 
-    Asks first for all the rounds that are left: their epsilon is the same in every round, and costly to compute.
+    Args:
+        ledger: The ledger.
+        epsilon: The most any site may spend.
+        rounds: The most rounds that any site is to take part in.
+        planned: The sites, each with its next release.
     """
-    alike = {(ledger.spent(site), ledger.rounds(site), mechanism) for site, mechanism in planned}
-    return all(
-        any(ledger.epsilon_of(spent, mechanism, times) <= epsilon for times in (max(1, rounds - done), 1))
-        for spent, done, mechanism in alike
-    )
+    # Most sites have spent alike, so most of them need not be looked at.
+    alike = {(ledger.spent(site), ledger.rounds(site), release) for site, release in planned}
+    for spent, rounds_done, release in alike:
+        # First all the rounds that are left: their epsilon is the same in every round, so it is
+        # computed once. Only when they no longer fit is it computed for one round more.
+        rounds_left = max(1, rounds - rounds_done)
+        all_fit = ledger.epsilon_of(spent, release, rounds_left) <= epsilon
+        if not all_fit and ledger.epsilon_of(spent, release, 1) > epsilon:
+            return False
+    return True
 
 
 @dataclass(frozen=True)
 class Finished:
-    """What came out of the rounds.
+    """The result of the rounds.
 
     Attributes:
         arrays: The global model.
         rejected: {round: replies set aside}.
         doubted: {round: {node: why it was charged as planned in place of what it said it did}}.
         refused: {round: why it was refused}; the model stayed as it was.
-        rounds: How many rounds were run.
+        rounds: The number of rounds that were run.
     """
 
     arrays: ArrayRecord
@@ -144,22 +169,23 @@ def run_rounds(
     patient: bool = False,
     names: Mapping[int, str] | None = None,
 ) -> Finished:
-    """Run rounds until they are over or the next one would exceed the budget; then nothing is sent any more.
+    """Run rounds until they are over, or until the next one would exceed the budget.
 
     Args:
         strategy: Any Flower Strategy.
-        grid: Where the sites are.
+        grid: Flower's grid, which reaches the sites.
         initial: The model to start from.
         rounds: The most rounds to run.
-        budget: What may be spent, under privacy.
+        budget: The budget, under privacy.
         observe: Called after each round with its number and the new global model.
-        patient: Whether a round without a usable model leaves the model as it is, unless all rounds do: a few sites
-            that are not in step may well all fail.
+        patient: Whether a round without a usable model leaves the model as it is, unless all rounds
+            do: a few sites that are not in step may well all fail.
         names: {node: name of its site}, for messages; without it they name nodes by their numbers.
 
     Raises:
-        Mistake: A strategy asks a site twice in one round, which no plan of what it may spend foresees.
-        RunFailed: Not one usable model came back in a round, or every round was refused; the message has the reasons.
+        Mistake: A strategy asks a site twice in one round, which no plan of a budget foresees.
+        RunFailed: Not one usable model came back in a round, or every round was refused; the message
+            has the reasons.
     """
     with _old_objects_left_alone():
         return _run_rounds(strategy, grid, initial, rounds, budget, observe, patient, names or {})
@@ -167,7 +193,10 @@ def run_rounds(
 
 @contextmanager
 def _old_objects_left_alone() -> Iterator[None]:
-    """Keep the garbage collector to new objects: each round makes thousands, and it would search all of torch too."""
+    """Keep the garbage collector to new objects.
+
+    Each round makes thousands, and it would search all of torch each time, too.
+    """
     gc.freeze()
     try:
         yield
@@ -185,37 +214,46 @@ def _run_rounds(
     patient: bool,
     names: Mapping[int, str],
 ) -> Finished:
-    arrays, done, answered = initial, 0, False
+    arrays = initial
+    rounds_done = 0
+    model_changed = False
     rejected: dict[int, list[Rejected]] = {}
     doubted: dict[int, dict[int, str]] = {}
     refused: dict[int, str] = {}
+
     for number in range(1, rounds + 1):
-        may_fail = patient and (answered or number < rounds)
+        may_fail = patient and (model_changed or number < rounds)
         account = _Account()
         try:
-            new = _round(strategy, grid, number, arrays, budget, may_fail, account, names)
-            if new is None:
+            new_arrays = _round(strategy, grid, number, arrays, budget, may_fail, account, names)
+            if new_arrays is None:  # the budget is spent
                 break
-            answered, arrays = answered or new is not arrays, new
+            model_changed = model_changed or new_arrays is not arrays
+            arrays = new_arrays
         except Refused as error:
             refused[number] = str(error)
-        if isinstance(strategy, Screens):  # also those of its last step, which it takes when it aggregates
+
+        # Those of its last step, too, which it takes when it aggregates.
+        if isinstance(strategy, Screens):
             account.rejected += strategy.set_aside
         rejected[number] = account.rejected
         doubted[number] = account.doubted
-        evaluations = grid.send_and_receive(strategy.configure_evaluate(number, arrays, ConfigRecord(), grid))
-        strategy.aggregate_evaluate(number, evaluations)
+
+        questions = strategy.configure_evaluate(number, arrays, ConfigRecord(), grid)
+        strategy.aggregate_evaluate(number, grid.send_and_receive(questions))
         observe(number, arrays)
-        done = number
-    if refused and len(refused) == done:
+        rounds_done = number
+
+    if refused and len(refused) == rounds_done:
         last = max(refused)
-        raise RunFailed(f"every round was refused; round {last}: {refused[last]}\n{_reasons(rejected[last], names)}")
-    return Finished(arrays, rejected, doubted, refused, done)
+        reasons = _reasons(rejected[last], names)
+        raise RunFailed(f"every round was refused; round {last}: {refused[last]}\n{reasons}")
+    return Finished(arrays, rejected, doubted, refused, rounds_done)
 
 
 @dataclass
 class _Account:
-    """What did not go by the book in a round, kept also where the round is refused: see ``Finished``."""
+    """The irregularities of a round, kept also where the round is refused: see ``Finished``."""
 
     rejected: list[Rejected] = field(default_factory=list)
     doubted: dict[int, str] = field(default_factory=dict)
@@ -231,7 +269,9 @@ def _round(
     account: _Account,
     names: Mapping[int, str],
 ) -> ArrayRecord | None:
-    """Return the new model, or None if the budget does not allow a round; write into the account what went wrong.
+    """Run one round: return the new model, or None if the budget does not allow a round.
+
+    Replies that are set aside and reports that can't be go into the account.
 
     Raises:
         Mistake: Under privacy, a site is asked twice.
@@ -241,17 +281,20 @@ def _round(
     messages = list(strategy.configure_train(number, arrays, ConfigRecord(), grid))
     asked = [message.metadata.dst_node_id for message in messages]
     if budget and len(set(asked)) != len(asked):
-        raise Mistake(f"round {number}: expected a strategy that asks each site once under privacy, got one that asks "
-                      f"{len(asked)} times {len(set(asked))} sites")  # fmt: skip
+        raise Mistake(
+            f"round {number}: expected a strategy that asks each site once under privacy, got one that "
+            f"asks {len(asked)} times {len(set(asked))} sites"
+        )
     if budget and not budget.allows(asked):
         return None
     answers, foreign = match(messages, grid.send_and_receive(messages), names)
     account.rejected += foreign
 
-    # Everybody who was asked is charged once, whatever came back.
+    # Every node that was asked is charged once, whatever came back.
     if budget:
         for node, answer in zip(asked, answers, strict=True):
-            if doubt := budget.charge(number, node, answer):
+            doubt = budget.charge(number, node, answer)
+            if doubt:
                 account.doubted[node] = doubt
 
     replies = [answer for answer in answers if answer is not None]
@@ -260,20 +303,27 @@ def _round(
     else:
         usable, rejected = screen(replies, arrays, asked)
         account.rejected += rejected
-        alone = isinstance(budget, CentralBudget)  # noise alone is a release, too
-        if not usable and asked and not may_fail and not alone:
-            raise RunFailed(f"round {number}: no site sent a usable model\n{_reasons(account.rejected, names)}")
+        noise_is_enough = isinstance(budget, CentralBudget)  # noise alone is a release, too
+        if not usable and asked and not may_fail and not noise_is_enough:
+            reasons = _reasons(account.rejected, names)
+            raise RunFailed(f"round {number}: no site sent a usable model\n{reasons}")
+
     aggregated, _ = strategy.aggregate_train(number, usable)
     return arrays if aggregated is None else aggregated
 
 
 def _reasons(rejected: Iterable[Rejected], names: Mapping[int, str]) -> str:
-    nodes: dict[str, list[int]] = {}
-    for one in rejected:
-        nodes.setdefault(one.reason, []).append(one.node)
-    return "\n".join(f"  {_few(numbers, names)}: {reason}" for reason, numbers in nodes.items())
+    """Write why replies were set aside: a line for each reason."""
+    nodes_by_reason: dict[str, list[int]] = {}
+    for rejection in rejected:
+        nodes_by_reason.setdefault(rejection.reason, []).append(rejection.node)
+    lines = [f"  {_few(nodes, names)}: {reason}" for reason, nodes in nodes_by_reason.items()]
+    return "\n".join(lines)
 
 
 def _few(nodes: list[int], names: Mapping[int, str]) -> str:
+    """Write the first of some nodes, and how many more there are."""
     first = names.get(nodes[0], f"node {nodes[0]}")
-    return first + (f" and {len(nodes) - 1} more" if len(nodes) > 1 else "")
+    if len(nodes) == 1:
+        return first
+    return f"{first} and {len(nodes) - 1} more"

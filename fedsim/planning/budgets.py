@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from fedsim.flower.rounds import Budget, CentralBudget
-from fedsim.planning.noise import asked_of_site, cost_of, promised
+from fedsim.planning.noise import cost_of, promised
 from fedsim.planning.trial import Trial
 from fedsim.planning.whole_sites import central_noise
 from fedsim.privacy.ledger import Ledger, Party
@@ -66,28 +66,22 @@ class Spending:
             planned: {node: (site, what it trains in a round, once)}.
             rounds: The most rounds that any of them is in.
         """
-        trial = self.trial
-        params = len(trial.start)
-        sites = trial.sites_in_a_sum
-        release = cache(trial.unit.release)  # most sites are asked for the same
-
+        release = cache(self.trial.unit.release)  # most sites are asked for the same
         releases = {}
         for node, (party, todo) in planned.items():
-            asked = asked_of_site(trial.scenario, todo, trial.passes * todo.steps, self.noise, params, sites)
+            asked = self.trial.asked(todo, self.noise)
             releases[node] = (party, release(asked))
         return Budget(self.ledger, self.epsilon, releases, rounds)
 
-    def share(self, asked: int, params: int) -> NoiseShare:
-        """Return the share of the noise of each site, where so many are asked for an update of so many parameters.
+    def share(self, sites: int) -> NoiseShare:
+        """Return the share of the noise of each site, where so many are asked.
 
         Raises:
             TypeError: The unit releases something else.
         """
         trial = self.trial
         todo = trial.plan(trial.weights[trial.names[0]])  # shares do not depend on what a site trains
-        release = trial.unit.release(
-            asked_of_site(trial.scenario, todo, trial.passes * todo.steps, self.noise, params, asked)
-        )
+        release = trial.unit.release(trial.asked(todo, self.noise, sites))
         if not isinstance(release, NoiseShare):
             raise TypeError(f"expected a share of the noise, got a {type(release).__name__}")
         return release

@@ -127,15 +127,11 @@ def _participation_faults(scenario: Scenario, strategy: Strategy, sites: int) ->
     waits = arrivals_of(scenario, scenario.seed, sites) is None
     if waits and not isinstance(strategy, Foreign):
         return
-    choices = {
-        "training.sites_per_round": scenario.training.sites_per_round,
-        "training.site_sampling_rate": scenario.training.site_sampling_rate,
-        "training.site_turns": scenario.training.site_turns,
-        "faults.joins_late": scenario.faults.joins_late,
-    }
-    for key, value in choices.items():
-        if value:
-            yield f"{key}: expected none beside {scenario.strategy.name}, which chooses among all sites itself"
+    choices = [f"training.{name}" for name in scenario.training.participation.settings]
+    if scenario.faults.joins_late:
+        choices.append("faults.joins_late")
+    for key in choices:
+        yield (f"{key}: expected none beside {scenario.strategy.name}, which chooses among all sites itself")
 
 
 def _try(strategy: Strategy, start: Tensor, asked: int) -> None:

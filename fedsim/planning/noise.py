@@ -82,23 +82,28 @@ class TrainingExposure:
     @property
     def steps(self) -> int:
         """How many steps a site takes in a round."""
-        passes = passes_of(self.scenario) if self.arm == "federated" else 1
-        return self.scenario.training.local_steps * passes
+        return self.scenario.training.local_steps * passes_of(self.scenario, self.arm)
 
 
 def asked_of_site(
-    scenario: Scenario, todo: Plan, steps: int, noise: float, params: int, sites: int = 1, rng: Random | None = None
+    scenario: Scenario,
+    todo: Plan,
+    steps: int,
+    noise: float,
+    params: int,
+    sites: int = 1,
+    rng: Random | None = None,
 ) -> Asked:
-    """Return what one site is asked to do in a round, as the privacy unit needs to know it.
+    """Describe the task of one site in a round, as the privacy unit needs to know it.
 
     Args:
         scenario: The experiment.
-        todo: What the site trains.
-        steps: How many steps it takes in all its trainings of the round.
+        todo: The plan of the site's training.
+        steps: The number of steps in all its trainings of the round.
         noise: The noise multiplier.
-        params: How many numbers an update has.
-        sites: How many sites are asked in a round under masks.
-        rng: Where the random numbers come from; by default where the scenario wants them from.
+        params: The number of parameters in an update.
+        sites: The number of sites that are asked in a round under masks.
+        rng: The kind of randomness; by default the scenario's.
     """
     secure = scenario.secure_aggregation
     return Asked(
@@ -119,9 +124,14 @@ def _names(scenario: Scenario, seed: int) -> Sequence[str]:
     return federate(scenario, seed, best_device(scenario.device)).names
 
 
-def passes_of(scenario: Scenario) -> int:
-    """Return how often a site trains in a round: twice where the strategy has a second rule."""
-    return 1 if strategy_of(scenario).second_rule() is None else 2
+def passes_of(scenario: Scenario, arm: Arm) -> int:
+    """Return how often a site trains in a round: twice where the strategy has a second rule.
+
+    The other arms have no strategy: sites train once.
+    """
+    if arm != "federated" or strategy_of(scenario).second_rule() is None:
+        return 1
+    return 2
 
 
 def promised(privacy: Privacy) -> tuple[float, float]:

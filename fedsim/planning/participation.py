@@ -68,16 +68,43 @@ def _named(scenario: Scenario, seed: int, number: int) -> Words:
 
 
 def sites_of_round(
-    scenario: Scenario, seed: int, names: Sequence[str], number: int, joining: Callable[[int], Words] | None = None
+    scenario: Scenario,
+    seed: int,
+    names: Sequence[str],
+    number: int,
+    joining: Callable[[int], Words] | None = None,
+) -> list[int]:
+    """Return the numbers of a round's sites, ascending, from a scenario and a seed alone.
+
+    A ``Trial`` knows when sites answer, and asks ``chosen_sites``.
+    """
+    arrivals = arrivals_of(scenario, seed, len(names))
+    return chosen_sites(scenario, seed, names, number, joining, arrivals)
+
+
+def chosen_sites(
+    scenario: Scenario,
+    seed: int,
+    names: Sequence[str],
+    number: int,
+    joining: Callable[[int], Words] | None,
+    arrivals: Arrivals | None,
 ) -> list[int]:
     """Return the numbers of a round's sites, ascending: all that have joined, or those that are drawn.
 
-    Where a number is wanted, no site joins late, and each is as likely as any. Where there is a rate, each site joins
-    the round with this probability on its own, by random words of which each site has its own; it may be none. The
-    words are those of the training's ``joining``; without it, they follow from the seed. Where sites take turns, each
-    is in every n-th round, in an order that is drawn once. A strategy that does not wait has those that answer first.
+    A strategy that does not wait has the sites that answer first. Where a number is wanted, no site
+    joins late, and each is as likely as any. Where there is a rate, each site joins the round with this
+    probability on its own, by random words of which each site has its own; it may be none. Where sites
+    take turns, each is in every n-th round, in an order that is drawn once.
+
+    Args:
+        scenario: The experiment.
+        seed: The seed of the training.
+        names: The sites.
+        number: The number of the round, from 1 on.
+        joining: The training's ``joining``; without it, the random words follow from the seed.
+        arrivals: When sites answer to a strategy that does not wait; None for one that does.
     """
-    arrivals = arrivals_of(scenario, seed, len(names))
     if arrivals:
         return list(arrivals.flush(number).begun)
 
@@ -128,24 +155,21 @@ def most_rounds(scenario: Scenario, seed: int, names: Sequence[str]) -> int:
     if not follows_a_rate and size_of_round(scenario, len(names)) == len(names):
         return rounds
 
+    arrivals = arrivals_of(scenario, seed, len(names))
     times: Counter[int] = Counter()
     for number in range(1, rounds + 1):
-        times.update(sites_of_round(scenario, seed, names, number))
+        times.update(chosen_sites(scenario, seed, names, number, None, arrivals))
     return max(times.values(), default=1)
 
 
-def time_after(scenario: Scenario, seed: int, sites: int, number: int, asked: Sequence[int], before: float) -> float:
-    """Return the virtual time after a round that asked some sites: a buffer's, or when the slowest of them is done.
+def time_of_slowest(scenario: Scenario, seed: int, sites: int, asked: Sequence[int]) -> float:
+    """Return the virtual time of a round that waits for the slowest of the sites it asks.
 
     Args:
-        scenario: Says how much sites differ in speed.
+        scenario: The experiment, which says how much sites differ in speed.
         seed: The seed of the run.
-        sites: How many sites there are.
-        number: The number of the round, from 1 on.
+        sites: The number of all sites.
         asked: The numbers of the sites that were asked.
-        before: The time after the round before.
     """
-    arrivals = arrivals_of(scenario, seed, sites)
-    if arrivals:
-        return arrivals.flush(number).time
-    return before + float(durations(seed, sites, scenario.training.duration_spread)[list(asked)].max(initial=0.0))
+    takes = durations(seed, sites, scenario.training.duration_spread)  # (sites,)
+    return float(takes[list(asked)].max(initial=0.0))

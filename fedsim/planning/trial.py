@@ -16,19 +16,19 @@ from torch.nn.utils import parameters_to_vector
 from fedsim.data.federation import Federation, federate
 from fedsim.data.loading import task_of
 from fedsim.data.task import Task
-from fedsim.planning.noise import noise_for, passes_of
+from fedsim.planning.noise import asked_of_site, noise_for, passes_of
 from fedsim.planning.participation import (
     arrivals_of,
+    chosen_sites,
     joined,
     joining_of,
     most_rounds,
     share_of_sites,
-    sites_of_round,
-    time_after,
+    time_of_slowest,
 )
-from fedsim.privacy.unit import Place, Unit
+from fedsim.privacy.unit import Asked, Place, Unit
 from fedsim.privacy.units import unit_of
-from fedsim.randomness import Words
+from fedsim.randomness import Random, Words
 from fedsim.scenario.schema import Arm, Privacy, Scenario
 from fedsim.strategy.arrivals import Arrivals
 from fedsim.strategy.contract import Strategy
@@ -125,7 +125,7 @@ class Trial:
     @cached_property
     def passes(self) -> int:
         """How often a site trains in a round."""
-        return passes_of(self.scenario) if self.arm == "federated" else 1
+        return passes_of(self.scenario, self.arm)
 
     # Who takes part.
 
@@ -144,7 +144,7 @@ class Trial:
 
     def sites_of(self, round_number: int) -> list[int]:
         """Return the numbers of a round's sites, ascending."""
-        return sites_of_round(self.scenario, self.seed, self.names, round_number, self.joining)
+        return chosen_sites(self.scenario, self.seed, self.names, round_number, self.joining, self.arrivals)
 
     def joined(self, round_number: int) -> Sequence[int]:
         """Return the numbers of the sites that have joined by a round."""
@@ -161,8 +161,16 @@ class Trial:
         return most_rounds(self.scenario, self.seed, self.names)
 
     def time_after(self, round_number: int, asked: Sequence[int], before: float) -> float:
-        """Return the virtual time after a round that asked some sites; see ``participation.time_after``."""
-        return time_after(self.scenario, self.seed, len(self.names), round_number, asked, before)
+        """Return the virtual time after a round: a buffer's, or when the slowest of its sites is done.
+
+        Args:
+            round_number: The number of the round, from 1 on.
+            asked: The numbers of the sites that were asked.
+            before: The time after the round before.
+        """
+        if self.arrivals:
+            return self.arrivals.flush(round_number).time
+        return before + time_of_slowest(self.scenario, self.seed, len(self.names), asked)
 
     # What the sites do.
 
@@ -184,6 +192,26 @@ class Trial:
     def plan(self, expected_batch: float) -> Plan:
         """Return the plan of a site in each round: private if the training is."""
         return plan(self.scenario, expected_batch, self.noise)
+
+    def asked(
+        self,
+        todo: Plan,
+        multiplier: float,
+        sites: int | None = None,
+        rng: Random | None = None,
+    ) -> Asked:
+        """Describe the task of a site in a round, in all its trainings, as the privacy unit needs it.
+
+        Args:
+            todo: The plan of one training of the site.
+            multiplier: The noise multiplier.
+            sites: The number of sites that share the noise of a sum; by default ``sites_in_a_sum``.
+            rng: The kind of randomness; by default the scenario's.
+        """
+        if sites is None:
+            sites = self.sites_in_a_sum
+        steps = self.passes * todo.steps
+        return asked_of_site(self.scenario, todo, steps, multiplier, len(self.start), sites, rng)
 
     def streams(self, site: str, round_number: int) -> Streams:
         """Return the randomness of a site in a round."""

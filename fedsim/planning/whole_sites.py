@@ -1,4 +1,4 @@
-"""From a scenario to the noise that protects whole sites, and the budget it has."""
+"""From a scenario to the noise that protects whole sites, and the faults that rule it out."""
 
 from collections.abc import Callable, Sequence
 
@@ -17,12 +17,14 @@ from fedsim.strategy.contract import Strategy, needs_mean_only
 def noise_words(scenario: Scenario, seed: int, purpose: str, *place: int | str) -> Words:
     """Return the random words of the noise on one release, or on one site's share of it.
 
-    By name, or under a key that nobody can know if ``privacy.rng`` is ``secure``; then they are others in each call.
+    They follow from names; if ``privacy.rng`` is ``secure``, they are drawn under a key that nobody can
+    know, and are others in each call.
 
     Args:
-        scenario: All of it that shapes the release is a part of the name: no two releases share noise.
+        scenario: The experiment. All of it that shapes the release is a part of the name: no two
+            releases share noise.
         seed: The seed of the training.
-        purpose: Who adds the noise to what.
+        purpose: Says by words which noise it is, such as "noise at the server".
         place: The arm, the site unless it is the server, and the round.
     """
     if scenario.privacy.rng == "secure":
@@ -43,45 +45,63 @@ def central_noise(
 
     Args:
         scenario: The experiment.
-        seed: Of the training.
-        arm: Of the training.
+        seed: The seed of the training.
+        arm: The arm of the training.
         names: The sites.
         multiplier: The noise multiplier.
-        ledger: Where every release is written down.
-        joining: From the number of a round to the random words by which sites join it (Poisson sampling).
+        ledger: The ledger where every release is written down.
+        joining: From the number of a round to the random words by which sites join it (Poisson
+            sampling).
     """
-    training = scenario.training
     privacy = scenario.privacy
-    weights = {node_of(site): scenario.expected_batch(name) for site, name in enumerate(names)}
+    participation = scenario.training.participation
     share = share_of_sites(scenario, names)
 
-    def expected(number: int) -> tuple[float, float]:
-        there = [weights[node_of(site)] for site in joined(scenario, names, number)]
-        return share * len(there), share * sum(there)
+    # Nodes in place of sites: the server knows its sites by the numbers that Flower gives them.
+    name_of = {node_of(site): name for site, name in enumerate(names)}
+    weights = {node: scenario.expected_batch(name) for node, name in name_of.items()}
 
+    def expected(number: int) -> tuple[float, float]:
+        """Return the number of sites that are expected in a round, and their weight together."""
+        weights_there = [weights[node_of(site)] for site in joined(scenario, names, number)]
+        return share * len(weights_there), share * sum(weights_there)
+
+    def words(number: int) -> Words:
+        return noise_words(scenario, seed, "noise at the server", arm, number)
+
+    # Noise is correlated over as many rounds as lie between two of one site.
+    band = 1
+    if privacy.correlated and participation.turns:
+        band = participation.turns
+
+    sites = PublicSites(
+        names=name_of,
+        weights=weights,
+        sampling_rate=participation.joining_rate,
+        expected=expected,
+    )
     return unit_of(privacy.unit).at_server(
         ledger=ledger,
         noise_multiplier=multiplier,
         clip=privacy.clip,
-        sites=PublicSites(
-            names={node_of(site): name for site, name in enumerate(names)},
-            weights=weights,
-            sampling_rate=training.participation.joining_rate,
-            expected=expected,
-        ),
-        words=lambda number: noise_words(scenario, seed, "noise at the server", arm, number),
+        sites=sites,
+        words=words,
         joining=joining,
         adaptive=_adaptive(scenario, share * len(names)),
-        band=(training.participation.turns or 1) if privacy.correlated else 1,
+        band=band,
     )
 
 
 def _adaptive(scenario: Scenario, sites: float) -> AdaptiveClip | None:
-    """Return what moves the clip; the bits' noise is a twentieth of the sites of a round, as Andrew et al. advise."""
+    """Build the rule that moves the clip; None if it stays.
+
+    If no other is chosen, the bits' noise is a twentieth of the sites of a round, as Andrew et al. advise.
+    """
     chosen = scenario.privacy.adaptive_clip
     if chosen is None:
         return None
-    return AdaptiveClip(scenario.privacy.clip, chosen.quantile, chosen.rate, chosen.bit_noise or sites / 20)
+    bit_noise = chosen.bit_noise or sites / 20
+    return AdaptiveClip(scenario.privacy.clip, chosen.quantile, chosen.rate, bit_noise)
 
 
 def check_bits(scenario: Scenario, names: Sequence[str], multiplier: float) -> None:
@@ -90,7 +110,8 @@ def check_bits(scenario: Scenario, names: Sequence[str], multiplier: float) -> N
     Raises:
         Mistake: Their noise is too small for that.
     """
-    adaptive = _adaptive(scenario, share_of_sites(scenario, names) * len(names))
+    sites_in_a_round = share_of_sites(scenario, names) * len(names)
+    adaptive = _adaptive(scenario, sites_in_a_round)
     if adaptive:
         noise_on_the_sum(multiplier, adaptive.bit_noise)
 
@@ -104,6 +125,6 @@ def check_mean_only(scenario: Scenario, strategy: Strategy) -> None:
     if not needs_mean_only(strategy):
         raise Mistake(
             f"strategy.name: expected one that needs the mean of the updates only with privacy.unit = "
-            f"{scenario.privacy.unit!r}, such as fedavg or fedadam, got {scenario.strategy.name}: the server sees "
-            "each update, but may use nothing but their noisy mean"
+            f"{scenario.privacy.unit!r}, such as fedavg or fedadam, got {scenario.strategy.name}: the "
+            "server sees each update, but may use nothing but their noisy mean"
         )

@@ -46,19 +46,3 @@ class Correlated:
             found = found - value * before
         self._before.appendleft(found)
         return found
-
-
-def prefix_noise(rounds: int, band: int) -> list[float]:
-    """Return the deviation of the noise on the sum of the first t rounds, for each t, over what one round must have.
-
-    With independent noise it is ``sqrt(t)``.
-    """
-    diagonal = diagonals(band)
-    weights: list[float] = []  # of the independent noise of t rounds ago in the sum: the coefficients of 1/((1-x) C(x))
-    for t in range(rounds):
-        weights.append(1.0 - sum(diagonal[i] * weights[t - i] for i in range(1, min(band, t + 1))))
-    total, found = 0.0, []
-    for weight in weights:
-        total += weight**2
-        found.append(column_norm(band) * math.sqrt(total))
-    return found

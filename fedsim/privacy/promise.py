@@ -1,11 +1,11 @@
 """The words of a privacy statement: the sentences that a unit brings, and figures from the ledger as text."""
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fedsim import figures
 from fedsim.randomness import Random
 
 Pairs = list[tuple[str, str]]
@@ -123,9 +123,4 @@ def most_spent(trainings: Iterable[Training]) -> dict[str, float]:
 
 def epsilon_by_site(trainings: Sequence[Training]) -> str:
     """Write the most epsilon that one training spent, at each site."""
-    return by_site({site: [rounded_up(spent)] for site, spent in most_spent(trainings).items()})
-
-
-def rounded_up(epsilon: float) -> str:
-    """Write an upper bound with two digits, rounded up: it must stay an upper bound."""
-    return f"{math.ceil(round(epsilon * 100, 6)) / 100:.2f}"
+    return by_site({site: [figures.epsilon(spent)] for site, spent in most_spent(trainings).items()})

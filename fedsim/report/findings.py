@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 import pandas as pd
 
+from fedsim import figures
 from fedsim.privacy.tiers import WEAK
 from fedsim.privacy.units import unit_of
 from fedsim.report.group_findings import treatment
@@ -50,14 +51,23 @@ def findings(run: Run) -> Pairs:
 
 
 def in_short(run: Run) -> list[str]:
-    """Return the answers that a terminal prints: the summary, the pool, the cost of privacy, and who gains."""
-    numbers = Numbers(run)
+    """Return the answers that a terminal prints: the summary, the pool, the cost of privacy, and who gains.
+
+    They don't say in each sentence that one or two seeds are too few for a verdict: the terminal says it
+    once, below them.
+    """
+    numbers = Numbers(run, few_seeds_are_known=True)
     asked = {_FIRST, _POOL, _COST, _JOIN}
     return [answer for question, answer in answers(numbers) if question in asked]
 
 
 class Numbers:
     """Look up the figures of a run's comparison.
+
+    Args:
+        run: The run.
+        few_seeds_are_known: Whether the reader is told elsewhere that there are too few seeds for a
+            verdict; then no estimate gives it as the reason why it has no interval.
 
     Attributes:
         run: The run.
@@ -72,8 +82,9 @@ class Numbers:
         pooled: Whether the headline has a pooled figure that differs from the first one.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, few_seeds_are_known: bool = False) -> None:
         self.run = run
+        self._known_reasons = (ONE_SEED, TWO_SEEDS) if few_seeds_are_known else ()
         self.metric = run.metrics[0]
         self.table = run.comparison
         keys = ("private", "arm", "metric", "site")
@@ -108,9 +119,19 @@ class Numbers:
         row = self._rows.get((private, arm, metric or self.metric.name, site or self.run.headline))
         if row is None:
             return Estimate(math.nan, math.nan, math.nan)
-        start = "" if kind == "mean" else f"{kind}_here_" if here else f"{kind}_"
-        low, high, why = (row[f"{start}{end}"] for end in ("low", "high", "why"))
-        return Estimate(float(row[kind]), float(low), float(high), str(why))
+        start = f"{kind}_here_" if here else f"{kind}_"
+        if kind == "mean":
+            start = ""
+        return Estimate(
+            float(row[kind]),
+            float(row[f"{start}low"]),
+            float(row[f"{start}high"]),
+            self._untold(str(row[f"{start}why"])),
+        )
+
+    def _untold(self, why: str) -> str:
+        """Return the reason why there is no interval; nothing if the reader is told it elsewhere."""
+        return "" if why in self._known_reasons else why
 
     def was_run(self, arm: str, private: bool) -> bool:
         """Whether an arm was run with privacy, or without: a unit need not have a meaning in every arm."""
@@ -127,7 +148,7 @@ class Numbers:
         overlap = 0.0 if here else self.run.overlap
         span = self.metric.high - self.metric.low
         stated = state(changes, overlap, (-span, span))
-        return Estimate(stated.mean, stated.low, stated.high, stated.why)
+        return Estimate(stated.mean, stated.low, stated.high, self._untold(stated.why))
 
     def _largest(self, sites: pd.DataFrame) -> list[str]:
         rows = sites[~sites["site"].isin(TOGETHER)].groupby("site")["rows"].mean()
@@ -227,13 +248,13 @@ def _baseline(numbers: Numbers) -> str:
     sites = numbers.run.sites
     pooled = sites[sites["site"] == POOLED]
     share = (pooled["most_common"] / pooled["rows"]).mean()
-    sentence = f" Always naming the most common class would reach {share:.3f}"
+    sentence = f" Always naming the most common class would reach {figures.figure(share)}"
     if not numbers.run.pooled_differs:
         return f"{sentence}."
 
     inside = sites[sites["site"] == numbers.run.headline]
     share_inside = (inside["most_common"] / inside["rows"]).mean()
-    return f"{sentence}, and always naming the most common class of the row's own site {share_inside:.3f}."
+    return f"{sentence}, and always naming the most common class of the row's own site {figures.figure(share_inside)}."
 
 
 def _reached(numbers: Numbers) -> str:
@@ -449,10 +470,15 @@ def _promise(run: Run) -> str:
     promised = run.epsilon(promised_arm(run))
     if not promised:
         return "Nothing was released under privacy: the first private round would already have exceeded the budget."
-    weak = f" An epsilon above {WEAK:g} is a weak formal guarantee." if max(promised.values()) > WEAK else ""
+    weak = (
+        f" An epsilon above {figures.setting(WEAK)} is a weak formal guarantee."
+        if max(promised.values()) > WEAK
+        else ""
+    )
+    delta = figures.setting(run.ledger["delta"])
     return (
         f"A deployment that trains once like this, with secret seeds, promises one {_protected(run)} "
-        f"{epsilons(promised)} at delta {run.ledger['delta']:g}{_but(run)}.{weak} The privacy statement below says "
+        f"{epsilons(promised)} at delta {delta}{_but(run)}.{weak} The privacy statement below says "
         "what that covers and what it does not."
     )
 

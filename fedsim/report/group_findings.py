@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import pandas as pd
 
+from fedsim import figures
 from fedsim.data.task import SITE
 from fedsim.report.statement import listed
 from fedsim.results.comparison import HERE, SAME
@@ -188,9 +189,14 @@ def _observed(run: Run, row: _Row) -> str:
         return ""
     table = run.groups[(run.groups["attribute"] == row["attribute"]) & (run.groups["site"] == POOLED)]
     members = table["group"] == row["group"]
-    share = table.loc[members, "positives"].sum() / table.loc[members, "rows"].sum()
-    share_of_others = table.loc[~members, "positives"].sum() / table.loc[~members, "rows"].sum()
-    return f"; positive are {share:.0%} of their rows and {share_of_others:.0%} of the others'"
+    share = figures.share(_positives(table[members]))
+    share_of_others = figures.share(_positives(table[~members]))
+    return f"; positive are {share} of their rows and {share_of_others} of the others'"
+
+
+def _positives(table: pd.DataFrame) -> float:
+    """Return the share of positives in rows of a tally."""
+    return table["positives"].sum() / table["rows"].sum()
 
 
 def _changed(run: Run, table: pd.DataFrame) -> list[str]:

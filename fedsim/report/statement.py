@@ -7,11 +7,11 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from fedsim import figures
 from fedsim.privacy.accounting import HOPELESS, Segment, composed
 from fedsim.privacy.accounting import epsilon as epsilon_of
 from fedsim.privacy.ledger import charged_together
 from fedsim.privacy.promise import Pairs, Promise, Training, epsilon_by_site, most_spent, random_of
-from fedsim.privacy.promise import rounded_up as _up
 from fedsim.privacy.tiers import WEAK
 from fedsim.privacy.unit import Protected, Unit
 from fedsim.privacy.units import released_in, unit_of
@@ -88,7 +88,7 @@ def _unit(run: Run) -> Unit:
 
 def _secure(run: Run) -> Pairs:
     settings = run.scenario.secure_aggregation
-    share = f"{settings.threshold or 2 / 3:.0%}, rounded up,"
+    share = f"{figures.share(settings.threshold or 2 / 3)}, rounded up,"
     who = share if settings.drop_outs is None else f"All but {settings.drop_outs}"
     return [("Secure aggregation", _SECURE.format(who=who))] if settings.on else []
 
@@ -103,7 +103,7 @@ def epsilons(by_site: Mapping[str, float]) -> str:
     """Return what was spent in a few words: ``epsilon 0.54``, a range over the sites, or that nothing was released."""
     if not by_site:
         return "nothing released"
-    least, most = _up(min(by_site.values())), _up(max(by_site.values()))
+    least, most = figures.epsilon(min(by_site.values())), figures.epsilon(max(by_site.values()))
     return f"epsilon {most}" if least == most else f"epsilon {least} to {most} (by site)"
 
 
@@ -113,7 +113,11 @@ def weaknesses(run: Run) -> list[str]:
     if not trainings:
         return []
     most = max(most_spent(trainings).values())
-    found = [f"Epsilon {_up(most)} is above {WEAK:g}: a weak formal guarantee."] if most > WEAK else []
+    found = (
+        [f"Epsilon {figures.epsilon(most)} is above {figures.setting(WEAK)}: a weak formal guarantee."]
+        if most > WEAK
+        else []
+    )
     if run.ledger["ranges_fitted"]:
         found.insert(0, "The guarantee does not cover preprocessing: ranges were taken from the records.")
     return found + _loose_delta(run)
@@ -138,20 +142,21 @@ def _claim(run: Run, arm: str, own: list[Training], promise: Promise) -> Pairs:
     most = max(most_spent(own).values())
     seeds = f", the most over {len(own)} seeds" if len(own) > 1 else ""
     return [
-        ("In plain words", _meaning(float(_up(most)), delta, promise)),
+        ("In plain words", _meaning(float(figures.epsilon(most)), delta, promise)),
         *(("Warning", weakness) for weakness in weaknesses(run)),
         ("Unit", promise.unit),
         ("Neighbours", promise.neighbours[ledger["neighbours"]]),
         (
             "Epsilon",
             f"{epsilon_by_site(own)}; an upper bound for {_which(run)} {arm} training{seeds}. The budget was "
-            f"{ledger['budget']:g}; training stops before a round that would exceed it.",
+            f"{figures.setting(ledger['budget'])}; training stops before a round that would exceed it.",
         ),
         *_of_one_record(own),
         (
             "Delta",
-            f"{delta:g}: epsilon bounds the privacy loss but for a probability that may be somewhat larger than "
-            "delta; e^epsilon times a probability, and delta more, bounds every probability without exception.",
+            f"{figures.setting(delta)}: epsilon bounds the privacy loss but for a probability that may be somewhat "
+            "larger than delta; e^epsilon times a probability, and delta more, bounds every probability "
+            "without exception.",
         ),
         ("Accountant", f"{ledger['accountant']}. Composed over all steps of all rounds."),
     ]
@@ -162,10 +167,12 @@ def _of_one_record(own: list[Training]) -> Pairs:
     found = [value for training in own for value in training.get("record_epsilon", {}).values()]
     if not found:
         return []
-    return [
-        ("Epsilon of one record", f"{_up(max(found))}, against the same readers at the same delta: one record more or "
-         "less changes its site's update into another one, which lies up to twice the clip away.")
-    ]  # fmt: skip
+    most = figures.epsilon(max(found))
+    words = (
+        f"{most}, against the same readers at the same delta: one record more or less changes its site's "
+        "update into another one, which lies up to twice the clip away."
+    )
+    return [("Epsilon of one record", words)]
 
 
 def _which(run: Run) -> str:
@@ -248,7 +255,7 @@ def _most(run: Run, spent: Iterable[tuple[Segment, ...]]) -> str:
     delta = run.ledger["delta"]
     neighbours = run.ledger["neighbours"]
     most = max(epsilon_of(segments, delta, neighbours) for segments in set(spent))
-    return f"an epsilon above {HOPELESS:g}" if math.isinf(most) else f"epsilon {_up(most)}"
+    return f"an epsilon above {figures.setting(HOPELESS)}" if math.isinf(most) else f"epsilon {figures.epsilon(most)}"
 
 
 def _meaning(epsilon: float, delta: float, promise: Promise) -> str:
@@ -260,9 +267,10 @@ def _meaning(epsilon: float, delta: float, promise: Promise) -> str:
     size = ", a loose bound" if factor > 100 else ""
     return (
         f"Whether or not one {promise.protected} is used, {promise.sent} at most e^epsilon times as likely, and "
-        f"delta more. At epsilon {epsilon:.2f} that is a factor of {times}{size}. Somebody who sees all that and must "
-        f"guess, at even odds, whether the {promise.protected} was used, is right at most {right:.2f} % of the "
-        "time (50 % is guessing). These are ceilings that are proven for every attack, not forecasts of one."
+        f"delta more. At epsilon {figures.epsilon(epsilon)} that is a factor of {times}{size}. Somebody who sees "
+        f"all that and must guess, at even odds, whether the {promise.protected} was used, is right at most "
+        f"{right:.2f} % of the time (50 % is guessing). These are ceilings that are proven for every attack, "
+        "not forecasts of one."
     )
 
 
@@ -270,15 +278,17 @@ def _loose_delta(run: Run) -> list[str]:
     delta, rows = run.ledger["delta"], _training_rows(run)
     if _unit(run).protects is Protected.SITE:
         loose = delta * len(rows) >= 1
-        return [f"Delta {delta:g} is not below one over the number of sites, {len(rows)}."] if loose else []
+        return (
+            [f"Delta {figures.setting(delta)} is not below one over the number of sites, {len(rows)}."] if loose else []
+        )
     if promised_arm(run) == "centralized":
         rows = {"the pool": sum(rows.values())}
     small = [f"{site} (about {count:.0f} training rows)" for site, count in rows.items() if delta * count >= 1]
     if not small:
         return []
     return [
-        f"Delta {delta:g} is not below one over the number of rows at {listed(small)}: publishing a random record as "
-        "it is would satisfy such a delta."
+        f"Delta {figures.setting(delta)} is not below one over the number of rows at {listed(small)}: "
+        "publishing a random record as it is would satisfy such a delta."
     ]
 
 

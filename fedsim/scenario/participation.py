@@ -23,6 +23,16 @@ class Participation:
     turns: int | None = None
 
     @property
+    def settings(self) -> list[str]:
+        """The settings of ``[training]`` that are given, by name: at most one may be."""
+        ways = {
+            "sites_per_round": self.number,
+            "site_sampling_rate": self.rate,
+            "site_turns": self.turns,
+        }
+        return [name for name, value in ways.items() if value is not None]
+
+    @property
     def joining_rate(self) -> float | None:
         """The probability with which each site joins a round on its own: 1 if all do, None if chosen otherwise."""
         if self.rate is not None:

@@ -193,8 +193,7 @@ class Training(_Section):
 
     @model_validator(mode="after")
     def _chooses_sites_in_one_way(self) -> "Training":
-        ways = ("sites_per_round", "site_sampling_rate", "site_turns")
-        given = [way for way in ways if getattr(self, way) is not None]
+        given = self.participation.settings
         if len(given) > 1:
             raise ValueError(f"{given[1]}: expected none beside {given[0]}, which chooses the sites of a round, too")
         return self
@@ -430,7 +429,7 @@ class Scenario(_Section):
     def _who_joins_takes_part(self) -> "Scenario":
         late = self.faults.joins_late
         rounds = self.training.rounds
-        if late and self.training.sites_per_round is not None:
+        if late and self.training.participation.number is not None:
             raise ValueError("faults.joins_late: expected no training.sites_per_round beside it")
         if max(late.values(), default=0) > rounds:
             raise ValueError(f"faults.joins_late: expected rounds up to {rounds}, the last, got {max(late.values())}")
@@ -454,7 +453,7 @@ class Scenario(_Section):
 
     @model_validator(mode="after")
     def _promises_something(self) -> "Scenario":
-        if self.privacy.correlated and (self.training.site_turns or 1) < 2:
+        if self.privacy.correlated and (self.training.participation.turns or 1) < 2:
             raise ValueError("privacy.correlated: expected training.site_turns of 2 or more beside it: noise may "
                              "cancel over rounds in which no site is asked twice")  # fmt: skip
         protected = self.privacy.facts.arms

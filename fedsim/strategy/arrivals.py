@@ -6,9 +6,9 @@ alone: a schedule is public, and the same for every engine.
 
 import heapq
 from bisect import insort
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 
 import numpy as np
 
@@ -78,20 +78,25 @@ class Arrivals:
                 raise ValueError(f"{name}: expected a number from 1 to the {self.sites} sites there are, got {value}")
 
     def flush(self, number: int) -> Flush:
-        """Return a server step by its number, from 1 on; what was worked out is kept."""
-        takes = tuple(durations(self.seed, self.sites, self.spread).tolist())
-        known, more = _worked_out(self, takes)  # the second goes on where the first ends
-        while len(known) < number:
-            known.append(next(more))
-        return known[number - 1]
+        """Return a server step by its number, from 1 on; the steps up to it are kept."""
+        while len(self._known) < number:
+            self._known.append(next(self._more))
+        return self._known[number - 1]
+
+    @cached_property
+    def _known(self) -> list[Flush]:
+        """The steps that were simulated, from the first on."""
+        return []
+
+    @cached_property
+    def _more(self) -> Iterator[Flush]:
+        """The steps after those that are known."""
+        takes = durations(self.seed, self.sites, self.spread)
+        return _simulate(self, takes.tolist())
 
 
-@lru_cache(maxsize=16)
-def _worked_out(chosen: Arrivals, takes: tuple[float, ...]) -> tuple[list[Flush], Iterator[Flush]]:
-    return [], _simulate(chosen, takes)
-
-
-def _simulate(chosen: Arrivals, takes: tuple[float, ...]) -> Iterator[Flush]:
+def _simulate(chosen: Arrivals, takes: Sequence[float]) -> Iterator[Flush]:
+    """Yield the server steps, one after another, from how long a training takes each site."""
     random = stream(chosen.seed, "arrivals")
     free = list(range(chosen.sites))  # ascending
     working: list[tuple[float, int]] = []  # a heap of (when it answers, site)

@@ -45,11 +45,13 @@ def strategy_of(scenario: Scenario, sites: int | None = None) -> Strategy:
 def _facts(scenario: Scenario, sites: int | None) -> dict[str, Any]:
     """Return the public facts of a scenario that a strategy may have fields for."""
     training = scenario.training
+    participation = training.participation
+    known_sites = sites or participation.number or 1  # a number of unknown sites counts as all
     return {
         "local_steps": training.local_steps,
         "lr": training.optimizer.lr,
         "weight_decay": training.optimizer.weight_decay,
-        "participation": training.participation.share(sites or training.sites_per_round or 1),
+        "participation": participation.share(known_sites),
     }
 
 

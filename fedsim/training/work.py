@@ -70,10 +70,9 @@ class Streams:
         would be hidden less.
 
         Secure: the noise, the choice of batches (amplification by sampling presumes that it is
-            secret), and the draws
-        of layers, since an additional row moves the places of the others in a batch. Where whole
-        sites are protected, no promise rests on how a site trains, so training stays by name; their
-        noise is drawn elsewhere (``whole_sites.noise_words``).
+        secret), and the draws of layers, since an additional row moves the places of the others in
+        a batch. Where whole sites are protected, no promise rests on how a site trains, so training
+        stays by name; their noise is drawn elsewhere (``whole_sites.noise_words``).
         """
         batches_hide_rows = unit_of(scenario.privacy.unit).sampled is Sampled.ROWS
         if scenario.privacy.rng == "secure" and batches_hide_rows:

@@ -87,6 +87,15 @@ def test_few_seeds_are_said_to_say_little_and_no_interval_is_shown(run: Run, see
     assert any(caution in line and "may be chance" in line for line in closing), closing
 
 
+@pytest.mark.parametrize(("seeds", "caution"), [(1, "one seed gives no interval"), (2, "two seeds give no verdict")])
+def test_that_there_are_few_seeds_is_said_once(run: Run, seeds: int, caution: str):
+    few = one_seed(run) if seeds == 1 else first_seeds(run, 2)
+    closing = " ".join(closing_lines(few))
+    assert closing.count(caution) == 1
+    assert closing.count("may be chance") == 1
+    assert "cannot be told: ." not in closing
+
+
 def test_with_more_seeds_it_is_said_what_the_margin_is(run: Run):
     assert "±" in shown(lambda: print_table(arms_table(run)))
     assert any("± half a 95 % interval" in line for line in closing_lines(run))

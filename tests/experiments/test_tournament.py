@@ -318,10 +318,10 @@ def test_a_difference_that_never_varies_is_no_certainty_and_copies_share_a_group
     assert pd.isna(table["verdict"]["below"])
     assert table.loc[["copy", "below"], ["difference_low", "difference_high"]].isna().all().all()
     said = " ".join(tournament_files.lines(played, table.reset_index(), ["scenario", "strategy"], 4))
-    assert said.count("No verdict: s, below: the difference to the best is -0.1 and does not vary") == 1
+    assert said.count("No verdict: s, below: the difference to the best is −0.100 and does not vary") == 1
     assert said.count("No verdict") == 1
     _, rows = tournament_files._cells(table.reset_index(), ["strategy"], "auc")
-    assert [row[3] for row in rows] == ["–", "+0.000", "-0.100", "-0.300 ± 0.044"]
+    assert [row[3] for row in rows] == ["–", "0.000", "−0.100", "−0.300 ± 0.044"]
 
 
 def test_what_all_seeds_share_is_said_of_the_scenario_where_it_is_so():

@@ -9,8 +9,29 @@ import torch
 
 from fedsim.flower.grid import node_of
 from fedsim.privacy.accounting import Segment, epsilon, noise_multiplier
-from fedsim.privacy.correlated import Correlated, column_norm, diagonals, prefix_noise
+from fedsim.privacy.correlated import Correlated, column_norm, diagonals
 from tests.privacy.test_central import noise_of
+
+
+def prefix_noise(rounds: int, band: int) -> list[float]:
+    """Return the deviation of the noise on the sum of the first t rounds, for each t, over that of one round.
+
+    With independent noise it is ``sqrt(t)``.
+    """
+    diagonal = diagonals(band)
+
+    # The weight in the sum of the independent noise of t rounds ago: a coefficient of 1 / ((1 - x) C(x)).
+    weights: list[float] = []
+    for t in range(rounds):
+        known = sum(diagonal[i] * weights[t - i] for i in range(1, min(band, t + 1)))
+        weights.append(1.0 - known)
+
+    variance = 0.0
+    deviations = []
+    for weight in weights:
+        variance += weight**2
+        deviations.append(column_norm(band) * math.sqrt(variance))
+    return deviations
 
 
 def matrix(rounds: int, band: int) -> np.ndarray:

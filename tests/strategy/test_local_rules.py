@@ -275,7 +275,8 @@ TWICE = [name for name in WITH_CLIENT_HALF if catalog.load("strategies", name)()
 def test_a_second_training_is_paid_for(scenario, name: str, engine: str):
     """Twice the steps: more noise, the same epsilon, and the ledger counts both."""
     plain, twice = scenario(), scenario(f"strategy.name={name}", f"engine={engine}")
-    assert (passes_of(plain), passes_of(twice)) == (1, 2)
+    assert (passes_of(plain, "federated"), passes_of(twice, "federated")) == (1, 2)
+    assert (passes_of(twice, "local"), passes_of(twice, "centralized")) == (1, 1)
     assert noise_for(twice, 0, "federated") > noise_for(plain, 0, "federated")
     assert noise_for(twice, 0, "local") == noise_for(plain, 0, "local")
     found = run_job(twice, Job("federated", True, 0), lambda: None)

@@ -13,6 +13,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
+from fedsim import figures
 from fedsim.audits.attack import Attack
 from fedsim.audits.bounds import ceiling
 from fedsim.audits.claims import RECORDS
@@ -48,21 +49,21 @@ class MembershipInference(Attack):
 
         claim = target.promised
         most = ceiling(claim.epsilon, claim.delta) if claim else 1.0
-        figures = ", ".join(f"{name} {result}" for name, result in found.items())
+        results = ", ".join(f"{name} {result}" for name, result in found.items())
         return self.finding(
             target,
             measured=tuple(result.measured(name, claim) for name, result in found.items()),
-            words=(f"{IN_WORDS[target.training]}: AUC (found at 1 % false alarms)", figures),
+            words=(f"{IN_WORDS[target.training]}: AUC (found at 1 % false alarms)", results),
             rows=(
                 Row("With shadow models, LiRA", _HINT, str(found["lira"])),
                 Row("With shadow models, RMIA", "", str(found["rmia"])),
                 Row("By the loss alone", "", str(found["loss"])),
-                Row("The most any attack can reach", "AUC, by the epsilon claimed", f"{most:.3f}"),
+                Row("The most any attack can reach", "AUC, by the epsilon claimed", figures.figure(most)),
             ),
             answer=Answer(
                 "Can anybody tell who was in the data?",
                 "Of the members, the attack finds, while it accuses one in a hundred others wrongly",
-                f"{found['lira'].tpr:.1%}",
+                figures.share(found["lira"].tpr, 1),
                 "Guessing finds 1.0%.",
             ),
             picture=Picture(

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedsim import figures
 from fedsim.audits.attack import Attack
 from fedsim.audits.claims import RECORDS
 from fedsim.audits.finding import IN_WORDS, SITES, Finding, Measured, Row
@@ -61,18 +62,20 @@ class PropertyInference(Attack):
         if found is None:
             return None
         words = _IN_WORDS[target.kind]
+        error = figures.figure(found.error)
+        blind = figures.figure(found.blind)
         return self.finding(
             target,
             measured=(Measured(words, "mean distance", found.error),),
             words=(
                 f"{IN_WORDS[target.training]}: {words}",
-                f"wrong by {found.error:.3f}, guessing by {found.blind:.3f}; a site's, not a record's",
+                f"wrong by {error}, guessing by {blind}; a site's, not a record's",
             ),
             rows=(
                 Row(
                     "What is a site like?",
-                    f"{words}; guessing is off by {found.blind:.3f}",
-                    f"off by {found.error:.3f}",
+                    f"{words}; guessing is off by {blind}",
+                    f"off by {error}",
                 ),
             ),
             section={"property": {target.training: asdict(found)}},

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedsim import figures
 from fedsim.audits.attack import Attack
 from fedsim.audits.claims import RECORDS
 from fedsim.audits.finding import IN_WORDS, SITES, Finding, Measured, Row
@@ -56,15 +57,17 @@ class SourceInference(Attack):
         if len(target.sites) < 2:
             return None
         found = attack(target)
+        right = figures.share(found.right, 1)
+        guessing = figures.share(found.guessing, 1)
         return self.finding(
             target,
             measured=(Measured("named rightly", "share", found.right),),
-            words=(f"{IN_WORDS[target.training]}: {found.right:.1%} named rightly, guessing {found.guessing:.1%}",),
+            words=(f"{IN_WORDS[target.training]}: {right} named rightly, guessing {guessing}",),
             rows=(
                 Row(
                     "At which site is a record?",
-                    f"named rightly; guessing reaches {found.guessing:.1%}",
-                    f"{found.right:.1%}",
+                    f"named rightly; guessing reaches {guessing}",
+                    right,
                 ),
             ),
             section={"source": {target.training: asdict(found)}},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
+from fedsim import figures
 from fedsim.audits.bounds import CONFIDENCE
 from fedsim.audits.finding import EPSILON, QUESTIONS, Finding, lower_bounds
 from fedsim.audits.story import charts
@@ -19,7 +19,6 @@ from fedsim.report.pages import PAGES
 from fedsim.results.comparison import HERE
 from fedsim.results.run_directory import write_bytes, write_json
 
-_DASH = "–"
 TableRow = tuple[str, str, list[str]]
 """A name, a hint how to read it, and a cell for each level."""
 
@@ -51,7 +50,7 @@ def write(story: Story, folder: Path) -> list[Path]:
         groups=groups(story),
         sections=sections,
         epsilons=_as_text(epsilons) if epsilons else "",
-        confidence=f"{CONFIDENCE:.0%}",
+        confidence=figures.share(CONFIDENCE),
         run=story.levels[0].run,
     )
     write_bytes(folder / "story.html", page.encode())
@@ -93,7 +92,7 @@ def answers(story: Story) -> Iterator[tuple[str, str]]:
     reached = []
     for level in story.levels:
         mean = level.mean(metric)["mean"]
-        figure = _DASH if mean is None else f"{mean:.3f}"
+        figure = figures.UNKNOWN if mean is None else figures.figure(mean)
         reached.append(f"{figure} with {level.title}")
     yield "How good is the model?", f"By {metric.label} {run.headline_place}: {'; '.join(reached)}."
 
@@ -145,7 +144,7 @@ def _finding_rows(levels: Sequence[Level], question: str) -> list[TableRow]:
     for place, level in enumerate(levels):
         for row in (row for finding in _answering(level, question) for row in finding.rows):
             hints.setdefault(row.name, row.hint)
-            cells.setdefault(row.name, [_DASH] * len(levels))[place] = row.cell
+            cells.setdefault(row.name, [figures.UNKNOWN] * len(levels))[place] = row.cell
     return [(name, hint, cells[name]) for name, hint in hints.items()]
 
 
@@ -172,7 +171,7 @@ def _model_rows(levels: Sequence[Level]) -> list[TableRow]:
     cells = []
     for level in levels:
         if not level.private:
-            cells.append(_DASH)
+            cells.append(figures.UNKNOWN)
             continue
         change = level.numbers.cost(here=True)
         interval = f" ({change.below(signed=True)})" if change.bounds() else ""
@@ -191,16 +190,16 @@ def _with_claims(levels: Sequence[Level], estimates: list[TableRow]) -> list[Tab
         claim = level.audit.claim
         if claim is None:
             claims.append("nothing released" if level.private else "no guarantee")
-            proven.append(_DASH)
-            verdicts.append(_DASH)
+            proven.append(figures.UNKNOWN)
+            verdicts.append(figures.UNKNOWN)
             continue
-        claims.append(f"{claim.epsilon:.2f}")
-        proven.append(f"at least {level.audit.bound:.2f}")
+        claims.append(figures.epsilon(claim.epsilon))
+        proven.append(f"at least {figures.proven_epsilon(level.audit.bound)}")
         verdicts.append("REFUTED" if level.audit.broken else "stands")
-        deltas.add(f"{claim.delta:g}")
+        deltas.add(figures.setting(claim.delta))
     at_delta = f"for one record of one site, at delta {' or '.join(sorted(deltas))}" if deltas else ""
     bounds = max(len(lower_bounds(level.audit.findings)) for level in levels)
-    hint = f"the largest of {bounds} lower bounds, each of {CONFIDENCE:.0%} confidence" if bounds else ""
+    hint = f"the largest of {bounds} lower bounds, each of {figures.share(CONFIDENCE)} confidence" if bounds else ""
     return [
         ("Claimed", at_delta, claims),
         ("Proven by attacks", hint, proven),
@@ -214,20 +213,25 @@ def _verdict(story: Story) -> str:
     if not claimed:
         return "Nothing is promised at any of these levels."
     if story.broken:
-        proven = [f"at {level.title} attacks prove at least {level.audit.bound:.2f}" for level in story.broken]
+        proven = []
+        for level in story.broken:
+            bound = figures.proven_epsilon(level.audit.bound)
+            proven.append(f"at {level.title} attacks prove at least {bound}")
         return f"No: {'; '.join(proven)}. Do not rely on it."
-    proven = [f"{level.audit.bound:.2f} where {_rounded_up(level)} is claimed" for level in claimed]
+    proven = []
+    for level in claimed:
+        bound = figures.proven_epsilon(level.audit.bound)
+        proven.append(f"{bound} where {_claimed(level)} is claimed")
     return (
         f"No attack proved more than is claimed: at least {'; '.join(proven)}. "
         "That proves the claim not wrong, not right."
     )
 
 
-def _rounded_up(level: Level) -> str:
+def _claimed(level: Level) -> str:
+    """Write the epsilon that a level claims."""
     claim = level.audit.claim
-    if claim is None:
-        return _DASH
-    return f"{math.ceil(100 * claim.epsilon - 1e-9) / 100:.2f}"
+    return figures.UNKNOWN if claim is None else figures.epsilon(claim.epsilon)
 
 
 def _as_text(picture: bytes) -> str:

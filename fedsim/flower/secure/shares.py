@@ -6,6 +6,10 @@ from fedsim.scenario.schema import Scenario
 
 
 def weights_of(scenario: Scenario, names: Sequence[str]) -> Mapping[str, float]:
-    """Return {site: public weight over the heaviest}: no site counts for more than its clipped update."""
+    """Compute {site: public weight over the heaviest}.
+
+    No weight is above 1, so that no site counts for more than its clipped update.
+    """
     weights = {name: scenario.expected_batch(name) for name in names}
-    return {name: weight / max(weights.values()) for name, weight in weights.items()}
+    heaviest = max(weights.values())
+    return {name: weight / heaviest for name, weight in weights.items()}

@@ -1,7 +1,9 @@
-"""A site's side of secure aggregation. Its secrets stay in Flower's state of the node, and are thrown away at the end.
+"""The site's side of secure aggregation.
 
-A site takes part in a round once: asked again under the same or an earlier number, it refuses. Otherwise a server could
-have the same update twice, in sums over other sites, and subtract.
+Its secrets stay in Flower's state of the node, and are thrown away at the end.
+
+A site takes part in a round once: asked again under the same or an earlier number, it refuses.
+Otherwise a server could have the same update twice, in sums over other sites, and subtract.
 """
 
 from os import urandom
@@ -29,12 +31,16 @@ from fedsim.privacy.fixed_point import FixedPoint
 from fedsim.privacy.secure_aggregation import SHARE, Keys, Party, Refused, Secrets, Terms
 from fedsim.scenario.schema import SecureAggregation
 
-_OWN, _KEYS, _HELD = "secure-own", "secure-keys", "secure-shares"  # records in the node's state
-_TRAINS = 2  # how many steps come before it
+# Records in the node's state.
+_OWN = "secure-own"
+_KEYS = "secure-keys"
+_HELD = "secure-shares"
+
+_STEPS_BEFORE_TRAINING = 2  # keys and shares
 
 
 def terms_of(settings: SecureAggregation, number: int, sites: int) -> Terms:
-    """Return the terms of a round in which so many sites are asked.
+    """Compute the terms of a round in which so many sites are asked.
 
     Raises:
         ValueError: They are fewer than three.
@@ -43,13 +49,18 @@ def terms_of(settings: SecureAggregation, number: int, sites: int) -> Terms:
 
 
 def grid_of(settings: SecureAggregation) -> FixedPoint:
-    """Return how numbers are written down."""
+    """Return the grid on which numbers are written down."""
     return FixedPoint(settings.bits, settings.range)
 
 
 def advertise(message: Message, context: Context, settings: SecureAggregation) -> Message:
-    """Draw the round's secrets; answer with the public keys."""
-    number, sites = _round(message), int(message.content[CONFIG][SITES])  # type: ignore[arg-type]
+    """Draw the round's secrets; answer with the public keys.
+
+    Raises:
+        Refused: The site has taken part in this round, or in a later one.
+    """
+    number = _round_of(message)
+    sites = int(message.content[CONFIG][SITES])  # type: ignore[arg-type]
     own = context.state.get(_OWN)
     if isinstance(own, ConfigRecord) and number <= int(own["round"]):  # type: ignore[arg-type]
         raise Refused(f"expected a round after {own['round']}, got {number}: no site takes part in one twice")
@@ -62,6 +73,7 @@ def advertise(message: Message, context: Context, settings: SecureAggregation) -
 def share(message: Message, context: Context) -> Message:
     """Answer with shares of this site's secrets for each other site."""
     party = _party(message, context)
+    # The step counts as taken even if it fails: it can't be asked for a second time.
     try:
         shares = party.share(to_keys(message.content))
     finally:
@@ -70,47 +82,52 @@ def share(message: Message, context: Context) -> Message:
 
 
 def check_ready(message: Message, context: Context) -> None:
-    """Make sure, before anything is trained, that the others' shares came along.
+    """Make sure, before training, that the others' shares came along.
 
     Raises:
         Refused: The steps before were not taken in this round.
         ValueError: The message has no shares.
     """
-    if _party(message, context).secrets.done != _TRAINS:
+    if _party(message, context).secrets.done != _STEPS_BEFORE_TRAINING:
         raise Refused("expected to be asked for keys and shares before training, and to train once")
     to_shares(message.content)
 
 
 def asked_in(message: Message, context: Context) -> int:
-    """Return how many sites were asked in the round that a message is about.
+    """Return the number of sites that were asked in the round that a message is about.
 
     Raises:
-        Refused: This site is in none, or in another.
+        Refused: This site is in no round, or in another.
     """
     return _party(message, context).terms.sites
 
 
 def mask(
-    message: Message, context: Context, settings: SecureAggregation, update: np.ndarray, weight: float
+    message: Message,
+    context: Context,
+    settings: SecureAggregation,
+    update: np.ndarray,
+    weight: float,
 ) -> RecordDict:
-    """Return what a trained site sends: weight x update and the weight, written down and under masks.
+    """Mask a trained site's answer: weight x update and the weight, on the grid and under masks.
 
     Args:
-        message: What it was asked.
-        context: The node's.
-        settings: The scenario's.
-        update: What training changed, (params,).
-        weight: The site's in the mean.
+        message: The message that asked it to train.
+        context: The context of the node.
+        settings: The scenario's secure aggregation.
+        update: The change of the model by training, (params,).
+        weight: The site's weight in the mean.
 
     Raises:
         OutOfRange: A value is not finite or beyond ``settings.range``.
         Refused: The protocol does not go on.
     """
-    return masked(message, context, grid_of(settings).encode(update, weight))
+    values = grid_of(settings).encode(update, weight)
+    return masked(message, context, values)
 
 
 def masked(message: Message, context: Context, values: np.ndarray) -> RecordDict:
-    """Return what a site sends of a vector, uint64."""
+    """Mask a vector, uint64, for the server."""
     party = _party(message, context)
     try:
         vector = party.mask(values, to_shares(message.content))
@@ -120,8 +137,9 @@ def masked(message: Message, context: Context, values: np.ndarray) -> RecordDict
 
 
 def unmask(message: Message, context: Context) -> Message:
-    """Answer with this site's shares of what is still on the sum; then forget the round's secrets."""
+    """Answer with this site's shares of the masks on the sum; then forget the round's secrets."""
     party = _party(message, context)
+    # Also where it fails: nobody may ask for other shares of the same secrets afterwards.
     try:
         shares = party.unmask(to_sites(message.content, ANSWERED))
     finally:
@@ -131,33 +149,46 @@ def unmask(message: Message, context: Context) -> Message:
     return Message(from_unmasking(shares), reply_to=message)
 
 
-def _round(message: Message) -> int:
+def _round_of(message: Message) -> int:
+    """Return the number of the round that a message is about."""
     return int(message.content[CONFIG][ROUND])  # type: ignore[arg-type]
 
 
 def _keep(context: Context, party: Party) -> None:
-    """Put what the next step needs into the node's state."""
-    kept, terms = party.secrets, party.terms
-    context.state[_OWN] = ConfigRecord({
-        "round": terms.round, "sites": terms.sites, "threshold": terms.threshold, "done": kept.done,
-        "channel": kept.channel, "mask": kept.mask, "own-mask": kept.own_mask,
-    })  # fmt: skip
-    context.state[_KEYS] = from_keys(kept.keys)
-    context.state[_HELD] = from_bytes({site: own + key for site, (own, key) in kept.shares.items()})
+    """Put the party, with all that its next step needs, into the node's state."""
+    terms = party.terms
+    secrets = party.secrets
+    context.state[_OWN] = ConfigRecord(
+        {
+            "round": terms.round,
+            "sites": terms.sites,
+            "threshold": terms.threshold,
+            "done": secrets.done,
+            "channel": secrets.channel,
+            "mask": secrets.mask,
+            "own-mask": secrets.own_mask,
+        }
+    )
+    context.state[_KEYS] = from_keys(secrets.keys)
+
+    # Two shares of each site: of its own mask, and of the key of its masks with others.
+    held = {site: of_own_mask + of_key for site, (of_own_mask, of_key) in secrets.shares.items()}
+    context.state[_HELD] = from_bytes(held)
 
 
 def _party(message: Message, context: Context) -> Party:
-    """Return the party this site is in the round that a message is about.
+    """Read the party that this site is in the round that a message is about.
 
     Raises:
-        Refused: It is in none, or in another.
+        Refused: This site is in no round, or in another.
     """
     own = context.state.get(_OWN)
-    if not isinstance(own, ConfigRecord) or "done" not in own or own["round"] != _round(message):
+    if not isinstance(own, ConfigRecord) or "done" not in own or own["round"] != _round_of(message):
         raise Refused("expected to be asked for keys first, in every round")
-    values = {name: own[name] for name in ("round", "sites", "threshold")}
+
+    terms = Terms(own["round"], own["sites"], own["threshold"])  # type: ignore[arg-type]
     held = to_bytes(context.state, _HELD, 2 * SHARE)
-    kept = Secrets(
+    secrets = Secrets(
         channel=own["channel"],  # type: ignore[arg-type]
         mask=own["mask"],  # type: ignore[arg-type]
         own_mask=own["own-mask"],  # type: ignore[arg-type]
@@ -165,8 +196,9 @@ def _party(message: Message, context: Context) -> Party:
         keys=_all_keys(context),
         shares={site: (both[:SHARE], both[SHARE:]) for site, both in held.items()},
     )
-    return Party(context.node_id, Terms(**values), urandom, kept)  # type: ignore[arg-type]
+    return Party(context.node_id, terms, urandom, secrets)
 
 
 def _all_keys(context: Context) -> dict[int, Keys]:
+    """Return the public keys of all sites of the round, as the server passed them on."""
     return to_keys(RecordDict({KEYS: context.state[_KEYS]}))
