@@ -31,6 +31,8 @@ from fedsim.planning.misbehaviour import attack_of, misbehaving, triggered
 from fedsim.planning.trial import Trial, without_noise
 from fedsim.privacy.ledger import POOL, Ledger
 from fedsim.privacy.unit import Place
+from fedsim.results.calibration import reliability
+from fedsim.results.confusion import confusion
 from fedsim.results.evaluation import HEADLINE, Answers, answers, evaluate, predict, said, scores_of
 from fedsim.results.groups import tally
 from fedsim.results.metrics import METRICS
@@ -84,6 +86,8 @@ class Trained:
         curve: The validation metrics after each round, of the row HEADLINE: round, the metrics of the task's kind and,
             of the federated arm where sites differ in speed, the virtual time, in what a training takes a typical site.
         groups: What the models do to each group of test rows, as ``groups.tally`` returns it.
+        calibration: Predicted probabilities in bins, as ``calibration.reliability`` returns them.
+        confusion: Test rows by their class and the one that is named, as ``confusion.confusion`` returns them.
         ledger: What was released; None without privacy.
         notes: What did not go by the book: replies set aside, rounds not run for want of budget.
     """
@@ -91,6 +95,8 @@ class Trained:
     models: Models
     scores: pd.DataFrame
     groups: pd.DataFrame
+    calibration: pd.DataFrame
+    confusion: pd.DataFrame
     curve: pd.DataFrame
     ledger: Ledger | None
     notes: list[str]
@@ -204,6 +210,8 @@ def run_job(scenario: Scenario, job: Job, observe: Callable[[], None]) -> Traine
         models,
         scores_of(found, task.kind, range=task.range),
         tally(found, task.kind, task.range),
+        reliability(found, task.kind),
+        confusion(found, task.kind, scenario.evaluation.threshold),
         pd.DataFrame(training.curve),
         training.spending.ledger if training.spending else None,
         training.notes,

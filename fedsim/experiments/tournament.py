@@ -37,7 +37,7 @@ from fedsim.training.model import best_device
 NONE, OWN = "none", "own"
 _SHARE = "0.2"  # of the sites attack, if nothing else is said
 _SITES_OF = attrgetter("task", "data", "partition")  # all that decides which rows are at one site
-_NO_MATTER = {"name", "title", "about", "seed", "seeds", "arms"}
+_NO_MATTER = {"name", "title", "about", "seed", "seeds", "arms", "evaluation"}
 _VERSIONS = ("torch", "flwr", "opacus", "dp-accounting", "numpy")
 
 
