@@ -301,17 +301,20 @@ class _Splitter:
 
 def _too_small(rows_by_site: Mapping[str, int]) -> str:
     """Say which sites have too few rows, by {site: its rows}: a line for each number of rows."""
-    expected = "expected at least one row to train on under every seed"
     if len(rows_by_site) == 1:
         name, count = next(iter(rows_by_site.items()))
-        advice = "leave the site out, or join it with others (partition.sites)"
-        return f"site {name}: {expected}, got {count} rows in all; {advice}"
+        return (
+            f"site {name}: expected at least one row to train on under every seed, "
+            f"got {count} rows in all; "
+            "leave the site out, or join it with others (partition.sites)"
+        )
 
     names_by_count: dict[int, list[str]] = {}
     for name, count in rows_by_site.items():
         names_by_count.setdefault(count, []).append(name)
 
-    lines = [f"{len(rows_by_site)} sites: {expected} at each, got too few rows in all:"]
+    expected = "expected at least one row to train on at each under every seed"
+    lines = [f"{len(rows_by_site)} sites: {expected}, got too few rows in all:"]
     for count, names in sorted(names_by_count.items()):
         lines.append(f"  {count} row{'s' if count != 1 else ''} at {', '.join(names)}")
     lines.append("  leave these sites out, or join them with others (partition.sites)")

@@ -76,7 +76,7 @@ def _answer(constant: np.ndarray, kind: Kind, range: Number | None) -> float:
 
 
 def answer_in_words(kind: Kind, base: pd.DataFrame) -> str:
-    """Return what is always answered, e.g. ``always naming the majority class``.
+    """Return what is always answered, e.g. ``always answering the mean``.
 
     Args:
         kind: The kind of the outcome.
@@ -88,7 +88,7 @@ def answer_in_words(kind: Kind, base: pd.DataFrame) -> str:
         return "always naming the most common class"
     shares: Any = base["answer"].astype(float)
     if (shares >= 0.5).all():
-        return "always answering positive, the majority"
+        return "always answering positive"
     if (shares < 0.5).all():
-        return "always answering negative, the majority"
+        return "always answering negative"
     return "always answering the majority"
