@@ -45,7 +45,7 @@ def coefficient(value: float) -> str:
         return f"{value:+.2e}".replace("-", "−")
     if abs(value) >= _LARGE:
         return f"{value:+.0f}".replace("-", "−")
-    return f"{value:+.3g}".replace("-", "−") if value else "0"
+    return f"{value:+#.3g}".replace("-", "−") if value else "0"
 
 
 def bounds(low: float, high: float, signed: bool = False) -> str:

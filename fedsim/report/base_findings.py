@@ -73,7 +73,26 @@ def base_sentences(run: Run) -> str:
         pooled = base_figures(run, POOLED)[first.name]
         sentences.append(f"Pooled over the sites, its {first.label} is {figure(pooled)}.")
     sentences.append(_learned_from(run))
+    sentences += _federated_beside(run, first)
     return " ".join(sentences)
+
+
+def _federated_beside(run: Run, metric: Metric) -> Iterator[str]:
+    """State the federated model's difference to the base rate; nothing if it was not run, or has no figure."""
+    if run.over_base is None:
+        return
+    federated = [beside for beside in _all_beside(run, run.over_base, metric) if beside.arm == "federated"]
+    for beside in federated[-1:]:  # with privacy, if it was run with it
+        change = beside.better
+        if math.isnan(change.mean):
+            return
+        place = f" {run.headline_place}" if metric.by_site else ""
+        verdicts = {"higher": ": it is better", "lower": ": it is worse", SAME: f", {SAME} from zero"}
+        asked = f", {run.asked}" if change.verdict else ""
+        yield (
+            f"{_upper(_named([beside]))}'s difference to that in {metric.label}{place} is "
+            f"{change.text(signed=True)}{asked}{verdicts.get(change.verdict, '')}."
+        )
 
 
 def _learned_from(run: Run) -> str:

@@ -61,19 +61,23 @@ def arms(comparison: pd.DataFrame, metric: Metric, site: str, called: str, base:
     span = metric.high - metric.low
     compared = any(pd.notna(row["difference"]) for row in rows)
 
-    figure = Figure(figsize=(WIDTH, 0.75 + 0.34 * len(rows)), layout="constrained")
+    has_base = not math.isnan(base)
+    names = [f"{row['arm']}, {PRIVACY[row['private']]}" for row in rows]
+    if has_base:
+        names.append("base rate")
+    lines = len(names)
+
+    figure = Figure(figsize=(WIDTH, 0.75 + 0.34 * lines), layout="constrained")
     panels = cast(Any, figure.subplots(1, 2 if compared else 1, sharey=True, squeeze=False))[0]
 
-    # On the left, the base rate and each arm's own mean.
-    if not math.isnan(base):
+    # On the left, each arm's own mean, and the base rate below them in a line of its own.
+    if has_base:
         panels[0].axvline(base, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
-        panels[0].annotate(
-            "base rate", (base, 1), (4, 3), ("data", "axes fraction"), "offset points", fontsize=7.5, color=FAINT
-        )
+        panels[0].plot([base], [len(rows)], linestyle="none", marker="|", markersize=11, markeredgewidth=2, color=FAINT)
     _dots(panels[0], rows, ("mean", "low", "high"), within=(metric.low, metric.high))
     panels[0].set_title(f"{label} {called}")
-    panels[0].set_yticks(range(len(rows)), [f"{row['arm']}, {PRIVACY[row['private']]}" for row in rows])
-    panels[0].set_ylim(len(rows) - 0.5, -0.5)
+    panels[0].set_yticks(range(lines), names)
+    panels[0].set_ylim(lines - 0.5, -0.5)
 
     # On the right, the paired differences: the thin interval first, the thick one over it.
     if compared:

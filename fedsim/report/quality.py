@@ -159,7 +159,8 @@ def _coefficient_row(run: Run, name: str, cells: list[dict[Any, Any]]) -> dict[s
     per_unit = math.nan if first["per_unit"] is None else float(first["per_unit"])
     odds = figures.UNKNOWN
     if run.kind == "binary" and not math.isnan(per_unit):
-        odds = f"{math.exp(min(per_unit, 700.0)):.4g}"
+        ratio = math.exp(min(per_unit, 700.0))  # e^700 is near the largest float
+        odds = f"{ratio:.4f}" if ratio < 100 else f"{ratio:.4g}"
     return {
         "name": name,
         "unit": first["unit"],

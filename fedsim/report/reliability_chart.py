@@ -58,16 +58,17 @@ def _diagram(panel: Axes, summed: pd.DataFrame, arms: Sequence[str], private: bo
     panel.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
     for order, arm in enumerate(arms):
         of_arm = summed.loc[arm]
-        of_arm = of_arm[of_arm["rows"] > 0].astype(float)
-        places = of_arm["said"] / of_arm["rows"]
-        shares = of_arm["seen"] / of_arm["rows"]
+        of_arm = of_arm[of_arm["rows"] > 0]
+        counts = of_arm["rows"].to_numpy(dtype=float)
+        places = of_arm["said"].to_numpy(dtype=float) / counts
+        shares = of_arm["seen"].to_numpy(dtype=float) / counts
         look = ARMS[arm]
         panel.plot(places, shares, color=look.colour, linestyle=look.line, linewidth=1.4, zorder=3 - order / 10)
 
         # A bin of few rows is faint.
-        for place, share, rows in zip(places, shares, of_arm["rows"], strict=True):
+        for place, share, rows in zip(places, shares, counts, strict=True):
             strength = 1.0 if rows >= _FEW else 0.35
-            style = marker(arm, private) | {"markersize": 4.8, "alpha": strength}
+            style: dict[str, Any] = marker(arm, private) | {"markersize": 4.8, "alpha": strength}
             panel.plot([place], [share], linestyle="none", zorder=4 - order / 10, **style)
     panel.set_xlim(0, 1)
     panel.set_ylim(-0.03, 1.03)

@@ -1,13 +1,15 @@
 """Hold what ``metrics.json`` says of a run's models, beside the scores in its tables."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 import pandas as pd
 
+from fedsim.figures import as_written
 from fedsim.mistakes import Mistake
 
+_TEXT = {"arm", "site", "input", "unit"}  # columns that hold text; all others hold numbers
 _COLUMNS = {
     "base_rates": ("seed", "site", "answer"),
     "calibration": ("arm", "private", "seed", "bin", "rows", "said", "seen"),
@@ -54,15 +56,28 @@ class Measured:
 
         tables = {}
         for name, columns in _COLUMNS.items():
-            table = _table(values.get(name, []), f"{place}: {name}")
-            missing = [column for column in columns if len(table) and column not in table]
-            if missing:
-                raise Mistake(f"{place}: {name}: expected {', '.join(missing)} in each row")
-            tables[name] = table
-        return cls(threshold=values.get("threshold"), **tables)
+            tables[name] = _table(values.get(name, []), columns, f"{place}: {name}")
+        threshold = values.get("threshold")
+        if threshold is not None and not isinstance(threshold, int | float):
+            raise Mistake(f"{place}: threshold: expected a number, got {as_written(threshold)}")
+        return cls(threshold=threshold, **tables)
 
 
-def _table(rows: object, place: str) -> pd.DataFrame:
+def _table(rows: object, columns: Sequence[str], place: str) -> pd.DataFrame:
+    """Make a table of rows from a file.
+
+    Raises:
+        Mistake: A row lacks a column, or holds text where a number is expected.
+    """
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise Mistake(f"{place}: expected a list of rows")
+    for number, row in enumerate(rows):
+        missing = [column for column in columns if column not in row]
+        if missing:
+            raise Mistake(f"{place}: expected {', '.join(missing)} in each row, row {number} lacks it")
+        for column, value in row.items():
+            expected = str if column in _TEXT else int | float | None
+            if not isinstance(value, expected):
+                wanted = "text" if column in _TEXT else "a number"
+                raise Mistake(f"{place}: {column} of row {number}: expected {wanted}, got {as_written(value)}")
     return pd.DataFrame(rows)

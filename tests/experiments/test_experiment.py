@@ -16,7 +16,10 @@ from fedsim.experiments.experiment import execute, resume
 from fedsim.mistakes import Interrupted, Mistake
 from fedsim.scenario.schema import Scenario
 
-PRODUCTS = ("scenario.toml", "sites.parquet", "groups.parquet", "rounds.parquet", "ledger.json", "model.safetensors")
+PRODUCTS = (
+    *("scenario.toml", "sites.parquet", "groups.parquet", "rounds.parquet"),
+    *("ledger.json", "metrics.json", "model.safetensors"),
+)
 
 
 def products(folder: Path) -> dict[str, bytes]:
