@@ -72,8 +72,8 @@ def base_sentences(run: Run) -> str:
     if run.kind == "number" and run.pooled_differs:
         pooled = base_figures(run, POOLED)[first.name]
         sentences.append(f"Pooled over the sites, its {first.label} is {figure(pooled)}.")
-    sentences.append(_learned_from(run))
     sentences += _federated_beside(run, first)
+    sentences.append(_learned_from(run))
     return " ".join(sentences)
 
 
@@ -97,11 +97,11 @@ def _federated_beside(run: Run, metric: Metric) -> Iterator[str]:
 
 def _learned_from(run: Run) -> str:
     sentence = {
-        "binary": "That is the majority of the training rows of all sites; the log loss is that of their share of "
-        "positives.",
-        "classes": "It is the most common in the training rows of all sites; the log loss is that of their shares of "
-        "classes.",
-        "number": "It is the mean of the training rows of all sites.",
+        "binary": "The answer is the majority of the training rows of all sites; the log loss is that of their share "
+        "of positives.",
+        "classes": "The class is the most common in the training rows of all sites; the log loss is that of their "
+        "shares of classes.",
+        "number": "The mean is that of the training rows of all sites.",
     }[run.kind]
     if run.ledger["trainings"]:
         sentence += " The simulator takes it from exact rows, as it does every test figure: no epsilon covers it."

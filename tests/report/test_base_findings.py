@@ -41,7 +41,7 @@ def test_a_run_that_is_better_says_by_how_much_and_needs_no_caution(tmp_path: Pa
     assert said.startswith("Without a model, always answering negative has an AUC inside sites of 0.500, ")
     assert "an accuracy of 0.550 and a log loss of 0.690" in said
     assert "The federated model with privacy's difference to that in AUC inside sites is +0.330" in said
-    assert said.endswith("at institutions like these: it is better.")
+    assert "at institutions like these: it is better. The answer is the majority of the training rows" in said
     assert "no epsilon covers it" in said
     assert cautions(run) == []
 
