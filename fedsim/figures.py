@@ -36,6 +36,18 @@ def figure(value: float, signed: bool = False, least_digits: int = _FEWEST_DIGIT
     return f"{rounded:{sign}.{digits}f}".replace("-", "−")
 
 
+def coefficient(value: float) -> str:
+    """Write a coefficient with its sign and three significant digits: ``+0.00164``, ``−1.23e-05``, ``+3100``."""
+    if math.isnan(value):
+        return UNKNOWN
+    least = 1e-4  # from here on, and up to a million, an exponent is harder to read than zeros
+    if value and not least <= abs(value) < 1e6:
+        return f"{value:+.2e}".replace("-", "−")
+    if abs(value) >= _LARGE:
+        return f"{value:+.0f}".replace("-", "−")
+    return f"{value:+#.3g}".replace("-", "−") if value else "0"
+
+
 def bounds(low: float, high: float, signed: bool = False) -> str:
     """Write an interval as ``0.843 to 0.947``, with as many digits as tell its ends apart; ``–`` where one is NaN."""
     if math.isnan(low) or math.isnan(high):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsim.figures import as_written, bounds, epsilon, figure, margin, proven_epsilon, setting, share
+from fedsim.figures import as_written, bounds, coefficient, epsilon, figure, margin, proven_epsilon, setting, share
 
 NAN = math.nan
 
@@ -86,3 +86,20 @@ def test_shares_and_settings():
 )
 def test_a_value_that_came_is_written_as_it_was_meant(value: object, text: str):
     assert as_written(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.17, "+0.170"),
+        (-0.0016373, "−0.00164"),
+        (12.34, "+12.3"),
+        (3100.4, "+3100"),
+        (-0.00001234, "−1.23e−05"),
+        (12345678.0, "+1.23e+07"),
+        (0.0, "0"),
+        (NAN, "–"),
+    ],
+)
+def test_a_coefficient_has_a_sign_and_three_digits(value: float, text: str):
+    assert coefficient(value) == text

@@ -81,6 +81,8 @@ def _scenario_card(scenario: Scenario) -> Card:
     task = task_of(fixed)
     contents = contents_of(fixed)
     values = scenario.values()
+    if task.kind == "binary":
+        values["evaluation"] = scenario.evaluation.model_dump()  # the default, too, where it has a meaning
 
     heading = _wrapped(f"# sites of {scenario.task or 'the table'}: {task.title}", "# ")
     text = f"{_toml(values)}\n{heading}\n{_sites(contents)}"

@@ -12,12 +12,18 @@ _CHANGES = (
     *("difference", "difference_low", "difference_high", "difference_here_low", "difference_here_high"),
     *("gain", "gain_low", "gain_high", "gain_here_low", "gain_here_high"),
 )
+_OVER_BASE = (
+    *("base", "difference", "difference_low", "difference_high"),
+    *("difference_here_low", "difference_here_high"),
+)
 _VERDICTS = ("verdict", "here_verdict", "gain_verdict", "gain_here_verdict")
 _KEYS = ["arm", "private", "metric"]
 
 
 def as_document(finished: "Run") -> dict[str, Any]:
     """Return a finished run as one JSON object: its arms with their figures, over all sites and at each."""
+    from fedsim.report.base_findings import base_answer, cautions  # it needs what is heavy
+
     compared = finished.comparison
     first = compared[compared["site"] == finished.headline]
     pooled_rows = compared[compared["site"] == finished.POOLED]
@@ -27,6 +33,11 @@ def as_document(finished: "Run") -> dict[str, Any]:
     at_sites: dict[tuple[Any, ...], dict[str, float | None]] = {}
     for row in site_rows[[*_KEYS, "site", "mean"]].to_dict("records"):
         at_sites.setdefault(_key(row), {})[row["site"]] = _number(row["mean"])
+
+    over_base: dict[tuple[Any, ...], Mapping[Any, Any]] = {}
+    if finished.over_base is not None:
+        for row in finished.over_base.to_dict("records"):
+            over_base[*_key(row), row["site"]] = row
 
     arms = []
     for row in first.to_dict("records"):
@@ -39,6 +50,7 @@ def as_document(finished: "Run") -> dict[str, Any]:
                 **_figures(row),
                 "pooled": _figures(pooled[_key(row)]),
                 "sites": at_sites[_key(row)],
+                "over_base": _over_base(over_base.get((*_key(row), row["site"]))),
             }
         )
     return {
@@ -48,6 +60,9 @@ def as_document(finished: "Run") -> dict[str, Any]:
         "data": finished.manifest["data"],
         "seeds": finished.scenario.all_seeds,
         "arms": arms,
+        "base_answer": base_answer(finished),
+        "threshold": finished.measured.threshold,
+        "cautions": cautions(finished),
         "intervals": {
             "low, high": finished.asked,
             "here_low, here_high": finished.HERE,
@@ -66,6 +81,15 @@ def _figures(row: Mapping[Any, Any]) -> dict[str, Any]:
     numbers = {name: _number(row[name]) for name in (*_MEAN, *_CHANGES)}
     verdicts = {name: _word(row[name]) for name in _VERDICTS}
     return {**numbers, **verdicts, "why": row["why"] or None}
+
+
+def _over_base(row: Mapping[Any, Any] | None) -> dict[str, Any] | None:
+    """Return an arm's metric beside the base rate; None in runs that have no base rate."""
+    if row is None:
+        return None
+    numbers = {name: _number(row[name]) for name in _OVER_BASE}
+    verdicts = {name: _word(row[name]) for name in ("verdict", "here_verdict")}
+    return {**numbers, **verdicts, "why": row["difference_why"] or None}
 
 
 def _word(value: object) -> str | None:

@@ -56,7 +56,29 @@ def arms_table(finished: "Run") -> Table:
             cells.append(figures.figure(by_place[finished.headline, metric.name]["mean"]))
         cells.append(_change(headline, "difference"))
         table.add_row(*cells)
+
+    base = _base_cells(finished, has_pooled_column)
+    if base:
+        table.add_section()
+        table.add_row(*base)
     return table
+
+
+def _base_cells(finished: "Run", has_pooled_column: bool) -> list[str]:
+    """Return the row of the base rate, of always giving the same answer; nothing in runs that have none."""
+    from fedsim.report.base_findings import base_answer, base_figures  # it needs what is heavy
+
+    if base_answer(finished) is None:
+        return []
+    inside = base_figures(finished, finished.headline)
+    pooled = base_figures(finished, finished.POOLED)
+    first, *others = finished.metrics
+    cells = ["base rate", figures.UNKNOWN, figures.figure(inside[first.name])]
+    if has_pooled_column:
+        cells.append(figures.figure(pooled[first.name]))
+    for metric in others:
+        cells.append(figures.figure(inside[metric.name]))
+    return [*cells, figures.UNKNOWN]
 
 
 def sites_table(finished: "Run") -> Table:
@@ -171,9 +193,12 @@ def _table(title: str) -> Table:
 
 def closing_lines(finished: "Run") -> Iterator[str]:
     """Yield the answer in words, then its terms: intervals, epsilon, what became of the rows, and notes."""
-    from fedsim.report.findings import in_short  # it needs what is heavy
+    from fedsim.report.base_findings import cautions  # these need what is heavy
+    from fedsim.report.findings import in_short
 
     yield from in_short(finished)
+    for text in cautions(finished):
+        yield f"Take care: {text}"
     yield _about_seeds(finished)
     if finished.scenario.private:
         yield from _about_privacy(finished)

@@ -144,7 +144,7 @@ def federate(scenario: Scenario, seed: int, device: str = "cpu") -> Federation:
     """Load the scenario's task and split it into sites; repeated calls return the same object.
 
     Raises:
-        Mistake: The partition is not for this task, a site has no row to train on, or a fault is
+        Mistake: The partition is not for this task, sites have no row to train on, or a fault is
             at no site.
     """
     key = (*_division_key(scenario), scenario.split, scenario.faults, seed, device)
@@ -207,6 +207,7 @@ def _federate_given_rows(scenario: Scenario, splitter: "_Splitter") -> Federatio
     check_sites(scenario.faults, list(row_numbers_by_site))
 
     sites = []
+    too_small = {}
     for number, (name, row_numbers) in enumerate(row_numbers_by_site.items()):
         inputs = rows.inputs[row_numbers]
         site_rows = _SiteRows(
@@ -215,7 +216,14 @@ def _federate_given_rows(scenario: Scenario, splitter: "_Splitter") -> Federatio
             time=None if rows.time is None else rows.time[row_numbers],
             groups={attribute: values[row_numbers] for attribute, values in rows.groups.items()},
         )
-        sites.append(splitter.split(number, name, site_rows))
+        site = splitter.split(number, name, site_rows)
+        if site is None:
+            too_small[name] = len(row_numbers)
+        else:
+            sites.append(site)
+
+    if too_small:
+        raise Mistake(_too_small(too_small))
     return Federation(tuple(sites))
 
 
@@ -230,10 +238,17 @@ class _SiteRows:
 
 
 def _made(splitter: "_Splitter", make: Make, number: int, name: str) -> Site:
-    """Make the rows of a made-up site, check and split them."""
+    """Make the rows of a made-up site, check and split them.
+
+    Raises:
+        Mistake: The site has no row to train on under some seed.
+    """
     inputs, target = make(number)
     check_examples(f"task {splitter.scenario.task}", splitter.task, inputs, target)
-    return splitter.split(number, name, _SiteRows(inputs, target))
+    site = splitter.split(number, name, _SiteRows(inputs, target))
+    if site is None:
+        raise Mistake(_too_small({name: len(target)}))
+    return site
 
 
 @dataclass(frozen=True)
@@ -245,13 +260,11 @@ class _Splitter:
     seed: int
     device: str
 
-    def split(self, number: int, name: str, rows: _SiteRows) -> Site:
-        """Split the rows of a site.
-
-        Raises:
-            Mistake: The site has no row to train on under some seed.
-        """
+    def split(self, number: int, name: str, rows: _SiteRows) -> Site | None:
+        """Split the rows of a site; None if it has no row to train on under some seed."""
         parts = self._parts(name, rows)
+        if parts is None:
+            return None
         targets = {part: rows.target[chosen] for part, chosen in parts.items()}
 
         # Only training rows get wrong labels: models are judged by the right ones.
@@ -265,11 +278,10 @@ class _Splitter:
         groups = {attribute: values[parts["test"]] for attribute, values in rows.groups.items()}
         return Site(number=number, name=name, groups=groups, **examples)
 
-    def _parts(self, name: str, rows: _SiteRows) -> dict[str, np.ndarray]:
+    def _parts(self, name: str, rows: _SiteRows) -> dict[str, np.ndarray] | None:
         """Choose the rows of each part: {part: row numbers, ascending}.
 
-        Raises:
-            Mistake: No row is left to train on under some seed.
+        The result is None if no row is left to train on under some seed.
         """
         validation = self.scenario.split.validation
         test = self.scenario.split.test
@@ -283,12 +295,30 @@ class _Splitter:
                 parts = split_rows(labels, validation, test, self.seed, name)
 
         if parts is None or not len(parts["train"]):
-            raise Mistake(
-                f"site {name}: expected at least one row to train on under every seed, "
-                f"got {len(rows.target)} rows in all; "
-                "leave the site out, or join it with others (partition.sites)"
-            )
+            return None
         return parts
+
+
+def _too_small(rows_by_site: Mapping[str, int]) -> str:
+    """Say which sites have too few rows, by {site: its rows}: a line for each number of rows."""
+    if len(rows_by_site) == 1:
+        name, count = next(iter(rows_by_site.items()))
+        return (
+            f"site {name}: expected at least one row to train on under every seed, "
+            f"got {count} rows in all; "
+            "leave the site out, or join it with others (partition.sites)"
+        )
+
+    names_by_count: dict[int, list[str]] = {}
+    for name, count in rows_by_site.items():
+        names_by_count.setdefault(count, []).append(name)
+
+    expected = "expected at least one row to train on at each under every seed"
+    lines = [f"{len(rows_by_site)} sites: {expected}, got too few rows in all:"]
+    for count, names in sorted(names_by_count.items()):
+        lines.append(f"  {count} row{'s' if count != 1 else ''} at {', '.join(names)}")
+    lines.append("  leave these sites out, or join them with others (partition.sites)")
+    return "\n".join(lines)
 
 
 def split_by_time(

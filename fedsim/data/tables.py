@@ -5,12 +5,28 @@ anybody's data. So encoding costs no privacy, needs no extra round, and gives th
 site that lacks a measurement altogether.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from fedsim.mistakes import Mistake
+
+
+@dataclass(frozen=True)
+class Input:
+    """An input of the model, as a reader of its coefficients needs it.
+
+    Attributes:
+        name: The column's name, with the level or ``missing`` where the input is a mark of 0 or 1.
+        unit: The unit of the column; empty for a mark.
+        scale: The amount of the unit in one unit of the input; None for a mark.
+    """
+
+    name: str
+    unit: str = ""
+    scale: float | None = None
 
 
 @dataclass(frozen=True)
@@ -34,6 +50,13 @@ class Number:
         if self.missing:
             inputs = [scaled.fillna(0.0), values.isna()]
         return np.stack([np.asarray(column, dtype=np.float32) for column in inputs], axis=1)
+
+    def inputs(self) -> list[Input]:
+        """Return the inputs that ``encode`` gives, in its order."""
+        inputs = [Input(self.name, self.unit, self.scale)]
+        if self.missing:
+            inputs.append(Input(f"{self.name} missing"))
+        return inputs
 
     def scaled(self, values: pd.Series) -> pd.Series:
         """Clip values to the range and scale them to [-1, 1], as inputs or as the target."""
@@ -68,6 +91,10 @@ class Levels:
         is_level = [np.asarray(values == level, dtype=np.float32) for level in self.levels]
         return np.stack(is_level, axis=1)
 
+    def inputs(self) -> list[Input]:
+        """Return the inputs that ``encode`` gives, in its order."""
+        return [Input(f"{self.name} = {_level_text(level)}") for level in self.levels]
+
 
 Column = Number | Levels
 
@@ -88,6 +115,26 @@ def encode(frame: pd.DataFrame, columns: tuple[Column, ...]) -> np.ndarray:
         _check(frame[column.name], column)
     encoded = [column.encode(frame[column.name]) for column in columns]
     return np.concatenate(encoded, axis=1)
+
+
+def inputs_of(columns: Sequence[Column]) -> list[Input]:
+    """Return the inputs that ``encode`` makes of some columns, in its order."""
+    inputs = []
+    for column in columns:
+        inputs += column.inputs()
+    return inputs
+
+
+def input_names(columns: Sequence[Column]) -> list[str]:
+    """Return the names of the inputs that ``encode`` makes of some columns, in its order."""
+    return [each.name for each in inputs_of(columns)]
+
+
+def _level_text(level: float | str) -> str:
+    """Write a level with all its digits: a whole number without a point."""
+    if isinstance(level, str):
+        return level
+    return str(int(level)) if float(level).is_integer() else repr(float(level))
 
 
 def _check(values: pd.Series, column: Column) -> None:

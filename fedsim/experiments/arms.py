@@ -32,6 +32,8 @@ from fedsim.planning.misbehaviour import attack_of, misbehaving, triggered
 from fedsim.planning.trial import Trial, without_noise
 from fedsim.privacy.ledger import POOL, Ledger
 from fedsim.privacy.unit import Place
+from fedsim.results.calibration import reliability
+from fedsim.results.confusion import confusion
 from fedsim.results.evaluation import HEADLINE, Answers, answers, evaluate, predict, said, scores_of
 from fedsim.results.groups import tally
 from fedsim.results.metrics import METRICS
@@ -83,6 +85,9 @@ class Trained:
         models: The trained models.
         scores: The test metrics, as ``evaluate`` returns them.
         groups: The answers of the models for each group of test rows, as ``groups.tally`` counts them.
+        calibration: The predicted probabilities in bins, as ``calibration.reliability`` returns them.
+        confusion: The test rows by their class and the predicted one, as ``confusion.confusion``
+            returns them.
         curve: The validation metrics after each round, of the row HEADLINE: round, the metrics of the
             task's kind and, of the federated arm where sites differ in speed, the virtual time. It is
             counted in trainings of a typical site.
@@ -93,6 +98,8 @@ class Trained:
     models: Models
     scores: pd.DataFrame
     groups: pd.DataFrame
+    calibration: pd.DataFrame
+    confusion: pd.DataFrame
     curve: pd.DataFrame
     ledger: Ledger | None
     notes: list[str]
@@ -247,6 +254,8 @@ def run_job(scenario: Scenario, job: Job, observe: Callable[[], None]) -> Traine
         models=models,
         scores=scores_of(test_answers, task.kind, range=task.range),
         groups=tally(test_answers, task.kind, task.range),
+        calibration=reliability(test_answers, task.kind),
+        confusion=confusion(test_answers, task.kind, scenario.evaluation.threshold),
         curve=pd.DataFrame(training.curve),
         ledger=training.spending.ledger if training.spending else None,
         notes=training.notes,

@@ -23,16 +23,19 @@ from fedsim.experiments.arms import Job, Shared, Trained, jobs, run_job
 from fedsim.experiments.progress import Progress, shown
 from fedsim.mistakes import Interrupted, Mistake
 from fedsim.planning.checks import check
+from fedsim.planning.trial import Trial
 from fedsim.privacy.accounting import ACCOUNTANT
 from fedsim.privacy.unit import Protected
 from fedsim.privacy.units import unit_of
 from fedsim.report import page as report
 from fedsim.report.statement import random_of
 from fedsim.results import run_directory as results
+from fedsim.results.base_rates import base_rates
+from fedsim.results.coefficients import coefficients
 from fedsim.results.evaluation import POOLED, TOGETHER
 from fedsim.scenario import catalog
 from fedsim.scenario.files import read, read_own, with_strategy
-from fedsim.scenario.schema import Scenario
+from fedsim.scenario.schema import Evaluation, Scenario
 from fedsim.training.model import best_device
 
 _DISTRIBUTIONS = ("fedsim-flower", "torch", "flwr", "opacus", "dp-accounting", "numpy", "pandas")
@@ -195,7 +198,7 @@ _ANEW = "begun anew after an interruption: what had been released until then has
 
 def _train_all(folder: Path, scenario: Scenario, progress: Progress | None) -> list[_Finished]:
     todo = jobs(scenario)
-    same = results.sha256(scenario.model_dump_json(exclude={"seed", "seeds", "arms"}).encode())
+    same = results.sha256(scenario.model_dump_json(exclude=_left_out_of_hash(scenario)).encode())
     same += catalog.code_hash(scenario.strategy.name)  # a file that was changed is another strategy
     total = len(todo) * scenario.training.rounds
     finished = []
@@ -219,6 +222,14 @@ def _train_all(folder: Path, scenario: Scenario, progress: Progress | None) -> l
             results.write_checkpoint(folder / "checkpoints", job.key, *kept)
         finished.append((job, _with_todays_names(folder, *kept), kept[1]))
     return finished
+
+
+def _left_out_of_hash(scenario: Scenario) -> set[str]:
+    """Return the keys that don't tell whether a checkpoint is of this scenario."""
+    keys = {"seed", "seeds", "arms"}
+    if scenario.evaluation == Evaluation():
+        keys.add("evaluation")  # checkpoints of versions without this section are still good
+    return keys
 
 
 def _was_begun(folder: Path, job: Job) -> bool:
@@ -277,6 +288,8 @@ def _values(trained: Trained, seconds: float) -> dict[str, Any]:
     return {
         "scores": results.as_rows(trained.scores),
         "groups": results.as_rows(trained.groups),
+        "calibration": results.as_rows(trained.calibration),
+        "confusion": results.as_rows(trained.confusion),
         "curve": results.as_rows(trained.curve),
         "ledger": trained.ledger.as_json() if trained.ledger else None,
         "notes": trained.notes,
@@ -287,7 +300,11 @@ def _values(trained: Trained, seconds: float) -> dict[str, Any]:
 
 def _write_results(folder: Path, scenario: Scenario, finished: list[_Finished]) -> None:
     def table(key: str) -> pd.DataFrame:
-        return pd.DataFrame([{**_names(job), **row} for job, _, values in finished for row in values[key]])
+        return pd.DataFrame(rows_of(key))
+
+    def rows_of(key: str) -> list[dict[str, Any]]:
+        # Checkpoints of older versions lack some tables.
+        return [{**_names(job), **row} for job, _, values in finished for row in values.get(key, [])]
 
     results.write_table(folder / "sites.parquet", table("scores"))
     results.write_table(folder / "groups.parquet", table("groups"))
@@ -307,7 +324,17 @@ def _write_results(folder: Path, scenario: Scenario, finished: list[_Finished]) 
             "trainings": trainings,
         },
     )
-    product = Job("federated", scenario.private, scenario.seed)
+    results.write_json(
+        folder / "metrics.json",
+        {
+            "threshold": scenario.evaluation.threshold if loading.task_of(scenario).kind == "binary" else None,
+            "base_rates": _base_rates(scenario),
+            "calibration": rows_of("calibration"),
+            "confusion": rows_of("confusion"),
+            "coefficients": _coefficients(scenario, finished),
+        },
+    )
+    product = _product(scenario)
     for job, tensors, _ in finished:
         if job == product:
             # Where whole sites are protected, the models that sites keep are not private, and left out.
@@ -319,6 +346,34 @@ def _write_results(folder: Path, scenario: Scenario, finished: list[_Finished]) 
             }
             about = {"task": scenario.task or loading.task_of(scenario).title, "training": job.key}
             results.write_tensors(folder / "model.safetensors", plain, about)
+
+
+def _product(scenario: Scenario) -> Job:
+    """Return the training whose model is handed on: the federated one of the first seed."""
+    return Job("federated", scenario.private, scenario.seed)
+
+
+def _base_rates(scenario: Scenario) -> list[dict[str, Any]]:
+    """Return the base rates of every seed: what always giving the same answer would score."""
+    rows = []
+    for seed in scenario.all_seeds:
+        trial = Trial(scenario, seed, scenario.arms[0])
+        table = base_rates(trial.federation, trial.task.kind, trial.task.range)
+        rows += results.as_rows(table.assign(seed=seed))
+    return rows
+
+
+def _coefficients(scenario: Scenario, finished: list[_Finished]) -> list[dict[str, Any]]:
+    """Return the coefficients of the model that is handed on, if it is linear and its inputs have names."""
+    product = _product(scenario)
+    for job, tensors, _ in finished:
+        if job != product:
+            continue
+        trial = Trial(scenario, job.seed, job.arm)
+        shared = {name.removeprefix(_OF_ALL): value for name, value in tensors.items() if name.startswith(_OF_ALL)}
+        table = coefficients(trial.untried_model, shared, trial.task)
+        return results.as_rows(table.assign(private=job.private)) if len(table) else []
+    return []
 
 
 def _about_task(scenario: Scenario) -> dict[str, Any]:

@@ -43,7 +43,7 @@ Spent = Sequence[Sequence[Any]]
 
 _SHARE_OF_ATTACKERS = "0.2"  # of the sites, if nothing else is said
 _SITES_OF = attrgetter("task", "data", "partition")  # all that decides which rows are at one site
-_NO_MATTER = {"name", "title", "about", "seed", "seeds", "arms"}
+_NO_MATTER = {"name", "title", "about", "seed", "seeds", "arms", "evaluation"}
 _FLOAT32_BYTES = 4
 _SUFFIXES = (".py", ".csv", ".gz")  # of files that decide the result of a training
 _VERSIONS = ("torch", "flwr", "opacus", "dp-accounting", "numpy")

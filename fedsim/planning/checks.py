@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
-from fedsim.data.federation import Federation
+from fedsim.data.federation import Federation, federate
+from fedsim.data.loading import task_of
 from fedsim.mistakes import Mistake
 from fedsim.planning.delta_rule import delta_faults
 from fedsim.planning.misbehaviour import attack_of, attackers_of
@@ -21,12 +22,15 @@ from fedsim.planning.trial import Trial
 from fedsim.planning.whole_sites import check_bits, check_mean_only
 from fedsim.privacy.unit import Place
 from fedsim.privacy.units import unit_of
-from fedsim.scenario.schema import Scenario
+from fedsim.scenario.schema import Evaluation, Scenario
 from fedsim.strategy.contract import WITHOUT_NOISE, Strategy, aggregate
 from fedsim.strategy.foreign import Foreign
 from fedsim.strategy.make import strategy_of
 from fedsim.training.model import layers_of
 from fedsim.training.rows_alone import check_rows_are_alone
+
+_MORE_SEEDS = 5  # that are tried to find one with test rows
+_OUTCOMES = {"classes": "one of several classes", "number": "a number"}
 
 
 def check(scenario: Scenario) -> None:
@@ -49,6 +53,7 @@ def check(scenario: Scenario) -> None:
         lambda: attack_faults(scenario, federation.names),
         lambda: delta_faults(scenario, federation),
         lambda: model_faults(scenario, federation, model),
+        lambda: evaluation_faults(scenario, trial.device),
     ]
     faults: list[str] = []
     for search in searches:
@@ -157,6 +162,48 @@ def model_faults(scenario: Scenario, federation: Federation, model: nn.Module) -
     """Yield what makes it impossible to protect a record: a model whose outputs for a row depend on other rows."""
     if unit_of(scenario.privacy.unit).place is Place.IN_STEPS:
         yield from _fault_of(lambda: check_rows_are_alone(model, federation.sites[0].train))
+
+
+def evaluation_faults(scenario: Scenario, device: str) -> Iterator[str]:
+    """Yield what makes it impossible to judge the models: no test row anywhere, or a threshold without a use."""
+    kind = task_of(scenario).kind
+    threshold = scenario.evaluation.threshold
+    if kind != "binary" and scenario.evaluation != Evaluation():
+        yield (
+            f"evaluation.threshold: expected none with an outcome that is {_OUTCOMES[kind]}: a threshold is for a "
+            f"binary outcome, got {threshold:g}"
+        )
+
+    # Nearly always a site has a test row under the first seed already.
+    seeds = scenario.all_seeds
+    if _first_tested(scenario, seeds, device) is not None:
+        return
+    under = f"seed {seeds[0]}" if len(seeds) == 1 else f"any of the seeds {seeds[0]} to {seeds[-1]}"
+    rows = _rows_at_each(federate(scenario, seeds[0], device))
+    more_seeds = ""
+    later = _first_tested(scenario, range(seeds[-1] + 1, seeds[-1] + 1 + _MORE_SEEDS), device)
+    if later is not None:
+        more_seeds = f" (seed {later} has test rows: take --seeds {later - seeds[0] + 1} or more)"
+    yield (
+        f"split.test: expected a test row at some site, got none under {under}: a share of {scenario.split.test:g} of "
+        f"{rows} at a site leaves none{more_seeds}; or take a larger share, or join sites (partition.sites)"
+    )
+
+
+def _first_tested(scenario: Scenario, seeds: Iterable[int], device: str) -> int | None:
+    """Return the first seed under which some site has a test row; None if there is none."""
+    for seed in seeds:
+        if any(len(site.test) for site in federate(scenario, seed, device).sites):
+            return seed
+    return None
+
+
+def _rows_at_each(federation: Federation) -> str:
+    """Return how many rows sites have, e.g. ``4 rows`` or ``2 to 4 rows``."""
+    counts = [len(site.train) + len(site.validation) + len(site.test) for site in federation.sites]
+    least = min(counts)
+    most = max(counts)
+    return f"{most} rows" if least == most else f"{least} to {most} rows"
 
 
 def noise_faults(scenario: Scenario, names: Sequence[str]) -> Iterator[str]:

@@ -6,6 +6,7 @@ with privacy.
 
 import html
 import io
+import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -43,7 +44,7 @@ _LONGEST = 44  # characters of a name that is written whole
 
 
 @matplotlib.rc_context(STYLE)
-def arms(comparison: pd.DataFrame, metric: Metric, site: str, called: str) -> str:
+def arms(comparison: pd.DataFrame, metric: Metric, site: str, called: str, base: float = math.nan) -> str:
     """Draw a metric of every arm with its interval, and beside it the paired difference to the centralized arm.
 
     A difference has two intervals: a thick line for these records, and a thin one for institutions like these.
@@ -53,20 +54,30 @@ def arms(comparison: pd.DataFrame, metric: Metric, site: str, called: str) -> st
         metric: What to draw.
         site: The row for all sites to draw: inside sites, or pooled.
         called: How to call what is drawn.
+        base: The base rate of the metric; NaN if it is not known.
     """
     rows = _rows(comparison[comparison["site"] == site], metric)
     label = _upper(metric.label)
     span = metric.high - metric.low
     compared = any(pd.notna(row["difference"]) for row in rows)
 
-    figure = Figure(figsize=(WIDTH, 0.75 + 0.34 * len(rows)), layout="constrained")
+    has_base = not math.isnan(base)
+    names = [f"{row['arm']}, {PRIVACY[row['private']]}" for row in rows]
+    if has_base:
+        names.append("base rate")
+    lines = len(names)
+
+    figure = Figure(figsize=(WIDTH, 0.75 + 0.34 * lines), layout="constrained")
     panels = cast(Any, figure.subplots(1, 2 if compared else 1, sharey=True, squeeze=False))[0]
 
-    # On the left, each arm's own mean.
+    # On the left, each arm's own mean, and the base rate below them in a line of its own.
+    if has_base:
+        panels[0].axvline(base, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
+        panels[0].plot([base], [len(rows)], linestyle="none", marker="|", markersize=11, markeredgewidth=2, color=FAINT)
     _dots(panels[0], rows, ("mean", "low", "high"), within=(metric.low, metric.high))
     panels[0].set_title(f"{label} {called}")
-    panels[0].set_yticks(range(len(rows)), [f"{row['arm']}, {PRIVACY[row['private']]}" for row in rows])
-    panels[0].set_ylim(len(rows) - 0.5, -0.5)
+    panels[0].set_yticks(range(lines), names)
+    panels[0].set_ylim(lines - 0.5, -0.5)
 
     # On the right, the paired differences: the thin interval first, the thick one over it.
     if compared:

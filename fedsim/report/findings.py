@@ -12,6 +12,7 @@ import pandas as pd
 from fedsim import figures
 from fedsim.privacy.tiers import WEAK
 from fedsim.privacy.units import unit_of
+from fedsim.report.base_findings import base_sentences
 from fedsim.report.group_findings import treatment
 from fedsim.report.statement import FEW_NAMES, Pairs, epsilons, listed, promised_arm
 from fedsim.results.comparison import AGREE, ELSEWHERE, HERE, ONE_SEED, SAME, TWO_SEEDS, state
@@ -24,6 +25,7 @@ _MOST_SITES = 40  # that are shown one by one
 _FIRST = "What do the figures say?"
 _POOL = "Would pooling all records be better?"
 _COST = "What does privacy cost?"
+_BASE = "Is that better than no model?"
 _JOIN = "Which site gains by joining?"
 _MEANING = {
     "auc": "The AUC says how often the model ranks a random positive case above a random negative one: 0.5 is "
@@ -51,13 +53,13 @@ def findings(run: Run) -> Pairs:
 
 
 def in_short(run: Run) -> list[str]:
-    """Return the answers that a terminal prints: the summary, the pool, the cost of privacy, and who gains.
+    """Return the answers that a terminal prints: the summary, the base rate, the pool, the cost of privacy, and who gains.
 
     They don't say in each sentence that one or two seeds are too few for a verdict: the terminal says it
     once, below them.
     """
     numbers = Numbers(run, few_seeds_are_known=True)
-    asked = {_FIRST, _POOL, _COST, _JOIN}
+    asked = {_FIRST, _BASE, _POOL, _COST, _JOIN}
     return [answer for question, answer in answers(numbers) if question in asked]
 
 
@@ -164,6 +166,9 @@ def answers(numbers: Numbers) -> Pairs:
     if first:
         pairs.append((_FIRST, first))
     pairs.append(("How good is the model they train together?", _quality(numbers)))
+    base = base_sentences(numbers.run)
+    if base:
+        pairs.append((_BASE, base))
 
     if "federated" in numbers.arms:
         pairs.append((_POOL, _against_pool(numbers)))
@@ -242,9 +247,9 @@ def _quality(numbers: Numbers) -> str:
 
 
 def _baseline(numbers: Numbers) -> str:
-    """Return the accuracies that need no model: always the most common class, of all rows or of the site."""
-    if numbers.run.kind != "classes":
-        return ""
+    """Return what older runs know of a base rate: the most common class of the test rows, of all or of each site."""
+    if numbers.run.kind != "classes" or not numbers.run.measured.base_rates.empty:
+        return ""  # runs with base rates say it in an answer of its own
     sites = numbers.run.sites
     pooled = sites[sites["site"] == POOLED]
     share = (pooled["most_common"] / pooled["rows"]).mean()

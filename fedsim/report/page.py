@@ -14,10 +14,15 @@ import pandas as pd
 import tomli_w
 
 from fedsim.data.task import SITE
+from fedsim.figures import figure
+from fedsim.privacy.units import unit_of
 from fedsim.report import charts, group_charts
+from fedsim.report.base_findings import base_answer, base_figures
+from fedsim.report.base_findings import cautions as base_cautions
 from fedsim.report.findings import Numbers, answers
 from fedsim.report.group_findings import blocks
 from fedsim.report.pages import PAGES
+from fedsim.report.quality import coefficients_of, quality_of
 from fedsim.report.statement import epsilons, statement, weaknesses
 from fedsim.results.comparison import HERE, SAME
 from fedsim.results.estimate import Estimate
@@ -52,7 +57,7 @@ def _render(run: Run) -> str:
         started=f"{datetime.fromisoformat(run.manifest['started']):%d %B %Y, %H:%M UTC}",
         findings=answers(numbers),
         cautions=_cautions(run),
-        groups=[_arm_group(numbers, private) for private in numbers.kinds],
+        groups=[_arm_group(numbers, private) for private in numbers.kinds] + _base_group(run),
         columns=[_heading(run, metric, site) for metric, site in _columns(run)],
         arms_charts=_arms_charts(numbers),
         curves_chart=_curves_chart(run),
@@ -60,6 +65,9 @@ def _render(run: Run) -> str:
         sites=sites,
         about_rows=_ABOUT[run.kind],
         rates=RATES[run.kind],
+        quality=quality_of(run, numbers.arms),
+        coefficients=coefficients_of(run),
+        protected_unit=unit_of(run.ledger["unit"]).promise.protected if numbers.private else "",
         treatment=_treatments(numbers),
         treatment_chart=_treatment_chart(numbers, numbers.arms[0]),
         protected=[name for name in dict.fromkeys(run.groups["attribute"]) if name != SITE],
@@ -81,7 +89,7 @@ def _cautions(run: Run) -> list[str]:
     """Return the warnings that a reader needs before the numbers."""
     seeds = run.scenario.seeds
     notes = len(run.manifest["notes"])
-    cautions = weaknesses(run)
+    cautions = weaknesses(run) + base_cautions(run)
     if seeds == 1:
         cautions.append("One seed: there are no intervals, and no difference in this report can be told from chance.")
     elif seeds == 2:
@@ -106,6 +114,18 @@ def _arm_group(numbers: Numbers, private: bool) -> dict[str, Any]:
         cells = [_cell(numbers, private, arm, metric, site) for metric, site in _columns(numbers.run)]
         rows.append({"arm": arm, "key": charts.key(arm, private), "cells": cells})
     return {"label": charts.PRIVACY[private], "terms": _terms(numbers.run, arms) if private else "", "rows": rows}
+
+
+def _base_group(run: Run) -> list[dict[str, Any]]:
+    """Return the row of the base rate for the arms' table; nothing in runs that have none."""
+    answer = base_answer(run)
+    if answer is None:
+        return []
+    cells = []
+    for metric, site in _columns(run):
+        mean = figure(base_figures(run, site)[metric.name])
+        cells.append({"mean": mean, "bounds": "", "change": "", "answers": []})
+    return [{"label": "without a model", "terms": answer, "rows": [{"arm": "base rate", "key": "", "cells": cells}]}]
 
 
 def _terms(run: Run, arms: list[str]) -> str:
@@ -141,9 +161,11 @@ def _heading(run: Run, metric: Metric, site: str) -> dict[str, str]:
 def _arms_charts(numbers: Numbers) -> list[str]:
     """Draw the headline inside sites, and where it is another the pooled one below it."""
     run, metric = numbers.run, numbers.metric
-    drawn = [charts.arms(numbers.table, metric, run.headline, run.headline_place)]
+    base = base_figures(run, run.headline)[metric.name]
+    drawn = [charts.arms(numbers.table, metric, run.headline, run.headline_place, base)]
     if numbers.pooled:
-        drawn.append(charts.arms(numbers.table, metric, POOLED, "pooled over the sites"))
+        base = base_figures(run, POOLED)[metric.name]
+        drawn.append(charts.arms(numbers.table, metric, POOLED, "pooled over the sites", base))
     return drawn
 
 

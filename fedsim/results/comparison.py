@@ -32,6 +32,7 @@ UNBOUNDED = "these seeds do not bound it"
 _LEAST_SEEDS = 3
 _AGREE = 1e-12  # a spread that is no more than rounding
 
+_BASE = "base rate"  # stands where an arm's name does; no arm is called so
 _Key = tuple[Any, ...]  # (private, arm, site)
 
 
@@ -167,6 +168,46 @@ def _compare_by(
         _add_interval(table, reference.name, reference.verdict, elsewhere)
         _add_interval(table, f"{reference.name}_here", reference.here_verdict, here)
     return table
+
+
+def compare_with_base(scores: pd.DataFrame, base: pd.DataFrame, overlap: float) -> pd.DataFrame:
+    """Compare arms with the base rate, over all sites.
+
+    Args:
+        scores: As in ``compare``.
+        base: A row for each seed and each of the sites that stand for all, as ``base_rates``
+            returns them, with a column ``seed``.
+        overlap: As in ``compare``.
+
+    Returns:
+        A row for each private, arm, metric and site of ``base``: the mean ``base`` rate, and the
+        ``difference`` of the arm to it, paired by seed, with the columns that ``compare`` has for a
+        difference.
+    """
+    together = scores[scores["site"].isin(set(base["site"]))]
+    as_arm = base.assign(private=False, arm=_BASE)
+    both = pd.concat([together, as_arm], ignore_index=True)
+    columns = (together["private"], together["arm"], together["site"])
+    keys = list(dict.fromkeys(zip(*columns, strict=True)))
+    base_keys = [(False, _BASE, site) for _, _, site in keys]
+
+    tables = []
+    for metric in [BY_NAME[str(name)] for name in scores if name in BY_NAME]:
+        values = _by_seed(both, metric.name, keys)  # (keys, seeds)
+        base_values = _by_seed(both, metric.name, base_keys)  # (keys, seeds)
+        change = values - base_values
+        span = metric.high - metric.low
+        elsewhere = _state_all(change, overlap, (-span, span))
+        here = _state_all(change, 0.0, (-span, span))
+
+        table = pd.DataFrame(keys, columns=["private", "arm", "site"])
+        table["metric"] = metric.name
+        table["base"] = _state_all(base_values, overlap, (metric.low, metric.high))["mean"]
+        table["difference"] = elsewhere["mean"]
+        _add_interval(table, "difference", "verdict", elsewhere)
+        _add_interval(table, "difference_here", "here_verdict", here)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
 
 
 def _of_reference(values: np.ndarray, keys: list[_Key], reference_arm: str) -> np.ndarray:

@@ -8,6 +8,8 @@ manifest has the SHA-256 of each.
   metrics after each round.
 - ``groups.parquet``: counts, sums and rates of every protected group of test rows, over all sites
   and at each.
+- ``metrics.json``: base rates of every seed, calibration and confusion matrices of every training,
+  and the coefficients of a linear model; runs of older versions lack it.
 - ``ledger.json``: the releases of each site in the private trainings, and its epsilon.
 - ``model.safetensors``: the federated model of the first seed, with privacy if any arm has it.
 - ``manifest.json``: versions, seeds, device, git revision, timings, notes, and the other files'
@@ -21,7 +23,7 @@ import io
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -35,9 +37,10 @@ from torch import Tensor
 
 from fedsim.mistakes import Mistake
 from fedsim.privacy.promise import most_spent
-from fedsim.results.comparison import ELSEWHERE, HERE, compare
+from fedsim.results.comparison import ELSEWHERE, HERE, compare, compare_with_base
 from fedsim.results.evaluation import POOLED, TOGETHER, headline_of
 from fedsim.results.group_comparison import compare_groups, compare_widths
+from fedsim.results.measured import Measured
 from fedsim.results.metrics import METRICS, Metric
 from fedsim.scenario.files import read
 from fedsim.scenario.kinds import Kind
@@ -61,6 +64,7 @@ class Run:
     rounds: pd.DataFrame
     ledger: dict[str, Any]
     manifest: dict[str, Any]
+    measured: Measured = field(default_factory=Measured)
 
     POOLED: ClassVar[str] = POOLED
     TOGETHER: ClassVar[tuple[str, ...]] = TOGETHER
@@ -101,6 +105,17 @@ class Run:
     def comparison(self) -> pd.DataFrame:
         """The arms compared, over all sites and at each; see ``results.comparison.compare``."""
         return compare(self.sites, self.overlap)
+
+    @cached_property
+    def over_base(self) -> pd.DataFrame | None:
+        """The arms compared with the base rate; see ``results.comparison.compare_with_base``.
+
+        It is None in runs of older versions, which have no base rates.
+        """
+        base = self.measured.base_rates
+        if base.empty:
+            return None
+        return compare_with_base(self.sites, base, self.overlap)
 
     @cached_property
     def harm(self) -> pd.DataFrame:
@@ -202,7 +217,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
 def write_manifest(folder: Path, about: Mapping[str, Any]) -> None:
     """Write the manifest, with the SHA-256 of the files that are there; it is written last."""
     files = {}
-    for name in (*_TABLES, "scenario.toml", "ledger.json", "model.safetensors"):
+    for name in (*_TABLES, "scenario.toml", "ledger.json", "metrics.json", "model.safetensors"):
         path = folder / name
         if path.exists():
             files[name] = sha256(path.read_bytes())
@@ -236,12 +251,17 @@ def load(path: str | Path) -> Run:
     for file_name in _TABLES:
         field_name = file_name.removesuffix(".parquet")
         tables[field_name] = _table(contents[file_name], folder / file_name)
+    measured = Measured()
+    if "metrics.json" in contents:
+        place = str(folder / "metrics.json")
+        measured = Measured.of(parse_json(contents["metrics.json"], place), place)
     return Run(
         path=folder,
         scenario=scenario,
         **tables,
         ledger=parse_json(contents["ledger.json"], str(folder / "ledger.json")),
         manifest=manifest,
+        measured=measured,
     )
 
 

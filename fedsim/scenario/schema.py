@@ -160,6 +160,16 @@ class Split(_Section):
         return self
 
 
+class Evaluation(_Section):
+    """How finished models are judged, beside the metrics of the task's kind.
+
+    A row is called positive from ``threshold`` on, in the confusion matrix of a binary outcome. It is declared, and
+    never chosen by looking at test rows.
+    """
+
+    threshold: Probability = 0.5
+
+
 class Optimizer(_Section):
     """A torch optimizer, made anew at each site in each round."""
 
@@ -404,6 +414,7 @@ class Scenario(_Section):
     seeds: Annotated[int, Field(ge=1, le=1000)] = 5
     partition: Partition = Partition()
     split: Split = Split()
+    evaluation: Evaluation = Evaluation()
     training: Training = Training()
     strategy: Strategy = Strategy()
     attack: Attack = Attack()
@@ -493,8 +504,13 @@ class Scenario(_Section):
     def values(self) -> dict[str, Any]:
         """Return what the scenario says, defaults included, for TOML."""
         values = self.model_dump(exclude_none=True)
-        defaults = (("data", Data()), ("faults", Faults()), ("secure_aggregation", SecureAggregation()))
-        for section, empty in defaults:
+        defaults = {
+            "data": Data(),
+            "evaluation": Evaluation(),
+            "faults": Faults(),
+            "secure_aggregation": SecureAggregation(),
+        }
+        for section, empty in defaults.items():
             if getattr(self, section) == empty:
                 del values[section]
         return values

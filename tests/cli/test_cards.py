@@ -13,6 +13,7 @@ from fedsim.cli.cards import card
 from fedsim.cli.pictures import draw
 from fedsim.data import loading
 from fedsim.data.contents import Contents, contents_of
+from fedsim.data.loading import task_of
 from fedsim.data.partition import QUANTILES
 from fedsim.data.tables import Levels, Number, encode
 from fedsim.data.task import Rows, Task
@@ -136,7 +137,9 @@ def test_the_card_of_a_scenario_fits_a_terminal_and_says_the_same(name: str):
     """80 columns; what a scenario is about is folded, not cut: as TOML it is what it was."""
     text = card(name).text
     assert max(map(len, text.splitlines())) <= 80
-    assert tomllib.loads(text.partition("\n# sites of ")[0]) == read(name).values()
+    scenario = read(name)
+    threshold = {"evaluation": {"threshold": 0.5}} if task_of(scenario).kind == "binary" else {}
+    assert tomllib.loads(text.partition("\n# sites of ")[0]) == scenario.values() | threshold
 
 
 def test_what_a_scenario_is_about_may_have_quotes_and_long_words(tmp_path: Path):
@@ -145,3 +148,19 @@ def test_what_a_scenario_is_about_may_have_quotes_and_long_words(tmp_path: Path)
     path.write_text(tomli_w.dumps(read("hospital-heart").values() | {"about": about, "name": "odd"}))
     text = card(str(path)).text
     assert tomllib.loads(text.partition("\n# sites of ")[0])["about"] == about
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "shown"),
+    [
+        ("hospital-heart", [], 0.5),
+        ("hospital-heart", ["evaluation.threshold=0.2"], 0.2),
+        ("bank-volatility", [], None),
+    ],
+)
+def test_the_card_shows_the_threshold_of_a_binary_outcome(
+    tmp_path: Path, name: str, changes: list, shown: float | None
+):
+    path = tmp_path / "shown.toml"
+    path.write_text(tomli_w.dumps(read(name, changes).values()))
+    assert card(str(path)).values.get("evaluation", {}).get("threshold") == shown

@@ -16,7 +16,13 @@ def test_a_run_prints_one_json_document_and_nothing_else(fedsim):
     assert ran.code == 0
     assert ran.err == ""
     document = json.loads(ran.out)
-    assert list(document) == ["run_dir", "scenario", "kind", "data", "seeds", "arms", "intervals", "delta", "epsilon"]
+    assert list(document) == [
+        *("run_dir", "scenario", "kind", "data", "seeds", "arms", "base_answer", "threshold", "cautions"),
+        *("intervals", "delta", "epsilon"),
+    ]
+    assert (document["base_answer"], document["threshold"]) == ("always answering positive", 0.5)
+    for arm in document["arms"]:
+        assert arm["over_base"]["difference"] == pytest.approx(arm["mean"] - arm["over_base"]["base"])
     assert (document["scenario"], document["seeds"], document["delta"]) == ("hospital-heart", [0, 1, 2], 1e-4)
     kinds = {(arm["arm"], arm["private"], arm["metric"]) for arm in document["arms"]}
     assert len(kinds) == len(document["arms"]) == 3 * 2 * 3

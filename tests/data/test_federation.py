@@ -1,4 +1,5 @@
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -122,3 +123,23 @@ def test_a_task_split_by_time_has_the_same_parts_under_every_seed(scenario, monk
 def test_numbers_are_split_like_one_class(count: int, seed: int):
     parts = split_rows(np.zeros(count, np.float32), 0.2, 0.2, seed, "a")
     assert abs(len(parts["test"]) - 0.2 * count) <= 1
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 2, 30), (2, 1, 2), (1,) * 60])
+def test_all_sites_that_are_too_small_are_named_at_once(scenario, monkeypatch: pytest.MonkeyPatch, sizes: tuple):
+    """A line for each number of rows; a site with enough rows is not named."""
+    names = [f"clinic-{number:02}" for number in range(len(sizes))]
+    site = np.repeat(names, sizes)
+    classes = np.concatenate([np.arange(size) % 2 for size in sizes]).astype(np.float32)
+    rows = Rows(np.zeros((len(site), 2), np.float32), classes, site)
+    task = Task("t", "o", "s", (), nn.Linear, load=lambda: rows)
+    monkeypatch.setattr(loading, "named", lambda name: task)
+    with pytest.raises(Mistake) as caught:
+        federate(scenario(), 0)
+    first, *by_size, last = str(caught.value).splitlines()
+    small = [name for name, size in zip(names, sizes, strict=True) if size <= 2]
+    assert first.startswith(f"{len(small)} sites: expected at least one row to train on at each under every seed")
+    assert len(by_size) == len({size for size in sizes if size <= 2})
+    assert sorted(re.findall(r"clinic-\d\d", str(caught.value))) == small
+    assert "clinic-00" in by_size[0 if sizes[0] == 1 else -1]
+    assert last == "  leave these sites out, or join them with others (partition.sites)"

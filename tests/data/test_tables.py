@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsim.data.tables import Levels, Number, encode
+from fedsim.data.tables import Levels, Number, encode, input_names, inputs_of
 from fedsim.mistakes import Mistake
 
 AGE = Number("age", 20, 100)
@@ -47,3 +47,24 @@ def test_a_row_is_encoded_without_a_look_at_the_others(values: list[float]):
 def test_a_bad_value_is_named_with_its_place(frame: dict, column: Number | Levels, message: str):
     with pytest.raises(Mistake, match=message):
         encode(pd.DataFrame(frame), (column,))
+
+
+def test_every_input_has_a_name_in_the_order_of_the_encoding():
+    """Each name stands for one input, and the input of a level is 1 in the rows that have it."""
+    columns = (AGE, CHOL, PAIN, Levels("sex", ("f", "m")), Levels("icd", (1234567.0, 2.5)))
+    names = input_names(columns)
+    assert names == [
+        *("age", "chol", "chol missing", "cp = 1", "cp = 2", "cp = 3"),
+        *("sex = f", "sex = m", "icd = 1234567", "icd = 2.5"),
+    ]
+    frame = pd.DataFrame({"age": [60], "chol": [np.nan], "cp": [3], "sex": ["f"], "icd": [1234567.0]})
+    encoded = dict(zip(names, encode(frame, columns)[0], strict=True))
+    assert {name for name, value in encoded.items() if value} == {"chol missing", "cp = 3", "sex = f", "icd = 1234567"}
+
+
+def test_the_scale_of_an_input_is_what_one_of_it_is_in_the_columns_unit():
+    age, chol, missing, *levels = inputs_of((AGE, CHOL, PAIN))
+    assert (age.scale, chol.scale, missing.scale) == (40, 270, None)
+    assert [level.scale for level in levels] == [None] * 3
+    one_more = encode(pd.DataFrame({"age": [60, 100]}), (AGE,))[:, 0]
+    assert one_more[1] - one_more[0] == 1

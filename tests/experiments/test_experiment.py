@@ -1,5 +1,6 @@
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,9 +15,14 @@ import fedsim
 from fedsim.experiments import arms, experiment
 from fedsim.experiments.experiment import execute, resume
 from fedsim.mistakes import Interrupted, Mistake
-from fedsim.scenario.schema import Scenario
+from fedsim.results.measured import Measured
+from fedsim.results.run_directory import read_checkpoint, write_checkpoint
+from fedsim.scenario.schema import Evaluation, Scenario
 
-PRODUCTS = ("scenario.toml", "sites.parquet", "groups.parquet", "rounds.parquet", "ledger.json", "model.safetensors")
+PRODUCTS = (
+    *("scenario.toml", "sites.parquet", "groups.parquet", "rounds.parquet"),
+    *("ledger.json", "metrics.json", "model.safetensors"),
+)
 
 
 def products(folder: Path) -> dict[str, bytes]:
@@ -169,3 +175,37 @@ def test_a_run_does_not_go_on_with_another_scenario(small, tmp_path: Path):
     (folder / "scenario.toml").write_text(text.replace("noise_multiplier = 3.0", "noise_multiplier = 9.0"))
     with pytest.raises(Mistake, match=r"scenario.toml is not the one that this run was begun with"):
         resume(folder)
+
+
+def test_checkpoints_of_a_version_without_calibration_are_gone_on_with(small, tmp_path: Path):
+    """What they lack is left out; the rest, base rates and coefficients included, is as in a new run."""
+    _, first = small
+    folder = Path(shutil.copytree(first, tmp_path / "copy"))
+    (folder / "manifest.json").unlink()
+    for path in (folder / "checkpoints").glob("*.json"):
+        tensors, values = read_checkpoint(folder / "checkpoints", path.stem) or ({}, {})
+        older = {key: value for key, value in values.items() if key not in ("calibration", "confusion")}
+        write_checkpoint(folder / "checkpoints", path.stem, tensors, older)
+
+    run = resume(folder)
+    new = fedsim.load(first).measured
+    assert run.measured.calibration.empty
+    assert run.measured.confusion.empty
+    pd.testing.assert_frame_equal(run.measured.base_rates, new.base_rates)
+    pd.testing.assert_frame_equal(run.measured.coefficients, new.coefficients)
+    assert "Without a model" in (folder / "report.html").read_text()
+
+
+def test_a_threshold_changes_the_confusion_matrix_and_nothing_that_is_trained(small, tmp_path: Path):
+    scenario, first = small
+    lower = scenario.model_copy(update={"evaluation": Evaluation(threshold=0.1)})
+    other = execute(lower, tmp_path / "lower")
+    same = [name for name in PRODUCTS if name not in ("scenario.toml", "metrics.json")]
+    assert {name: products(other.path)[name] for name in same} == {name: products(first)[name] for name in same}
+    assert "threshold = 0.1" in (other.path / "scenario.toml").read_text()
+
+    def called_positive(measured: Measured) -> int:
+        return int(measured.confusion.loc[measured.confusion["named"] == 1, "rows"].sum())
+
+    assert called_positive(other.measured) > called_positive(fedsim.load(first).measured)
+    assert "from a probability of 0.1 on" in (other.path / "report.html").read_text()

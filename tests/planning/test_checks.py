@@ -3,10 +3,13 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from fedsim.data.tables import Number
+from fedsim.data.task import Rows, Task
 from fedsim.experiments.experiment import execute
 from fedsim.experiments.tournament import Cell, play
 from fedsim.mistakes import Mistake
@@ -108,3 +111,69 @@ def test_one_fault_that_shows_twice_is_said_once(scenario):
 def test_what_can_be_run_is_let_through(scenario):
     check(scenario())
     check(scenario("attack={name='sign-flip', share=0.25}", "strategy.name=median"))
+
+
+def given_rows(monkeypatch: pytest.MonkeyPatch, rows_by_site: dict[str, list[int]], kind: str = "binary") -> None:
+    """Let every task be one with these targets at each site."""
+    site = np.repeat(list(rows_by_site), [len(values) for values in rows_by_site.values()])
+    target = np.concatenate([np.array(values) for values in rows_by_site.values()])
+    target = target.astype(np.int64 if kind == "classes" else np.float32)
+    outcome = Number("days", 0, 60) if kind == "number" else None
+    outputs = 3 if kind == "classes" else 1
+    task = Task(
+        "t",
+        "o",
+        "s",
+        (),
+        lambda inputs: nn.Linear(inputs, outputs),
+        load=lambda: Rows(np.zeros((len(site), 2), np.float32), target, site),
+        kind=kind,  # type: ignore[arg-type]
+        range=outcome,
+    )
+    load = catalog.load
+    monkeypatch.setattr(catalog, "load", lambda of, name: task if of == "tasks" else load(of, name))
+
+
+FOUR = {f"s{number:02}": [0, 1, 0, 1] for number in range(20)}
+PLAIN = ["privacy.unit=none", "arms=['federated']", "training.expected_batch=64"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "kind", "overrides", "said"),
+    [
+        (FOUR, "binary", [], "got none under seed 0: a share of 0.2 of 4 rows at a site leaves none (seed 1 has"),
+        (FOUR, "binary", ["seed=2"], "got none under seed 2: a share of 0.2 of 4 rows at a site leaves none (seed 3"),
+        (
+            {"a": [0, 0, 1, 1], "b": [2, 2]},
+            "classes",
+            ["split.test=0.1"],
+            "a share of 0.1 of 2 to 4 rows at a site leaves",
+        ),
+        ({"a": [0, 1, 0]}, "number", ["split.test=0.01"], "under seed 0: a share of 0.01 of 3 rows at a site leaves"),
+        ({"a": [0, 1, 0]}, "number", ["split.test=0.01", "seeds=3"], "got none under any of the seeds 0 to 2"),
+    ],
+)
+def test_a_run_without_a_test_row_anywhere_is_refused_before_training(
+    scenario, tmp_path: Path, monkeypatch, rows: dict, kind: str, overrides: list[str], said: str
+):
+    given_rows(monkeypatch, rows, kind)
+    wrong = scenario(*PLAIN, *overrides, "title=No test row")
+    message = said_by_an_experiment(wrong, tmp_path)
+    assert message.startswith("split.test: expected a test row at some site")
+    assert said in message
+    assert len(message.splitlines()) == 1
+    assert said_by_a_tournament(wrong, tmp_path) == message
+
+
+def test_one_seed_with_test_rows_is_enough(scenario, monkeypatch):
+    given_rows(monkeypatch, FOUR)
+    check(scenario(*PLAIN, "seeds=2"))
+    check(scenario(*PLAIN, "seeds=1", "split.test=0.5"))
+
+
+@pytest.mark.parametrize(("kind", "outcome"), [("classes", "one of several classes"), ("number", "a number")])
+def test_a_threshold_is_for_a_binary_outcome(scenario, monkeypatch, kind: str, outcome: str):
+    given_rows(monkeypatch, {"a": [0, 1, 0, 1, 1, 1, 0, 0, 1, 0]}, kind)
+    check(scenario(*PLAIN))
+    with pytest.raises(Mistake, match=f"evaluation.threshold: expected none with an outcome that is {outcome}.*0.3"):
+        check(scenario(*PLAIN, "evaluation.threshold=0.3"))

@@ -1,3 +1,4 @@
+import itertools
 import math
 import time
 
@@ -6,8 +7,18 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from fedsim.results.comparison import AGREE, ONE_SEED, SAME, TWO_SEEDS, UNBOUNDED, compare, interval, state
-from fedsim.results.evaluation import POOLED
+from fedsim.results.comparison import (
+    AGREE,
+    ONE_SEED,
+    SAME,
+    TWO_SEEDS,
+    UNBOUNDED,
+    compare,
+    compare_with_base,
+    interval,
+    state,
+)
+from fedsim.results.evaluation import INSIDE, POOLED
 from fedsim.results.metrics import METRICS
 from fedsim.scenario.schema import Split
 
@@ -166,3 +177,26 @@ def test_many_sites_are_compared_at_once():
     started = time.perf_counter()
     assert len(compare(table, SPLIT)) == 2000 * 6 * 3
     assert time.perf_counter() - started < 5
+
+
+@pytest.mark.parametrize("overlap", [0.0, 1 / 3])
+def test_a_base_rate_is_compared_as_an_arm_would_be(overlap: float):
+    """Oracle: with the centralized arm's scores as base rates, differences are those to the centralized arm."""
+    random = np.random.default_rng(0)
+    rows = []
+    for seed, arm, site in itertools.product(range(5), ("federated", "centralized"), ("a", INSIDE, POOLED)):
+        figures = {"auc": random.uniform(0.6, 0.9), "log_loss": random.uniform(0.3, 0.6)}
+        rows.append({"arm": arm, "private": False, "seed": seed, "site": site, **figures})
+    scores = pd.DataFrame(rows)
+    centralized = scores[(scores["arm"] == "centralized") & scores["site"].isin([INSIDE, POOLED])]
+    base = centralized.drop(columns=["arm", "private"]).assign(answer=0.4)
+
+    found = compare_with_base(scores, base, overlap)
+    assert set(found["site"]) == {INSIDE, POOLED}
+    keys = ["arm", "site", "metric"]
+    federated = found[found["arm"] == "federated"].set_index(keys).sort_index()
+    expected = compare(scores, overlap).set_index(keys).loc[federated.index]
+    for column in ("difference", "difference_low", "difference_high", "difference_here_low", "difference_here_high"):
+        np.testing.assert_allclose(federated[column].astype(float), expected[column].astype(float))
+    assert list(federated["verdict"]) == list(expected["verdict"])
+    assert (found.loc[found["arm"] == "centralized", "difference"] == 0).all()

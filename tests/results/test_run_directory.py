@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from fedsim.cli import terminal
 from fedsim.cli.document import as_document
@@ -34,7 +35,7 @@ def test_a_run_directory_holds_plain_files_only(finished: Path):
     names = {path.name for path in finished.iterdir()}
     assert names == {
         ".lock", "scenario.toml", "manifest.json", "rounds.parquet", "sites.parquet", "groups.parquet", "ledger.json",
-        "model.safetensors", "checkpoints", "report.html",
+        "metrics.json", "model.safetensors", "checkpoints", "report.html",
     }  # fmt: skip
     assert not [path for path in finished.rglob("*") if path.suffix in (".pkl", ".pt", ".tmp")]
 
@@ -76,7 +77,11 @@ def test_a_run_from_before_there_were_figures_inside_sites_is_loaded_and_reporte
 
 
 @pytest.mark.parametrize(
-    "name", ["scenario.toml", "sites.parquet", "groups.parquet", "rounds.parquet", "ledger.json", "model.safetensors"]
+    "name",
+    [
+        *("scenario.toml", "sites.parquet", "groups.parquet", "rounds.parquet"),
+        *("ledger.json", "metrics.json", "model.safetensors"),
+    ],
 )
 def test_one_flipped_bit_anywhere_is_noticed(copied: Path, name: str):
     """F5: safetensors alone would load it."""
@@ -87,6 +92,70 @@ def test_one_flipped_bit_anywhere_is_noticed(copied: Path, name: str):
         (copied / name).write_bytes(broken)
         with pytest.raises(Mistake, match="expected SHA-256"):
             results.load(copied)
+
+
+def test_a_run_from_before_there_was_metrics_json_is_loaded_and_reported(copied: Path):
+    """Nothing is said of a base rate, of calibration or of coefficients, and nothing is missing."""
+    new = report.write(results.load(copied)).read_text()
+    (copied / "metrics.json").unlink()
+    manifest = json.loads((copied / "manifest.json").read_text())
+    del manifest["files"]["metrics.json"]
+    results.write_json(copied / "manifest.json", manifest)
+
+    run = results.load(copied)
+    assert run.over_base is None
+    page = report.write(run).read_text()
+    parts = ("Without a model", "Can the probabilities be believed?", "Which mistakes", "What does the model weigh?")
+    for part in parts:
+        assert part in new
+        assert part not in page
+    document = as_document(run)
+    assert (document["base_answer"], document["cautions"]) == (None, [])
+    assert all(arm["over_base"] is None for arm in document["arms"])
+    assert "base rate" not in " ".join(terminal.closing_lines(run))
+
+
+def test_metrics_json_agrees_with_the_tables_and_with_the_model(finished: Path):
+    """The confusion matrix at one half gives the accuracy, the bins hold all rows, and the model its coefficients."""
+    run = results.load(finished)
+    pooled = run.sites[run.sites["site"] == "(pooled)"]
+    for row in pooled.to_dict("records"):
+        of_arm = run.measured.confusion[run.measured.confusion["arm"] == row["arm"]]
+        right = of_arm.loc[of_arm["true"] == of_arm["named"], "rows"].sum()
+        assert right / of_arm["rows"].sum() == row["accuracy"]
+        assert of_arm.loc[of_arm["true"] == 1, "rows"].sum() == row["positives"]
+        bins = run.measured.calibration[run.measured.calibration["arm"] == row["arm"]]
+        assert (bins["rows"].sum(), bins["seen"].sum()) == (row["rows"], row["positives"])
+
+    weights = load_file(finished / "model.safetensors")["weight"][0]
+    shown = run.measured.coefficients.set_index("input")["per_input"]
+    assert list(shown.iloc[1:]) == pytest.approx(weights.tolist())
+    age = run.measured.coefficients.set_index("input").loc["age"]
+    assert (age["unit"], age["per_unit"]) == ("years", pytest.approx(age["per_input"] / 40))
+    base = run.measured.base_rates.set_index("site").loc["(pooled)"]
+    assert base["rows"] == pooled["rows"].iloc[0]
+    assert run.measured.threshold == 0.5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"calibration": [{"arm": "local"}]}, "calibration: expected private, seed, bin, rows, said, seen in each row"),
+        ({"base_rates": "none"}, "base_rates: expected a list of rows"),
+        ({"base_rates": [{"seed": 0, "site": "(pooled)", "answer": "1"}]}, "answer of row 0: expected a number, got"),
+        ({"base_rates": [{"seed": 0, "site": 3, "answer": 1}]}, "site of row 0: expected text, got 3"),
+        ({"threshold": "half"}, "threshold: expected a number, got 'half'"),
+        ({"secrets": []}, "metrics.json: expected base_rates, .*threshold, got something else"),
+    ],
+)
+def test_a_metrics_json_that_is_none_is_explained(copied: Path, change: dict, message: str):
+    values = json.loads((copied / "metrics.json").read_text()) | change
+    results.write_json(copied / "metrics.json", values)
+    manifest = json.loads((copied / "manifest.json").read_text())
+    manifest["files"]["metrics.json"] = results.sha256((copied / "metrics.json").read_bytes())
+    results.write_json(copied / "manifest.json", manifest)
+    with pytest.raises(Mistake, match=message):
+        results.load(copied)
 
 
 @pytest.mark.parametrize(

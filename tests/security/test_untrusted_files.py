@@ -78,7 +78,9 @@ def test_a_pickle_as_a_checkpoint_is_not_run(finished: Path, tmp_path: Path, pay
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["manifest.json", "ledger.json", "sites.parquet", "rounds.parquet", "scenario.toml"])
+@pytest.mark.parametrize(
+    "name", ["manifest.json", "ledger.json", "metrics.json", "sites.parquet", "rounds.parquet", "scenario.toml"]
+)
 def test_a_pickle_in_a_run_directory_is_not_run(finished: Path, tmp_path: Path, payloads, kind: str, name: str):
     """G1."""
     folder = Path(shutil.copytree(finished, tmp_path / "run"))

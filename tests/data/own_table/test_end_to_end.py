@@ -75,10 +75,15 @@ def test_one_command_makes_a_report(folder: Path, fedsim, target: str):
     assert f"Rows of {target}.csv" in page
     said = {
         "ill": "The AUC inside sites says how often",
-        "stage": "Always naming the most common class",
+        "stage": "Without a model, always naming the most common class has an accuracy of",
         "days": "R² inside sites is the share of",
     }
     assert said[target] in page
+    assert "Without a model, always" in page
+    assert ("Can the probabilities be believed?" in page) == (target != "days")
+    assert ("Which mistakes does it make?" in page) == (target != "days")
+    assert "What does the model weigh?" in page
+    assert "age" in set(load(document["run_dir"]).measured.coefficients["input"])
     assert str(folder) not in page  # a report is handed on: no path of this machine
     for metric in document["arms"]:
         assert metric["mean"] is not None

@@ -563,9 +563,7 @@ def test_faults_in_one_of_several_files_name_it(tmp_path: Path):
     with pytest.raises(Mistake, match=r"south.csv, row 42, column age: expected a finite number as in most rows"):
         prepare(Data(path=str(tmp_path / "*.csv"), target="ill", ranges="from-data"))
     path.write_text(path.read_text().replace("age", "years"))
-    with pytest.raises(
-        Mistake, match=r"south.csv: expected the columns of north.csv, age is lacking and years is"
-    ):
+    with pytest.raises(Mistake, match=r"south.csv: expected the columns of north.csv, age is lacking and years is"):
         prepare(Data(path=str(tmp_path / "*.csv"), target="ill", ranges="from-data"))
     with pytest.raises(Mistake, match=r"data.path: expected files, none matches"):
         prepare(Data(path=str(tmp_path / "*.tsv"), target="ill", ranges="from-data"))

@@ -1,0 +1,87 @@
+"""Draw how often predicted probabilities come true: a reliability diagram, with the rows of each bin."""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from fedsim.report.chart_style import FAINT, STYLE, WIDTH
+from fedsim.report.charts import ARMS, PRIVACY, marker, svg
+from fedsim.results.calibration import BINS
+
+_FEW = 10  # rows of a bin, below which its share says little
+
+
+@matplotlib.rc_context(STYLE)
+def reliability(bins: pd.DataFrame, arms: Sequence[str], said: str, seen: str) -> str:
+    """Draw the share of each bin's rows that came true, over the mean probability that was predicted for them.
+
+    Args:
+        bins: A row for each arm, private, seed and bin, as ``fedsim.results.calibration.reliability`` returns it; the
+            rows of all seeds are added up.
+        arms: The arms to draw.
+        said: How to call the predicted probability.
+        seen: How to call the share that came true.
+    """
+    kinds = [private for private in PRIVACY if (bins["private"] == private).any()]
+    figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
+    grid = cast(
+        Any,
+        figure.subplots(2, len(kinds), sharex=True, sharey="row", squeeze=False, height_ratios=[3, 1]),
+    )
+    for column, private in enumerate(kinds):
+        summed = bins[bins["private"] == private].groupby(["arm", "bin"])[["rows", "said", "seen"]].sum()
+        drawn = [arm for arm in arms if arm in summed.index.get_level_values("arm")]
+        _diagram(grid[0][column], summed, drawn, private)
+        _rows(grid[1][column], summed, drawn, private)
+        grid[0][column].set_title(PRIVACY[private])
+        grid[1][column].set_xlabel(said)
+
+    grid[0][0].set_ylabel(seen)
+    grid[1][0].set_ylabel("test rows")
+    handles = [
+        Line2D([], [], label=arm, color=ARMS[arm].colour, linestyle=ARMS[arm].line, marker=ARMS[arm].marker)
+        for arm in arms
+    ]
+    handles.append(Line2D([], [], label="as predicted", color=FAINT, linestyle=(0, (4, 3)), linewidth=1))
+    figure.legend(handles=handles, loc="outside upper left", ncols=4, frameon=False, handlelength=3.2)
+    return svg(figure, "reliability", "How often predicted probabilities come true, for every arm")
+
+
+def _diagram(panel: Axes, summed: pd.DataFrame, arms: Sequence[str], private: bool) -> None:
+    panel.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
+    for order, arm in enumerate(arms):
+        of_arm = summed.loc[arm]
+        of_arm = of_arm[of_arm["rows"] > 0]
+        counts = of_arm["rows"].to_numpy(dtype=float)
+        places = of_arm["said"].to_numpy(dtype=float) / counts
+        shares = of_arm["seen"].to_numpy(dtype=float) / counts
+        look = ARMS[arm]
+        panel.plot(places, shares, color=look.colour, linestyle=look.line, linewidth=1.4, zorder=3 - order / 10)
+
+        # A bin of few rows is faint.
+        for place, share, rows in zip(places, shares, counts, strict=True):
+            strength = 1.0 if rows >= _FEW else 0.35
+            style: dict[str, Any] = marker(arm, private) | {"markersize": 4.8, "alpha": strength}
+            panel.plot([place], [share], linestyle="none", zorder=4 - order / 10, **style)
+    panel.set_xlim(0, 1)
+    panel.set_ylim(-0.03, 1.03)
+
+
+def _rows(panel: Axes, summed: pd.DataFrame, arms: Sequence[str], private: bool) -> None:
+    """Draw the number of rows in each bin, a bar for each arm."""
+    width = 0.8 / BINS / len(arms)
+    for order, arm in enumerate(arms):
+        of_arm = summed.loc[arm]
+        lefts = (np.asarray(of_arm.index) + 0.1) / BINS + order * width
+        colour = ARMS[arm].colour
+        face = "#ffffff" if private else colour
+        panel.bar(lefts, of_arm["rows"], width, align="edge", facecolor=face, edgecolor=colour, linewidth=0.8)
+    panel.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    panel.grid(axis="x", visible=False)

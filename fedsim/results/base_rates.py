@@ -1,0 +1,94 @@
+"""Compute base rates: the metrics of always giving the same answer, which needs no model.
+
+The answer is learned from training rows, as a model's would be: the shares of the classes, so that
+the class that is named is the majority's, or the mean of a number. It is scored on the same test
+rows with the same metrics, seed by seed.
+
+Training rows of all sites are counted exactly. Like every test metric, that is the simulator's own
+evaluation: no privacy covers it, and no site would release it.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fedsim.data.federation import Federation
+from fedsim.data.tables import Number
+from fedsim.results.evaluation import Answers, scores_of
+from fedsim.scenario.kinds import Kind
+
+
+def base_rates(
+    federation: Federation,
+    kind: Kind,
+    range: Number | None = None,
+) -> pd.DataFrame:
+    """Score the same answer to every test row.
+
+    Args:
+        federation: The sites, under one seed.
+        kind: The kind of the task's targets.
+        range: The public range of a number.
+
+    Returns:
+        The rows INSIDE and POOLED of the table that ``evaluate`` returns, with a column ``answer``:
+        the share of positives in the training rows, their most common class, or their mean in the
+        outcome's unit.
+    """
+    # Sites are visited once, since made-up rows are costly to make.
+    train_targets = []
+    test_targets = {}
+    for site in federation.sites:
+        train_targets.append(site.train.target.cpu().numpy())
+        test_targets[site.name] = site.test.target.cpu().numpy()
+
+    learned = np.concatenate(train_targets)
+    classes = _classes([learned, *test_targets.values()]) if kind == "classes" else 0
+    constant = _constant(learned, kind, classes)
+
+    predictions = []
+    for name, target in test_targets.items():
+        said = np.broadcast_to(constant, (len(target), *constant.shape))
+        predictions.append(Answers(site=name, target=target, said=said, groups={}))
+    scores = scores_of(predictions, kind, sites=False, range=range)
+    return scores.assign(answer=_answer(constant, kind, range))
+
+
+def _classes(targets: list[np.ndarray]) -> int:
+    """Count the classes up to the largest number that occurs."""
+    return 1 + max(int(target.max()) for target in targets if len(target))
+
+
+def _constant(learned: np.ndarray, kind: Kind, classes: int) -> np.ndarray:
+    """Return the prediction for every row, as ``evaluation.said`` would: a number, or (classes,)."""
+    if kind == "classes":
+        return np.bincount(learned, minlength=classes) / len(learned)
+    return np.array(learned.mean(dtype=float))
+
+
+def _answer(constant: np.ndarray, kind: Kind, range: Number | None) -> float:
+    if kind == "classes":
+        return float(constant.argmax())
+    if range:
+        return range.in_units(float(constant))
+    return float(constant)
+
+
+def answer_in_words(kind: Kind, base: pd.DataFrame) -> str:
+    """Return what is always answered, e.g. ``always answering the mean``.
+
+    Args:
+        kind: The kind of the outcome.
+        base: Rows of ``base_rates``, of all seeds.
+    """
+    if kind == "number":
+        return "always answering the mean"
+    if kind == "classes":
+        return "always naming the most common class"
+    shares: Any = base["answer"].astype(float)
+    if (shares >= 0.5).all():
+        return "always answering positive"
+    if (shares < 0.5).all():
+        return "always answering negative"
+    return "always answering the majority"
