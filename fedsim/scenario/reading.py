@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from fedsim.mistakes import Mistake
+from fedsim.scenario.toml_depth import check_depth
 
 LARGEST = 2**18  # bytes of a TOML file, which the parser takes most of a second for
-MOST_DOTS = 6  # in a line, but for those of numbers: the parser's time rises with the square of a key's depth
 _MOST_SHOWN = 80  # characters of a wrong line
 _PLACE = re.compile(r"\(at line (\d+), column \d+\)")  # as tomllib says it
 _UNQUOTED = re.compile(r"([\w.-]+)\s*=\s*([^\W\d][\w./:-]*)\s*(?:#.*)?")
-_NUMBER = re.compile(r"(?<![\w.])\d+\.\d+(?![\w.])")
 
 _OTHER_KINDS = {
     stat.S_IFDIR: "a folder",
@@ -103,10 +102,7 @@ def read_toml(path: Path, name: str | None = None) -> tuple[str, dict[str, Any]]
         text = content.decode("utf-8-sig")
     except ValueError as error:
         raise Mistake(f"{name}: expected TOML, got {error}") from None
-    for number, line in enumerate(text.split("\n"), start=1):
-        dots = _NUMBER.sub("", line).count(".")
-        if dots > MOST_DOTS:
-            raise Mistake(f"{name}:{number}: expected at most {MOST_DOTS} dots in a line, got {dots}")
+    check_depth(text, name)
     try:
         return text, tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # a ValueError is also a number of too many digits
