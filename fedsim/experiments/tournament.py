@@ -237,7 +237,7 @@ def _training(cell: Cell, seed: int, folder: Path) -> dict[str, Any]:
     """Return one training's scores and curve: from the folder, or by running it."""
     path = folder / f"{_key(cell, seed)}.json"
     if path.exists():
-        return json.loads(path.read_text("utf-8"))
+        return results.read_json(path)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the number of threads changes the order of sums, so the last bits
     try:

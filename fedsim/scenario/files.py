@@ -98,6 +98,12 @@ def parse(values: Mapping[str, Any], source: Source | None = None) -> Scenario:
         raise Mistake("\n".join(lines)) from None
 
 
+def is_path_of_scenario(name_or_path: str) -> bool:
+    """Whether this is the path of a file, be it one that reading refuses, and not the name of a scenario."""
+    path = Path(name_or_path)
+    return name_or_path.endswith(".toml") or (path.exists() and not path.is_dir())
+
+
 def _find(name_or_path: str) -> Path:
     """Return the file of a scenario."""
     path = Path(name_or_path)
@@ -106,11 +112,11 @@ def _find(name_or_path: str) -> Path:
     if path.suffix.lower() in _TABLES:
         raise Mistake(f"{name_or_path}: expected a scenario's name or a .toml file, got the name of a table; type "
                       f"fedsim run --data {name_or_path} --target COLUMN")  # fmt: skip
-    if name_or_path.endswith(".toml") or path.is_file():
-        if not path.is_file():
+    if is_path_of_scenario(name_or_path):
+        if not path.exists():
             raise Mistake(f"{name_or_path}: expected a scenario file, there is none")
         return path.resolve()
-    if (path / "scenario.toml").is_file():
+    if (path / "scenario.toml").exists():
         raise Mistake(f"{name_or_path}: expected a scenario's name or a .toml file, got a run directory; its scenario "
                       f"is {path / 'scenario.toml'}")  # fmt: skip
     if "/" in name_or_path or path.is_dir():

@@ -48,16 +48,16 @@ def check_depth(text: str, name: str) -> None:
         dots = _most_dots_in_a_key(line)
         if dots > MOST_DOTS:
             hint = "a name with dots in it stands in quotes"
-            raise Mistake(f"{name}:{number}: expected at most {MOST_DOTS} dots in a key, got {dots}; {hint}")
+            raise Mistake(f"{name}:{number}: expected TOML with at most {MOST_DOTS} dots in a key, got {dots}; {hint}")
 
         if _LONG_WORD.search(line):
-            expected = f"numbers and keys of at most {MOST_LETTERS:,} characters"
+            expected = f"TOML with numbers and keys of at most {MOST_LETTERS:,} characters"
             raise Mistake(f"{name}:{number}: expected {expected}, got more")
 
         for mark in re.findall(r"[\[\]{}]", line):
             nested = nested + 1 if mark in "[{" else max(0, nested - 1)
             if nested > MOST_NESTED:
-                expected = f"at most {MOST_NESTED} lists or sections in each other"
+                expected = f"TOML with at most {MOST_NESTED} lists or sections in each other"
                 raise Mistake(f"{name}:{number}: expected {expected}, got more")
 
 

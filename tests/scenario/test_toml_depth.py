@@ -162,5 +162,7 @@ def test_strings_keys_and_comments_of_any_kind_are_free(lines: list):
 def test_a_deep_key_is_found_after_lines_of_any_kind(names: list[str], dots: int):
     text = "".join(f"{ALLOWED[name]}\n" for name in names)
     line = text.count("\n") + 1
-    with pytest.raises(Mistake, match=f"^x.toml:{line}: expected at most {MOST_DOTS} dots in a key, got {dots};"):
+    with pytest.raises(
+        Mistake, match=f"^x.toml:{line}: expected TOML with at most {MOST_DOTS} dots in a key, got {dots};"
+    ):
         check_depth(f"{text}a{'.a' * dots} = 1\n", "x.toml")

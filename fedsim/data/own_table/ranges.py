@@ -76,7 +76,7 @@ def declared_for(path: Path, ranges: str | Mapping[str, Any] | None) -> Declared
         return Declared(ranges, "data.ranges")
 
     file = side_file(path) if ranges is None else Path(ranges)
-    if ranges is None and not file.is_file():
+    if ranges is None and not file.exists():
         return Declared({}, file.name)
     try:
         _, entries = read_toml(file, file.name)
