@@ -120,7 +120,7 @@ def resume(path: str | Path, progress: Progress | None = None) -> results.Run:
     with _lock(folder):
         if (folder / "manifest.json").exists():
             return results.load(folder)
-        scenario = read(str(folder / "scenario.toml"))
+        scenario = read(str(folder / "scenario.toml"), all_used=False)
         loading.check_digest(scenario.data)
         return _complete(folder, scenario, progress)
 

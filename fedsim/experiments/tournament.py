@@ -124,7 +124,7 @@ def cells(axes: Axes) -> list[Cell]:
         Mistake: A name or value is wrong.
     """
     varied = [_values(text) for text in axes.varied]
-    units = {name: read(name, axes.changes).privacy.unit for name in axes.scenarios}
+    units = {name: read(name, axes.changes, all_used=False).privacy.unit for name in axes.scenarios}
     found = []
     fields = itertools.product(axes.scenarios, axes.attacks, axes.epsilons, itertools.product(*varied), axes.strategies)
     for name, attack, epsilon, settings, strategy in fields:

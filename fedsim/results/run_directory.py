@@ -238,7 +238,7 @@ def load(path: str | Path) -> Run:
     manifest = read_json(folder / "manifest.json")
     contents = _read_files(folder, manifest)
     _check_complete(folder, manifest, contents)
-    scenario = read(str(folder / "scenario.toml"))
+    scenario = read(str(folder / "scenario.toml"), all_used=False)
     tables = {}
     for file_name in _TABLES:
         field_name = file_name.removesuffix(".parquet")
