@@ -6,12 +6,12 @@ A file is an .npz with ``train_images``, ``val_images``, ``test_images``, uint8 
 ``..._labels``, integers (rows, 1) or (rows,).
 """
 
-import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
+from clients.npz import read_npz
 from fedsim.mistakes import Mistake
 
 PARTS = ("train", "val", "test")
@@ -22,19 +22,19 @@ def read_medmnist(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Read all images, uint8 (rows, 28, 28), and labels, int64 (rows,): training, validation, test.
 
     Raises:
-        Mistake: There is no such file, or it is not a MedMNIST file of this shape.
+        Mistake: There is no such file, it is too large, or not a MedMNIST file of this shape.
     """
     names = [f"{part}_{content}" for part in PARTS for content in ("images", "labels")]
     try:
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in names}
+        arrays = read_npz(path, names)
     except OSError as error:
         reason = error.strerror or error
         raise Mistake(f"data.path: expected a MedMNIST file, got {path}: {reason}") from None
     except KeyError as error:
-        missing = error.args[0].split()[0]
-        raise Mistake(f"{path}: expected a MedMNIST file with {missing}, it has none") from None
-    except (ValueError, EOFError, zipfile.BadZipFile, TypeError) as error:
+        raise Mistake(f"{path}: expected a MedMNIST file with {error.args[0]}, it has none") from None
+    except Mistake:
+        raise
+    except ValueError as error:
         message = f"{path}: expected a MedMNIST file (.npz), got something else: {error}"
         raise Mistake(message) from None
 

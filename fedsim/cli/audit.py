@@ -61,7 +61,7 @@ def audit(
         from fedsim.results.run_directory import newest
 
         what = str(newest())
-    is_run = (Path(what) / "scenario.toml").is_file()
+    is_run = (Path(what) / "scenario.toml").exists()
     if is_run:
         for option, given in (("--set", changes), ("--epsilon", epsilon)):
             if given:

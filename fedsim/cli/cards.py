@@ -4,7 +4,6 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from textwrap import fill, wrap
 from typing import Any
 
@@ -17,7 +16,7 @@ from fedsim.data.task import Task
 from fedsim.figures import setting, share
 from fedsim.mistakes import Mistake
 from fedsim.scenario import catalog
-from fedsim.scenario.files import parse, read
+from fedsim.scenario.files import is_path_of_scenario, parse, read
 from fedsim.scenario.schema import Scenario
 from fedsim.strategy.make import hyperparameters
 
@@ -46,8 +45,8 @@ def card(name: str, kind: str | None = None) -> Card:
     Raises:
         Mistake: There is nothing of that name.
     """
-    is_file = name.endswith(".toml") or Path(name).is_file()
-    if kind in (None, "scenario") and (is_file or name in catalog.titles("scenarios")):
+    is_scenario = is_path_of_scenario(name) or name in catalog.titles("scenarios")
+    if kind in (None, "scenario") and is_scenario:
         return _scenario_card(read(name))
     if kind in (None, "task") and name in catalog.titles("tasks"):
         return _task_card(name, named(name))

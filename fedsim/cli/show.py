@@ -77,7 +77,7 @@ def show(
 ) -> None:
     """Show what a scenario asks for, what a task holds, what a strategy does, or what a run gave."""
     kind, name = _kind_and_name(words or ["run"])
-    if name is None or (Path(name) / "scenario.toml").is_file():
+    if name is None or (Path(name) / "scenario.toml").exists():
         _show_run(name, picture, as_json)
         return
 

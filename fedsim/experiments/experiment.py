@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import itertools
+import os
 import platform
 import subprocess
 import time
@@ -122,7 +123,7 @@ def resume(path: str | Path, progress: Progress | None = None) -> results.Run:
     with _lock(folder):
         if (folder / "manifest.json").exists():
             return results.load(folder)
-        scenario = read(str(folder / "scenario.toml"))
+        scenario = read(str(folder / "scenario.toml"), all_used=False)
         loading.check_digest(scenario.data)
         return _complete(folder, scenario, progress)
 
@@ -409,7 +410,13 @@ def _new_folder(name: str, out: str | Path | None) -> Path:
 @contextmanager
 def _lock(folder: Path) -> Iterator[None]:
     """Keep other processes out of a run directory."""
-    with (folder / ".lock").open("w") as file:
+    # The directory may be a stranger's: a link is not followed, and a pipe not waited for.
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        opened = os.open(folder / ".lock", flags, 0o666)
+    except OSError as error:
+        raise Mistake(f"{folder / '.lock'}: expected a file that can be written, got {error.strerror}") from None
+    with os.fdopen(opened, "rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -135,7 +135,7 @@ def cells(axes: Axes) -> list[Cell]:
     Raises:
         Mistake: A name or value is wrong.
     """
-    units = {name: read(name, axes.changes).privacy.unit for name in axes.scenarios}
+    units = {name: read(name, axes.changes, all_used=False).privacy.unit for name in axes.scenarios}
     varied = itertools.product(*(_values(text) for text in axes.varied))
     fields = itertools.product(axes.scenarios, axes.attacks, axes.epsilons, varied, axes.strategies)
 
@@ -298,7 +298,7 @@ def _training(cell: Cell, seed: int, folder: Path) -> dict[str, Any]:
     """Read one training's scores, curve and releases from the folder, or run it."""
     path = folder / f"{_key(cell, seed)}.json"
     if path.exists():
-        return json.loads(path.read_text("utf-8"))
+        return results.read_json(path)
 
     job = Job("federated", cell.private, seed)
     with _one_thread():

@@ -14,7 +14,7 @@ from fedsim.data.federation import Federation, federate
 from fedsim.data.loading import task_of
 from fedsim.mistakes import Mistake
 from fedsim.planning.delta_rule import delta_faults
-from fedsim.planning.misbehaviour import attack_of, attackers_of
+from fedsim.planning.misbehaviour import attack_of, attackers_of, some_of
 from fedsim.planning.noise import noise_for
 from fedsim.planning.participation import arrivals_of, size_of_round
 from fedsim.planning.secure_checks import secure_faults
@@ -153,9 +153,16 @@ def _try(strategy: Strategy, start: Tensor, asked: int) -> None:
 
 
 def attack_faults(scenario: Scenario, names: Sequence[str]) -> Iterator[str]:
-    """Yield what is wrong with the attack, and with the list of sites that attack."""
+    """Yield what is wrong with the attack, and with the sites that attack or have faults."""
     yield from _fault_of(lambda: attack_of(scenario))
     yield from _fault_of(lambda: attackers_of(scenario, scenario.seed, names))
+
+    shares = {f"faults.{name}": getattr(scenario.faults, name) for name in ("crash", "straggler", "spoiled")}
+    if scenario.attack.name != "none":
+        shares["attack.share"] = scenario.attack.share
+    for key, share in shares.items():
+        if share and not some_of(scenario.seed, key, len(names), share):
+            yield f"{key}: expected a share that makes a site of {len(names)}, got {share:g}, which makes none"
 
 
 def model_faults(scenario: Scenario, federation: Federation, model: nn.Module) -> Iterator[str]:

@@ -72,7 +72,7 @@ def attackers_of(scenario: Scenario, seed: int, names: Sequence[str]) -> frozens
     if attack.name == "none":
         return frozenset()
     if attack.sites is None:
-        return _some(seed, "attackers", len(names), attack.share or 0.0)
+        return some_of(seed, "attackers", len(names), attack.share or 0.0)
 
     for site in attack.sites:
         if site not in names:
@@ -83,16 +83,16 @@ def attackers_of(scenario: Scenario, seed: int, names: Sequence[str]) -> frozens
 
 def slow_of(scenario: Scenario, seed: int, sites: int) -> frozenset[int]:
     """Return the numbers of the stragglers, who take ``faults.straggler_steps`` steps in a round."""
-    return _some(seed, "stragglers", sites, scenario.faults.straggler)
+    return some_of(seed, "stragglers", sites, scenario.faults.straggler)
 
 
 def spoiled_of(scenario: Scenario, seed: int, sites: int) -> frozenset[int]:
     """Return the numbers of the sites whose models are NaN."""
-    return _some(seed, "spoiled", sites, scenario.faults.spoiled)
+    return some_of(seed, "spoiled", sites, scenario.faults.spoiled)
 
 
 @lru_cache(maxsize=64)
-def _some(seed: int, purpose: str, sites: int, share: float) -> frozenset[int]:
+def some_of(seed: int, purpose: str, sites: int, share: float) -> frozenset[int]:
     """Return the numbers of a share of the sites; a larger share holds those of a smaller one."""
     order = stream(seed, purpose).permutation(sites)
     return frozenset(order[: round(share * sites)].tolist())
@@ -107,7 +107,7 @@ def misbehaving(execute: Execute, scenario: Scenario, seed: int, names: Sequence
     if forgery is None and faults == type(faults)():
         return execute
 
-    crashed = _some(seed, "crash", len(names), faults.crash)
+    crashed = some_of(seed, "crash", len(names), faults.crash)
     spoiled = spoiled_of(scenario, seed, len(names))
     gone_from = _first_stage(scenario.secure_aggregation.drop_out_at)
 

@@ -53,7 +53,7 @@ def findings(run: Run) -> Pairs:
 
 
 def in_short(run: Run) -> list[str]:
-    """Return the answers that a terminal prints: the summary, the base rate, the pool, the cost of privacy, and who gains.
+    """Return the answers that a terminal prints: summary, base rate, pool, cost of privacy, who gains.
 
     They don't say in each sentence that one or two seeds are too few for a verdict: the terminal says it
     once, below them.

@@ -29,7 +29,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pandas as pd
+import pyarrow
 import tomli_w
+from pyarrow import compute, parquet
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -44,8 +46,13 @@ from fedsim.results.measured import Measured
 from fedsim.results.metrics import METRICS, Metric
 from fedsim.scenario.files import read
 from fedsim.scenario.kinds import Kind
-from fedsim.scenario.reading import LARGEST, parse_json
+from fedsim.scenario.reading import LARGEST, parse_json, read_ordinary
 from fedsim.scenario.schema import Scenario
+
+LARGEST_FILE = 2**31
+"""Bytes of a file that is read, and of the table in it."""
+
+_CELL = 8  # bytes of a number, or of the place of a text
 
 Tensors = dict[str, Tensor]
 _TABLES = ("sites.parquet", "groups.parquet", "rounds.parquet")
@@ -243,10 +250,10 @@ def load(path: str | Path) -> Run:
     if (folder / "scenario.toml").exists() and not (folder / "manifest.json").exists():
         raise Mistake(f"{path}: this run is not finished; go on with: fedsim resume {path}")
 
-    manifest = _read_json(folder / "manifest.json")
+    manifest = read_json(folder / "manifest.json")
     contents = _read_files(folder, manifest)
     _check_complete(folder, manifest, contents)
-    scenario = read(str(folder / "scenario.toml"))
+    scenario = read(str(folder / "scenario.toml"), all_used=False)
     tables = {}
     for file_name in _TABLES:
         field_name = file_name.removesuffix(".parquet")
@@ -306,10 +313,47 @@ def _check_complete(folder: Path, manifest: dict[str, Any], contents: dict[str, 
 
 def _table(content: bytes, path: Path) -> pd.DataFrame:
     try:
+        _check_opened_size(content, path)
         return pd.read_parquet(io.BytesIO(content))
+    except Mistake:
+        raise
     except (ValueError, OSError) as error:  # pyarrow's own errors are either
         first_line = str(error).partition("\n")[0]
         raise Mistake(f"{path}: expected a Parquet file, got {first_line}") from None
+
+
+def _check_opened_size(content: bytes, path: Path) -> None:
+    """Check how large a Parquet file becomes in memory: a few bytes of it can stand for a billion equal values.
+
+    Raises:
+        Mistake: It is too large, or has columns of other kinds than runs have.
+        OSError: It is no Parquet file; so is a ValueError.
+    """
+    file = parquet.ParquetFile(io.BytesIO(content))
+    facts = file.metadata
+    packed = sum(facts.row_group(number).total_byte_size for number in range(facts.num_row_groups))
+    _check_table_size(max(packed, _CELL * facts.num_rows * facts.num_columns), path)
+
+    texts = []
+    for field in file.schema_arrow:
+        if pyarrow.types.is_string(field.type) or pyarrow.types.is_large_string(field.type):
+            texts.append(field.name)
+        elif not pyarrow.types.is_primitive(field.type):
+            raise Mistake(f"{path}: {field.name}: expected a column of text or numbers, got {field.type}")
+
+    # Each text is read once here, however many rows have it.
+    distinct = parquet.read_table(io.BytesIO(content), columns=texts, read_dictionary=texts)
+    for column in distinct.columns:
+        longest = 0
+        for part in column.chunks:
+            lengths = compute.binary_length(part.dictionary)  # type: ignore[attr-defined]  made when it is imported
+            longest = max(longest, compute.max(lengths).as_py() or 0)  # type: ignore[attr-defined]
+        _check_table_size(longest * facts.num_rows, path)
+
+
+def _check_table_size(size: int, path: Path) -> None:
+    if size > LARGEST_FILE:
+        raise Mistake(f"{path}: expected a table of at most {LARGEST_FILE:,} bytes in memory, got {size:,}")
 
 
 def newest() -> Path:
@@ -366,7 +410,7 @@ def read_checkpoint(folder: Path, key: str) -> tuple[Tensors, dict[str, Any]] | 
     if not path.exists():
         return None
 
-    checkpoint = _read_json(path)
+    checkpoint = read_json(path)
     tensors = _read(folder / f"{key}.safetensors")
     try:
         body = str(checkpoint["body"])
@@ -383,10 +427,15 @@ def read_checkpoint(folder: Path, key: str) -> tuple[Tensors, dict[str, Any]] | 
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_ordinary(path, LARGEST_FILE)
     except OSError as error:
         raise Mistake(f"{path}: {error.strerror}") from None
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        Mistake: There is none.
+    """
     return parse_json(_read(path), str(path))

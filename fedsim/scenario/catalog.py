@@ -36,6 +36,7 @@ from types import MappingProxyType
 from typing import Any
 
 from fedsim.mistakes import Mistake
+from fedsim.scenario.reading import read_ordinary
 
 KINDS = ("scenarios", "tasks", "strategies", "attacks", "engines", "audits", "units")
 _PACKAGE = {
@@ -47,6 +48,7 @@ _PACKAGE = {
     "units": "fedsim.privacy.units",
     "audits": "fedsim.audits.attacks",
 }
+_LARGEST_SOURCE = 2**20  # bytes of a strategy's file
 _MOST_HINTS = 3  # names that are suggested where one is a part of them: heart of hospital/heart
 _FLOWER = re.compile(r"flwr\.serverapp\.strategy:\w+")
 _allowed: set[str] = set()
@@ -170,9 +172,11 @@ def _moved(error: Exception, place: traceback.FrameSummary) -> str:
 
 def _module_of_file(path: Path) -> Any:  # noqa: ANN401  a module
     """Import a file of the user's, once, and again when it was changed."""
-    if not path.is_file():
-        raise Mistake(f"{path}: expected a Python file, there is none")
-    key = f"strategy {hashlib.sha256(path.read_bytes()).hexdigest()} of {path.resolve()}"
+    try:
+        content = read_ordinary(path, _LARGEST_SOURCE)
+    except FileNotFoundError:
+        raise Mistake(f"{path}: expected a Python file, there is none") from None
+    key = f"strategy {hashlib.sha256(content).hexdigest()} of {path.resolve()}"
     if key not in sys.modules:
         spec = importlib.util.spec_from_file_location(key, path)
         if spec is None or spec.loader is None:

@@ -54,9 +54,11 @@ def value_of(change: str) -> tuple[str, Any]:
     key, text = split(change)
     for toml in (text, _with_quotes(text)):
         try:
-            return key, tomllib.loads(f"value = {toml}")["value"]
+            values = tomllib.loads(f"value = {toml}")
         except (ValueError, RecursionError):
             continue
+        if len(values) == 1:  # not the lines of more settings
+            return key, values["value"]
     return key, text
 
 

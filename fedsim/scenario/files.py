@@ -13,6 +13,7 @@ from fedsim.scenario.changes import NONE, Change, split, value_of, with_epsilon,
 from fedsim.scenario.explain import Source, explain
 from fedsim.scenario.reading import read_toml
 from fedsim.scenario.schema import Scenario
+from fedsim.scenario.without_effect import settings_without_effect
 
 __all__ = ["OWN_TRAINING", "parse", "read", "read_own", "value_of", "with_strategy"]
 
@@ -29,13 +30,20 @@ OWN_TRAINING: Mapping[str, Any] = {
 since the sizes of the sites may not be used."""
 
 
-def read(name_or_path: str | Path, overrides: Iterable[str] = (), epsilon: str | None = None) -> Scenario:
+def read(
+    name_or_path: str | Path,
+    overrides: Iterable[str] = (),
+    epsilon: str | None = None,
+    all_used: bool = True,
+) -> Scenario:
     """Read a scenario by name (one that comes with fedsim) or path, and apply ``key=value`` changes.
 
     Args:
         name_or_path: The scenario.
         overrides: The changes.
         epsilon: A privacy budget in place of the scenario's, or ``none``; see ``changes.with_epsilon``.
+        all_used: Whether a setting without effect is a mistake. It is none in a scenario that was run
+            already, nor in one that more changes are made to.
 
     Raises:
         Mistake: Nothing is there, it is not TOML, or values are wrong: all of them at once, each with its place.
@@ -47,11 +55,14 @@ def read(name_or_path: str | Path, overrides: Iterable[str] = (), epsilon: str |
     except OSError as error:
         raise Mistake(f"{path}: {error.strerror}") from None
     _resolve_paths(values, path.parent)
+    switch = values.get("secure_aggregation")
+    if isinstance(switch, bool):  # a section, so that changes can be made to it
+        values["secure_aggregation"] = {"on": switch}
     typed = _apply(values, overrides, epsilon)
     _complete(values)
     values.setdefault("name", _name_of(path.stem))
     place = str(path) if path.is_relative_to(Path.cwd()) else name_or_path
-    return parse(values, Source(text, place, typed))
+    return parse(values, Source(text, place, typed), all_used)
 
 
 def read_own(overrides: Iterable[str], epsilon: str | None = None) -> Scenario:
@@ -80,15 +91,20 @@ def read_own(overrides: Iterable[str], epsilon: str | None = None) -> Scenario:
     return parse(values, Source("", "the command line", typed))
 
 
-def parse(values: Mapping[str, Any], source: Source | None = None) -> Scenario:
+def parse(values: Mapping[str, Any], source: Source | None = None, all_used: bool = True) -> Scenario:
     """Check values and return the Scenario they make.
+
+    Args:
+        values: The values.
+        source: Where they came from, for messages.
+        all_used: Whether a setting without effect is a mistake.
 
     Raises:
         Mistake: All that is wrong with them, one line each.
     """
     source = source or Source("", "scenario", {})
     try:
-        return Scenario.model_validate(values)
+        scenario = Scenario.model_validate(values)
     except ValidationError as error:
         details = error.errors()
         lines = [explain(detail, source) for detail in details[:_MOST_TOLD]]
@@ -96,6 +112,19 @@ def parse(values: Mapping[str, Any], source: Source | None = None) -> Scenario:
         if len(details) > _MOST_TOLD:
             lines.append(f"and {len(details) - _MOST_TOLD} more mistakes")
         raise Mistake("\n".join(lines)) from None
+
+    if all_used:
+        idle = settings_without_effect(scenario, source.typed)
+        lines = [f"{setting.key}: {setting.message} ({source.of(setting.key)})" for setting in idle]
+        if lines:
+            raise Mistake("\n".join(lines))
+    return scenario
+
+
+def is_path_of_scenario(name_or_path: str) -> bool:
+    """Whether this is the path of a file, be it one that reading refuses, and not the name of a scenario."""
+    path = Path(name_or_path)
+    return name_or_path.endswith(".toml") or (path.exists() and not path.is_dir())
 
 
 def _find(name_or_path: str) -> Path:
@@ -106,11 +135,11 @@ def _find(name_or_path: str) -> Path:
     if path.suffix.lower() in _TABLES:
         raise Mistake(f"{name_or_path}: expected a scenario's name or a .toml file, got the name of a table; type "
                       f"fedsim run --data {name_or_path} --target COLUMN")  # fmt: skip
-    if name_or_path.endswith(".toml") or path.is_file():
-        if not path.is_file():
+    if is_path_of_scenario(name_or_path):
+        if not path.exists():
             raise Mistake(f"{name_or_path}: expected a scenario file, there is none")
         return path.resolve()
-    if (path / "scenario.toml").is_file():
+    if (path / "scenario.toml").exists():
         raise Mistake(f"{name_or_path}: expected a scenario's name or a .toml file, got a run directory; its scenario "
                       f"is {path / 'scenario.toml'}")  # fmt: skip
     if "/" in name_or_path or path.is_dir():

@@ -68,7 +68,7 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-def _is_given(section: _Section, name: str) -> bool:
+def is_given(section: BaseModel, name: str) -> bool:
     """Whether a section says something else of a setting than its default."""
     return getattr(section, name) != type(section).model_fields[name].default
 
@@ -341,7 +341,7 @@ class Privacy(_Section):
 
         for setting, owners in owners_of_settings().items():
             section, _, name = setting.partition(".")
-            if section == "privacy" and facts.promises and self.unit not in owners and _is_given(self, name):
+            if section == "privacy" and facts.promises and self.unit not in owners and is_given(self, name):
                 units = " or ".join(f"unit = {owner!r}, {reason}" for owner, reason in owners.items())
                 raise ValueError(f"{name}: expected {units}, got {self.unit!r}")
 
@@ -452,12 +452,12 @@ class Scenario(_Section):
         for setting, reason in self.privacy.facts.needs:
             key, _, name = setting.partition(".")
             section = getattr(self, key)
-            if not (getattr(section, "on", True) and _is_given(section, name)):
+            if not (getattr(section, "on", True) and is_given(section, name)):
                 raise ValueError(f'privacy.unit: expected {setting} beside "{unit}": {reason}')
 
         for setting, owners in owners_of_settings().items():
             section, _, name = setting.partition(".")
-            if section != "privacy" and unit not in owners and _is_given(getattr(self, section), name):
+            if section != "privacy" and unit not in owners and is_given(getattr(self, section), name):
                 units = " or ".join(f'"{owner}"' for owner in owners)
                 raise ValueError(f"{setting}: expected privacy.unit = {units} beside it")
         return self

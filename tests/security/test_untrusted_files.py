@@ -22,7 +22,8 @@ from fedsim.mistakes import Mistake
 from fedsim.results import run_directory as results
 from fedsim.scenario import catalog
 from fedsim.scenario.files import read
-from fedsim.scenario.reading import LARGEST, MOST_DOTS
+from fedsim.scenario.reading import LARGEST
+from fedsim.scenario.toml_depth import MOST_DOTS
 
 SMALL = ("training.rounds=1", "seeds=1", "arms=['federated']", "privacy.unit=none")
 GOOD = 'title = "x"\ntask = "hospital/heart"\n'
@@ -181,6 +182,11 @@ HOSTILE = {
     "a deep hyperparameter": f'{GOOD}[strategy]\nbeta.{".".join("a" * DEEP)} = 1',
     "deep keys": "".join(f"k{n}{'.a' * (MOST_DOTS - 1)} = 1\n" for n in range(LINES)),
     "deep headers": "".join(f"[k{n}{'.a' * (MOST_DOTS - 1)}]\n" for n in range(LINES)),
+    "deep keys below deep headers": "".join(
+        f"[{n:05}{'.a' * MOST_DOTS}]\na{'.a' * MOST_DOTS}=1\n" for n in range(LARGEST // (4 * MOST_DOTS + 12))
+    ),
+    "a deep key behind strings": f'a = "\\"" # "\n{"b = 1.5 # c.d" * 3}\n{".".join("a" * DEEP)} = 1',
+    "a key of 200 000 quotes": '"".' * 80_000,
     "10 MB of text": f'title = "{"x" * 10_000_000}"',
     "10 MB of keys": "".join(f"k{n} = 1\n" for n in range(800_000)),
     "10 MB of nothing": "\n" * 10_000_000,
@@ -190,6 +196,8 @@ HOSTILE = {
     + ",".join(f"s{n}=-1" for n in range(LARGEST // 13)) + "}",
     "a number of 100 000 digits": f"seed = {'9' * 100_000}",
     "twice the same key": "title = 'a'\ntitle = 'b'\n",
+    "a hexadecimal number of 10 000 digits": f"{GOOD}seed = 0x{'f' * DEEP}\n",
+    "a hexadecimal parameter of 10 000 digits": f"{GOOD}[strategy]\nbeta = 0x{'f' * DEEP}\n",
     "a tag of YAML": "title: !!python/object/apply:os.system ['true']\n",
     "a NaN": f'{GOOD}[privacy]\nunit = "record"\nepsilon = nan\ndelta = inf\n',
 }  # fmt: skip

@@ -122,7 +122,7 @@ def scenarios(name: str, changes: Sequence[str], epsilons: str) -> dict[str, Sce
             raise Mistake(f"--epsilon: expected none or numbers > 0, e.g. none,8,1, got {text!r}")
     if len(set(levels)) < len(levels) or len(levels) > _MOST:
         raise Mistake(f"--epsilon: expected up to {_MOST} different levels, got {epsilons}")
-    unit = read(name, changes).privacy.unit
+    unit = read(name, changes, all_used=False).privacy.unit
     promises = facts_of(unit).promises
     if promises and unit_of(unit).protects is not Protected.RECORD:
         raise Mistake(

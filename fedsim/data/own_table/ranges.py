@@ -114,7 +114,7 @@ def declared_for(
 
     is_beside = ranges in (None, FITTED)
     file = side_file(path) if is_beside else Path(str(ranges))
-    if is_beside and not file.is_file():
+    if is_beside and not file.exists():
         return Declared({}, file.name, fits_rest)
     try:
         _, entries = read_toml(file, file.name)
