@@ -123,7 +123,11 @@ Ranges = Annotated[
 
 
 class Data(_Section):
-    """A table of one's own, or the file of a task that needs one."""
+    """A table of one's own, or the file of a task that needs one.
+
+    ``scale`` says by which values inputs and a number to predict are standardized: ``public`` ones that the ranges
+    declare, or ``learned`` ones of the training rows. Trainings under privacy always take the public ones.
+    """
 
     path: Annotated[str, Field(min_length=1)] | None = None
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
@@ -133,6 +137,7 @@ class Data(_Section):
     groups: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] | None = None
     kind: Kind | None = None
     model: Literal["linear", "mlp"] = "linear"
+    scale: Literal["learned", "public"] | None = None
     ranges: Ranges | None = None
 
 
@@ -451,6 +456,13 @@ class Scenario(_Section):
         return self
 
     @model_validator(mode="after")
+    def _hides_the_sums_of_a_scale(self) -> "Scenario":
+        if self.secure_aggregation.on and self.data.scale == "learned":
+            raise ValueError("data.scale: expected 'public' beside secure_aggregation, whose server sees no site's "
+                             "sums, got 'learned'")  # fmt: skip
+        return self
+
+    @model_validator(mode="after")
     def _promises_something(self) -> "Scenario":
         if self.privacy.correlated and (self.training.site_turns or 1) < 2:
             raise ValueError("privacy.correlated: expected training.site_turns of 2 or more beside it: noise may "
@@ -465,7 +477,7 @@ class Scenario(_Section):
     def _has_something_to_learn(self) -> "Scenario":
         data = self.data
         if self.task is not None:
-            for name in ("target", "site", "time", "groups", "kind", "ranges"):
+            for name in ("target", "site", "time", "groups", "kind", "scale", "ranges"):
                 if getattr(data, name) is not None:
                     raise ValueError(f"data.{name}: expected none beside a task, which has columns of its own")
             return self
@@ -510,7 +522,8 @@ class Scenario(_Section):
         sections = {"task", "data", "partition", "split", "training", "strategy", "attack", "faults", "privacy"}
         if self.secure_aggregation.on:
             sections.add("secure_aggregation")
-        silent: dict[str, set[str]] = {"data": {"groups"}, "privacy": self._shapes_nothing}
+        # A learned scale is in no private training, so that it shapes nothing that has noise.
+        silent: dict[str, set[str]] = {"data": {"groups", "scale"}, "privacy": self._shapes_nothing}
         if not self.training.duration_spread:
             silent["training"] = {"duration_spread"}  # 0 shapes nothing
         shapes = self.model_dump_json(include=sections, exclude=silent)
