@@ -175,8 +175,11 @@ def _complete(values: dict[str, Any]) -> None:
     secure = values.get("secure_aggregation", False)
     if isinstance(secure, dict):
         secure = secure.get("on", True)
+    # A run's own scenario has a digest and a model: one without a scale is of a version that had none.
+    is_of_older_run = "sha256" in data and "model" in data and "scale" not in data
     data.setdefault("model", _OWN_PRIVATE_MODEL if private else _OWN_MODEL)
-    data.setdefault("scale", "public" if secure else "learned")
+    if not is_of_older_run:
+        data.setdefault("scale", "public" if secure else "learned")
 
     training = values.setdefault("training", {})
     if isinstance(training, dict):
