@@ -23,6 +23,7 @@ from fedsim.mistakes import Mistake
 from fedsim.scenario.schema import Scenario
 
 _BOUND = 10.0  # spreads from the mean, at which an input is cut
+_LISTED = 5  # columns that a note names
 _LEAST_SPREAD = 1e-7  # of encoded values; below it, values differ by rounding only
 
 SENT = (
@@ -139,6 +140,21 @@ def public_scale(columns: Sequence[Column], target: Number | None, inputs: int) 
     if all(number.mean is None for number in numbers):
         return None
     return _declared_scale(columns, target, inputs)
+
+
+def without_public_scale(columns: Sequence[Column], target: Number | None) -> list[str]:
+    """Name the numbers that private trainings scale by their whole range, in at most one note."""
+    numbers = [column for column in [*columns, target] if isinstance(column, Number)]
+    names = [number.name for number in numbers if number.mean is None]
+    if not names:
+        return []
+    listed = ", ".join(names[:_LISTED])
+    if len(names) > _LISTED:
+        listed += f" and {len(names) - _LISTED} more"
+    return [
+        f"scale: trainings under privacy scale {listed} by the whole range; where it is far wider "
+        "than the values, declare a mean and a spread that are publicly known"
+    ]
 
 
 def learned_scale(

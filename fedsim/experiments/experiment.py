@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 
 from fedsim.data import loading
-from fedsim.data.own_table.ranges import MissingRanges
+from fedsim.data.own_table.ranges import MissingRanges, leave_template
 from fedsim.data.scale import Scale
 from fedsim.experiments.arms import Job, Shared, Trained, jobs, run_job
 from fedsim.experiments.progress import Progress, shown
@@ -102,7 +102,7 @@ def execute(scenario: Scenario, out: str | Path | None = None, progress: Progres
     try:
         scenario = loading.settled(scenario)
     except MissingRanges as missing:
-        raise Mistake(f"{missing}\n{_leave_template(missing)}") from None
+        raise Mistake(f"{missing}\n{leave_template(missing)}") from None
     check(scenario)
     folder = _new_folder(scenario.name, out)
     with _lock(folder):
@@ -340,19 +340,6 @@ def _about_task(scenario: Scenario) -> dict[str, Any]:
     facts = ("title", "outcome", "source", "licence", "kind", "by_time")
     unit = task.range.unit if task.range else ""
     return {"name": scenario.task, "unit": unit, **{fact: getattr(task, fact) for fact in facts}}
-
-
-def _leave_template(missing: MissingRanges) -> str:
-    """Write a file of ranges to fill in beside the table, never over another; return what to do now."""
-    otherwise = "or run again with --ranges from-data: then no privacy covers the ranges"
-    try:
-        with missing.path.open("x", encoding="utf-8") as file:
-            file.write(missing.template)
-    except FileExistsError:
-        return f"fill in {missing.path}, which is there, and run again; {otherwise}"
-    except OSError as error:
-        return f"{missing.path}, to fill in, can't be written ({error.strerror}); {otherwise}"
-    return f"{missing.path} was written: fill it in and run again; {otherwise}"
 
 
 def _names(job: Job) -> dict[str, Any]:

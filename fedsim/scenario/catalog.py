@@ -258,6 +258,13 @@ def check(kind: str, name: str) -> None:
         raise Mistake(f"expected the name of {one}, got {name!r}{nearest(name, known)}")
 
 
+def closest(name: str, known: Iterable[str]) -> str:
+    """Return the known name that is close to a misspelt one; empty if none is."""
+    by_fold = {each.casefold(): each for each in known}
+    close = difflib.get_close_matches(name.casefold(), by_fold, n=1, cutoff=0.6)
+    return by_fold[close[0]] if close else ""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint: the closest known name, or all of them when none is close."""
     known = list(known)

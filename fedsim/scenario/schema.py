@@ -136,9 +136,11 @@ class Data(_Section):
     time: str | None = None
     groups: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] | None = None
     kind: Kind | None = None
+    positive: str | int | FiniteFloat | None = None
     model: Literal["linear", "mlp"] = "linear"
     scale: Literal["learned", "public"] | None = None
     ranges: Ranges | None = None
+    undeclared: Literal["from-data"] | None = None
 
 
 class Split(_Section):
@@ -522,12 +524,25 @@ class Scenario(_Section):
         sections = {"task", "data", "partition", "split", "training", "strategy", "attack", "faults", "privacy"}
         if self.secure_aggregation.on:
             sections.add("secure_aggregation")
-        # A learned scale is in no private training, so that it shapes nothing that has noise.
-        silent: dict[str, set[str]] = {"data": {"groups", "scale"}, "privacy": self._shapes_nothing}
+        silent: dict[str, set[str]] = {"data": self._says_nothing_of_rows, "privacy": self._shapes_nothing}
         if not self.training.duration_spread:
             silent["training"] = {"duration_spread"}  # 0 shapes nothing
         shapes = self.model_dump_json(include=sections, exclude=silent)
         return hashlib.blake2b((shapes + catalog.code_hash(self.strategy.name)).encode(), digest_size=16).hexdigest()
+
+    @property
+    def _says_nothing_of_rows(self) -> set[str]:
+        """Keys of ``data`` that say nothing of the rows: a file's place does not once its digest is known.
+
+        Nor does ``scale``: no training with noise learns one.
+        """
+        keys = {"groups", "scale"}
+        if self.data.sha256 is not None:
+            keys.add("path")
+        for key in ("positive", "undeclared"):
+            if getattr(self.data, key) is None:
+                keys.add(key)  # the names of releases are older than these keys
+        return keys
 
     @property
     def _shapes_nothing(self) -> set[str]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fedsim.data.federation import Examples, federate
-from fedsim.data.loading import intake_of
+from fedsim.data.loading import intake_of, settled
 from fedsim.data.scale import SENT, Scale, Sums, learned_scale, learns_scale, public_scale
 from fedsim.data.tables import Levels, Number
 from fedsim.experiments.arms import Job, run_job
@@ -129,7 +129,8 @@ def own(tmp_path: Path) -> Callable[..., Scenario]:
         entries = [f"{name} = {{ low = 0, high = {value * width}{more} }}" for name, value in high.items()]
         ranges.write_text("\n".join(entries))
         path = f"data.path={tmp_path / 'flats.csv'}"
-        return read_own([path, "data.target=price", "data.site=site", f"data.ranges={ranges}", "seeds=1", *changes])
+        given = [path, "data.target=price", "data.site=site", f"data.ranges={ranges}", "seeds=1"]
+        return settled(read_own([*given, *changes]))
 
     return make
 
@@ -211,7 +212,7 @@ def test_a_private_model_does_not_depend_on_the_scale_of_the_others(own):
 
 def test_declared_values_are_the_scale_under_privacy(own):
     known = ", mean = 100, spread = 50"
-    with pytest.raises(Mistake, match="column rooms: expected a mean from 0 to 10, got 100"):
+    with pytest.raises(Mistake, match=r"column rooms: expected a mean from 0 to 10, got 100"):
         federate(own(*PRIVATE, more=known), 0)
     federation = federate(own(*PRIVATE, more=known, width=100), 0)
     assert federation.scale is not None
@@ -252,3 +253,15 @@ def test_the_account_of_the_rows_says_what_is_sent(own):
     public = intake_of(own("data.scale=public"))
     assert public is not None
     assert SENT not in public.notes
+
+
+def test_under_privacy_a_whole_range_is_named_where_no_mean_is_declared(own):
+    def notes(*changes: str, **options: object) -> str:
+        intake = intake_of(own(*changes, **options))
+        assert intake is not None
+        return "\n".join(intake.notes)
+
+    told = "trainings under privacy scale area, rooms, price by the whole range"
+    assert told in notes(*PRIVATE)
+    assert told not in notes()
+    assert "by the whole range" not in notes(*PRIVATE, more=", mean = 5, spread = 50")

@@ -3,20 +3,42 @@
 Every row is used or reported, and every wrong value is named by its place.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from fedsim.data.own_table import notation
 from fedsim.data.own_table.reading import Table
+from fedsim.data.own_table.values import Values, changed, compute, fold
 from fedsim.data.tables import Column, Levels, Number
 from fedsim.mistakes import Mistake
+from fedsim.scenario import catalog
 
-# In lower case. A listed category is never taken for missing.
-_MISSING = {"", "na", "n/a", "nan", "null", "?"}
-_MISSING_NUMBER = _MISSING | {"none", "-", ".", "#n/a", "<na>"}
+MISSING_WORDS = (
+    *("", "?", "-", "--", ".", "na", "n/a", "nan", "null", "none", "nil", "nat", "#n/a", "<na>"),
+    *("#null!", "#value!", "#div/0!", "#ref!", "#num!", "#name?"),
+)
+"""Texts that stand for a missing value, in lower case: of features, outcome, site, time and groups.
 
+A text that is listed as a level is never missing.
+"""
+
+TOTAL_WORDS = ("total", "totals", "grand total", "subtotal", "sum", "gesamt", "summe", "insgesamt")
+
+Kind = Literal["numbers", "dates", "text"]
+
+_LARGEST = 1e30  # float32 must hold sums of such numbers
 _MOST_GROUPS = 20
+_MOST_TOTALS = 3  # rows of totals at the end of a table
+_MOST_SHOWN = 5  # distinct wrong values of a column in a message
+_LONGEST_SHOWN = 40  # characters of a wrong value in a message
+_FEW_TEXTS = 20  # distinct texts that may be categories though they look like numbers
 
 
 @dataclass(frozen=True)
@@ -28,207 +50,577 @@ class LeftOut:
     first: int
 
 
-def without(table: Table, needed: dict[str, str | None]) -> tuple[Table, tuple[LeftOut, ...]]:
-    """Leave out the rows that lack the value of a column without which they are of no use.
+@dataclass(frozen=True)
+class Options:
+    """The settings of a column's entry that say how its values are to be read.
+
+    Attributes:
+        missing: Values that stand for a missing value, beside ``MISSING_WORDS``; None for none.
+            An empty list says that no text of the column stands for a missing value.
+        written: The notation of numbers or dates; empty to recognize it.
+        read_as: {text: the text that is read in its place}.
+    """
+
+    missing: tuple[float | str, ...] | None = None
+    written: str = ""
+    read_as: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The values of a column, with those that are missing.
+
+    Attributes:
+        table: The table.
+        name: The column.
+        values: The values, after replacements.
+        missing: Whether each distinct value stands for a missing value, bool (distinct values,).
+        written: The notation that the column's entry names; empty to recognize it.
+    """
+
+    table: Table
+    name: str
+    values: Values
+    missing: np.ndarray
+    written: str = ""
+
+    @property
+    def known(self) -> np.ndarray:
+        """Whether each distinct value is known, bool (distinct values,)."""
+        return ~self.missing
+
+    @property
+    def known_texts(self) -> list[str]:
+        """The distinct known values as text."""
+        return [text for text, known in zip(self.values.texts, self.known, strict=True) if known]
+
+    @cached_property
+    def notations(self) -> dict[str, notation.Notation]:
+        """The notations in which all known values are numbers; empty if they are not."""
+        return notation.possible_notations(self.known_texts)
+
+    @property
+    def place(self) -> str:
+        """The file and the column, for messages."""
+        return f"{self.table.name}, column {self.name}"
+
+    def rows_missing(self) -> np.ndarray:
+        """Find the rows without a value, bool (rows,)."""
+        return self.values.spread(self.missing, fill=True)
+
+    def known_by_row(self, by_known: np.ndarray, fill: object) -> np.ndarray:
+        """Give each row what its known distinct value has, and ``fill`` to other rows."""
+        by_distinct = np.full(len(self.missing), fill, dtype=by_known.dtype)
+        by_distinct[self.known] = by_known
+        return self.values.spread(by_distinct, fill=fill)
+
+    def wrong(self, where: np.ndarray, expected: str, hint: str = "") -> Mistake:
+        """Describe the wrong values of a column, with their rows and counts.
+
+        Args:
+            where: Whether each distinct value is wrong, bool (distinct values,).
+            expected: The values that were expected, in words.
+            hint: Advice that ends the message.
+        """
+        numbers = np.flatnonzero(where)
+        numbers = numbers[np.argsort(self.values.first_rows[numbers])]
+        first = numbers[0]
+        row = self.table.rows[self.values.first_rows[first]]
+        shown = []
+        for number in numbers[:_MOST_SHOWN]:
+            count = self.values.counts[number]
+            rows = "" if count == 1 else f" ({count} rows)"
+            shown.append(_shown(self.values.texts[number]) + rows)
+
+        if len(numbers) > _MOST_SHOWN:
+            others = numbers[_MOST_SHOWN:]
+            shown.append(f"{len(others)} other values ({self.values.counts[others].sum()} rows)")
+        place = f"{self.table.name}, row {row}, column {self.name}"
+        return Mistake(f"{place}: expected {expected}, got {', '.join(shown)}{hint}")
+
+    def nothing(self, expected: str) -> Mistake:
+        """Describe rows that lack a value where none may be missing."""
+        lacking = np.flatnonzero(self.rows_missing())
+        rows = "" if len(lacking) == 1 else f" ({len(lacking)} rows)"
+        place = f"{self.table.name}, row {self.table.rows[lacking[0]]}, column {self.name}"
+        return Mistake(f"{place}: expected {expected}, got nothing{rows}")
+
+
+def _shown(text: str) -> str:
+    if text == "":
+        return "nothing"
+    if len(text) > _LONGEST_SHOWN:
+        text = text[:_LONGEST_SHOWN] + "..."
+    return repr(text)
+
+
+def cells_of(
+    table: Table,
+    name: str,
+    options: Options | None = None,
+    levels: Sequence[float | str] = (),
+) -> Cells:
+    """Find the missing values of a column.
 
     Args:
-        table: The table as it was read.
-        needed: {role of a column: its name, or None if there is no such column}.
+        table: The table.
+        name: The column.
+        options: The settings of its entry.
+        levels: Its listed levels, which are never missing.
     """
-    left_out = []
-    keep = np.ones(len(table.rows), bool)
-    for role, name in needed.items():
-        if name is None:
-            continue
+    options = options or Options()
+    values = table.columns[name]
+    if options.read_as:
+        replacements = options.read_as
+        values = changed(values, lambda text: replacements.get(text, text))
 
-        # A row that lacks several of these columns is counted for the first of them.
-        lacking = keep & is_missing(table.frame[name]).to_numpy()
-        if lacking.any():
-            row_numbers = table.rows[lacking]
-            left_out.append(LeftOut(f"no {role} ({name})", len(row_numbers), int(row_numbers[0])))
-        keep &= ~lacking
+    words = {""}
+    if options.missing is None or options.missing:
+        words.update(MISSING_WORDS)
+    more_words = options.missing or ()
+    words.update(fold(word) for word in more_words if isinstance(word, str))
+    words -= {fold(level) for level in levels if isinstance(level, str)}
 
-    kept = Table(
-        name=table.name,
-        frame=table.frame[keep].reset_index(drop=True),
-        rows=table.rows[keep],
-        repairs=table.repairs,
-    )
-    return kept, tuple(left_out)
-
-
-def is_missing(values: pd.Series) -> pd.Series:
-    """Find missing values, bool (rows,)."""
-    if pd.api.types.is_numeric_dtype(values):
-        return values.isna()
-    return values.isna() | values.str.lower().isin(_MISSING)
+    missing = np.zeros(len(values.distinct), bool)
+    if values.is_text:
+        in_lower_case = compute("utf8_lower", values.distinct)
+        listed = pc.SetLookupOptions(pa.array(sorted(words)))
+        missing = compute("is_in", in_lower_case, options=listed).to_numpy(zero_copy_only=False)
+    for number in more_words:
+        if not isinstance(number, str):
+            missing |= values.plain_numbers == number
+    return Cells(table, name, values, missing, options.written)
 
 
-def kind_of(table: Table, name: str) -> str:
-    """Decide whether a column holds ``numbers`` or ``text``.
+def missing_note(cells: Cells) -> str:
+    """Note the words that were taken for missing values; empty if none but empty fields were."""
+    parts = []
+    for number in np.flatnonzero(cells.missing):
+        text = cells.values.texts[number]
+        if text:
+            parts.append(f"{_shown(text)} ({cells.values.counts[number]})")
+    if not parts:
+        return ""
+    return f"{cells.name}: taken for missing: {', '.join(parts[:_MOST_SHOWN])}"
+
+
+# Numbers and dates
+
+
+@dataclass(frozen=True)
+class Recognized:
+    """The kind of a column, and its numbers.
+
+    Attributes:
+        kind: Numbers, dates (as days since 1970-01-01), or text.
+        by_known: The number of each distinct known value, float64; empty for text.
+        note: A note on the notation; empty if it is plain.
+    """
+
+    kind: Kind
+    by_known: np.ndarray
+    note: str = ""
+
+
+_NO_NUMBERS = np.zeros(0)
+
+
+def recognized(cells: Cells, file_mark: str = "") -> Recognized:
+    """Decide whether a column holds numbers, dates or text, by all of its values.
+
+    Args:
+        cells: The column.
+        file_mark: The notation of numbers that other columns show; empty if none.
 
     Raises:
-        Mistake: It holds both, mostly numbers.
+        Mistake: It holds numbers or dates and something else, or its notation is in doubt.
     """
-    values = table.frame[name]
-    known = ~_is_no_number(values)
-    strange = (known & _numbers(values).isna()).to_numpy()  # known, but no number; bool (rows,)
-    if not strange.any():
-        return "numbers"
+    plain = cells.values.plain_numbers[cells.known]
+    is_plain = np.isfinite(plain)
+    if cells.written:
+        return _as_written(cells)
+    if is_plain.all():
+        in_doubt = file_mark == notation.COMMA and cells.values.is_text
+        if in_doubt and notation.plain_is_in_doubt(cells.known_texts):
+            raise _in_doubt(cells, notation.NUMBER_NOTATIONS)
+        return Recognized("numbers", plain)
+
+    texts = cells.known_texts
+    if cells.notations:
+        chosen = notation.decided(cells.notations, cells.table.delimiter, file_mark)
+        if chosen is None:
+            raise _in_doubt(cells, notation.NUMBER_NOTATIONS)
+        return Recognized("numbers", chosen.numbers, chosen.said)
+
+    dates = notation.possible_dates(texts)
+    if dates:
+        return _dated(cells, dates)
+    _check_no_mixture(cells, is_plain)
+    return Recognized("text", _NO_NUMBERS)
+
+
+def _as_written(cells: Cells) -> Recognized:
+    """Read a column in the notation that its entry names."""
+    texts = cells.known_texts
+    if cells.written in notation.DATE_NOTATIONS:
+        dates = notation.possible_dates(texts, [cells.written])
+        if dates:
+            return Recognized("dates", dates[cells.written], f"dates as in {cells.written}")
+        is_wrong = [notation.days_of(text, cells.written) is None for text in texts]
+        raise cells.wrong(_of_known(cells, is_wrong), f"a date as in {cells.written}")
+
+    if cells.written in cells.notations:
+        chosen = cells.notations[cells.written]
+        return Recognized("numbers", chosen.numbers, chosen.said)
+    is_wrong = [cells.written not in notation.possible_notations([text]) for text in texts]
+    if not any(is_wrong):
+        is_wrong = [True] * len(texts)  # each is a number, but their units differ
+    raise cells.wrong(_of_known(cells, is_wrong), f"numbers as in {cells.written}, of one unit")
+
+
+def _of_known(cells: Cells, by_known: Sequence[bool] | np.ndarray) -> np.ndarray:
+    by_distinct = np.zeros(len(cells.missing), bool)
+    by_distinct[cells.known] = by_known
+    return by_distinct
+
+
+def _in_doubt(cells: Cells, names: Sequence[str]) -> Mistake:
+    choices = " or ".join(f'written = "{name}"' for name in names)
+    hint = f"; write {choices} in the column's entry"
+    texts = cells.values.texts
+    is_shown = [known and any(mark in text for mark in ".,/-") for known, text in zip(cells.known, texts, strict=True)]
+    return cells.wrong(np.array(is_shown, bool), "a notation that is beyond doubt", hint)
+
+
+def _dated(cells: Cells, dates: Mapping[str, np.ndarray]) -> Recognized:
+    name, days = next(iter(dates.items()))
+    if any(not np.array_equal(days, other) for other in dates.values()):
+        raise _in_doubt(cells, list(dates))
+    return Recognized("dates", days, f"dates as in {name}")
+
+
+def _check_no_mixture(cells: Cells, is_plain: np.ndarray) -> None:
+    """Check that text is not numbers or dates with some errors of typing among them."""
+    counts = cells.values.counts[cells.known]
+    texts = cells.known_texts
 
     # Some text among mostly numbers is an error of typing, and not a category.
-    if 2 * strange.sum() < known.sum():
-        raise wrong(table, name, strange, "a number as in most rows")
-    return "text"
+    if 2 * counts[is_plain].sum() > counts.sum():
+        advice = _typing_hint(cells, ~is_plain)
+        raise cells.wrong(_of_known(cells, ~is_plain), "a finite number as in most rows", advice)
+    if len(texts) <= _FEW_TEXTS:
+        return
+
+    for looks_like, expected in (
+        (notation.looks_like_number, "numbers that are all written in one way, with one unit"),
+        (notation.looks_like_date, "dates that are all written in one way"),
+    ):
+        alike = np.array([looks_like(text) for text in texts], bool)
+        if 2 * counts[alike].sum() > counts.sum():
+            is_wrong = ~alike
+            if alike.all():
+                # The notations differ, or a day does not exist.
+                is_wrong = ~_most_common_shape(texts, counts)
+            if not is_wrong.any():
+                is_wrong = np.array([not notation.possible_dates([text]) for text in texts])
+            raise cells.wrong(_of_known(cells, is_wrong), expected, _typing_hint(cells, is_wrong))
 
 
-def typed(table: Table, column: Column) -> tuple[pd.Series, str]:
-    """Convert a column to its declared type.
-
-    Returns:
-        The values, NaN where missing, and a note on values outside the range, or an empty note.
-
-    Raises:
-        Mistake: A value is not of the declared kind; the message names its row.
-    """
-    if isinstance(column, Levels):
-        return levels(table, column), ""
-
-    values = numbers(table, column.name)
-    if values.isna().any() and not column.missing:
-        raise wrong(table, column.name, values.isna().to_numpy(), "a number, missing = false")
-
-    outside = ((values < column.low) | (values > column.high)).to_numpy()
-    if not outside.any():
-        return values, ""
-    return values, _note_on_cut(table, column, outside)
+def _most_common_shape(texts: Sequence[str], counts: np.ndarray) -> np.ndarray:
+    """Find the texts of the shape that most rows have: digits apart, the same characters."""
+    shapes = np.array(["".join(sorted({c for c in text if not c.isdigit()})) for text in texts])
+    rows = {shape: counts[shapes == shape].sum() for shape in set(shapes)}
+    return shapes == max(rows, key=lambda shape: rows[shape])
 
 
-def _note_on_cut(table: Table, column: Number, outside: np.ndarray) -> str:
-    """Describe the values outside a range, which ``Number.encode`` cuts to it."""
-    bounds = f"{column.low:g} to {column.high:g}"
-    first_row = table.rows[outside][0]
-    return f"{column.name}: {outside.sum()} outside {bounds} cut to it, first in row {first_row}"
+def _typing_hint(cells: Cells, is_wrong: np.ndarray) -> str:
+    wrong_texts = [text for text, wrong in zip(cells.known_texts, is_wrong, strict=True) if wrong]
+    if any(text.count(",") == 1 and text.replace(",", "").lstrip("-").isdigit() for text in wrong_texts):
+        return "; numbers have a point, not a comma, in the other rows"
+    listed = ", ".join(f'"{text}"' for text in wrong_texts[:_MOST_SHOWN])
+    return f"; if they stand for missing values, write missing = [{listed}] in its entry"
 
 
-def numbers(table: Table, name: str) -> pd.Series:
+def numbers(cells: Cells, file_mark: str = "") -> tuple[np.ndarray, Recognized]:
     """Convert a column to numbers, float64 (rows,), NaN where missing.
 
     Raises:
         Mistake: A value is no number, or not finite.
     """
-    values = table.frame[name]
-    converted = _numbers(values)
-    no_number = (~_is_no_number(values) & converted.isna()).to_numpy()
-    infinite = np.isinf(converted.to_numpy())
-    strange = no_number | infinite
-    if strange.any():
-        raise wrong(table, name, strange, "a finite number")
-    return converted
+    found = recognized(cells, file_mark)
+    if found.kind == "text":
+        is_wrong = ~np.isfinite(cells.values.plain_numbers) & cells.known
+        raise cells.wrong(is_wrong, "a finite number")
+    too_large = np.abs(found.by_known) > _LARGEST
+    if too_large.any():
+        raise cells.wrong(_of_known(cells, too_large), f"numbers of at most {_LARGEST:g}")
+    return cells.known_by_row(found.by_known, np.nan), found
 
 
-def levels(table: Table, column: Levels) -> pd.Series:
-    """Convert a column to its categories, NaN where missing.
+def apart(cells: Cells, values: np.ndarray) -> str:
+    """Note a value that stands far apart from all others, as 9999 does among blood pressures."""
+    known = np.unique(values[~np.isnan(values)])
+    if len(known) < 4:
+        return ""
+    notes = []
+    for extreme, rest in ((known[-1], known[:-1]), (known[0], known[1:])):
+        gap = min(abs(extreme - rest[0]), abs(extreme - rest[-1]))
+        is_whole = extreme == round(extreme)
+        if is_whole and gap > rest[-1] - rest[0]:
+            rows = int((values == extreme).sum())
+            others = f"{rest[0]:g} to {rest[-1]:g}"
+            notes.append(
+                f"{cells.name}: {rows} x {extreme:g} stands apart from {others}; if it stands for "
+                f"a missing value, write missing = [{extreme:g}] in the column's entry"
+            )
+    return "; ".join(notes)
+
+
+# Categories
+
+
+def merged(cells: Cells) -> tuple[Cells, str]:
+    """Merge texts that differ in case or blanks alone into the most frequent of them.
+
+    Returns:
+        The column, and a note on the merged texts; empty if there are none.
+    """
+    most_frequent: dict[str, int] = {}
+    counts = cells.values.counts
+    for number, (text, known) in enumerate(zip(cells.values.folded, cells.known, strict=True)):
+        if known and (text not in most_frequent or counts[number] > counts[most_frequent[text]]):
+            most_frequent[text] = number
+
+    texts = cells.values.texts
+    replacements = {}
+    for number in np.flatnonzero(cells.known):
+        chosen = texts[most_frequent[cells.values.folded[number]]]
+        if chosen != texts[number]:
+            replacements[texts[number]] = chosen
+    if not replacements:
+        return cells, ""
+
+    pairs = [f"{_shown(old)} as {_shown(new)}" for old, new in replacements.items()]
+    shown = ", ".join(pairs[:_MOST_SHOWN])
+    if len(pairs) > _MOST_SHOWN:
+        shown += f" and {len(pairs) - _MOST_SHOWN} more"
+    missing_texts = {text for text, gone in zip(texts, cells.missing, strict=True) if gone}
+    values = changed(cells.values, lambda text: replacements.get(text, text))
+    missing = np.array([text in missing_texts for text in values.texts], bool)
+    return Cells(cells.table, cells.name, values, missing, cells.written), f"{cells.name}: read {shown}"
+
+
+def levels(cells: Cells, column: Levels) -> tuple[np.ndarray, str]:
+    """Convert a column to the numbers of its categories, int64 (rows,), -1 where missing.
+
+    Returns:
+        The numbers, and a note on texts that were read as a level that differs in case.
 
     Raises:
         Mistake: A value is none of the public levels, or missing where none may be.
     """
-    values = table.frame[column.name]
+    by_distinct = np.full(len(cells.missing), -1)
+    replaced = []
     if isinstance(column.levels[0], str):
-        categories = _as_texts(values)
-        missing = is_missing(values)
+        exact = {str(level): number for number, level in enumerate(column.levels)}
+        folded = _unique_folds(column.levels)
+        for number in np.flatnonzero(cells.known):
+            text = cells.values.texts[number]
+            level = exact.get(text)
+            if level is None:
+                level = folded.get(cells.values.folded[number], -1)
+                if level >= 0:
+                    replaced.append(f"{_shown(text)} as {_shown(str(column.levels[level]))}")
+            by_distinct[number] = level
     else:
-        categories = _numbers(values)
-        missing = _is_no_number(values)
+        values = cells.values.plain_numbers
+        for number, level in enumerate(column.levels):
+            by_distinct[cells.known & (values == level)] = number
 
-    # A listed category is never taken for missing, even if it is called "na".
-    categories = categories.where(categories.isin(column.levels))
-    strange = (categories.isna() & ~(missing & column.missing)).to_numpy()
+    strange = cells.known & (by_distinct < 0)
+    expected = f"one of {', '.join(_level_text(level) for level in column.levels)}"
     if strange.any():
-        raise wrong(table, column.name, strange, f"one of {', '.join(map(str, column.levels))}")
-    return categories
+        raise cells.wrong(strange, expected, _level_hint(cells, strange, column))
+    if not column.missing and cells.rows_missing().any():
+        raise cells.nothing(expected)
+
+    note = f"{cells.name}: read {', '.join(replaced[:_MOST_SHOWN])}" if replaced else ""
+    return cells.values.spread(by_distinct, fill=-1), note
 
 
-def groups(table: Table, name: str) -> np.ndarray:
+def _unique_folds(listed: Sequence[float | str]) -> dict[str, int]:
+    """Return {folded level: its number}, without levels that differ in case alone."""
+    folds = [fold(str(level)) for level in listed]
+    return {text: number for number, text in enumerate(folds) if folds.count(text) == 1}
+
+
+def _level_hint(cells: Cells, strange: np.ndarray, column: Levels) -> str:
+    """Advise how to read a text that is almost a level."""
+    listed = [_level_text(level) for level in column.levels]
+    for number in np.flatnonzero(strange):
+        text = cells.values.texts[number]
+        close = catalog.closest(text, listed)
+        if close:
+            return f'; write read_as = {{ "{text}" = "{close}" }} in its entry if that is meant'
+    return ""
+
+
+def _level_text(level: float | str) -> str:
+    return level if isinstance(level, str) else f"{level:g}"
+
+
+def typed(
+    cells: Cells,
+    column: Column,
+    file_mark: str = "",
+    origin: float = 0.0,
+) -> tuple[pd.Series, list[str]]:
+    """Convert a column to its declared type.
+
+    Args:
+        cells: The column.
+        column: Its declaration.
+        file_mark: The notation of numbers that other columns of the file show.
+        origin: The day that is subtracted from dates, in days since 1970-01-01.
+
+    Returns:
+        The values, NaN where missing, and notes on how they were read.
+
+    Raises:
+        Mistake: A value is not of the declared kind; the message names its row.
+    """
+    notes = [missing_note(cells)]
+    if isinstance(column, Levels):
+        level_numbers, note = levels(cells, column)
+        listed = np.array([*column.levels, None], dtype=object)  # -1 takes the last
+        categories = pd.Series(listed[level_numbers])
+        if not isinstance(column.levels[0], str):
+            categories = categories.astype(float)
+        return categories, _told([*notes, note])
+
+    values, found = numbers(cells, file_mark)
+    if found.kind == "dates":
+        values = values - origin
+    if np.isnan(values).any() and not column.missing:
+        raise cells.nothing("a number, missing = false")
+    if found.note:
+        notes.append(f"{cells.name}: {found.note}")
+    notes.append(apart(cells, values))
+    notes.append(_note_on_cut(cells, column, values))
+    return pd.Series(values), _told(notes)
+
+
+def _told(notes: Sequence[str]) -> list[str]:
+    return [note for note in notes if note]
+
+
+def _note_on_cut(cells: Cells, column: Number, values: np.ndarray) -> str:
+    """Describe the values outside a range, which ``Number.encode`` cuts to it."""
+    outside = (values < column.low) | (values > column.high)
+    if not outside.any():
+        return ""
+    bounds = f"{column.low:g} to {column.high:g}"
+    first_row = cells.table.rows[np.flatnonzero(outside)[0]]
+    return f"{column.name}: {outside.sum()} outside {bounds} cut to it, first in row {first_row}"
+
+
+# Sites, groups and times
+
+
+def without(
+    table: Table,
+    needed: Mapping[str, Cells],
+) -> tuple[np.ndarray, tuple[LeftOut, ...]]:
+    """Find the rows that lack the value of a column without which they are of no use.
+
+    Args:
+        table: The table as it was read.
+        needed: {role of a column: the column}.
+
+    Returns:
+        Whether each row is kept, bool (rows,), and the rows that are left out.
+    """
+    left_out = []
+    keep = np.ones(len(table.rows), bool)
+    totals = _totals(table)
+    if totals.any():
+        left_out.append(LeftOut("a row of totals", int(totals.sum()), int(table.rows[totals][0])))
+        keep &= ~totals
+    for role, cells in needed.items():
+        # A row that lacks several of these columns is counted for the first of them.
+        lacking = keep & cells.rows_missing()
+        if lacking.any():
+            row_numbers = table.rows[lacking]
+            reason = f"no {role} ({cells.name})"
+            left_out.append(LeftOut(reason, len(row_numbers), int(row_numbers[0])))
+        keep &= ~lacking
+    return keep, tuple(left_out)
+
+
+def _totals(table: Table) -> np.ndarray:
+    """Find the rows at the table's end that hold totals: their first text says so."""
+    first = next(iter(table.columns.values()))
+    is_total = np.zeros(len(table.rows), bool)
+    for row in range(max(0, len(table.rows) - _MOST_TOTALS), len(table.rows)):
+        code = first.codes[row]
+        is_total[row] = code >= 0 and fold(str(first.distinct[code].as_py())) in TOTAL_WORDS
+    return is_total
+
+
+def names(cells: Cells) -> np.ndarray:
+    """Convert a column to names of sites or groups, str (rows,); empty where it is missing.
+
+    Raises:
+        Mistake: It holds numbers that are not whole.
+    """
+    if not cells.values.is_text:
+        plain = cells.values.plain_numbers
+        fractional = cells.known & (plain != np.round(plain))
+        if fractional.any():
+            raise cells.wrong(fractional, "names, or whole numbers as names")
+    texts = np.array(cells.values.texts, dtype=object)
+    texts[cells.missing] = ""
+    return cells.values.spread(texts, fill="").astype(str)
+
+
+def groups(cells: Cells) -> np.ndarray:
     """Convert a column to names of groups, str (rows,); ``unknown`` where it is missing.
 
     Raises:
         Mistake: It has so many values that few rows share a group.
     """
-    values = table.frame[name]
-    group_names = _as_texts(values).where(~is_missing(values), "unknown")
-    count = group_names.nunique()
+    group_names = np.where(cells.rows_missing(), "unknown", names(cells))
+    count = len(set(group_names))
     if count > _MOST_GROUPS:
         raise Mistake(
-            f"{table.name}, column {name}: expected at most {_MOST_GROUPS} values of a group, "
+            f"{cells.place}: expected at most {_MOST_GROUPS} values of a group, "
             f"got {count}; put bands into a column of their own"
         )
-    return group_names.to_numpy(dtype=str)
+    return group_names
 
 
-def times(table: Table, name: str) -> np.ndarray:
+def times(cells: Cells, file_mark: str = "") -> np.ndarray:
     """Convert a column to moments, float64 (rows,): numbers as they are, dates as days since 1970.
 
     Raises:
         Mistake: A value is neither.
     """
-    if kind_of(table, name) == "numbers":
-        return numbers(table, name).to_numpy()
-
-    dates = pd.to_datetime(table.frame[name], errors="coerce", format="ISO8601", utc=True)
-    if dates.isna().any():
-        raise wrong(table, name, dates.isna().to_numpy(), "a number or a date such as 2026-01-31")
-    since_1970 = dates - pd.Timestamp(0, tz="UTC")
-    return (since_1970 / pd.Timedelta(days=1)).to_numpy(dtype=float)
-
-
-def wrong(table: Table, name: str, where: np.ndarray, expected: str) -> Mistake:
-    """Describe the first of some wrong values.
-
-    Args:
-        table: The table.
-        name: The column.
-        where: The rows with a wrong value, bool (rows,).
-        expected: The values that were expected, in words.
-    """
-    first = int(np.flatnonzero(where)[0])
-    value = table.frame[name].iloc[first]
-    is_nothing = value is None or value != value or value == ""  # NaN differs from itself
-    got = "nothing" if is_nothing else repr(value)
-
-    hint = ""
-    if isinstance(value, str) and _is_decimal_comma(value):
-        hint = "; numbers have a point, not a comma"
-    more = ""
-    if where.sum() > 1:
-        more = f" (and {where.sum() - 1} more rows)"
-
-    place = f"{table.name}, row {table.rows[first]}, column {name}"
-    return Mistake(f"{place}: expected {expected}, got {got[:80]}{hint}{more}")
+    found = recognized(cells, file_mark)
+    if found.kind == "text":
+        is_wrong = [not notation.looks_like_date(text) for text in cells.known_texts]
+        if not any(is_wrong):
+            is_wrong = [True] * len(is_wrong)
+        expected = "a number or a date such as 2026-01-31"
+        raise cells.wrong(_of_known(cells, is_wrong), expected)
+    return cells.known_by_row(found.by_known, np.nan)
 
 
-def _numbers(values: pd.Series) -> pd.Series:
-    """Convert values to numbers, NaN where a value is none."""
-    return pd.to_numeric(values, errors="coerce").astype("float64")
-
-
-def _is_no_number(values: pd.Series) -> pd.Series:
-    """Find missing values among numbers, bool (rows,)."""
-    if pd.api.types.is_numeric_dtype(values):
-        return values.isna()
-    return values.isna() | values.str.lower().isin(_MISSING_NUMBER)
-
-
-def _as_texts(values: pd.Series) -> pd.Series:
-    """Convert numbers to text; text stays as it is."""
-    if pd.api.types.is_numeric_dtype(values):
-        return values.map(_as_text, na_action="ignore")
-    return values
-
-
-def _as_text(value: float) -> str:
-    return f"{value:g}"
-
-
-def _is_decimal_comma(value: str) -> bool:
-    return value.count(",") == 1 and value.replace(",", "").lstrip("-").isdigit()
+def file_mark_of(columns: Sequence[Cells]) -> str:
+    """Find the notation of numbers that the columns of a file show beyond doubt; empty if none."""
+    marks = set()
+    for cells in columns:
+        if not cells.values.is_text or np.isfinite(cells.values.plain_numbers[cells.known]).all():
+            continue
+        if len(cells.notations) == 1:
+            marks.update(cells.notations)
+    return marks.pop() if len(marks) == 1 else ""

@@ -1,6 +1,7 @@
 """Make a task of the user's own table, with an account of every row."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,24 +10,27 @@ import numpy as np
 import pandas as pd
 
 from fedsim.data.own_table import cleaning
-from fedsim.data.own_table.models import model_of
+from fedsim.data.own_table.cleaning import Cells
+from fedsim.data.own_table.features import features_of
 from fedsim.data.own_table.ranges import (
     FITTED,
     Declared,
+    MissingRanges,
     check_all_there,
     check_no_more,
-    column_of,
     declared_for,
-    fitted,
+    listed_levels,
+    options_of,
 )
 from fedsim.data.own_table.reading import Table, digest, read_table
-from fedsim.data.own_table.target import Target, needs_entry, target_of
-from fedsim.data.tables import Column, Number, encode
+from fedsim.data.own_table.target import needs_entry, target_of
+from fedsim.data.tables import Number, encode
 from fedsim.data.task import SITE, Rows, Task
 from fedsim.mistakes import Mistake
 from fedsim.scenario import catalog
 from fedsim.scenario.schema import Data
 
+_MOST_FAULTS = 30  # columns whose faults are told at once
 _ALL = "all rows"  # the site of a table without a column of sites
 
 
@@ -75,16 +79,18 @@ def settled(data: Data) -> Data:
         return data
 
     path = Path(data.path).absolute()
-    if not path.is_file():
+    if not path.exists():
         raise Mistake(f"data.path: expected a file, there is none at {data.path}")
     fixed = data.model_copy(update={"path": str(path), "sha256": data.sha256 or digest(path)})
-    if data.target is None or data.ranges == FITTED:
-        return fixed  # the ranges are the task's own, or those of the rows
+    if data.target is None:
+        return fixed  # the ranges are the task's own
 
-    declared = declared_for(path, data.ranges)
+    declared = declared_for(path, data.ranges, data.undeclared)
     if not declared.entries:
         return fixed
-    return fixed.model_copy(update={"ranges": dict(declared.entries)})
+    undeclared = FITTED if declared.fits_rest else None
+    changes = {"ranges": dict(declared.entries), "undeclared": undeclared}
+    return fixed.model_copy(update=changes)
 
 
 def check_digest(data: Data) -> None:
@@ -103,87 +109,209 @@ def prepare(data: Data) -> Prepared:
 
     Raises:
         MissingRanges: Columns have no public range; the error has a template.
-        Mistake: Something in the file is wrong, or not as it was declared.
+        Mistake: Something in the file is wrong, or not as it was declared: all columns' faults.
     """
-    path = Path(data.path or "")
-    outcome = data.target or ""
     check_digest(data)
-    table = read_table(path)
-    roles = {"outcome": outcome, "site": data.site, "time": data.time}
-    _check_roles(table, roles)
-    _check_groups(table, roles, data.groups or [])
-
-    used, left_out = cleaning.without(table, roles)
-    if not len(used.rows):
-        got = f"none of the {len(table.rows)} has all that is needed"
-        raise Mistake(f"{table.name}: expected rows with {outcome}, {got}")
-
-    # Columns are checked against their entries before a value is converted.
-    features = [str(column) for column in used.frame if column not in roles.values()]
-    declared = None if data.ranges == FITTED else declared_for(path, data.ranges)
-    if declared:
-        _check_entries(path, used, features, data, declared)
-
-    target = target_of(used, outcome, data.kind, declared)
-    values, columns, notes_on_features = _features(used, features, declared)
-    task = _task(data, used, target, columns, encode(values, columns))
-    intake = Intake(
-        file=table.name,
-        rows_in=len(table.rows),
-        rows_used=len(used.rows),
-        left_out=left_out,
-        notes=(*table.repairs, *target.said, *notes_on_features),
-        ranges_fitted=declared is None,
-    )
-    return Prepared(task, intake)
+    return assembled(data, usable(data))
 
 
-def _check_entries(
-    path: Path,
-    used: Table,
-    features: list[str],
-    data: Data,
-    declared: Declared,
-) -> None:
-    """Check that each column has an entry if it needs it, and that no entry is left over."""
-    outcome = data.target or ""
-    to_declare = list(features)
-    if needs_entry(used, outcome, data.kind):
-        to_declare.append(outcome)
-
-    check_no_more(path, [str(column) for column in used.frame], declared)
-    check_all_there(path, to_declare, lambda column: cleaning.kind_of(used, column), declared)
-
-
-def _task(
-    data: Data,
-    used: Table,
-    target: Target,
-    columns: tuple[Column, ...],
-    inputs: np.ndarray,
-) -> Task:
-    site = pd.Series([_ALL] * len(used.rows))
-    if data.site:
-        site = used.frame[data.site].map(_site_name)
+def assembled(data: Data, used: "Usable") -> Prepared:
+    """Make a task of a table that was read; the errors are those of ``prepare``."""
+    faults = Faults()
+    target = None
+    with faults.collected():
+        target = target_of(used.cells[used.outcome], data.kind, used.declared, data.positive, used.file_mark)
+    features = features_of(used, faults)
+    site = time = None
+    groups: dict[str, np.ndarray] = {}
+    notes_on_sites = []
+    with faults.collected():
+        site, notes_on_sites = _sites(used, data.site)
+    with faults.collected():
+        time = cleaning.times(used.cells[data.time], used.file_mark) if data.time else None
+    for name in data.groups or ():
+        with faults.collected():
+            merged_cells, note = cleaning.merged(used.cells[name])
+            groups[name] = cleaning.groups(merged_cells)
+            notes_on_sites.extend([note] if note and note not in features.notes else [])
+    faults.raise_all(used.missing_ranges())
+    assert target is not None  # noqa: S101  without a target there was a fault
+    assert site is not None  # noqa: S101
 
     rows = Rows(
-        inputs=inputs,
+        inputs=encode(pd.DataFrame(features.values), features.columns),
         target=target.values,
-        site=site.to_numpy(dtype=str),
-        time=cleaning.times(used, data.time) if data.time else None,
-        groups={name: cleaning.groups(used, name) for name in data.groups or ()},
+        site=site,
+        time=time,
+        groups=groups,
     )
-    return Task(
-        title=f"{data.target} in {used.name}",
+    task = Task(
+        title=f"{data.target} in {used.table.name}",
         outcome=target.meaning,
-        source=f"{used.name}, a table of one's own",
-        columns=columns,
-        model=model_of(data.model, target.outputs),
+        source=f"{used.table.name}, a table of one's own",
+        columns=features.columns,
+        model=_model_builder(data.model, target.outputs),
         load=lambda: rows,
         kind=target.kind,
         range=target.column if isinstance(target.column, Number) else None,
         by_time=data.time is not None,
     )
+    intake = Intake(
+        file=used.table.name,
+        rows_in=used.rows_in,
+        rows_used=len(used.table.rows),
+        left_out=used.left_out,
+        notes=(*used.table.repairs, *notes_on_sites, *target.said, *features.notes),
+        ranges_fitted=used.declared.fits_rest and features.some_fitted,
+    )
+    return Prepared(task, intake)
+
+
+def _model_builder(name: str, outputs: int) -> Callable[[int], Any]:
+    """Return a function that builds the model; PyTorch is imported when it is called."""
+
+    def build(inputs: int) -> Any:  # noqa: ANN401  a torch module
+        from fedsim.data.own_table.models import model_of
+
+        return model_of(name, outputs)(inputs)
+
+    return build
+
+
+class Faults:
+    """All that is wrong with a table, collected so that it can be said at once."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+
+    @contextmanager
+    def collected(self) -> Iterator[None]:
+        """Keep a mistake that is raised inside, and go on after it."""
+        try:
+            yield
+        except Mistake as mistake:
+            self._lines.append(str(mistake))
+
+    def raise_all(self, missing: MissingRanges | None = None) -> None:
+        """Raise what was collected, with the columns that lack a range.
+
+        Raises:
+            MissingRanges: Columns lack a range.
+            Mistake: Something else is wrong.
+        """
+        lines = list(dict.fromkeys(self._lines))
+        if len(lines) > _MOST_FAULTS:
+            more = len(lines) - _MOST_FAULTS
+            lines = [*lines[:_MOST_FAULTS], f"and {more} more columns with wrong values"]
+        if missing is not None:
+            message = "\n".join([str(missing), *lines])
+            raise MissingRanges(message, missing.path, missing.template)
+        if lines:
+            raise Mistake("\n".join(lines))
+
+
+@dataclass(frozen=True)
+class Usable:
+    """The rows of a table that have an outcome, a site and a time, and their columns.
+
+    Attributes:
+        path: The file.
+        table: The table without the rows that are left out.
+        rows_in: The number of rows in the file.
+        left_out: The rows that are left out.
+        declared: The declared ranges.
+        outcome: The column of the outcome.
+        roles: The columns of outcome, site and time.
+        cells: {column: its values, with those that are missing}.
+        file_mark: The notation of numbers that the file shows.
+        outcome_needs_entry: Whether the levels or the range of the outcome must be declared.
+    """
+
+    path: Path
+    table: Table
+    rows_in: int
+    left_out: tuple[cleaning.LeftOut, ...]
+    declared: Declared
+    outcome: str
+    roles: tuple[str, ...]
+    cells: Mapping[str, Cells]
+    file_mark: str
+    outcome_needs_entry: bool
+
+    @property
+    def features(self) -> list[str]:
+        """The columns that are no outcome, site or time."""
+        return [name for name in self.cells if name not in self.roles]
+
+    def missing_ranges(self) -> MissingRanges | None:
+        """Return the columns without a public range as an error; None if there are none."""
+        to_declare = self.features
+        if self.outcome_needs_entry:
+            to_declare.append(self.outcome)
+        try:
+            check_all_there(self.path, to_declare, self.kind_in_words, self.declared)
+        except MissingRanges as missing:
+            return missing
+        return None
+
+    def kind_in_words(self, name: str) -> str:
+        """Return the kind of a column: numbers, dates or text."""
+        try:
+            return cleaning.recognized(self.cells[name], self.file_mark).kind
+        except Mistake:
+            return "text"  # the fault itself is told by the conversion
+
+
+def usable(data: Data) -> Usable:
+    """Read a table, and leave out the rows that are of no use.
+
+    Raises:
+        Mistake: It can't be read, or lacks the outcome, the site or the time.
+    """
+    path = Path(data.path or "")
+    outcome = data.target or ""
+    table = read_table(path)
+    roles = {"outcome": outcome, "site": data.site, "time": data.time}
+    _check_roles(table, roles)
+    _check_groups(table, roles, data.groups or [])
+
+    declared = declared_for(path, data.ranges, data.undeclared)
+    check_no_more(path, list(table.columns), declared)
+
+    needed = {role: _cells(table, name, declared) for role, name in roles.items() if name}
+    keep, left_out = cleaning.without(table, needed)
+    used = table.kept(keep)
+    if not len(used.rows):
+        got = f"none of the {len(table.rows)} has all that is needed"
+        raise Mistake(f"{table.name}: expected rows with {outcome}, {got}")
+
+    cells = {name: _cells(used, name, declared) for name in used.columns}
+    return Usable(
+        path=path,
+        table=used,
+        rows_in=len(table.rows),
+        left_out=left_out,
+        declared=declared,
+        outcome=outcome,
+        roles=tuple(name for name in roles.values() if name),
+        cells=cells,
+        file_mark=cleaning.file_mark_of(list(cells.values())),
+        outcome_needs_entry=needs_entry(cells[outcome], data.kind),
+    )
+
+
+def _cells(table: Table, name: str, declared: Declared) -> Cells:
+    entry = declared.entries.get(name)
+    options = options_of(name, entry, declared.place)
+    return cleaning.cells_of(table, name, options, listed_levels(entry))
+
+
+def _sites(used: Usable, name: str | None) -> tuple[np.ndarray, list[str]]:
+    """Return the site of each row, str (rows,), and notes on names that were merged."""
+    if name is None:
+        return np.full(len(used.table.rows), _ALL), []
+    merged_cells, note = cleaning.merged(used.cells[name])
+    return cleaning.names(merged_cells), [note] if note else []
 
 
 def _check_roles(table: Table, roles: Mapping[str, str | None]) -> None:
@@ -193,7 +321,7 @@ def _check_roles(table: Table, roles: Mapping[str, str | None]) -> None:
         Mistake: They are not.
     """
     keys = {"outcome": "data.target", "site": "data.site", "time": "data.time"}
-    known = [str(name) for name in table.frame]
+    known = list(table.columns)
     given = {role: name for role, name in roles.items() if name is not None}
     for role, name in given.items():
         if name not in known:
@@ -212,7 +340,7 @@ def _check_groups(table: Table, roles: Mapping[str, str | None], groups: list[st
     Raises:
         Mistake: They are not.
     """
-    known = [str(name) for name in table.frame]
+    known = list(table.columns)
     role_of = {name: role for role, name in roles.items() if name is not None}
     for number, name in enumerate(groups):
         if name not in known:
@@ -230,53 +358,3 @@ def _check_groups(table: Table, roles: Mapping[str, str | None], groups: list[st
         if name == SITE:
             expected = f"another name than {SITE!r}, which stands for the sites"
             raise Mistake(f"data.groups: expected {expected}")
-
-
-def _features(
-    table: Table, names: list[str], declared: Declared | None
-) -> tuple[pd.DataFrame, tuple[Column, ...], list[str]]:
-    """Convert the feature columns.
-
-    Returns:
-        The typed values, their columns, and notes on them.
-
-    Raises:
-        Mistake: No column is left to learn from, or a value is not as it was declared.
-    """
-    values = {}
-    columns = []
-    notes = []
-    left_out = []
-    for name in names:
-        column = _column(table, name, declared)
-        if column is None:
-            left_out.append(name)
-            continue
-        columns.append(column)
-        values[name], note = cleaning.typed(table, column)
-        if note:
-            notes.append(note)
-
-    if not columns:
-        others = ", ".join(names) or "the outcome"
-        raise Mistake(f"{table.name}: expected a column to learn from beside {others}")
-    if left_out:
-        notes.append(f"columns left out: {', '.join(left_out)}")
-    if declared is None:
-        notes.append("ranges and categories were taken from these rows")
-    return pd.DataFrame(values), tuple(columns), notes
-
-
-def _column(table: Table, name: str, declared: Declared | None) -> Column | None:
-    """Find a feature's column, declared or fitted to its values; None if it is to be left out."""
-    if declared:
-        return column_of(name, declared.entries[name], declared.place)
-    if cleaning.kind_of(table, name) == "numbers":
-        return fitted(name, cleaning.numbers(table, name))
-
-    text = table.frame[name]
-    return fitted(name, text.where(~cleaning.is_missing(text)))
-
-
-def _site_name(value: Any) -> str:  # noqa: ANN401  a number or text
-    return value if isinstance(value, str) else f"{value:g}"

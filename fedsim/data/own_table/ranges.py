@@ -2,18 +2,24 @@
 
 An entry says which values a column may hold, from public knowledge and without looking at these
 rows: ``age = [0, 120, "years"]``, ``sex = ["female", "male"]``, ``stage = { levels = [1, 2, 3]
-}``, or ``patient_id = "leave out"``.
+}``, ``visit = { from = "2015-01-01", to = "2025-12-31" }``, or ``patient_id = "leave out"``.
+
+An entry may also say how values are to be read: ``missing = [9999, "unknown"]``, ``written =
+"1.234,5"`` and ``read_as = { femal = "female" }``.
 """
 
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any, TypeGuard
 
 import pandas as pd
 
+from fedsim.data.own_table.cleaning import Options
+from fedsim.data.own_table.notation import DATE_NOTATIONS, NUMBER_NOTATIONS, days_of
 from fedsim.data.tables import Column, Levels, Number
 from fedsim.figures import as_written
 from fedsim.mistakes import Mistake
@@ -28,22 +34,31 @@ _LEVELS = 1000  # the most that a column may have
 _RANGE_EXAMPLE = 'age = [0, 120, "years"]'
 _LEVELS_EXAMPLES = 'sex = ["female", "male"], stage = { levels = [1, 2, 3] }'
 _EXAMPLES = f'{_RANGE_EXAMPLE}, {_LEVELS_EXAMPLES} or patient_id = "{LEAVE_OUT}"'
+_FORMS = {
+    "numbers": '[lowest, highest, "unit"]',
+    "dates": '{ from = "first day", to = "last day" }',
+    "text": '["a level", "another level"], or "leave out"',
+}
 _TEMPLATE = """\
 # Public ranges of the columns of {name}. Write down what is known without looking at these rows: limits of the
 # measurement, of the form that was filled in, of the law. A range that is taken from the rows tells about them, and
 # no noise covers that. Numbers outside their range are cut to it; a category that is not listed is an error.
 # Examples: age = [0, 120, "years"]   sex = ["female", "male"]   stage = {{ levels = [1, 2, 3] }}
+# Dates: visit = {{ from = "2015-01-01", to = "2025-12-31" }}
 # A column that is not to be used: patient_id = "leave out"
+# How values are read: weight = {{ low = 0, high = 300, missing = [999, "unknown"], written = "1.234,5" }}
+# A text that stands for another: sex = {{ levels = ["female", "male"], read_as = {{ femal = "female" }} }}
 
 """
 
 
 @dataclass(frozen=True)
 class Declared:
-    """Entries by column, and the place where they stand."""
+    """Entries by column, the place where they stand, and whether other columns are fitted."""
 
     entries: Mapping[str, Any]
     place: str
+    fits_rest: bool = False
 
 
 class MissingRanges(Mistake):
@@ -55,6 +70,19 @@ class MissingRanges(Mistake):
         self.template = template
 
 
+def leave_template(missing: MissingRanges) -> str:
+    """Write a file of ranges to fill in beside the table, never over another; return what to do now."""
+    otherwise = "or run again with --ranges from-data: then no privacy covers the ranges"
+    try:
+        with missing.path.open("x", encoding="utf-8") as file:
+            file.write(missing.template)
+    except FileExistsError:
+        return f"fill in {missing.path}, which is there, and run again; {otherwise}"
+    except OSError as error:
+        return f"{missing.path}, to fill in, can't be written ({error.strerror}); {otherwise}"
+    return f"{missing.path} was written: fill it in and run again; {otherwise}"
+
+
 def side_file(path: Path) -> Path:
     """Name the file of a table's ranges: ``patients.ranges.toml`` beside ``patients.csv``."""
     without_gz = path.name.removesuffix(".gz")
@@ -62,30 +90,98 @@ def side_file(path: Path) -> Path:
     return path.with_name(f"{stem}.ranges.toml")
 
 
-def declared_for(path: Path, ranges: str | Mapping[str, Any] | None) -> Declared:
+def declared_for(
+    path: Path,
+    ranges: str | Mapping[str, Any] | None,
+    undeclared: str | None = None,
+) -> Declared:
     """Read the declared ranges of a table.
 
     Args:
         path: The table.
         ranges: The ranges themselves or the name of their file. None stands for the side file, or
-            for no entries if there is none.
+            for no entries if there is none; ``from-data`` does so, too, and fits other columns.
+        undeclared: ``from-data`` if columns without an entry are fitted to the rows.
 
     Raises:
         Mistake: There is no such file, or it is not TOML.
     """
+    fits_rest = FITTED in (ranges, undeclared)
     if isinstance(ranges, Mapping):
-        return Declared(ranges, "data.ranges")
+        return Declared(ranges, "data.ranges", fits_rest)
 
-    file = side_file(path) if ranges is None else Path(ranges)
-    if ranges is None and not file.is_file():
-        return Declared({}, file.name)
+    is_beside = ranges in (None, FITTED)
+    file = side_file(path) if is_beside else Path(str(ranges))
+    if is_beside and not file.is_file():
+        return Declared({}, file.name, fits_rest)
     try:
         _, entries = read_toml(file, file.name)
     except OSError as error:
         expected = "a table, 'from-data' or a TOML file"
         got = f"{str(file)!r}: {error.strerror}"
         raise Mistake(f"data.ranges: expected {expected}, got {got}") from None
-    return Declared(entries, file.name)
+    return Declared(_with_texts(entries), file.name, fits_rest)
+
+
+def _with_texts(value: Any) -> Any:  # noqa: ANN401
+    """Convert the dates of TOML to text, which every scenario can hold."""
+    if isinstance(value, dict):
+        return {key: _with_texts(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_with_texts(part) for part in value]
+    return value.isoformat() if isinstance(value, date) else value
+
+
+def declares(entry: Any) -> bool:  # noqa: ANN401
+    """Return whether an entry says which values a column may hold, and not only how to read it."""
+    if isinstance(entry, dict):
+        return not entry or not set(entry) <= {"missing", "written", "read_as"}
+    return entry not in (None, OPEN)
+
+
+def options_of(name: str, entry: Any, place: str) -> Options:  # noqa: ANN401
+    """Return the settings of an entry that say how values are read.
+
+    Raises:
+        Mistake: A setting is none.
+    """
+    if not isinstance(entry, dict):
+        return Options()
+
+    missing = entry.get("missing")
+    if isinstance(missing, list):
+        if not all(_is_number(word) or isinstance(word, str) for word in missing):
+            expected = 'true, false, or a list of values such as [9999, "unknown"]'
+            raise Mistake(f"{place}: {name}.missing: expected {expected}, got {as_written(missing)}")
+        words = tuple(missing)
+    else:
+        words = None
+
+    written = entry.get("written", "")
+    known = [*NUMBER_NOTATIONS, *DATE_NOTATIONS]
+    if written and written not in known:
+        expected = f"one of {', '.join(map(repr, known))}"
+        raise Mistake(f"{place}: {name}.written: expected {expected}, got {as_written(written)}")
+
+    read_as = entry.get("read_as", {})
+    if not isinstance(read_as, dict) or not _all_text(list(read_as.values())):
+        expected = 'texts such as { femal = "female" }'
+        raise Mistake(f"{place}: {name}.read_as: expected {expected}, got {as_written(read_as)}")
+    return Options(words, written, read_as)
+
+
+def listed_levels(entry: Any) -> list[Any]:  # noqa: ANN401
+    """Return the levels that an entry lists; empty if it lists none."""
+    declaration = entry if isinstance(entry, dict) else _in_full(entry)
+    levels = declaration.get("levels", [])
+    return levels if isinstance(levels, list) else []
+
+
+def origin_of(entry: Any) -> float:  # noqa: ANN401
+    """Return the first day of an entry for dates, in days since 1970-01-01; else 0."""
+    if isinstance(entry, dict) and isinstance(entry.get("from"), str):
+        return days_of(entry["from"]) or 0.0
+    return 0.0
 
 
 def column_of(name: str, entry: Any, place: str) -> Column | None:  # noqa: ANN401
@@ -97,8 +193,16 @@ def column_of(name: str, entry: Any, place: str) -> Column | None:  # noqa: ANN4
     if entry == LEAVE_OUT:
         return None
 
-    declaration = entry if isinstance(entry, dict) else _in_full(entry)
-    column = _number(name, declaration) or _levels(name, declaration)
+    declaration = dict(entry) if isinstance(entry, dict) else _in_full(entry)
+    declaration.pop("written", None)
+    declaration.pop("read_as", None)
+    if isinstance(declaration.get("missing"), list):
+        declaration["missing"] = True
+    try:
+        column = _number(name, declaration)
+    except Mistake as mistake:  # a mean outside the range, for example
+        raise Mistake(f"{place}: {mistake}") from None
+    column = column or _levels(name, declaration) or _dates(name, declaration)
     if column is None:
         expected = f"a range or levels such as {_EXAMPLES}"
         raise Mistake(f"{place}: {name}: expected {expected}, got {as_written(entry)}")
@@ -139,6 +243,23 @@ def _number(name: str, declaration: dict[str, Any]) -> Number | None:
         return None
     known = {key: float(value) for key, value in known.items()}
     return Number(name, float(low), float(high), unit, missing, **known, log=scale == "log")
+
+
+def _dates(name: str, declaration: dict[str, Any]) -> Number | None:
+    """Convert a declaration to days since the first of some dates; None if it declares none."""
+    first = declaration.get("from")
+    last = declaration.get("to")
+    missing = declaration.get("missing", True)
+
+    if not set(declaration) <= {"from", "to", "missing"}:
+        return None
+    if not isinstance(first, str) or not isinstance(last, str) or not isinstance(missing, bool):
+        return None
+    first_day = days_of(first)
+    last_day = days_of(last)
+    if first_day is None or last_day is None or not first_day < last_day:
+        return None
+    return Number(name, 0.0, last_day - first_day, f"days since {first}", missing)
 
 
 def _levels(name: str, declaration: dict[str, Any]) -> Levels | None:
@@ -239,20 +360,20 @@ def check_all_there(
     Args:
         path: The table's path.
         names: The columns.
-        kind_of: Decides for a column's name whether it holds ``numbers`` or ``text``.
+        kind_of: Decides for a column's name whether it holds ``numbers``, ``dates`` or ``text``.
         declared: The entries.
 
     Raises:
         MissingRanges: A column has no entry, or an entry that is still to be filled in.
     """
-    lacking = [name for name in names if declared.entries.get(name, OPEN) == OPEN]
-    if not lacking:
+    lacking = [name for name in names if not declares(declared.entries.get(name))]
+    if declared.fits_rest or not lacking:
         return
 
     kinds = {name: kind_of(name) for name in lacking}
     expected = f'a public range, levels or "{LEAVE_OUT}" for each column'
     lines = [f"{path.name}: expected {expected}; {declared.place} lacks"]
-    for kind in ("numbers", "text"):
+    for kind in _FORMS:
         of_kind = [name for name in lacking if kinds[name] == kind]
         if of_kind:
             lines.append(f"  {kind}: {', '.join(of_kind)}")
@@ -260,7 +381,7 @@ def check_all_there(
 
     template = _TEMPLATE.format(name=path.name)
     for name in lacking:
-        template += f'{_key(name)} = "{OPEN}"  # {kinds[name]}\n'
+        template += f'{_key(name)} = "{OPEN}"  # {kinds[name]}: {_FORMS[kinds[name]]}\n'
     raise MissingRanges("\n".join(lines), side_file(path), template)
 
 

@@ -5,30 +5,32 @@ file has its number.
 """
 
 import csv
-import gzip
-import hashlib
 import io
 import re
-import zlib
+import unicodedata
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
+from fedsim.data.own_table.file_bytes import MOST_BYTES, Text, digest, is_parquet, opened, text_of
+from fedsim.data.own_table.values import Values, changed, compute, of_chunks
 from fedsim.mistakes import Mistake
 
+__all__ = ["LONGEST", "MOST_CELLS", "Table", "digest", "read_table"]
+
 LONGEST = 10_000  # characters of a field
+MOST_CELLS = 10**8  # rows times columns
 _DELIMITERS = ",;\t|"
-_FOREIGN = {
-    b"PK\x03\x04": "an Excel workbook or another zip archive",
-    b"\xd0\xcf\x11\xe0": "an old Excel workbook",
-    b"\xff\xfe": "text in UTF-16",
-    b"\xfe\xff": "text in UTF-16",
-    b"%PDF": "a PDF",
-}
-_BOM = b"\xef\xbb\xbf"
+_CHUNK = 20_000  # rows that are converted at once
+_SEPARATOR_LINE = re.compile(r'"?sep=([,;|\t])"?[ ]*(\r\n|\n|\r)')  # a spreadsheet's first line
+_HEAD = 2**20  # characters in which the header ends
+_NAMELESS = re.compile(r"|Unnamed: \d+|__index_level_\d+__")  # as files and pandas write it
 
 
 @dataclass(frozen=True)
@@ -37,21 +39,23 @@ class Table:
 
     Attributes:
         name: The file's name.
-        frame: Numbers, or text without blanks around it. A value that a Parquet file lacks is
-            missing, a value that a CSV file lacks is empty text.
+        columns: {name of a column: its values}. A value that a Parquet file lacks has no code, a
+            value that a CSV file lacks is empty text.
         rows: Each row's number in the file, int64 (rows,).
         repairs: Notes on parts that were read otherwise than they stand in the file.
+        delimiter: The character between the fields; empty for a Parquet file.
     """
 
     name: str
-    frame: pd.DataFrame
+    columns: Mapping[str, Values]
     rows: np.ndarray
     repairs: tuple[str, ...]
+    delimiter: str = ""
 
-
-def digest(path: Path) -> str:
-    """Compute the SHA-256 of a file in hex."""
-    return hashlib.sha256(_bytes(path)).hexdigest()
+    def kept(self, keep: np.ndarray) -> "Table":
+        """Keep some rows, bool (rows,)."""
+        columns = {name: values.kept(keep) for name, values in self.columns.items()}
+        return replace(self, columns=columns, rows=self.rows[keep])
 
 
 def read_table(path: Path) -> Table:
@@ -60,157 +64,349 @@ def read_table(path: Path) -> Table:
     Raises:
         Mistake: The file is neither; the message names the file and, if possible, row and column.
     """
-    content = _bytes(path)
-    if content.startswith(b"PAR1"):
-        return _parquet(path.name, content)
-
-    if content.startswith(b"\x1f\x8b"):
-        content = _unzipped(path.name, content)
-    for start, kind in _FOREIGN.items():
-        if content.startswith(start):
-            expected = "CSV (UTF-8) or Parquet"
-            raise Mistake(f"{path.name}: expected {expected}, got {kind}; save the table as CSV")
-    return _csv(path.name, content)
+    with opened(path) as file:
+        table = _parquet(path.name, file) if is_parquet(file) else _csv(path.name, file)
+    return _without_nameless(_without_invisible(table))
 
 
-def _bytes(path: Path) -> bytes:
+# Parquet
+
+
+def _parquet(name: str, file: BinaryIO) -> Table:
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise Mistake(f"{path}: expected a CSV or Parquet file, got {error.strerror}") from None
-
-
-def _unzipped(name: str, content: bytes) -> bytes:
-    try:
-        return gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
-        raise Mistake(f"{name}: expected a whole gzip file, got {error}") from None
-
-
-def _parquet(name: str, content: bytes) -> Table:
-    try:
-        frame = pd.read_parquet(io.BytesIO(content))
-    except (OSError, ValueError) as error:  # pyarrow's errors are of these kinds
+        return _parquet_columns(name, file)
+    except (OSError, ValueError, NotImplementedError) as error:  # pyarrow's errors are of these
+        if isinstance(error, Mistake):
+            raise
         first_line = str(error).partition("\n")[0]
         raise Mistake(f"{name}: expected a Parquet file, got {first_line}") from None
 
-    _check_names(name, [str(column) for column in frame.columns])
-    columns = {str(column): _plain(frame[column]) for column in frame.columns}
-    if not len(frame):
+
+def _parquet_columns(name: str, file: BinaryIO) -> Table:
+    # Text stays a dictionary, so that a text that is repeated is held once.
+    schema = pq.ParquetFile(file).schema_arrow
+    text_columns = [field.name for field in schema if _is_text(field.type)]
+    parquet = pq.ParquetFile(file, read_dictionary=text_columns)
+
+    metadata = parquet.metadata
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    _check_size(name, metadata.num_rows, len(schema))
+    if sum(group.total_byte_size for group in groups) > MOST_BYTES:
+        raise Mistake(f"{name}: expected at most {MOST_BYTES:,} bytes unpacked, got more")
+    if not metadata.num_rows:
         raise Mistake(f"{name}: expected rows, there are none")
-    row_numbers = np.arange(1, len(frame) + 1)
-    return Table(name, pd.DataFrame(columns), row_numbers, repairs=())
+
+    names = [_clean(field.name) for field in schema]
+    _check_names(name, names)
+    columns = {}
+    for clean_name, field in zip(names, schema, strict=True):
+        if pa.types.is_nested(field.type):
+            expected = "numbers, text or dates"
+            raise Mistake(f"{name}, column {clean_name}: expected {expected}, got {field.type}")
+
+        # The pandas part of the metadata is not used: an index is a column as any other.
+        chunks = parquet.read([field.name], use_pandas_metadata=False).column(0).chunks
+        columns[clean_name] = of_chunks([_encoded(chunk) for chunk in chunks])
+    return Table(name, columns, np.arange(1, metadata.num_rows + 1), repairs=())
 
 
-def _plain(values: pd.Series) -> pd.Series:
-    """Convert numbers to floats and all else to text; missing values stay missing."""
-    if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
-        return values.astype("float64").reset_index(drop=True)
-    text = values.astype("string").str.strip().astype(object)
-    return text.where(values.notna(), None).reset_index(drop=True)
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
-def _csv(name: str, content: bytes) -> Table:
+def _encoded(chunk: pa.Array) -> pa.DictionaryArray:
+    """Convert a part of a Parquet column to a dictionary of numbers or text."""
+    if pa.types.is_dictionary(chunk.type):
+        values = _plain(chunk.dictionary)
+        return pa.DictionaryArray.from_arrays(chunk.indices.cast(pa.int32()), values)
+    encoded = _plain(chunk).dictionary_encode()
+    return encoded
+
+
+def _plain(values: pa.Array) -> pa.Array:
+    """Convert values to whole numbers, float64 without NaN, or text without blanks around it."""
+    kind = values.type
+    if pa.types.is_boolean(kind):
+        return compute("if_else", values, pa.scalar("True"), pa.scalar("False"))
+    if pa.types.is_integer(kind):
+        wide = pa.uint64() if pa.types.is_unsigned_integer(kind) else pa.int64()
+        return values.cast(wide)
+    if pa.types.is_floating(kind):
+        numbers = values.cast(pa.float64())
+        return compute("if_else", compute("is_nan", numbers), pa.scalar(None, pa.float64()), numbers)
+    return compute("utf8_trim_whitespace", values.cast(pa.string()))
+
+
+def _check_size(name: str, rows: int, columns: int) -> None:
+    if rows * columns > MOST_CELLS:
+        got = f"{rows:,} rows x {columns:,} columns"
+        raise Mistake(f"{name}: expected at most {MOST_CELLS:,} values, got {got}")
+
+
+# CSV
+
+
+def _csv(name: str, file: BinaryIO) -> Table:
+    text = text_of(name, file)
+    try:
+        return _csv_columns(name, text)
+    finally:
+        text.stream.detach()  # the file is closed where it was opened
+
+
+def _csv_columns(name: str, text: Text) -> Table:
     repairs = []
-    if content.startswith(_BOM):
+    if text.has_mark:
         repairs.append("a byte order mark was skipped")
-    text = _decoded(name, content.removeprefix(_BOM))
-    _check_no_zero_byte(name, text)
-
-    line_ends = set(re.findall(r"\r\n|\r|\n", text))
-    if len(line_ends) > 1:
+    if text.mixes_line_ends:
         repairs.append("line ends of several kinds were read as line ends")
 
-    # The delimiter is the character that occurs most often in the header.
-    header = re.split(r"[\r\n]", text.lstrip(), maxsplit=1)[0]
-    delimiter = max(_DELIMITERS, key=header.count)
-    if delimiter != ",":
-        repairs.append(f"columns are parted by {delimiter!r}, not by commas")
+    # A spreadsheet may name the delimiter in a line before the header.
+    head = text.stream.read(_HEAD)
+    first_row = 1
+    separator_line = _SEPARATOR_LINE.match(head)
+    if separator_line:
+        first_row = 2
+        delimiter = separator_line[1]
+        start = separator_line.end()
+        repairs.append(f"the first line, sep={delimiter}, was read as the delimiter")
+    else:
+        start = 0
+        delimiter = _delimiter_of(head)
+        if delimiter != ",":
+            repairs.append(f"columns are parted by {delimiter!r}, not by commas")
 
-    names, fields, row_numbers = _fields(name, text, delimiter)
+    lines = _lines(head[start:], text.stream)
+    parsed = _Records(name, delimiter, first_row).read(lines)
     columns = {}
-    for column, values in zip(names, fields, strict=True):
-        columns[column] = pd.Series(values, dtype=object).str.strip()
-    return Table(name, pd.DataFrame(columns), np.array(row_numbers, np.int64), tuple(repairs))
+    for column, chunks in zip(parsed.names, parsed.chunks, strict=True):
+        columns[column] = of_chunks(chunks)
+    repairs.extend(parsed.repairs)
+    return Table(name, columns, parsed.row_numbers, tuple(repairs), delimiter)
 
 
-def _decoded(name: str, content: bytes) -> str:
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        row = content[: error.start].count(b"\n") + 1
-        got = f"the byte 0x{content[error.start]:02x}"
-        hint = "save the file as UTF-8"
-        raise Mistake(f"{name}, row {row}: expected UTF-8, got {got}; {hint}") from None
+def _lines(head: str, rest: io.TextIOWrapper) -> Iterator[str]:
+    """Yield the lines of a text of which the head has been read."""
+    # The head may end within a line, or between the two characters of a line's end.
+    head += rest.readline()
+    if head.endswith("\r"):
+        head += rest.readline()
+    yield from io.StringIO(head, newline="")
+    yield from rest
 
 
-def _check_no_zero_byte(name: str, text: str) -> None:
-    before, zero_byte, _ = text.partition("\0")
-    if zero_byte:
-        row = before.count("\n") + 1
-        raise Mistake(f"{name}, row {row}: expected text, got a zero byte")
+def _delimiter_of(head: str) -> str:
+    """Find the delimiter: the one that occurs most often in the header, outside quotes."""
+    counts = dict.fromkeys(_DELIMITERS, 0)
+    is_quoted = False
+    has_begun = False
+    for character in head:
+        if character == '"':
+            is_quoted = not is_quoted
+        elif is_quoted:
+            continue
+        elif character in "\r\n":
+            if has_begun:
+                break
+        elif character in counts:
+            counts[character] += 1
+        has_begun = has_begun or not character.isspace()
+    return max(_DELIMITERS, key=lambda delimiter: counts[delimiter])
 
 
-def _fields(name: str, text: str, delimiter: str) -> tuple[list[str], list[list[str]], list[int]]:
-    """Parse CSV.
+class _Records:
+    """Parse the records of a CSV file: a header, and rows in chunks.
 
-    Returns:
-        The columns' names, the fields of each column, and the line in which each row begins.
+    Attributes:
+        names: The columns' names; empty for a column that has none.
+        chunks: The fields of each column, in Arrow dictionaries.
+        repairs: Notes on what was repaired.
     """
-    csv.field_size_limit(2**31 - 1)  # ``_check_row`` sets a limit and names the column
-    records = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    names: list[str] = []
-    fields: list[list[str]] = []
-    row_numbers: list[int] = []
-    next_row = 1  # the line in which the record that is read next begins
-    try:
-        for values in records:
-            row = next_row
-            next_row = records.line_num + 1  # a quoted field may span several lines
 
-            is_empty = not any(value.strip() for value in values)
-            if is_empty:
-                continue
-            if not names:
-                names = [value.strip() for value in values]
-                _check_names(name, names)
-                fields = [[] for _ in names]
-                continue
+    def __init__(self, name: str, delimiter: str, first_row: int) -> None:
+        self.names: list[str] = []
+        self.chunks: list[list[pa.Array]] = []
+        self.repairs: list[str] = []
+        self._name = name
+        self._delimiter = delimiter
+        self._lines_before = first_row - 1
+        self._rows: list[int] = []
+        self._ragged: list[tuple[int, int]] = []  # row and number of fields
+        self._trimmed = 0  # rows with empty fields after the last column
 
-            _check_row(name, row, names, values)
-            row_numbers.append(row)
-            for column, value in zip(fields, values, strict=True):
-                column.append(value)
-    except csv.Error as error:
-        raise Mistake(f"{name}, row {next_row}: expected CSV, got {error}") from None
+    @property
+    def row_numbers(self) -> np.ndarray:
+        """The line in which each row begins, int64 (rows,)."""
+        return np.array(self._rows, np.int64)
 
-    if not row_numbers:
-        got = "a header and no row" if names else "an empty file"
-        raise Mistake(f"{name}: expected a header and rows, got {got}")
-    return names, fields, row_numbers
+    def read(self, lines: Iterator[str]) -> "_Records":
+        """Read all records.
+
+        Raises:
+            Mistake: They are no CSV, or no table.
+        """
+        csv.field_size_limit(2**31 - 1)  # ``_convert`` sets a limit and names the column
+        records = csv.reader(lines, delimiter=self._delimiter, strict=True)
+        pending: list[list[str]] = []
+        next_row = self._lines_before + 1  # the line in which the next record begins
+        try:
+            for values in records:
+                row = next_row
+                next_row = self._lines_before + records.line_num + 1  # quoted fields span lines
+
+                is_empty = not any(values) or not any(value.strip() for value in values)
+                if is_empty:
+                    continue
+                if not self.names:
+                    self._begin(values)
+                    continue
+
+                if len(values) != len(self.names):
+                    fitted = self._fitted(row, values)
+                    if fitted is None:
+                        continue
+                    values = fitted
+                self._rows.append(row)
+                pending.append(values)
+                if len(pending) == _CHUNK:
+                    self._convert(pending)
+                    pending = []
+        except csv.Error as error:
+            place = f"{self._name}, row {next_row}"
+            raise Mistake(f"{place}: expected CSV, got {error}") from None
+
+        self._finish(pending)
+        return self
+
+    def _begin(self, values: list[str]) -> None:
+        """Take the names of the columns; empty ones at the end are no columns."""
+        self.names = [_clean(value) for value in values]
+        while len(self.names) > 1 and not self.names[-1]:
+            self.names.pop()
+        self.chunks = [[] for _ in self.names]
+
+    def _fitted(self, row: int, values: list[str]) -> list[str] | None:
+        """Drop empty fields after the last column; None if the row has too many or too few."""
+        width = len(self.names)
+        if len(values) == width + 1 and not self._rows and self.names[0] and values[-1].strip():
+            # R writes the names of rows without a name in the header.
+            self.names.insert(0, "")
+            self.chunks.insert(0, [])
+            return values
+        extra = values[width:]
+        if len(values) > width and not any(value.strip() for value in extra):
+            self._trimmed += 1
+            return values[:width]
+        self._ragged.append((row, len(values)))
+        return None
+
+    def _convert(self, pending: list[list[str]]) -> None:
+        _check_size(self._name, len(self._rows), len(self.names))
+        start = len(self._rows) - len(pending)
+        fields_by_column = zip(*pending, strict=True)
+        for column, chunks, fields in zip(self.names, self.chunks, fields_by_column, strict=True):
+            texts = compute("utf8_trim_whitespace", pa.array(fields, pa.string()))
+            encoded = texts.dictionary_encode()
+
+            longest = compute("max", compute("utf8_length", encoded.dictionary)).as_py()
+            if longest > LONGEST:
+                lengths = [len(field) for field in fields]
+                row = self._rows[start + lengths.index(max(lengths))]
+                raise Mistake(
+                    f"{self._name}, row {row}, column {column}: "
+                    f"expected at most {LONGEST} characters, got {longest}; "
+                    "is there a quotation mark that is not closed?"
+                )
+            chunks.append(encoded)
+
+    def _finish(self, pending: list[list[str]]) -> None:
+        if self._ragged:
+            row, fields = self._ragged[0]
+            more = _and_more(len(self._ragged) - 1, "row", "rows")
+            expected = f"{len(self.names)} fields as in the header"
+            raise Mistake(f"{self._name}, row {row}: expected {expected}, got {fields}{more}")
+        if not self._rows:
+            got = "a header and no row" if self.names else "an empty file"
+            raise Mistake(f"{self._name}: expected a header and rows, got {got}")
+        _check_names(self._name, self.names)
+        if pending:
+            self._convert(pending)
+        if self._trimmed:
+            rows = "row" if self._trimmed == 1 else "rows"
+            self.repairs.append(f"empty fields after the last column: {self._trimmed} {rows}")
 
 
-def _check_row(name: str, row: int, names: list[str], values: list[str]) -> None:
-    """Check that a row has as many fields as the header, and none that is too long."""
-    if len(values) != len(names):
-        expected = f"{len(names)} fields as in the header"
-        raise Mistake(f"{name}, row {row}: expected {expected}, got {len(values)}")
-    for column, value in zip(names, values, strict=True):
-        if len(value) > LONGEST:
-            raise Mistake(
-                f"{name}, row {row}, column {column}: "
-                f"expected at most {LONGEST} characters, got {len(value)}; "
-                "is there a quotation mark that is not closed?"
-            )
+def _and_more(count: int, singular: str, plural: str) -> str:
+    if count < 1:
+        return ""
+    return f" (and {count} more {singular if count == 1 else plural})"
 
 
-def _check_names(name: str, names: list[str]) -> None:
-    """Check that every column has a name of its own."""
-    for number, column in enumerate(names, start=1):
-        if not column:
+# Repairs of what spreadsheets and other programs leave in a table
+
+
+def _clean(text: str) -> str:
+    """Leave out invisible characters, and write each letter and each blank in one way."""
+    if text.isascii():
+        return text.strip()
+    visible = []
+    for character in unicodedata.normalize("NFC", text):
+        if unicodedata.category(character) == "Zs":
+            visible.append(" ")  # no-break, thin and other blanks
+        elif unicodedata.category(character) != "Cf":
+            visible.append(character)
+    return "".join(visible).strip()
+
+
+def _without_invisible(table: Table) -> Table:
+    """Leave out the invisible characters of all values."""
+    columns = dict(table.columns)
+    repairs = list(table.repairs)
+    for name, values in table.columns.items():
+        if not values.is_text or compute("all", compute("string_is_ascii", values.distinct)).as_py() is not False:
+            continue
+        cleaned = changed(values, _clean)
+        changes = sum(_clean(text) != text for text in values.texts)
+        if changes:
+            columns[name] = cleaned
+            repairs.append(f"{name}: invisible characters or odd blanks in {changes} values")
+    return replace(table, columns=columns, repairs=tuple(repairs))
+
+
+def _without_nameless(table: Table) -> Table:
+    """Leave aside columns without a name that are empty or only number the rows.
+
+    Raises:
+        Mistake: A column without a name has values.
+    """
+    columns = dict(table.columns)
+    repairs = list(table.repairs)
+    for number, (name, values) in enumerate(table.columns.items(), start=1):
+        if not _NAMELESS.fullmatch(name):
+            continue
+        is_empty = not any(values.texts)
+        if is_empty:
+            repairs.append(f"column {number} has no name and no value: it was left aside")
+        elif (number == 1 or name) and len(values.distinct) == len(values):
+            repairs.append(f"column {number} has no name and numbers the rows: it was left aside")
+        elif name:
+            continue  # a name such as Unnamed: 3, and values of a column
+        else:
             expected = "a name for each column"
-            raise Mistake(f"{name}, row 1: expected {expected}, column {number} has none")
+            raise Mistake(f"{table.name}, row 1: expected {expected}, column {number} has none")
+        del columns[name]
+    if not columns:
+        raise Mistake(f"{table.name}: expected columns with names, there are none")
+    return replace(table, columns=columns, repairs=tuple(repairs))
+
+
+def _check_names(name: str, names: Sequence[str]) -> None:
+    """Check that every column has a name of its own; one may have none."""
     repeated = [column for column, count in Counter(names).items() if count > 1]
+    if "" in repeated:
+        numbers = [str(number) for number, column in enumerate(names, start=1) if not column]
+        got = f"columns {', '.join(numbers)} have none"
+        raise Mistake(f"{name}, row 1: expected a name for each column, {got}")
     if repeated:
         got = f"{', '.join(repeated)} several times"
         raise Mistake(f"{name}, row 1: expected each column once, got {got}")
