@@ -229,7 +229,8 @@ def _site_values(contents: Contents | None) -> dict[str, dict[str, Any]]:
 def _range(column: Column) -> str:
     """Return ``20 to 100 years``, or ``one of f, m``."""
     if isinstance(column, Number):
-        return f"{setting(column.low)} to {setting(column.high)} {column.unit}".rstrip()
+        scale = ", on a logarithmic scale" if column.log else ""
+        return f"{setting(column.low)} to {setting(column.high)} {column.unit}".rstrip() + scale
     levels = [level if isinstance(level, str) else setting(level) for level in column.levels]
     listed = ", ".join(levels[:_MOST_LEVELS])
     if len(levels) > _MOST_LEVELS:

@@ -119,7 +119,7 @@ def _missing_shares(columns: tuple[Column, ...], rows: Rows) -> dict[str, float]
 
     Images, sequences and other inputs that were not encoded from these columns have no shares.
     """
-    widths = [_width(column) for column in columns]
+    widths = [column.width for column in columns]
     if rows.inputs.ndim != 2 or rows.inputs.shape[1] != sum(widths):
         return {}
 
@@ -131,13 +131,6 @@ def _missing_shares(columns: tuple[Column, ...], rows: Rows) -> dict[str, float]
         if column.missing:
             shares[column.name] = float(_is_missing(column, encoded).mean())
     return shares
-
-
-def _width(column: Column) -> int:
-    """Return the number of inputs of a column, see ``Number.encode`` and ``Levels.encode``."""
-    if isinstance(column, Number):
-        return 2 if column.missing else 1
-    return len(column.levels)
 
 
 def _is_missing(column: Column, encoded: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from fedsim.data.loading import INSIDE, POOLED, TOGETHER, check_examples, rows_of, task_of
 from fedsim.data.partition import Sites, divide, skewed
 from fedsim.data.recent import Recent
+from fedsim.data.scale import Scale, learned_scale, learns_scale, public_scale
 from fedsim.data.task import Make, Task
 from fedsim.data.wrong_labels import check_sites, mislabel
 from fedsim.mistakes import Mistake
@@ -56,6 +57,7 @@ class Site:
         test: Rows to report on.
         groups: {protected attribute: its value for each test row, str (rows,)}; no site sends them
             or learns from them.
+        scale: The scale by which all rows were standardized; None where they were not.
     """
 
     number: int
@@ -64,16 +66,23 @@ class Site:
     validation: Examples
     test: Examples
     groups: Mapping[str, np.ndarray] = field(default_factory=dict)
+    scale: Scale | None = None
 
 
 @dataclass(frozen=True)
 class Federation:
     """All sites of a scenario under one seed.
 
-    A federation is the same for all arms and strategies. Made-up sites appear on demand.
+    A federation is the same for all arms and strategies, but for a learned scale: in the local arm
+    each site has its own. Made-up sites appear on demand.
+
+    Attributes:
+        sites: The sites.
+        scale: The scale that they share; None if they have none, or each its own.
     """
 
     sites: Sequence[Site]
+    scale: Scale | None = None
 
     @cached_property
     def names(self) -> Sequence[str]:
@@ -91,6 +100,7 @@ class Federation:
             train=_concatenate([site.train for site in sites]),
             validation=_concatenate([site.validation for site in sites]),
             test=_concatenate([site.test for site in sites]),
+            scale=self.scale,
         )
 
 
@@ -140,15 +150,28 @@ _federations = Recent[tuple[Any, ...], Federation](size=16)
 _divisions = Recent[tuple[Any, ...], Sites](size=4)
 
 
-def federate(scenario: Scenario, seed: int, device: str = "cpu") -> Federation:
+def federate(
+    scenario: Scenario,
+    seed: int,
+    device: str = "cpu",
+    alone: bool = False,
+) -> Federation:
     """Load the scenario's task and split it into sites; repeated calls return the same object.
+
+    Args:
+        scenario: The scenario.
+        seed: The seed of the split.
+        device: The device that holds the rows.
+        alone: Whether each site learns its scale from its own rows, as in the local arm.
 
     Raises:
         Mistake: The partition is not for this task, sites have no row to train on, or a fault is
             at no site.
     """
-    key = (*_division_key(scenario), scenario.split, scenario.faults, seed, device)
-    return _federations.get(key, lambda: _federate(scenario, seed, device))
+    learns = learns_scale(scenario)
+    alone = alone and learns
+    key = (*_division_key(scenario), scenario.split, scenario.faults, seed, device, learns, alone)
+    return _federations.get(key, lambda: _federate(scenario, seed, device, alone))
 
 
 def sites_of(scenario: Scenario) -> Sites:
@@ -168,13 +191,13 @@ def _division_key(scenario: Scenario) -> tuple[Any, ...]:
     return task_of(scenario), scenario.data, scenario.partition
 
 
-def _federate(scenario: Scenario, seed: int, device: str) -> Federation:
+def _federate(scenario: Scenario, seed: int, device: str, alone: bool) -> Federation:
     task = task_of(scenario)
     _check_partition(scenario, task)
     splitter = _Splitter(scenario, task, seed, device)
     if task.make is not None:
         return _federate_made_rows(scenario, task.make, splitter)
-    return _federate_given_rows(scenario, splitter)
+    return _standardized(scenario, task, _federate_given_rows(scenario, splitter), alone)
 
 
 def _check_partition(scenario: Scenario, task: Task) -> None:
@@ -225,6 +248,48 @@ def _federate_given_rows(scenario: Scenario, splitter: "_Splitter") -> Federatio
     if too_small:
         raise Mistake(_too_small(too_small))
     return Federation(tuple(sites))
+
+
+def _standardized(
+    scenario: Scenario,
+    task: Task,
+    federation: Federation,
+    alone: bool,
+) -> Federation:
+    """Standardize the rows of all sites, if the scenario or its columns ask for that."""
+    sites = federation.sites
+    if not learns_scale(scenario):
+        if sites[0].train.inputs.ndim != 2:
+            return federation  # images and sequences aren't encoded from columns
+        public = public_scale(task.columns, task.range, sites[0].train.inputs.shape[1])
+        return _scaled(sites, public) if public else federation
+
+    if alone:
+        own = [_scaled([site], _learned(task, [site])).sites[0] for site in sites]
+        return Federation(tuple(own))
+
+    # A site that joins late is not there when the scale is learned.
+    there = [site for site in sites if site.name not in scenario.faults.joins_late]
+    return _scaled(sites, _learned(task, there or sites))
+
+
+def _learned(task: Task, sites: Sequence[Site]) -> Scale:
+    """Learn the scale of some sites from their training rows."""
+    train = [(site.train.inputs, site.train.target) for site in sites]
+    return learned_scale(task.columns, task.range, train)
+
+
+def _scaled(sites: Sequence[Site], scale: Scale) -> Federation:
+    """Standardize all rows of some sites."""
+
+    def scaled(part: Examples) -> Examples:
+        return Examples(scale.inputs(part.inputs), scale.target(part.target))
+
+    standardized = []
+    for site in sites:
+        parts = {part: scaled(getattr(site, part)) for part in ("train", "validation", "test")}
+        standardized.append(replace(site, **parts, scale=scale))
+    return Federation(tuple(standardized), scale)
 
 
 @dataclass(frozen=True)

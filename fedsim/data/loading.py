@@ -1,5 +1,6 @@
 """Find the task of a scenario and read its rows: once, checked, and kept."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy as np
 from fedsim.data.own_table.prepared import Intake, Prepared, check_digest, prepare
 from fedsim.data.own_table.prepared import settled as settled_data
 from fedsim.data.recent import Recent
+from fedsim.data.scale import SENT, without_public_scale
 from fedsim.data.task import SITE, Rows, Task
 from fedsim.mistakes import Mistake
 from fedsim.scenario import catalog
@@ -49,7 +51,13 @@ def intake_of(scenario: Scenario) -> Intake | None:
     """Return the account of the rows of the user's own table; None for a task with a name."""
     if scenario.task:
         return None
-    return _prepared(scenario.data).intake
+    prepared = _prepared(scenario.data)
+    notes = [*prepared.intake.notes]
+    if scenario.data.scale == "learned":
+        notes.append(SENT)
+    if scenario.private:
+        notes += without_public_scale(prepared.task.columns, prepared.task.range)
+    return replace(prepared.intake, notes=tuple(notes))
 
 
 def settled(scenario: Scenario) -> Scenario:

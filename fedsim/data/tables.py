@@ -5,6 +5,7 @@ anybody's data. So encoding costs no privacy, needs no extra round, and gives th
 site that lacks a measurement altogether.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,6 +36,17 @@ class Number:
 
     A number is encoded as one input in [-1, 1]. If it may be missing, a second input is 1 where it
     is missing, and the first is 0 there.
+
+    Attributes:
+        name: The column's name.
+        low: The least value.
+        high: The greatest value.
+        unit: The unit.
+        missing: Whether the number may be missing.
+        mean: A typical value that is publicly known, by which training centres the number.
+        spread: The usual distance from it that is publicly known: a standard deviation. On a
+            logarithmic scale a factor above 1.
+        log: Whether the scale is logarithmic; ``low`` is above 0 then.
     """
 
     name: str
@@ -42,6 +54,34 @@ class Number:
     high: float
     unit: str = ""
     missing: bool = False
+    mean: float | None = None
+    spread: float | None = None
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        place = f"column {self.name}"
+        if self.log and self.low <= 0:
+            expected = "a least value above 0 on a logarithmic scale"
+            raise Mistake(f"{place}: expected {expected}, got {self.low:g}")
+        if (self.mean is None) != (self.spread is None):
+            given = "mean" if self.spread is None else "spread"
+            raise Mistake(f"{place}: expected mean and spread or neither, got {given} alone")
+        if self.mean is None or self.spread is None:
+            return
+
+        if not self.low <= self.mean <= self.high:
+            expected = f"a mean from {self.low:g} to {self.high:g}"
+            raise Mistake(f"{place}: expected {expected}, got {self.mean:g}")
+        least = 1.0 if self.log else 0.0
+        if not least < self.spread < math.inf:
+            factor = ", a factor on a logarithmic scale," if self.log else ""
+            expected = f"a spread{factor} above {least:g}"
+            raise Mistake(f"{place}: expected {expected}, got {self.spread:g}")
+
+    @property
+    def width(self) -> int:
+        """The number of inputs."""
+        return 2 if self.missing else 1
 
     def encode(self, values: pd.Series) -> np.ndarray:
         """Encode values as float inputs: (rows, 1), or (rows, 2) if the column may be missing."""
@@ -61,6 +101,9 @@ class Number:
     def scaled(self, values: pd.Series) -> pd.Series:
         """Clip values to the range and scale them to [-1, 1], as inputs or as the target."""
         clipped = values.astype(float).clip(self.low, self.high)
+        if self.log:
+            logarithms = np.log(clipped.to_numpy() / self.low)
+            return pd.Series(logarithms / self._half_log - 1, index=values.index)
         return (clipped - self.low) / self.scale - 1
 
     @property
@@ -70,7 +113,24 @@ class Number:
 
     def in_units(self, scaled: float) -> float:
         """Convert a scaled number to its unit."""
+        if self.log:
+            return self.low * math.exp((scaled + 1) * self._half_log)
         return self.low + (scaled + 1) * self.scale
+
+    @property
+    def _half_log(self) -> float:
+        """Half the width of the range on a logarithmic scale."""
+        return math.log(self.high / self.low) / 2
+
+    @property
+    def encoded_scale(self) -> tuple[float, float]:
+        """The public mean and spread of scaled numbers; 0 and 1 where none are declared."""
+        if self.mean is None or self.spread is None:
+            return 0.0, 1.0
+        mean = float(self.scaled(pd.Series([self.mean])).iloc[0])
+        if self.log:
+            return mean, math.log(self.spread) / self._half_log
+        return mean, self.spread / self.scale
 
 
 @dataclass(frozen=True)
@@ -85,6 +145,11 @@ class Levels:
     levels: tuple[float, ...] | tuple[str, ...]
     meaning: str = ""
     missing: bool = False
+
+    @property
+    def width(self) -> int:
+        """The number of inputs."""
+        return len(self.levels)
 
     def encode(self, values: pd.Series) -> np.ndarray:
         """Encode values as float inputs (rows, levels)."""

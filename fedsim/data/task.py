@@ -88,6 +88,9 @@ class Task:
         if (self.kind == "number") != (self.range is not None):
             expected = "the outcome's public range with kind 'number' and only there"
             raise Mistake(f"task {self.title!r}: expected {expected}")
+        if self.range is not None and self.range.log:
+            expected = "an outcome on its own scale, and log for features only"
+            raise Mistake(f"task {self.title!r}: expected {expected}")
         if (self.load is None) == (self.make is None):
             raise Mistake(f"task {self.title!r}: expected load or make, and not both")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import itertools
+import json
 import os
 import platform
 import subprocess
@@ -20,11 +21,12 @@ import torch
 
 from fedsim.data import loading
 from fedsim.data.own_table.ranges import MissingRanges, leave_template
+from fedsim.data.scale import Scale
 from fedsim.experiments.arms import Job, Shared, Trained, jobs, run_job
 from fedsim.experiments.progress import Progress, shown
 from fedsim.mistakes import Interrupted, Mistake
 from fedsim.planning.checks import check
-from fedsim.planning.trial import Trial
+from fedsim.planning.trial import Trial, without_noise
 from fedsim.privacy.accounting import ACCOUNTANT
 from fedsim.privacy.unit import Protected
 from fedsim.privacy.units import unit_of
@@ -346,6 +348,8 @@ def _write_results(folder: Path, scenario: Scenario, finished: list[_Finished]) 
                 if not whole or name.startswith(_OF_ALL)
             }
             about = {"task": scenario.task or loading.task_of(scenario).title, "training": job.key}
+            if scale := _scale(scenario, job):
+                about["scale"] = json.dumps(scale.as_json())
             results.write_tensors(folder / "model.safetensors", plain, about)
 
 
@@ -375,6 +379,14 @@ def _coefficients(scenario: Scenario, finished: list[_Finished]) -> list[dict[st
         table = coefficients(trial.untried_model, shared, trial.task)
         return results.as_rows(table.assign(private=job.private)) if len(table) else []
     return []
+
+
+def _scale(scenario: Scenario, job: Job) -> Scale | None:
+    """Return the scale of a model's inputs and outputs; None where they are those of the public ranges."""
+    if loading.task_of(scenario).load is None:
+        return None  # sites that are made up have no scale of their own
+    trial = Trial(scenario if job.private else without_noise(scenario), job.seed, job.arm)
+    return trial.federation.scale
 
 
 def _about_task(scenario: Scenario) -> dict[str, Any]:

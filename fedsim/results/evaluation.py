@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.data.federation import INSIDE, POOLED, TOGETHER, Examples, Federation
+from fedsim.data.scale import Scale
 from fedsim.data.tables import Number
 from fedsim.results.metrics import score, score_inside
 from fedsim.scenario.kinds import Kind
@@ -100,23 +101,26 @@ def answers(
     """Predict each site's rows with the site's model; arguments are as in ``evaluate``."""
     # Sites are visited once and as they are needed, since made-up rows are costly to make.
     groups_of: dict[str, Mapping[str, np.ndarray]] = {}
+    scales: dict[str, Scale | None] = {}
 
     def requests() -> Iterator[_Request]:
         for site in federation.sites:
             is_test = part == "test"
             groups_of[site.name] = site.groups if is_test else {}
+            scales[site.name] = site.scale
             yield site.name, parameters[site.name], site.test if is_test else site.validation
 
     predictions = []
     for name, examples, outputs in predict(model, requests()):
-        predictions.append(
-            Answers(
-                site=name,
-                target=examples.target.cpu().numpy(),
-                said=said(outputs, kind),
-                groups=groups_of[name],
-            )
-        )
+        target = examples.target.cpu().numpy()
+        predicted = said(outputs, kind)
+
+        # A number is trained on its site's scale, and judged on the scale that all sites share.
+        scale = scales[name]
+        if scale is not None and kind == "number":
+            target = scale.encoded_target(target)
+            predicted = scale.encoded_target(predicted)
+        predictions.append(Answers(name, target, predicted, groups_of[name]))
     return predictions
 
 

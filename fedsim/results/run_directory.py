@@ -335,11 +335,11 @@ def _check_opened_size(content: bytes, path: Path) -> None:
     _check_table_size(max(packed, _CELL * facts.num_rows * facts.num_columns), path)
 
     texts = []
-    for field in file.schema_arrow:
-        if pyarrow.types.is_string(field.type) or pyarrow.types.is_large_string(field.type):
-            texts.append(field.name)
-        elif not pyarrow.types.is_primitive(field.type):
-            raise Mistake(f"{path}: {field.name}: expected a column of text or numbers, got {field.type}")
+    for column in file.schema_arrow:
+        if pyarrow.types.is_string(column.type) or pyarrow.types.is_large_string(column.type):
+            texts.append(column.name)
+        elif not pyarrow.types.is_primitive(column.type):
+            raise Mistake(f"{path}: {column.name}: expected a column of text or numbers, got {column.type}")
 
     # Each text is read once here, however many rows have it.
     distinct = parquet.read_table(io.BytesIO(content), columns=texts, read_dictionary=texts)

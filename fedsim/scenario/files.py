@@ -15,19 +15,30 @@ from fedsim.scenario.reading import read_toml
 from fedsim.scenario.schema import Scenario
 from fedsim.scenario.without_effect import settings_without_effect
 
-__all__ = ["OWN_TRAINING", "parse", "read", "read_own", "value_of", "with_strategy"]
+__all__ = ["OWN_PRIVATE_TRAINING", "OWN_TRAINING", "parse", "read", "read_own", "value_of", "with_strategy"]
 
 _MOST_TOLD = 50  # mistakes; a file of nonsense has a hundred thousand
 _TABLES = (".csv", ".tsv", ".gz", ".parquet", ".pq", ".xlsx", ".xls", ".feather", ".arrow")
 OWN_TRAINING: Mapping[str, Any] = {
+    "rounds": 80,
+    "local_steps": 5,
+    "sampling_rate": 0.3,
+    "expected_batch": 64.0,
+    "optimizer": {"name": "adam", "lr": 0.02, "weight_decay": 0.01},
+}
+"""Training of a table of one's own without privacy, where the scenario says nothing. Adam, whose steps don't depend on
+the denominator, since the sizes of the sites may not be used. The weight decay counts the more the fewer rows there
+are: gradients are sums over rows."""
+OWN_PRIVATE_TRAINING: Mapping[str, Any] = {
     "rounds": 40,
     "local_steps": 4,
     "sampling_rate": 0.1,
     "expected_batch": 64.0,
     "optimizer": {"name": "adam", "lr": 0.05},
 }
-"""Training of a table of one's own where the scenario says nothing. Adam, whose steps don't depend on the denominator,
-since the sizes of the sites may not be used."""
+"""The same of a scenario with a privacy unit: fewer steps on fewer rows, since each step needs noise."""
+_OWN_MODEL = "mlp"  # without privacy
+_OWN_PRIVATE_MODEL = "linear"  # a model with more parameters gets more noise
 
 
 def read(
@@ -184,12 +195,31 @@ def _set(values: dict[str, Any], change: str, typed: dict[str, str]) -> None:
 
 
 def _complete(values: dict[str, Any]) -> None:
-    """Give a scenario about one's own table the training that suits any table."""
+    """Give a scenario about one's own table the model, scale and training that suit any table."""
     data = values.get("data")
+    if "task" in values or not isinstance(data, dict) or "target" not in data:
+        return
+
+    private = _section(values, "privacy").get("unit", NONE) != NONE
+    secure = values.get("secure_aggregation", False)
+    if isinstance(secure, dict):
+        secure = secure.get("on", True)
+    # A run's own scenario has a digest and a model: one without a scale is of a version that had none.
+    is_of_older_run = "sha256" in data and "model" in data and "scale" not in data
+    data.setdefault("model", _OWN_PRIVATE_MODEL if private else _OWN_MODEL)
+    if not is_of_older_run:
+        data.setdefault("scale", "public" if secure else "learned")
+
     training = values.setdefault("training", {})
-    if "task" not in values and isinstance(data, dict) and "target" in data and isinstance(training, dict):
-        for key, value in OWN_TRAINING.items():
+    if isinstance(training, dict):
+        for key, value in (OWN_PRIVATE_TRAINING if private else OWN_TRAINING).items():
             training.setdefault(key, value)
+
+
+def _section(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return a section of a scenario; an empty one where it is not there or is no section."""
+    section = values.get(name)
+    return section if isinstance(section, dict) else {}
 
 
 def _name_of(stem: str) -> str:

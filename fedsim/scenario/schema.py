@@ -123,7 +123,11 @@ Ranges = Annotated[
 
 
 class Data(_Section):
-    """A table of one's own, or the file of a task that needs one."""
+    """A table of one's own, or the file of a task that needs one.
+
+    ``scale`` says by which values inputs and a number to predict are standardized: ``public`` ones that the ranges
+    declare, or ``learned`` ones of the training rows. Trainings under privacy always take the public ones.
+    """
 
     path: Annotated[str, Field(min_length=1)] | None = None
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
@@ -134,6 +138,7 @@ class Data(_Section):
     kind: Kind | None = None
     positive: str | int | FiniteFloat | None = None
     model: Literal["linear", "mlp"] = "linear"
+    scale: Literal["learned", "public"] | None = None
     ranges: Ranges | None = None
     undeclared: Literal["from-data"] | None = None
 
@@ -463,6 +468,13 @@ class Scenario(_Section):
         return self
 
     @model_validator(mode="after")
+    def _hides_the_sums_of_a_scale(self) -> "Scenario":
+        if self.secure_aggregation.on and self.data.scale == "learned":
+            raise ValueError("data.scale: expected 'public' beside secure_aggregation, whose server sees no site's "
+                             "sums, got 'learned'")  # fmt: skip
+        return self
+
+    @model_validator(mode="after")
     def _promises_something(self) -> "Scenario":
         if self.privacy.correlated and (self.training.participation.turns or 1) < 2:
             raise ValueError("privacy.correlated: expected training.site_turns of 2 or more beside it: noise may "
@@ -477,7 +489,7 @@ class Scenario(_Section):
     def _has_something_to_learn(self) -> "Scenario":
         data = self.data
         if self.task is not None:
-            for name in ("target", "site", "time", "groups", "kind", "ranges"):
+            for name in ("target", "site", "time", "groups", "kind", "scale", "ranges"):
                 if getattr(data, name) is not None:
                     raise ValueError(f"data.{name}: expected none beside a task, which has columns of its own")
             return self
@@ -535,8 +547,11 @@ class Scenario(_Section):
 
     @property
     def _says_nothing_of_rows(self) -> set[str]:
-        """Keys of ``data`` that say nothing of the rows: a file's place does not once its digest is known."""
-        keys = {"groups"}
+        """Keys of ``data`` that say nothing of the rows: a file's place does not once its digest is known.
+
+        Nor does ``scale``: no training with noise learns one.
+        """
+        keys = {"groups", "scale"}
         if self.data.sha256 is not None:
             keys.add("path")
         for key in ("positive", "undeclared"):

@@ -68,3 +68,36 @@ def test_the_scale_of_an_input_is_what_one_of_it_is_in_the_columns_unit():
     assert [level.scale for level in levels] == [None] * 3
     one_more = encode(pd.DataFrame({"age": [60, 100]}), (AGE,))[:, 0]
     assert one_more[1] - one_more[0] == 1
+
+
+TSH = Number("tsh", 0.01, 100, log=True, mean=1, spread=10)
+
+
+def test_a_logarithmic_scale_gives_each_factor_the_same_room():
+    frame = pd.DataFrame({"tsh": [0.001, 0.01, 0.1, 1, 10, 1e6]})
+    np.testing.assert_allclose(encode(frame, (TSH,))[:, 0], [-1, -1, -0.5, 0, 0.5, 1], atol=1e-6)
+    for value in (0.01, 0.3, 1.0, 77.0):
+        assert TSH.in_units(float(TSH.scaled(pd.Series([value])).iloc[0])) == pytest.approx(value)
+
+
+def test_a_public_mean_and_spread_are_encoded_like_the_numbers():
+    assert TSH.encoded_scale == pytest.approx((0.0, 0.5))  # a factor of 10 is a quarter of the range
+    assert Number("age", 0, 100, mean=40, spread=20).encoded_scale == pytest.approx((-0.2, 0.4))
+    assert AGE.encoded_scale == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"low": 0, "high": 9, "log": True}, "expected a least value above 0 on a logarithmic scale, got 0"),
+        ({"low": 0, "high": 9, "mean": 4}, "expected mean and spread or neither, got mean alone"),
+        ({"low": 0, "high": 9, "spread": 4}, "expected mean and spread or neither, got spread alone"),
+        ({"low": 0, "high": 9, "mean": 10, "spread": 4}, "expected a mean from 0 to 9, got 10"),
+        ({"low": 0, "high": 9, "mean": 4, "spread": 0}, "expected a spread above 0, got 0"),
+        ({"low": 1, "high": 9, "mean": 4, "spread": 1, "log": True}, "a factor on a logarithmic scale, above 1, got 1"),
+        ({"low": 0, "high": 9, "mean": 4, "spread": np.inf}, "expected a spread above 0, got inf"),
+    ],
+)
+def test_a_scale_that_is_none_is_refused(values: dict, message: str):
+    with pytest.raises(Mistake, match=message):
+        Number("tsh", **values)

@@ -30,6 +30,7 @@ from fedsim.scenario.reading import read_toml
 LEAVE_OUT = "leave out"  # the entry of a column that is not used
 OPEN = "?"  # the entry of a column that is still to be filled in
 FITTED = "from-data"  # in place of all entries: ranges are taken from the rows
+_QUARTILES = 1.349  # standard deviations between the quartiles of a normal distribution
 _LEVELS = 1000  # the most that a column may have
 _RANGE_EXAMPLE = 'age = [0, 120, "years"]'
 _LEVELS_EXAMPLES = 'sex = ["female", "male"], stage = { levels = [1, 2, 3] }'
@@ -200,7 +201,11 @@ def column_of(name: str, entry: Any, place: str) -> Column | None:  # noqa: ANN4
     declaration.pop("read_as", None)
     if isinstance(declaration.get("missing"), list):
         declaration["missing"] = True
-    column = _number(name, declaration) or _levels(name, declaration) or _dates(name, declaration)
+    try:
+        column = _number(name, declaration)
+    except Mistake as mistake:  # a mean outside the range, for example
+        raise Mistake(f"{place}: {mistake}") from None
+    column = column or _levels(name, declaration) or _dates(name, declaration)
     if column is None:
         expected = f"a range or levels such as {_EXAMPLES}"
         raise Mistake(f"{place}: {name}: expected {expected}, got {as_written(entry)}")
@@ -228,14 +233,19 @@ def _number(name: str, declaration: dict[str, Any]) -> Number | None:
     high = declaration.get("high")
     unit = declaration.get("unit", "")
     missing = declaration.get("missing", True)
+    scale = declaration.get("scale", "linear")
+    known = {key: declaration[key] for key in ("mean", "spread") if key in declaration}
 
-    if not set(declaration) <= {"low", "high", "unit", "missing"}:
+    if not set(declaration) <= {"low", "high", "unit", "missing", "mean", "spread", "scale"}:
         return None
     if not isinstance(unit, str) or not isinstance(missing, bool):
         return None
     if not _is_number(low) or not _is_number(high) or not low < high:
         return None
-    return Number(name, float(low), float(high), unit, missing)
+    if scale not in ("linear", "log") or not all(map(_is_number, known.values())):
+        return None
+    known = {key: float(value) for key, value in known.items()}
+    return Number(name, float(low), float(high), unit, missing, **known, log=scale == "log")
 
 
 def _dates(name: str, declaration: dict[str, Any]) -> Number | None:
@@ -290,6 +300,9 @@ def _all_text(values: list[Any]) -> bool:
 def fitted(name: str, values: pd.Series) -> Column | None:
     """Fit a column's range or levels to its values, which no privacy covers.
 
+    The mean and the spread of a number are its median and its quartiles' distance, so that a few
+    values far away don't make all others look the same.
+
     Args:
         name: The column's name.
         values: Numbers or text, with missing values.
@@ -303,7 +316,13 @@ def fitted(name: str, values: pd.Series) -> Column | None:
         return None
 
     if pd.api.types.is_numeric_dtype(values):
-        return Number(name, float(known.min()), float(known.max()), missing=missing)
+        low = float(known.min())
+        high = float(known.max())
+        lower, median, upper = map(float, known.astype(float).quantile([0.25, 0.5, 0.75]))
+
+        # Where more than half of the values are the same, the quartiles say nothing.
+        spread = (upper - lower) / _QUARTILES or float(known.astype(float).std(ddof=0))
+        return Number(name, low, high, missing=missing, mean=median, spread=spread)
 
     levels = tuple(sorted(known.unique()))
     if len(levels) > _LEVELS:
@@ -315,12 +334,17 @@ def fitted(name: str, values: pd.Series) -> Column | None:
 def as_entry(column: Column) -> dict[str, Any]:
     """Convert a column to the entry that declares it, in full."""
     if isinstance(column, Number):
-        return {
+        entry: dict[str, Any] = {
             "low": column.low,
             "high": column.high,
             "unit": column.unit,
             "missing": column.missing,
         }
+        if column.mean is not None:
+            entry |= {"mean": column.mean, "spread": column.spread}
+        if column.log:
+            entry["scale"] = "log"
+        return entry
     return {
         "levels": list(column.levels),
         "meaning": column.meaning,

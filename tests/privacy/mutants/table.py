@@ -50,6 +50,7 @@ REPLIES = "tests/site/test_replies.py"
 UNITS = "tests/privacy/units/test_units.py"
 UNKNOWN = "tests/privacy/units/test_unknown.py"
 LEDGERS = "tests/privacy/units/test_files.py"
+SCALE = "tests/data/test_scale.py"
 _SITE = "fedsim/site/app.py"
 _ARMS = "fedsim/experiments/arms.py"
 _TOURNAMENT = "fedsim/experiments/tournament.py"
@@ -605,6 +606,17 @@ MUTANTS = (
            "a claim of more steps than were asked for is believed", REPLIES),
     Mutant("fedsim/flower/secure/server.py", "self.set_aside += foreign + rejected", "self.set_aside += rejected",
            "who answers in another's name is not named", "tests/flower/secure/test_server.py"),
+    # scales
+    Mutant("fedsim/data/scale.py", "may_learn = not scenario.private and not", "may_learn = not",
+           "M26: the scale of a private training is learned from the rows", SCALE),
+    Mutant("fedsim/data/scale.py", "not scenario.private and not scenario.secure_aggregation.on",
+           "not scenario.private",
+           "sums of a scale leave in the clear beside masked updates", SCALE),
+    Mutant(_SCHEMA, 'if self.secure_aggregation.on and self.data.scale == "learned":', "if False:",
+           "a learned scale is promised beside masks, and not made", SCALE),
+    Mutant("fedsim/data/federation.py", "train = [(site.train.inputs, site.train.target) for site in sites]",
+           "train = [(site.test.inputs, site.test.target) for site in sites]",
+           "a scale is learned from test rows", SCALE),
     # names of sites
     Mutant(_ARMS, "class Shared(Enum):", "class Shared(str, Enum):",
            "a site called global leaves its exact model in place of the one that all share", NAMED),
