@@ -376,7 +376,7 @@ def _coefficients(scenario: Scenario, finished: list[_Finished]) -> list[dict[st
             continue
         trial = Trial(scenario, job.seed, job.arm)
         shared = {name.removeprefix(_OF_ALL): value for name, value in tensors.items() if name.startswith(_OF_ALL)}
-        table = coefficients(trial.untried_model, shared, trial.task)
+        table = coefficients(trial.untried_model, shared, trial.task, _scale(scenario, job))
         return results.as_rows(table.assign(private=job.private)) if len(table) else []
     return []
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fedsim.data.federation import Federation
+from fedsim.data.federation import Examples, Federation
+from fedsim.data.scale import Scale
 from fedsim.data.tables import Number
 from fedsim.results.evaluation import Answers, scores_of
 from fedsim.scenario.kinds import Kind
@@ -40,8 +41,8 @@ def base_rates(
     train_targets = []
     test_targets = {}
     for site in federation.sites:
-        train_targets.append(site.train.target.cpu().numpy())
-        test_targets[site.name] = site.test.target.cpu().numpy()
+        train_targets.append(_on_the_shared_scale(site.train, site.scale))
+        test_targets[site.name] = _on_the_shared_scale(site.test, site.scale)
 
     learned = np.concatenate(train_targets)
     classes = _classes([learned, *test_targets.values()]) if kind == "classes" else 0
@@ -53,6 +54,14 @@ def base_rates(
         predictions.append(Answers(site=name, target=target, said=said, groups={}))
     scores = scores_of(predictions, kind, sites=False, range=range)
     return scores.assign(answer=_answer(constant, kind, range))
+
+
+def _on_the_shared_scale(part: Examples, scale: Scale | None) -> np.ndarray:
+    """Return targets as the public range scales them, (rows,): a site may have a scale of its own."""
+    target = part.target.cpu().numpy()
+    if scale is None or not part.target.is_floating_point():
+        return target
+    return scale.encoded_target(target).astype(np.float32)
 
 
 def _classes(targets: list[np.ndarray]) -> int:

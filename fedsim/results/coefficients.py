@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 from torch import Tensor, nn
 
+from fedsim.data.scale import Scale
 from fedsim.data.tables import inputs_of
 from fedsim.data.task import Task
 
@@ -12,19 +14,26 @@ INTERCEPT = "intercept"
 _CHANGES_NOTHING = (nn.Flatten, nn.Identity, nn.Dropout)  # in a model that is evaluated
 
 
-def coefficients(model: nn.Module, parameters: Mapping[str, Tensor], task: Task) -> pd.DataFrame:
+def coefficients(
+    model: nn.Module,
+    parameters: Mapping[str, Tensor],
+    task: Task,
+    scale: Scale | None = None,
+) -> pd.DataFrame:
     """Return the coefficients of a linear model.
 
     Args:
         model: Gives the architecture.
         parameters: {name: parameter} of the trained model.
         task: The task, with its public ranges.
+        scale: The scale by which inputs and targets were standardized; None where they were not.
 
     Returns:
         A row for each output and input: output (from 0 on), input (its name), unit, and two
         coefficients. ``per_input`` is for one unit of the input as the model gets it: half of the
-        column's public range, or a mark that is set. ``per_unit`` is for one unit of the column; of
-        a mark it is missing. The first row of an output is the intercept.
+        column's public range, or one spread of its scale, or a mark that is set. ``per_unit`` is
+        for one unit of the column; of a mark it is missing. The first row of an output is the
+        intercept.
 
         Coefficients of a number are in the outcome's unit, others in log odds. Of several classes
         the coefficients of an input are given less their mean over the classes, since only their
@@ -47,16 +56,24 @@ def coefficients(model: nn.Module, parameters: Mapping[str, Tensor], task: Task)
         offsets = offsets - offsets.mean()
 
     # A scaled outcome of 1 is the middle of its range and one half of it more.
-    amount = task.range.scale if task.range else 1.0
-    middle = task.range.in_units(0.0) if task.range else 0.0
+    target_mean = scale.target_mean if scale else 0.0
+    target_spread = scale.target_spread if scale else 1.0
+    amount = task.range.scale * target_spread if task.range else 1.0
+    middle = task.range.in_units(target_mean) if task.range else 0.0
+    spreads = scale.spreads if scale else np.ones(len(inputs))
 
     rows = []
     for output, offset in enumerate(offsets.tolist()):
         intercept = middle + amount * offset
         rows.append(_row(output, INTERCEPT, "", intercept, None))
-        for described, value in zip(inputs, weight[output].tolist(), strict=True):
-            per_input = amount * value
-            per_unit = per_input / described.scale if described.scale else None
+        for described, spread, value in zip(inputs, spreads, weight[output].tolist(), strict=True):
+            if described.scale is None:
+                # A mark is set or not, whatever its spread.
+                per_input = amount * value / float(spread)
+                per_unit = None
+            else:
+                per_input = amount * value
+                per_unit = per_input / (described.scale * float(spread))
             rows.append(_row(output, described.name, described.unit, per_input, per_unit))
     return pd.DataFrame(rows)
 

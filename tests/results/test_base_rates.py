@@ -1,5 +1,7 @@
 """The base rate is learned from training rows and scored on test rows; oracle: scikit-learn's dummies."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.metrics import accuracy_score, log_loss, r2_score, roc_auc_score
 
 from fedsim.data.federation import INSIDE, POOLED, Examples, Federation, Site
+from fedsim.data.scale import Scale
 from fedsim.data.tables import Number
 from fedsim.results.base_rates import answer_in_words, base_rates
 from fedsim.results.metrics import METRICS
@@ -88,6 +91,23 @@ def test_a_base_rate_of_a_number_is_that_of_the_dummy_that_knows_the_mean(draw: 
     assert row["r2"] == pytest.approx(r2_score(test, said), rel=1e-4, abs=1e-6)
     assert row["rmse"] == pytest.approx(30 * np.sqrt(np.mean((test - said) ** 2)))
     assert row["r2"] <= 0
+
+
+def test_sites_with_scales_of_their_own_have_the_base_rate_of_the_encoded_targets():
+    """In the local arm each site standardizes by its own rows; the mean is that of the outcome itself."""
+    trains, tests = drawn("number", 0)
+    range_of_days = Number("days", 0, 60, "days")
+    expected = row_of(base_rates(federation_of(trains, tests), "number", range_of_days), POOLED)
+
+    sites = []
+    for number, site in enumerate(federation_of(trains, tests).sites):
+        scale = Scale(np.zeros(1), np.ones(1), np.array([-1]), target_mean=0.1 * number - 0.2, target_spread=0.3)
+        train = Examples(site.train.inputs, scale.target(site.train.target))
+        test = Examples(site.test.inputs, scale.target(site.test.target))
+        sites.append(replace(site, train=train, test=test, scale=scale))
+    found = row_of(base_rates(Federation(tuple(sites)), "number", range_of_days), POOLED)
+    for figure in ("answer", "r2", "rmse"):
+        assert found[figure] == pytest.approx(expected[figure], rel=1e-5)
 
 
 def test_the_majority_is_that_of_training_rows_and_not_of_test_rows():

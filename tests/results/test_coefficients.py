@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from fedsim.data.scale import Scale
 from fedsim.data.tables import Levels, Number, encode
 from fedsim.data.task import Rows, Task
 from fedsim.results.coefficients import INTERCEPT, coefficients
@@ -62,6 +63,35 @@ def test_an_output_is_the_intercept_and_what_the_columns_add(make: Callable[[], 
     outputs = model(torch.from_numpy(encode(FRAME, COLUMNS))).detach().squeeze(1).numpy()
     expected = 30 + 30 * outputs if kind == "number" else outputs
     np.testing.assert_allclose(by_hand(table, 0), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["binary", "number"])
+def test_coefficients_of_standardized_inputs_give_the_models_answers(kind: Kind):
+    """A scale stands between the columns and the model, and between the model and the outcome."""
+    model = model_of(lambda: nn.Linear(5, 1))
+    scale = Scale(
+        means=np.array([0.3, -0.2, 0.1, 0.5, 0.5]),
+        spreads=np.array([0.25, 0.5, 0.3, 0.5, 0.4]),
+        flags=np.array([-1, 2, -1, -1, -1]),
+        target_mean=-0.4 if kind == "number" else 0.0,
+        target_spread=0.05 if kind == "number" else 1.0,
+    )
+    encoded = torch.from_numpy(encode(FRAME.assign(chol=[100.0, 600.0, 250.0]), COLUMNS))
+    outputs = model(scale.inputs(encoded))[:, 0].detach().double().numpy()
+    expected = task(kind).range.in_units(scale.encoded_target(outputs)) if kind == "number" else outputs  # type: ignore[union-attr,arg-type]
+
+    table = coefficients(model, dict(model.named_parameters()), task(kind), scale).set_index("input")
+    found = []
+    for row in FRAME.assign(chol=[100.0, 600.0, 250.0]).to_dict("records"):
+        # The intercept is the answer where every input has its mean.
+        total = table.loc[INTERCEPT, "per_input"]
+        total += table.loc["age", "per_unit"] * (row["age"] - (60 + 0.3 * 40))
+        total += table.loc["chol", "per_unit"] * (row["chol"] - (350 - 0.2 * 270))
+        total += table.loc["chol missing", "per_input"] * (0 - 0.1)
+        for level in ("f", "m"):
+            total += table.loc[f"sex = {level}", "per_input"] * ((row["sex"] == level) - 0.5)
+        found.append(total)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
 def test_differences_of_classes_are_the_models():
