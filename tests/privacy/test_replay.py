@@ -110,7 +110,7 @@ def test_one_record_changes_nothing_but_numbers(watch: Watch, tmp_path, monkeypa
         watch.shapes.clear()
         watch.digests.clear()
         caplog.clear()
-        monkeypatch.setattr(trial, "federate", lambda *args, own=own: own)
+        monkeypatch.setattr(trial, "federate", lambda *args, own=own, **alone: own)
         with caplog.at_level(logging.DEBUG, "fedsim"):
             run = execute(chosen, tmp_path / str(number))
         files = sorted(path.relative_to(run.path) for path in run.path.rglob("*"))

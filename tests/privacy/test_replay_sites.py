@@ -215,7 +215,7 @@ class Replay:
 
         self._patch.setattr("fedsim.flower.secure.site.urandom", urandom)
         self._patch.setattr(misbehaviour, "_drops_out", lambda seed, number, site, share: gone and not site)
-        self._patch.setattr(trial, "federate", lambda *args: own)
+        self._patch.setattr(trial, "federate", lambda *args, **alone: own)
 
     def on(self, chosen: Scenario, own: Federation, gone: bool = False) -> tuple[Trained, dict[str, Any]]:
         """Train; return what came of it, and what was seen of it."""

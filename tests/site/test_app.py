@@ -93,7 +93,7 @@ def test_neighbours_give_the_same_reply_but_for_the_noisy_model(scenario, monkey
     none = Examples(rows.inputs[:0], rows.target[:0])
     changed = {"one row more": more, "one row less": less, "a row replaced": other, "no rows": none}[change]
     neighbour = Federation((dataclasses.replace(whole.sites[0], train=changed), *whole.sites[1:]))
-    monkeypatch.setattr(trial, "federate", lambda *args: neighbour)
+    monkeypatch.setattr(trial, "federate", lambda *args, **alone: neighbour)
     after = [reply.content for reply in ask(chosen, private=True)]
     for old, new in zip(before, after, strict=True):
         assert fields(old) == fields(new)
@@ -118,7 +118,7 @@ def test_one_record_moves_the_released_model_by_at_most_what_is_declared(scenari
     for value in (-1.0, 0.3, 1.0, 1e6, float("nan")):
         more = Examples(torch.cat([rows.inputs, torch.full((1, 30), value)]), torch.cat([rows.target, torch.ones(1)]))
         neighbour = Federation((dataclasses.replace(whole.sites[0], train=more), *whole.sites[1:]))
-        monkeypatch.setattr(trial, "federate", lambda *args, neighbour=neighbour: neighbour)
+        monkeypatch.setattr(trial, "federate", lambda *args, neighbour=neighbour, **alone: neighbour)
         after = ask(chosen, private=True)[0].content.array_records[ARRAYS]
         distances.append(np.sqrt(sum(((before[k].numpy() - after[k].numpy()) ** 2).sum() for k in before)))
     assert max(distances) <= declared * (1 + 1e-3)

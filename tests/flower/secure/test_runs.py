@@ -123,7 +123,7 @@ def test_no_field_but_the_masked_vector_depends_on_the_rows(scenario, monkeypatc
     before = tapped(monkeypatch, chosen, job)
     whole = federation.federate(chosen, 0)
     other = dataclasses.replace(whole.sites[0], train=Examples(torch.ones(1, 30), torch.ones(1)))
-    monkeypatch.setattr(trial, "federate", lambda *args: Federation((other, *whole.sites[1:])))
+    monkeypatch.setattr(trial, "federate", lambda *args, **alone: Federation((other, *whole.sites[1:])))
     after = tapped(monkeypatch, chosen, job)
     assert len(before) == len(after) == 16
     for old, new in zip(before, after, strict=True):
