@@ -80,7 +80,8 @@ class Trial:
     @cached_property
     def federation(self) -> Federation:
         """All sites with their rows, split under this seed."""
-        return federate(self.scenario, self.seed, self.device, alone=self.arm == "local")
+        alone = self.arm == "local"
+        return federate(self.scenario, self.seed, self.device, alone)
 
     @property
     def names(self) -> Sequence[str]:
