@@ -38,7 +38,7 @@ _MOST_GROUPS = 20
 _MOST_TOTALS = 3  # rows of totals at the end of a table
 _MOST_SHOWN = 5  # distinct wrong values of a column in a message
 _LONGEST_SHOWN = 40  # characters of a wrong value in a message
-_FEW_TEXTS = 20  # distinct texts that may be categories though they look like numbers
+FEW_TEXTS = 20  # distinct texts that are categories in any table, also if they look like numbers
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Cells:
         """Whether each distinct value is known, bool (distinct values,)."""
         return ~self.missing
 
-    @property
+    @cached_property
     def known_texts(self) -> list[str]:
         """The distinct known values as text."""
         return [text for text, known in zip(self.values.texts, self.known, strict=True) if known]
@@ -98,6 +98,11 @@ class Cells:
     def notations(self) -> dict[str, notation.Notation]:
         """The notations in which all known values are numbers; empty if they are not."""
         return notation.possible_notations(self.known_texts)
+
+    @cached_property
+    def dates(self) -> dict[str, np.ndarray]:
+        """The days of all known values, by the notations in which they are dates."""
+        return notation.possible_dates(self.known_texts)
 
     @property
     def place(self) -> str:
@@ -245,16 +250,14 @@ def recognized(cells: Cells, file_mark: str = "") -> Recognized:
             raise _in_doubt(cells, notation.NUMBER_NOTATIONS)
         return Recognized("numbers", plain)
 
-    texts = cells.known_texts
     if cells.notations:
         chosen = notation.decided(cells.notations, cells.table.delimiter, file_mark)
         if chosen is None:
             raise _in_doubt(cells, notation.NUMBER_NOTATIONS)
         return Recognized("numbers", chosen.numbers, chosen.said)
 
-    dates = notation.possible_dates(texts)
-    if dates:
-        return _dated(cells, dates)
+    if cells.dates:
+        return _dated(cells)
     _check_no_mixture(cells, is_plain)
     return Recognized("text", _NO_NUMBERS)
 
@@ -263,9 +266,8 @@ def _as_written(cells: Cells) -> Recognized:
     """Read a column in the notation that its entry names."""
     texts = cells.known_texts
     if cells.written in notation.DATE_NOTATIONS:
-        dates = notation.possible_dates(texts, [cells.written])
-        if dates:
-            return Recognized("dates", dates[cells.written], f"dates as in {cells.written}")
+        if cells.written in cells.dates:
+            return Recognized("dates", cells.dates[cells.written], f"dates as in {cells.written}")
         is_wrong = [notation.days_of(text, cells.written) is None for text in texts]
         raise cells.wrong(_of_known(cells, is_wrong), f"a date as in {cells.written}")
 
@@ -292,10 +294,10 @@ def _in_doubt(cells: Cells, names: Sequence[str]) -> Mistake:
     return cells.wrong(np.array(is_shown, bool), "a notation that is beyond doubt", hint)
 
 
-def _dated(cells: Cells, dates: Mapping[str, np.ndarray]) -> Recognized:
-    name, days = next(iter(dates.items()))
-    if any(not np.array_equal(days, other) for other in dates.values()):
-        raise _in_doubt(cells, list(dates))
+def _dated(cells: Cells) -> Recognized:
+    name, days = next(iter(cells.dates.items()))
+    if any(not np.array_equal(days, other) for other in cells.dates.values()):
+        raise _in_doubt(cells, list(cells.dates))
     return Recognized("dates", days, f"dates as in {name}")
 
 
@@ -311,7 +313,7 @@ def _check_no_mixture(cells: Cells, is_plain: np.ndarray) -> None:
             advice = _typing_hint(cells, ~is_number)
             is_wrong = _of_known(cells, ~is_number)
             raise cells.wrong(is_wrong, "a finite number as in most rows", advice)
-    if len(texts) <= _FEW_TEXTS:
+    if len(texts) <= FEW_TEXTS:
         return
 
     for looks_like, expected in (

@@ -24,7 +24,6 @@ from fedsim.data.own_table.ranges import (
 from fedsim.data.tables import Column, Levels, Number
 from fedsim.mistakes import Mistake
 
-_FEW_TEXTS = 20  # distinct texts that are categories in any table
 _ROWS_OF_A_LEVEL = 5  # on average, at least, if categories are taken from the rows
 _MOST_LEVELS = 1000
 _FEW_ROWS = 20  # in so few rows, whole numbers in a row may be anything
@@ -76,7 +75,7 @@ def features_of(used: _Table, faults: _Faults) -> Features:
     notes: list[str] = []
     left_out: list[str] = []
     some_fitted = False
-    has_fault = True
+    some_converted = False
     for name in used.features:
         entry = used.declared.entries.get(name)
         if entry == LEAVE_OUT:
@@ -95,10 +94,12 @@ def features_of(used: _Table, faults: _Faults) -> Features:
             if column is not None and series is not None:
                 columns.append(column)
                 values[name] = series
-            has_fault = False
+            some_converted = True
 
+    # Columns that lack a range or have a fault are told as such, and not as lacking altogether.
     all_declared = used.declared.fits_rest or all(declares(used.declared.entries.get(name)) for name in used.features)
-    if not columns and all_declared and not (used.features and has_fault and len(left_out) < len(used.features)):
+    all_left_out = len(left_out) == len(used.features)
+    if not columns and all_declared and (some_converted or all_left_out):
         with faults.collected():
             others = ", ".join(used.features) or "the outcome"
             file = next(iter(used.cells.values())).table.name
@@ -171,7 +172,7 @@ def _fitted_levels(cells: Cells) -> tuple[Column | None, pd.Series | None, list[
         return None, None, [*notes, f"{cells.name} was left aside: all rows have one value"]
 
     rows = len(cells.values)
-    if len(texts) > min(_MOST_LEVELS, max(_FEW_TEXTS, rows // _ROWS_OF_A_LEVEL)):
+    if len(texts) > min(_MOST_LEVELS, max(cleaning.FEW_TEXTS, rows // _ROWS_OF_A_LEVEL)):
         reason = f"it has {len(texts)} different texts in {rows} rows"
         return None, None, [*notes, f"{cells.name} was left aside: {reason}"]
 

@@ -173,14 +173,14 @@ def looks_like_date(text: str) -> bool:
     return any(pattern.fullmatch(text) for pattern in _DATES.values())
 
 
-def possible_dates(texts: Sequence[str], names: Sequence[str] = DATE_NOTATIONS) -> dict[str, np.ndarray]:
+def possible_dates(texts: Sequence[str]) -> dict[str, np.ndarray]:
     """Find the notations in which all texts are dates.
 
     Returns:
         {notation: days since 1970-01-01 of each text, float64}.
     """
     found = {}
-    for name in names:
+    for name in DATE_NOTATIONS:
         days = _days_of_all(texts, name)
         if days is not None:
             found[name] = days
