@@ -124,17 +124,55 @@ def together(stack: list[Work]) -> torch.Tensor:
     return found
 
 
-@pytest.mark.parametrize("noise", [None, Noise(clip=0.5, multiplier=1.5)], ids=["plain", "private"])
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("model", MODELS)
-def test_a_stack_is_what_its_sites_are_alone(model: str, optimizer: str, noise: Noise | None):
-    """20 steps with the same batches and the same noise: Opacus one by one, and stacked."""
-    alone, stack = works(model, optimizer, noise), works(model, optimizer, noise)
+def in_double_precision(work: Work) -> Work:
+    """Return the work with its weights and rows as float64: two ways to one figure then agree to the last digits."""
+    rows = Examples(work.examples.inputs.double(), work.examples.target.double())
+    return replace(work, model=work.model.double(), start=work.start.double(), examples=rows)
+
+
+def both_ways(alone: list[Work], stack: list[Work]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Train the sites one by one, and as a stack; return both results, (sites, params)."""
     expected = [train(work) for work in alone]
     found = torch.stack([work.start for work in stack])
     assert [one.mechanism for one in train_together(stack, found)] == [done.mechanism for done in expected]
-    for one, other in zip(expected, found, strict=True):
-        torch.testing.assert_close(other, one.parameters, rtol=0, atol=1e-5)
+    return torch.stack([done.parameters for done in expected]), found
+
+
+def cases(precision: str) -> list:
+    """Return the models, optimizers and noises that a precision can show."""
+    found = []
+    for model in MODELS:
+        for optimizer in OPTIMIZERS:
+            for noise in (None, Noise(clip=0.5, multiplier=1.5)):
+                # Opacus' own recurrent layers, of which only the private way makes use, are of float32.
+                only_single = noise is not None and model in ("gru", "lstm")
+                # Without noise, Adam divides a gradient near zero by its own size: it makes of the last
+                # digit of float32 whatever it likes. Double precision shows what can be shown.
+                only_double = noise is None and optimizer == "adam"
+                if precision == "single" and only_double:
+                    continue
+                if precision == "double" and only_single:
+                    continue
+                name = f"{model}-{optimizer}-{'private' if noise else 'plain'}"
+                found.append(pytest.param(model, optimizer, noise, id=name))
+    return found
+
+
+@pytest.mark.parametrize(("model", "optimizer", "noise"), cases("single"))
+def test_a_stack_is_what_its_sites_are_alone(model: str, optimizer: str, noise: Noise | None):
+    """20 steps with the same batches and the same noise: Opacus one by one, and stacked."""
+    expected, found = both_ways(works(model, optimizer, noise), works(model, optimizer, noise))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("model", "optimizer", "noise"), cases("double"))
+def test_a_stack_is_what_its_sites_are_alone_to_the_last_digits(model: str, optimizer: str, noise: Noise | None):
+    """The same in float64: what is left is not rounding. Noise is drawn as float32 and keeps its digits."""
+    alone, stack = (
+        [in_double_precision(work) for work in works(model, optimizer, noise)] for _ in ("alone", "together")
+    )
+    expected, found = both_ways(alone, stack)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6 if noise else 1e-12)
 
 
 def rows_gradients(start: nn.Module, rows: Examples) -> torch.Tensor:
