@@ -65,7 +65,13 @@ def test_a_figure_that_is_undefined_in_every_row_is_a_number_that_is_missing(tmp
 
 def test_a_run_at_sites_of_five_rows_is_finished_and_loaded(tmp_path: Path):
     """No site has two test rows, so that the AUC inside sites is undefined in every arm and round."""
-    rows = pd.DataFrame({"age": [row * 37 % 90 for row in range(100)], "ill": [0, 1, 0, 1, 1] * 20, "site": [row // 5 for row in range(100)]})
+    rows = pd.DataFrame(
+        {
+            "age": [row * 37 % 90 for row in range(100)],
+            "ill": [0, 1, 0, 1, 1] * 20,
+            "site": [row // 5 for row in range(100)],
+        }
+    )
     rows.to_csv(tmp_path / "tiny.csv", index=False)
     about = [f"data.path={tmp_path}/tiny.csv", "data.target=ill", "data.site=site", "data.ranges=from-data"]
     scenario = read_own([*about, "training.rounds=2", "seeds=1"])
