@@ -40,7 +40,7 @@ from torch import Tensor
 from fedsim.mistakes import Mistake
 from fedsim.privacy.promise import most_spent
 from fedsim.results.comparison import ELSEWHERE, HERE, compare, compare_with_base
-from fedsim.results.evaluation import POOLED, TOGETHER, headline_of
+from fedsim.results.evaluation import INSIDE, POOLED, TOGETHER, headline_of
 from fedsim.results.group_comparison import compare_groups, compare_widths
 from fedsim.results.measured import Measured
 from fedsim.results.metrics import METRICS, Metric
@@ -79,8 +79,13 @@ class Run:
 
     @cached_property
     def headline(self) -> str:
-        """The site in ``sites`` and ``comparison`` that is reported first; POOLED in older runs."""
-        return headline_of(set(self.sites["site"]))
+        """The row in ``sites`` and ``comparison`` that is reported first: POOLED if there is nothing inside sites."""
+        return headline_of(self.sites, self.metrics[0].name)
+
+    @property
+    def from_before_inside(self) -> bool:
+        """Whether the run is of a version that had no figures inside sites."""
+        return INSIDE not in set(self.sites["site"])
 
     @property
     def headline_place(self) -> str:

@@ -68,7 +68,7 @@ def test_a_run_at_sites_of_five_rows_is_finished_and_loaded(tmp_path: Path):
     rows = pd.DataFrame(
         {
             "age": [row * 37 % 90 for row in range(100)],
-            "ill": [0, 1, 0, 1, 1] * 20,
+            "ill": [0, 1, 0, 1, 1, 0, 0, 1, 1, 0] * 10,
             "site": [row // 5 for row in range(100)],
         }
     )
@@ -80,6 +80,13 @@ def test_a_run_at_sites_of_five_rows_is_finished_and_loaded(tmp_path: Path):
     assert run.rounds["auc"].isna().all()
     assert run.rounds["log_loss"].notna().all()
     assert set(run.sites["rows"]) == {1, 20}
+
+    # Its figures are those pooled over the sites, as far as words and pictures go.
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "At no site can test rows be compared with each other" in page
+    assert "an AUC pooled over the sites of" in page
+    assert "older than the figures" not in page
+    assert "unknown" not in page
 
 
 def test_what_is_loaded_is_what_was_written(finished: Path):
