@@ -157,10 +157,13 @@ def headline_of(scores: pd.DataFrame, metric: str) -> str:
 
     Returns:
         HEADLINE; or POOLED, where the scores are of an older version, which had no such row, and
-        where the metric is undefined in all of those rows: no site can be judged by itself.
+        where only the pooled figures are defined: no site can be judged by itself.
     """
-    figures = scores.loc[scores["site"] == HEADLINE, metric]
-    return HEADLINE if figures.notna().any() else POOLED
+    if HEADLINE not in set(scores["site"]):
+        return POOLED
+
+    defined = scores[scores[metric].notna()]
+    return POOLED if set(defined["site"]) & set(TOGETHER) == {POOLED} else HEADLINE
 
 
 def predict(

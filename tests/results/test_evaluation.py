@@ -194,6 +194,7 @@ def test_the_row_that_is_spoken_of_first_is_the_one_inside_sites_where_there_is_
     assert headline_of(scores(a=0.5, inside=0.6, pooled=0.7), "auc") == INSIDE
     assert headline_of(scores(a=0.5, pooled=0.7), "auc") == POOLED  # a table from before there was the other
     assert headline_of(scores(a=np.nan, inside=np.nan, pooled=0.7), "auc") == POOLED  # no site has two test rows
+    assert headline_of(scores(a=np.nan, inside=np.nan, pooled=np.nan), "auc") == INSIDE  # nothing can be said at all
 
 
 def test_strategies_are_ranked_by_the_first_row_and_its_sites_are_sites_only():
