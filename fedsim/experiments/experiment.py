@@ -9,7 +9,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -23,6 +23,7 @@ from fedsim.data import loading
 from fedsim.data.own_table.ranges import MissingRanges, leave_template
 from fedsim.data.scale import Scale
 from fedsim.experiments.arms import Job, Shared, Trained, jobs, run_job
+from fedsim.experiments.given import GivenData, scenario_of
 from fedsim.experiments.progress import Progress, shown
 from fedsim.mistakes import Interrupted, Mistake
 from fedsim.planning.checks import check
@@ -37,16 +38,22 @@ from fedsim.results.base_rates import base_rates
 from fedsim.results.coefficients import coefficients
 from fedsim.results.evaluation import POOLED, TOGETHER
 from fedsim.scenario import catalog
-from fedsim.scenario.files import read, read_own, with_strategy
-from fedsim.scenario.schema import Evaluation, Scenario
+from fedsim.scenario.files import read, with_strategy
+from fedsim.scenario.schema import FRAME, Evaluation, Scenario
 from fedsim.training.model import best_device
 
 _DISTRIBUTIONS = ("fedsim-flower", "torch", "flwr", "opacus", "dp-accounting", "numpy", "pandas")
 
 
 def run(
-    scenario: str | Path | None,
+    scenario: str | Path | None = None,
     *overrides: str,
+    data: pd.DataFrame | str | Path | None = None,
+    target: str | None = None,
+    site: str | None = None,
+    time: str | None = None,
+    groups: Sequence[str] | None = None,
+    ranges: str | Path | Mapping[str, Any] | None = None,
     seed: int | None = None,
     seeds: int | None = None,
     out: str | Path | None = None,
@@ -58,11 +65,20 @@ def run(
 
     Args:
         scenario: The name of a scenario that comes with fedsim, the path of a TOML file, or None for a table of one's
-            own, which ``"data.path=..."`` and ``"data.target=..."`` name.
+            own.
         overrides: ``"key=value"`` strings, e.g. ``"privacy.epsilon=2"``.
+        data: A table of one's own: a pandas frame, or the path of a CSV or Parquet file. A frame is read as its Parquet
+            file would be, and not changed. Its rows are written nowhere.
+        target: The column with the outcome.
+        site: The column that names each row's site.
+        time: The column with the moment of each row, if rows are split by time.
+        groups: Columns to compare beside the sites, e.g. ``["sex"]``.
+        ranges: The public ranges of the columns: the path of a TOML file, ``"from-data"``, or a dictionary such as
+            ``{"age": [0, 120, "years"], "sex": ["female", "male"], "patient": "leave out"}``.
         seed: The first seed, in place of the scenario's.
         seeds: How many seeds, in place of the scenario's.
-        out: The run directory to make; by default ``runs/<scenario>-<date>``.
+        out: The run directory to make; by default ``runs/<scenario>-<date>``. An interrupted run of a frame goes on
+            if this is its directory, and frame and settings are the same.
         strategy: In place of the scenario's: ``krum``, ``krum:f=2``, a file of your own, or ``package.module:Class``.
         epsilon: A privacy budget in place of the scenario's, or ``"none"``.
         progress: Whether to show progress on the standard error stream: a bar in a terminal or notebook, a line now
@@ -77,7 +93,7 @@ def run(
         ``frame.attrs["run_dir"]`` has the run directory, which ``fedsim.load`` reads.
 
     Raises:
-        Mistake: The scenario is wrong, or the run directory is taken.
+        Mistake: The scenario or the table is wrong, or the run directory is taken.
     """
     changes = list(overrides)
     if strategy is not None:
@@ -86,9 +102,12 @@ def run(
         if value is not None:
             changes.append(f"{key}={value}")
     budget = None if epsilon is None else str(epsilon)
-    chosen = read_own(changes, budget) if scenario is None else read(scenario, changes, budget)
-    with shown(bool(progress)) as show:
-        return summary(execute(chosen, out, progress if callable(progress) else show))
+    given = GivenData(data, target, site, time, groups, ranges)
+    with scenario_of(scenario, changes, budget, given) as chosen, shown(bool(progress)) as show:
+        report_progress = progress if callable(progress) else show
+        if out is not None and chosen.data.path == FRAME and _is_interrupted(Path(out)):
+            return summary(_resume_with_frame(chosen, Path(out), report_progress))
+        return summary(execute(chosen, out, report_progress))
 
 
 def execute(scenario: Scenario, out: str | Path | None = None, progress: Progress | None = None) -> results.Run:
@@ -102,15 +121,42 @@ def execute(scenario: Scenario, out: str | Path | None = None, progress: Progres
     Raises:
         Mistake: The directory is taken, or what the scenario asks for can't be done here.
     """
-    try:
-        scenario = loading.settled(scenario)
-    except MissingRanges as missing:
-        raise Mistake(f"{missing}\n{leave_template(missing)}") from None
+    scenario = _settled(scenario)
     check(scenario)
     folder = _new_folder(scenario.name, out)
     with _lock(folder):
         results.write_scenario(folder, scenario)
         return _complete(folder, scenario, progress)
+
+
+def _settled(scenario: Scenario) -> Scenario:
+    try:
+        return loading.settled(scenario)
+    except MissingRanges as missing:
+        raise Mistake(f"{missing}\n{leave_template(missing)}") from None
+
+
+def _is_interrupted(folder: Path) -> bool:
+    return (folder / "scenario.toml").is_file() and not (folder / "manifest.json").exists()
+
+
+def _resume_with_frame(scenario: Scenario, folder: Path, progress: Progress | None) -> results.Run:
+    """Go on with an interrupted run of a frame that is given once more.
+
+    Raises:
+        Mistake: The run was begun with another table or other settings.
+    """
+    begun = read(str(folder / "scenario.toml"), all_used=False)
+    if begun.data.sha256 != scenario.data.sha256:
+        raise Mistake(f"{folder}: expected the frame that the interrupted run in it was begun with, got another; "
+                      "choose another directory for a new run")  # fmt: skip
+    now = _settled(scenario).values()
+    others = [key for key, value in begun.values().items() if now.get(key) != value]
+    others += [key for key in now if key not in begun.values()]
+    if others:
+        raise Mistake(f"{folder}: expected the settings that the interrupted run in it was begun with, got others of "
+                      f"{', '.join(others)}; choose another directory for a new run")  # fmt: skip
+    return resume(folder, progress)
 
 
 def resume(path: str | Path, progress: Progress | None = None) -> results.Run:

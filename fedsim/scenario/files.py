@@ -12,7 +12,7 @@ from fedsim.scenario import catalog
 from fedsim.scenario.changes import NONE, Change, split, value_of, with_epsilon, with_strategy
 from fedsim.scenario.explain import Source, explain
 from fedsim.scenario.reading import read_toml
-from fedsim.scenario.schema import Scenario
+from fedsim.scenario.schema import FRAME, Scenario
 from fedsim.scenario.without_effect import settings_without_effect
 
 __all__ = ["OWN_PRIVATE_TRAINING", "OWN_TRAINING", "parse", "read", "read_own", "value_of", "with_strategy"]
@@ -46,6 +46,7 @@ def read(
     overrides: Iterable[str] = (),
     epsilon: str | None = None,
     all_used: bool = True,
+    data: Mapping[str, Any] | None = None,
 ) -> Scenario:
     """Read a scenario by name (one that comes with fedsim) or path, and apply ``key=value`` changes.
 
@@ -55,6 +56,7 @@ def read(
         epsilon: A privacy budget in place of the scenario's, or ``none``; see ``changes.with_epsilon``.
         all_used: Whether a setting without effect is a mistake. It is none in a scenario that was run
             already, nor in one that more changes are made to.
+        data: Values in place of those of the section ``data``, as a caller in Python gives them.
 
     Raises:
         Mistake: Nothing is there, it is not TOML, or values are wrong: all of them at once, each with its place.
@@ -69,37 +71,43 @@ def read(
     switch = values.get("secure_aggregation")
     if isinstance(switch, bool):  # a section, so that changes can be made to it
         values["secure_aggregation"] = {"on": switch}
-    typed = _apply(values, overrides, epsilon)
+    typed = _put(values, data or {}) | _apply(values, overrides, epsilon)
     _complete(values)
     values.setdefault("name", _name_of(path.stem))
     place = str(path) if path.is_relative_to(Path.cwd()) else name_or_path
     return parse(values, Source(text, place, typed), all_used)
 
 
-def read_own(overrides: Iterable[str], epsilon: str | None = None) -> Scenario:
+def read_own(
+    overrides: Iterable[str],
+    epsilon: str | None = None,
+    data: Mapping[str, Any] | None = None,
+) -> Scenario:
     """Make a scenario about a table of one's own from ``key=value`` changes alone: ``data.path=patients.csv``.
 
     Args:
         overrides: The changes.
         epsilon: A privacy budget, or ``none``.
+        data: Values of the section ``data``, as a caller in Python gives them.
 
     Raises:
         Mistake: Values are wrong or missing.
     """
     values: dict[str, Any] = {}
-    typed = _apply(values, overrides, epsilon)
+    typed = _put(values, data or {}) | _apply(values, overrides, epsilon)
     _complete(values)
 
-    data = values.get("data")
-    if isinstance(data, dict):
-        file = Path(str(data.get("path", ""))).name
-        title = f"{data.get('target')} in {file}"[:120]
+    section = values.get("data")
+    if isinstance(section, dict):
+        file = Path(str(section.get("path", ""))).name
+        title = f"{section.get('target')} in {file}"[:120]
     else:
         file = ""
         title = "no data"
     values.setdefault("name", _name_of(file.partition(".")[0]))
     values.setdefault("title", title)
-    return parse(values, Source("", "the command line", typed))
+    place = "the arguments" if data else "the command line"
+    return parse(values, Source("", place, typed))
 
 
 def parse(values: Mapping[str, Any], source: Source | None = None, all_used: bool = True) -> Scenario:
@@ -165,8 +173,20 @@ def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
         return
     for key in ("path", "ranges"):
         value = data.get(key)
-        if isinstance(value, str) and (key, value) != ("ranges", "from-data"):
+        if isinstance(value, str) and (key, value) not in (("ranges", "from-data"), ("path", FRAME)):
             data[key] = str(folder / value)
+
+
+def _put(values: dict[str, Any], data: Mapping[str, Any]) -> dict[str, str]:
+    """Put values into the section ``data``; return {key: how it was given}."""
+    if not data:
+        return {}
+    section = values.setdefault("data", {})
+    if isinstance(section, dict):
+        section.update(data)
+        if "path" in data:
+            section.pop("sha256", None)  # of another table
+    return {f"data.{key}": f"the argument {'data' if key == 'path' else key}" for key in data}
 
 
 def _apply(values: dict[str, Any], overrides: Iterable[str], epsilon: str | None) -> dict[str, str]:

@@ -116,6 +116,9 @@ PARAMETERS: Mapping[str, tuple[str, ...]] = {
 """{partition: the parameters it needs}."""
 
 
+FRAME = "(pandas frame)"
+"""The ``data.path`` of a pandas frame that was given in Python; no file is meant."""
+
 Ranges = Annotated[
     Annotated[str, Tag("a file, or from-data")] | Annotated[dict[str, Any], Tag("one for each column")],
     Discriminator(lambda value: "one for each column" if isinstance(value, dict) else "a file, or from-data"),
@@ -498,12 +501,18 @@ class Scenario(_Section):
             raise ValueError("task: expected a task (see fedsim list tasks), or a table of your own: data.path and "
                              "data.target, on the command line --data FILE --target COLUMN")  # fmt: skip
         if data.target is None:
-            raise ValueError(f"data.target: expected the column of {Path(data.path).name} with the outcome, on the "
-                             "command line --target COLUMN")  # fmt: skip
+            raise ValueError(f"data.target: expected the column of {Path(data.path).name} with the outcome, "
+                             f"{self._how_to_name('target')}")  # fmt: skip
         if data.site is None and self.partition.by == "natural":
-            raise ValueError("data.site: expected the column that names each row's site, on the command line --site "
-                             "COLUMN, or another partition, e.g. partition.by=iid and partition.sites=8")  # fmt: skip
+            raise ValueError(f"data.site: expected the column that names each row's site, {self._how_to_name('site')}, "
+                             "or another partition, e.g. partition.by=iid and partition.sites=8")  # fmt: skip
         return self
+
+    def _how_to_name(self, role: str) -> str:
+        """Say how the column of a role is given."""
+        if self.data.path == FRAME:
+            return f"in Python {role}=COLUMN"
+        return f"on the command line --{role} COLUMN"
 
     def shown(self) -> dict[str, Any]:
         """Return what the scenario says, for others to read: of a file, its name."""

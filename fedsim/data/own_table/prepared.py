@@ -13,6 +13,7 @@ from fedsim.data.own_table import cleaning
 from fedsim.data.own_table.cleaning import Cells
 from fedsim.data.own_table.features import features_of
 from fedsim.data.own_table.file_bytes import digest, is_pattern, site_of
+from fedsim.data.own_table.frames import held_table, is_frame
 from fedsim.data.own_table.ranges import (
     FITTED,
     Declared,
@@ -24,11 +25,11 @@ from fedsim.data.own_table.ranges import (
     options_of,
 )
 from fedsim.data.own_table.reading import Table, read_table
+from fedsim.data.own_table.roles import check_roles, roles_of
 from fedsim.data.own_table.target import needs_entry, target_of
 from fedsim.data.tables import Number, encode
-from fedsim.data.task import SITE, Rows, Task
+from fedsim.data.task import Rows, Task
 from fedsim.mistakes import Mistake
-from fedsim.scenario import catalog
 from fedsim.scenario.schema import Data
 
 _MOST_FAULTS = 30  # columns whose faults are told at once
@@ -79,10 +80,15 @@ def settled(data: Data) -> Data:
     if data.path is None:
         return data
 
-    path = Path(data.path).absolute()
-    if not is_pattern(path) and not path.exists():
-        raise Mistake(f"data.path: expected a file, there is none at {data.path}")
-    fixed = data.model_copy(update={"path": str(path), "sha256": data.sha256 or digest(path)})
+    path = Path(data.path)
+    if is_frame(path):
+        held_table(data.sha256)  # it has a digest, and is there
+        fixed = data
+    else:
+        path = path.absolute()
+        if not is_pattern(path) and not path.exists():
+            raise Mistake(f"data.path: expected a file, there is none at {data.path}")
+        fixed = data.model_copy(update={"path": str(path), "sha256": data.sha256 or digest(path)})
     if data.target is None:
         return fixed  # the ranges are the task's own
 
@@ -100,6 +106,9 @@ def check_digest(data: Data) -> None:
     Raises:
         Mistake: It has changed.
     """
+    if is_frame(data.path):
+        held_table(data.sha256)  # it is found by its digest
+        return
     if data.path and data.sha256 and digest(Path(data.path)) != data.sha256:
         expected = f"{data.path} as it was when the run was begun"
         raise Mistake(f"data.path: expected {expected}, it has changed since; begin a new run")
@@ -162,10 +171,16 @@ def assembled(data: Data, used: "Usable") -> Prepared:
         rows_in=used.rows_in,
         rows_used=len(used.table.rows),
         left_out=used.left_out,
-        notes=(*used.table.repairs, *notes_on_sites, *target.said, *features.notes),
+        notes=(*_notes_on_place(data), *used.table.repairs, *notes_on_sites, *target.said, *features.notes),
         ranges_fitted=used.declared.fits_rest and features.some_fitted,
     )
     return Prepared(task, intake)
+
+
+def _notes_on_place(data: Data) -> list[str]:
+    if not is_frame(data.path):
+        return []
+    return ["the table is a pandas frame that was given in Python: no file and no run directory has its rows"]
 
 
 def _model_builder(name: str, outputs: int) -> Callable[[int], Any]:
@@ -271,10 +286,9 @@ def usable(data: Data) -> Usable:
     """
     path = Path(data.path or "")
     outcome = data.target or ""
-    table = read_table(path)
-    roles = {"outcome": outcome, "site": data.site, "time": data.time}
-    _check_roles(table, roles)
-    _check_groups(table, roles, data.groups or [])
+    table = held_table(data.sha256) if is_frame(data.path) else read_table(path)
+    roles = roles_of(data)
+    check_roles(table.name, list(table.columns), data)
 
     declared = declared_for(path, data.ranges, data.undeclared)
     check_no_more(path, list(table.columns), declared)
@@ -316,49 +330,3 @@ def _sites(used: Usable, name: str | None) -> tuple[np.ndarray, list[str]]:
         return np.full(len(used.table.rows), _ALL), []
     merged_cells, note = cleaning.merged(used.cells[name])
     return cleaning.names(merged_cells), [note] if note else []
-
-
-def _check_roles(table: Table, roles: Mapping[str, str | None]) -> None:
-    """Check that outcome, site and time are columns of the table, each another.
-
-    Raises:
-        Mistake: They are not.
-    """
-    keys = {"outcome": "data.target", "site": "data.site", "time": "data.time"}
-    known = list(table.columns)
-    given = {role: name for role, name in roles.items() if name is not None}
-    for role, name in given.items():
-        if name not in known:
-            hint = catalog.nearest(name, known)
-            expected = f"a column of {table.name}"
-            raise Mistake(f"{keys[role]}: expected {expected}, got {name!r}{hint}")
-
-    if len(set(given.values())) < len(given):
-        expected = f"a column of its own for {' and '.join(given)}"
-        raise Mistake(f"data: expected {expected}, got {', '.join(given.values())}")
-
-
-def _check_groups(table: Table, roles: Mapping[str, str | None], groups: list[str]) -> None:
-    """Check that protected attributes are columns of the table, each once and with no other role.
-
-    Raises:
-        Mistake: They are not.
-    """
-    known = list(table.columns)
-    role_of = {name: role for role, name in roles.items() if name is not None}
-    for number, name in enumerate(groups):
-        if name not in known:
-            hint = catalog.nearest(name, known)
-            expected = f"columns of {table.name}"
-            raise Mistake(f"data.groups: expected {expected}, got {name!r}{hint}")
-
-        expected = "columns to compare beside the sites, each once"
-        if name in role_of:
-            got = f"the {role_of[name]}, {name!r}"
-            raise Mistake(f"data.groups: expected {expected}, got {got}")
-        if name in groups[:number]:
-            raise Mistake(f"data.groups: expected {expected}, got {name!r} twice")
-
-        if name == SITE:
-            expected = f"another name than {SITE!r}, which stands for the sites"
-            raise Mistake(f"data.groups: expected {expected}")

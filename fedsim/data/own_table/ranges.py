@@ -26,6 +26,7 @@ from fedsim.figures import as_written
 from fedsim.mistakes import Mistake
 from fedsim.scenario import catalog
 from fedsim.scenario.reading import read_toml
+from fedsim.scenario.schema import FRAME
 
 LEAVE_OUT = "leave out"  # the entry of a column that is not used
 OPEN = "?"  # the entry of a column that is still to be filled in
@@ -63,9 +64,12 @@ class Declared:
 
 
 class MissingRanges(Mistake):
-    """Columns without a public range; ``template`` is a file to fill in, for ``path``."""
+    """Columns without a public range; ``template`` is a file to fill in, for ``path``.
 
-    def __init__(self, message: str, path: Path, template: str) -> None:
+    For a frame in memory there is no path, and the template is an argument of ``fedsim.run``.
+    """
+
+    def __init__(self, message: str, path: Path | None, template: str) -> None:
         super().__init__(message)
         self.path = path
         self.template = template
@@ -73,6 +77,9 @@ class MissingRanges(Mistake):
 
 def leave_template(missing: MissingRanges) -> str:
     """Write a file of ranges to fill in beside the table, never over another; return what to do now."""
+    if missing.path is None:
+        otherwise = 'or ranges="from-data": then no privacy covers the ranges'
+        return f"fill in and pass to fedsim.run:\n{missing.template}\n{otherwise}"
     otherwise = "or run again with --ranges from-data: then no privacy covers the ranges"
     try:
         with missing.path.open("x", encoding="utf-8") as file:
@@ -114,6 +121,8 @@ def declared_for(
         return Declared(ranges, "data.ranges", fits_rest)
 
     is_beside = ranges in (None, FITTED)
+    if is_beside and str(path) == FRAME:
+        return Declared({}, "data.ranges", fits_rest)  # a frame has no place, and nothing beside it
     file = side_file(path) if is_beside else Path(str(ranges))
     if is_beside and not file.exists():
         return Declared({}, file.name, fits_rest)
@@ -380,12 +389,28 @@ def check_all_there(
         of_kind = [name for name in lacking if kinds[name] == kind]
         if of_kind:
             lines.append(f"  {kind}: {', '.join(of_kind)}")
+    if str(path) == FRAME:
+        raise MissingRanges("\n".join(lines), None, _argument(lacking, kinds))
     lines.append(f"write for example {_EXAMPLES}")
 
     template = _TEMPLATE.format(name=path.name)
     for name in lacking:
         template += f'{_key(name)} = "{OPEN}"  # {kinds[name]}: {_FORMS[kinds[name]]}\n'
     raise MissingRanges("\n".join(lines), side_file(path), template)
+
+
+_FORMS_IN_PYTHON = {
+    "numbers": '[..., ..., "unit"],  # the lowest and the highest number',
+    "dates": '{"from": "...", "to": "..."},  # the first and the last day',
+    "text": '["...", "..."],  # all categories',
+}
+
+
+def _argument(names: Sequence[str], kinds: Mapping[str, str]) -> str:
+    """Write the ranges to fill in as an argument of ``fedsim.run``."""
+    entries = [f"    {json.dumps(name, ensure_ascii=False)}: {_FORMS_IN_PYTHON[kinds[name]]}" for name in names]
+    hint = f'    # "{LEAVE_OUT}" in place of a range: the column is not used'
+    return "\n".join(["ranges={", *entries, hint, "}"])
 
 
 def check_no_more(path: Path, names: Sequence[str], declared: Declared) -> None:

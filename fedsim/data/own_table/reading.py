@@ -31,7 +31,19 @@ from fedsim.data.own_table.file_bytes import (
 from fedsim.data.own_table.values import Values, changed, compute, joined, of_chunks
 from fedsim.mistakes import Mistake
 
-__all__ = ["LONGEST", "MOST_CELLS", "Table", "digest", "files_of", "is_pattern", "read_table"]
+__all__ = [
+    "LONGEST",
+    "MOST_CELLS",
+    "Table",
+    "check_size",
+    "clean",
+    "digest",
+    "encoded",
+    "files_of",
+    "is_pattern",
+    "read_table",
+    "repaired",
+]
 
 LONGEST = 10_000  # characters of a field
 MOST_CELLS = 10**8  # rows times columns
@@ -113,7 +125,7 @@ def _joined(name: str, tables: Sequence[Table]) -> Table:
     delimiters = {table.delimiter for table in tables}
     repairs = [f"{table.name}: {repair}" for table in tables for repair in table.repairs]
     sizes = [len(table.rows) for table in tables]
-    _check_size(name, sum(sizes), len(columns))
+    check_size(name, sum(sizes), len(columns))
     return Table(
         name=name,
         columns=columns,
@@ -128,7 +140,7 @@ def _joined(name: str, tables: Sequence[Table]) -> Table:
 def _one_table(path: Path) -> Table:
     with opened(path) as file:
         table = _parquet(path.name, file) if is_parquet(file) else _csv(path.name, file)
-    return _without_nameless(_without_invisible(table))
+    return repaired(table)
 
 
 # Parquet
@@ -152,13 +164,13 @@ def _parquet_columns(name: str, file: BinaryIO) -> Table:
 
     metadata = parquet.metadata
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    _check_size(name, metadata.num_rows, len(schema))
+    check_size(name, metadata.num_rows, len(schema))
     if sum(group.total_byte_size for group in groups) > MOST_BYTES:
         raise Mistake(f"{name}: expected at most {MOST_BYTES:,} bytes unpacked, got more")
     if not metadata.num_rows:
         raise Mistake(f"{name}: expected rows, there are none")
 
-    names = [_clean(field.name) for field in schema]
+    names = [clean(field.name) for field in schema]
     _check_names(name, names)
     columns = {}
     for clean_name, stored in zip(names, schema, strict=True):
@@ -168,7 +180,7 @@ def _parquet_columns(name: str, file: BinaryIO) -> Table:
 
         # The pandas part of the metadata is not used: an index is a column as any other.
         chunks = parquet.read([stored.name], use_pandas_metadata=False).column(0).chunks
-        columns[clean_name] = of_chunks([_encoded(chunk) for chunk in chunks])
+        columns[clean_name] = of_chunks([encoded(chunk) for chunk in chunks])
     return Table(name, columns, np.arange(1, metadata.num_rows + 1), repairs=())
 
 
@@ -176,8 +188,8 @@ def _is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
-def _encoded(chunk: pa.Array) -> pa.DictionaryArray:
-    """Convert a part of a Parquet column to a dictionary of numbers or text."""
+def encoded(chunk: pa.Array) -> pa.DictionaryArray:
+    """Convert a part of a column to a dictionary of numbers or text."""
     if pa.types.is_dictionary(chunk.type):
         values = _plain(chunk.dictionary)
         return pa.DictionaryArray.from_arrays(chunk.indices.cast(pa.int32()), values)
@@ -199,7 +211,12 @@ def _plain(values: pa.Array) -> pa.Array:
     return compute("utf8_trim_whitespace", values.cast(pa.string()))
 
 
-def _check_size(name: str, rows: int, columns: int) -> None:
+def check_size(name: str, rows: int, columns: int) -> None:
+    """Check that a table has at most ``MOST_CELLS`` values.
+
+    Raises:
+        Mistake: It has more.
+    """
     if rows * columns > MOST_CELLS:
         got = f"{rows:,} rows x {columns:,} columns"
         raise Mistake(f"{name}: expected at most {MOST_CELLS:,} values, got {got}")
@@ -342,7 +359,7 @@ class _Records:
 
     def _begin(self, values: list[str]) -> None:
         """Take the names of the columns; empty ones at the end are no columns."""
-        self.names = [_clean(value) for value in values]
+        self.names = [clean(value) for value in values]
         while len(self.names) > 1 and not self.names[-1]:
             self.names.pop()
         self.chunks = [[] for _ in self.names]
@@ -363,7 +380,7 @@ class _Records:
         return None
 
     def _convert(self, pending: list[list[str]]) -> None:
-        _check_size(self._name, len(self._rows), len(self.names))
+        check_size(self._name, len(self._rows), len(self.names))
         start = len(self._rows) - len(pending)
         fields_by_column = zip(*pending, strict=True)
         for column, chunks, fields in zip(self.names, self.chunks, fields_by_column, strict=True):
@@ -407,7 +424,16 @@ def _and_more(count: int, singular: str, plural: str) -> str:
 # Repairs of what spreadsheets and other programs leave in a table
 
 
-def _clean(text: str) -> str:
+def repaired(table: Table) -> Table:
+    """Leave out invisible characters, and columns without a name that only number the rows.
+
+    Raises:
+        Mistake: A column without a name has values.
+    """
+    return _without_nameless(_without_invisible(table))
+
+
+def clean(text: str) -> str:
     """Leave out invisible characters, and write each letter and each blank in one way."""
     if text.isascii():
         return text.strip()
@@ -427,8 +453,8 @@ def _without_invisible(table: Table) -> Table:
     for name, values in table.columns.items():
         if not values.is_text or compute("all", compute("string_is_ascii", values.distinct)).as_py() is not False:
             continue
-        cleaned = changed(values, _clean)
-        changes = sum(_clean(text) != text for text in values.texts)
+        cleaned = changed(values, clean)
+        changes = sum(clean(text) != text for text in values.texts)
         if changes:
             columns[name] = cleaned
             repairs.append(f"{name}: invisible characters or odd blanks in {changes} values")
