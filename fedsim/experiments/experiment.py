@@ -22,6 +22,7 @@ import torch
 from fedsim.data import loading
 from fedsim.data.own_table.ranges import MissingRanges, leave_template
 from fedsim.data.scale import Scale
+from fedsim.data.settling import settled
 from fedsim.experiments.arms import Job, Shared, Trained, jobs, run_job
 from fedsim.experiments.given import GivenData, scenario_of
 from fedsim.experiments.progress import Progress, shown
@@ -131,7 +132,7 @@ def execute(scenario: Scenario, out: str | Path | None = None, progress: Progres
 
 def _settled(scenario: Scenario) -> Scenario:
     try:
-        return loading.settled(scenario)
+        return settled(scenario)
     except MissingRanges as missing:
         raise Mistake(f"{missing}\n{leave_template(missing)}") from None
 
