@@ -37,7 +37,7 @@ LONGEST = 10_000  # characters of a field
 MOST_CELLS = 10**8  # rows times columns
 _DELIMITERS = ",;\t|"
 _CHUNK = 20_000  # rows that are converted at once
-_SEPARATOR_LINE = re.compile(r'"?sep=([,;|\t])"?[ ]*(\r\n|\n|\r)')  # a spreadsheet's first line
+SEPARATOR_LINE = re.compile(r'"?sep=([,;|\t])"?[ ]*(\r\n|\n|\r)')  # a spreadsheet's first line
 _HEAD = 2**20  # characters in which the header ends
 _NAMELESS = re.compile(r"|Unnamed: \d+|__index_level_\d+__")  # as files and pandas write it
 
@@ -158,7 +158,7 @@ def _parquet_columns(name: str, file: BinaryIO) -> Table:
     if not metadata.num_rows:
         raise Mistake(f"{name}: expected rows, there are none")
 
-    names = [_clean(field.name) for field in schema]
+    names = [clean(field.name) for field in schema]
     _check_names(name, names)
     columns = {}
     for clean_name, stored in zip(names, schema, strict=True):
@@ -226,7 +226,7 @@ def _csv_columns(name: str, text: Text) -> Table:
     # A spreadsheet may name the delimiter in a line before the header.
     head = text.stream.read(_HEAD)
     first_row = 1
-    separator_line = _SEPARATOR_LINE.match(head)
+    separator_line = SEPARATOR_LINE.match(head)
     if separator_line:
         first_row = 2
         delimiter = separator_line[1]
@@ -234,7 +234,7 @@ def _csv_columns(name: str, text: Text) -> Table:
         repairs.append(f"the first line, sep={delimiter}, was read as the delimiter")
     else:
         start = 0
-        delimiter = _delimiter_of(head)
+        delimiter = delimiter_of(head)
         if delimiter != ",":
             repairs.append(f"columns are parted by {delimiter!r}, not by commas")
 
@@ -257,7 +257,7 @@ def _lines(head: str, rest: io.TextIOWrapper) -> Iterator[str]:
     yield from rest
 
 
-def _delimiter_of(head: str) -> str:
+def delimiter_of(head: str) -> str:
     """Find the delimiter: the one that occurs most often in the header, outside quotes."""
     counts = dict.fromkeys(_DELIMITERS, 0)
     is_quoted = False
@@ -342,7 +342,7 @@ class _Records:
 
     def _begin(self, values: list[str]) -> None:
         """Take the names of the columns; empty ones at the end are no columns."""
-        self.names = [_clean(value) for value in values]
+        self.names = [clean(value) for value in values]
         while len(self.names) > 1 and not self.names[-1]:
             self.names.pop()
         self.chunks = [[] for _ in self.names]
@@ -407,7 +407,7 @@ def _and_more(count: int, singular: str, plural: str) -> str:
 # Repairs of what spreadsheets and other programs leave in a table
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """Leave out invisible characters, and write each letter and each blank in one way."""
     if text.isascii():
         return text.strip()
@@ -427,8 +427,8 @@ def _without_invisible(table: Table) -> Table:
     for name, values in table.columns.items():
         if not values.is_text or compute("all", compute("string_is_ascii", values.distinct)).as_py() is not False:
             continue
-        cleaned = changed(values, _clean)
-        changes = sum(_clean(text) != text for text in values.texts)
+        cleaned = changed(values, clean)
+        changes = sum(clean(text) != text for text in values.texts)
         if changes:
             columns[name] = cleaned
             repairs.append(f"{name}: invisible characters or odd blanks in {changes} values")
