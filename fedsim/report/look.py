@@ -6,7 +6,7 @@ from typing import Any
 
 from fedsim import figures
 from fedsim.data.own_table.histograms import Histogram
-from fedsim.data.own_table.look import Look
+from fedsim.data.own_table.look import MOST_COLUMNS, Look
 from fedsim.report.look_panels import MOST_SITES, Bar, Noise, SiteGroup, counts_table, panels, site_groups
 from fedsim.report.pages import PAGES
 
@@ -19,6 +19,7 @@ _ABOUT_PANELS = (
 )
 _MOST_NAMES = 12  # columns that are named in a sentence
 _MOST_NOTES = 60
+_MOST_LISTED = 200  # columns in the table of all
 
 
 def open_page(seen: Look, target: str | None) -> str:
@@ -49,10 +50,6 @@ def open_page(seen: Look, target: str | None) -> str:
         said = [f"{column.kind.capitalize()}, {_count(column.distinct, 'distinct value')}, {missing}.", *histogram.said]
         drawn.append(_column(histogram, groups, said, None))
 
-    not_drawn = len(seen.columns) - len(seen.histograms) - sum(column.role == "site" for column in seen.columns)
-    shown = [
-        column for column in seen.columns if column.name in {h.name for h in seen.histograms} or column.role == "site"
-    ]
     return PAGES.get_template("look.html.j2").render(
         version=version("fedsim-flower"),
         file=seen.path.name,
@@ -64,8 +61,8 @@ def open_page(seen: Look, target: str | None) -> str:
         about_sites=_about_sites(seen.sites),
         about_panels=_ABOUT_PANELS,
         drawn=drawn,
-        not_drawn=f"{_count(not_drawn, 'more column')} of the file are not drawn." if not_drawn > 0 else "",
-        columns=shown,
+        not_drawn=_not_drawn(seen),
+        columns=seen.columns[:_MOST_LISTED],
         heads=[group.name for group in groups],
         missing_rows=_missing(seen.histograms, groups),
         row_account=_account(seen, rows),
@@ -78,7 +75,7 @@ def _findings(seen: Look, target: str | None, rows: int) -> list[tuple[str, str]
     left_out = sum(part.rows for part in seen.left_out)
     rows_text = f"{seen.rows_in:,} in the file"
     if left_out:
-        rows_text += f"; {rows:,} can be used, {left_out:,} are left out"
+        rows_text += f"; {rows:,} can be used, {left_out:,} {'is' if left_out == 1 else 'are'} left out"
     smallest = int(seen.rows_by_site.min())
     largest = int(seen.rows_by_site.max())
     sites = f"{len(seen.sites):,}, with {smallest:,} to {largest:,} rows each"
@@ -95,6 +92,18 @@ def _findings(seen: Look, target: str | None, rows: int) -> list[tuple[str, str]
         findings.append(("Still to be declared", f"a public range or levels of {_names(seen.undeclared)}"))
     findings.append(("Faults", _count(len(seen.faults), "column") + " to mend, see below" if seen.faults else "none"))
     return findings
+
+
+def _not_drawn(seen: Look) -> str:
+    """Name the columns that are not drawn, but for the sites."""
+    drawn = {histogram.name for histogram in seen.histograms}
+    others = [column.name for column in seen.columns if column.name not in drawn and column.role != "site"]
+    if not others:
+        return ""
+    why = "left out by their entry, with texts that nearly all differ"
+    if len(seen.histograms) == MOST_COLUMNS:
+        why += f", or beyond the first {MOST_COLUMNS}"
+    return f"Not drawn ({why}): {_names(others)}."
 
 
 def _missing(histograms: Sequence[Histogram], groups: Sequence[SiteGroup]) -> list[tuple[str, list[str]]]:

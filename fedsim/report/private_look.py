@@ -99,8 +99,8 @@ def private_page(
         version=version("fedsim-flower"),
         file=plan.path.name,
         title=f"A private look at {plan.path.name}",
-        first_sentence=f"Every count on this page has noise: the page is {_exact(look.epsilon)}-differentially private "
-        "for one row of the table.",
+        first_sentence="Every count on this page has noise: it is differentially private for one row of the table, "
+        f"with epsilon {_exact(look.epsilon)}.",
         findings=_findings(plan, look, account, site_total=text_of(tuple(range(len(rows))))),
         faults=[],
         site_bars=site_bars,

@@ -17,6 +17,7 @@ from fedsim.scenario.schema import Data
 MOST_COLUMNS = 60  # that are drawn
 _BINS = 20
 _FEW_VALUES = 12  # that have a bar each
+_ROWS_OF_A_TEXT = 5  # on average, at least, for texts to be drawn
 _OUTER = 0.005  # share of the values at each end that may be put into the last bin
 _FAR = 3  # times the width of all others, from which on outer values are drawn together
 
@@ -71,7 +72,7 @@ def look(data: Data) -> Look:
     rows_by_site = np.bincount(codes, minlength=len(sites))
 
     surveyed = columns_of(data, used)
-    drawn = [column for column in surveyed if column.role != "site"]
+    drawn = [column for column in surveyed if _is_drawn(used, column)]
     drawn.sort(key=lambda column: column.role != "outcome")
     histograms = [_histogram(used, column, codes, len(sites)) for column in drawn[:MOST_COLUMNS]]
     said = () if parts.target is None else parts.target.said
@@ -89,6 +90,14 @@ def look(data: Data) -> Look:
         faults=faults.lines(),
         undeclared=to_declare if lacking is not None else [],
     )
+
+
+def _is_drawn(used: Usable, column: ColumnSurvey) -> bool:
+    """Return whether a column is worth a picture: it is neither the site nor left out, and its texts repeat."""
+    if column.role == "site" or used.declared.entries.get(column.name) == LEAVE_OUT:
+        return False
+    is_number = column.kind in ("numbers", "dates")
+    return is_number or column.distinct <= max(cleaning.FEW_TEXTS, len(used.table.rows) // _ROWS_OF_A_TEXT)
 
 
 def _histogram(used: Usable, column: ColumnSurvey, codes: np.ndarray, sites: int) -> Histogram:
@@ -133,7 +142,7 @@ def _histogram(used: Usable, column: ColumnSurvey, codes: np.ndarray, sites: int
         apart=int(has_missing) + int(others > 0),
         counts=counts,
         edges=edges,
-        said=(*said, *_entry_note(used, column)),
+        said=(*said, *(["Its values are of several kinds; see what is to mend."] if column.kind == "unclear" else [])),
     )
 
 
@@ -155,11 +164,22 @@ def _binned(values: np.ndarray, known: np.ndarray, scale: Scale) -> tuple[np.nda
         note = f"{rows} far from the others ({ends}) and drawn in the first or last bar."
         low = float(inner_low)
         high = float(inner_high)
-    edges = np.array([low, high]) if low == high else np.linspace(low, high, _BINS + 1)
+    edges = _edges(low, high, is_whole=bool((known % 1 == 0).all()))
     numbers = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)
     texts = [scaled_text(edge, scale) for edge in edges]
     labels = [f"{texts[number]} to {texts[number + 1]}" for number in range(len(edges) - 1)]
     return np.where(np.isfinite(values), numbers, -1), labels, note
+
+
+def _edges(low: float, high: float, *, is_whole: bool) -> np.ndarray:
+    """Return the edges of equal bins; of whole numbers, each bin has as many."""
+    if low == high:
+        return np.array([low, high])
+    if not is_whole:
+        return np.linspace(low, high, _BINS + 1)
+    width = max(1, int(np.ceil((high - low + 1) / _BINS)))
+    count = int(np.ceil((high - low + 1) / width))
+    return np.floor(low) + width * np.arange(count + 1)
 
 
 def _levels(cells: Cells) -> tuple[np.ndarray, list[str], int]:
@@ -177,11 +197,3 @@ def _levels(cells: Cells) -> tuple[np.ndarray, list[str], int]:
     if others:
         labels.append(f"{others:,} other values")
     return cells.values.spread(by_distinct, fill=-1), labels, others
-
-
-def _entry_note(used: Usable, column: ColumnSurvey) -> list[str]:
-    if column.kind == "unclear":
-        return ["Its values are of several kinds; see the faults."]
-    if used.declared.entries.get(column.name) == LEAVE_OUT:
-        return ["Its entry says to leave it out."]
-    return []
