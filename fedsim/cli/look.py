@@ -66,11 +66,11 @@ def look(
             show_default="FILE.ranges.toml",
         ),
     ] = None,
-    out: Annotated[
+    page: Annotated[
         Path | None,
         typer.Option(
-            metavar="PAGE",
-            help="Where to write the page.",
+            metavar="HTML",
+            help="The file to write the page into.",
             show_default="FILE.look.html, or FILE.private-look.html with --epsilon",
         ),
     ] = None,
@@ -99,12 +99,12 @@ def look(
             for name, value in (("--sites", sites), ("--bins", bins)):
                 if value is not None:
                     raise Mistake(f"{name}: expected --epsilon beside it, which asks for a private look")
-            _open_look(asked, out or place.with_name(f"{place.name}.look.html"), as_json)
+            _open_look(asked, page or place.with_name(f"{place.name}.look.html"), as_json)
         else:
-            page = out or place.with_name(f"{place.name}.private-look.html")
+            shared = page or place.with_name(f"{place.name}.private-look.html")
             ledger = place.with_name(f"{place.name}.look.ledger.json")
             names = [] if sites is None else [name.strip() for name in sites.split(",")]
-            places = _Places(page, ledger, None if out is None else _beside(out))
+            places = _Places(shared, ledger, None if page is None else _beside(page))
             _private_look(asked, epsilon, names, 10 if bins is None else bins, places, as_json)
 
 
@@ -220,7 +220,7 @@ def _account(plan: "Plan", places: _Places) -> "Account":
             continue
         earlier = account_of(parse_json(read_ordinary(file, _LARGEST_LEDGER), str(file)), str(file))
         if earlier.table != account.table:
-            advice = "choose another --out" if file == places.copy else "put the table into another folder"
+            advice = "choose another --page" if file == places.copy else "put the table into another folder"
             raise Mistake(f"{file}: expected the ledger of {account.table}, got that of {earlier.table}; {advice}")
         account = account.with_all_of(earlier)
     return account
@@ -244,15 +244,15 @@ def _check_place(page: Path) -> bool:
         Mistake: Something else is there, or the folder is not.
     """
     if not page.parent.is_dir():
-        raise Mistake(f"--out: expected a page in a folder that is there, got {page}")
+        raise Mistake(f"--page: expected a page in a folder that is there, got {page}")
     if not page.exists():
         return False
     if not page.is_file():
-        raise Mistake(f"--out: expected a page, there is something else at {page}")
+        raise Mistake(f"--page: expected a page, there is something else at {page}")
     with page.open("rb") as file:
         head = file.read(_HEAD)
     if _OURS not in head:
-        raise Mistake(f"--out: expected a new file or a page of fedsim, {page} is another; it was left as it is")
+        raise Mistake(f"--page: expected a new file or a page of fedsim, {page} is another; it was left as it is")
     return True
 
 

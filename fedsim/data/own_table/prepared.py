@@ -319,7 +319,8 @@ def usable(data: Data) -> Usable:
     used = table.kept(keep)
     if not len(used.rows):
         got = f"none of the {len(table.rows)} has all that is needed"
-        raise Mistake(f"{table.name}: expected rows with {' and '.join(filter(None, roles.values()))}, {got}")
+        lacking = outcome or ", ".join(name for name in roles.values() if name)
+        raise Mistake(f"{table.name}: expected rows with {lacking}, {got}")
 
     cells = {name: _cells(used, name, declared) for name in used.columns}
     return Usable(
