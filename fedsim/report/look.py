@@ -100,7 +100,7 @@ def _not_drawn(seen: Look) -> str:
     others = [column.name for column in seen.columns if column.name not in drawn and column.role != "site"]
     if not others:
         return ""
-    why = "left out by their entry, with texts that nearly all differ"
+    why = "left out by their entry, or with texts that nearly all differ, or with a fault"
     if len(seen.histograms) == MOST_COLUMNS:
         why += f", or beyond the first {MOST_COLUMNS}"
     return f"Not drawn ({why}): {_names(others)}."
