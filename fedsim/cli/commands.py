@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from fedsim.cli import audit, check, check_data, compare, privacy, report, run, show
+from fedsim.cli import audit, check, check_data, compare, look, privacy, report, run, show
 from fedsim.cli.help import Command, examples
 from fedsim.cli.output import FAILURE, TERMINATED, USAGE, fail
 from fedsim.mistakes import Mistake, RunFailed
@@ -42,6 +42,7 @@ for _name, _function, _examples in (
     ("show", show.show, show.EXAMPLES),
     ("check", check.check, check.EXAMPLES),
     ("check-data", check_data.check_data, check_data.EXAMPLES),
+    ("look", look.look, look.EXAMPLES),
     ("report", report.report, report.EXAMPLES),
     ("groups", report.groups, report.GROUPS_EXAMPLES),
     ("privacy", privacy.privacy, privacy.EXAMPLES),

@@ -15,10 +15,14 @@ _DEFAULT_IN_BRACKETS = re.compile(r"\[default: \(([^()]*)\)")
 
 OLD_NAMES = {
     "compare": {"--target": "--reach"},
+    "look": {"--out": "--page"},
     "privacy": {"--q": "--sampling-rate", "--sigma": "--noise-multiplier"},
     "show": {"--out": "--picture"},
 }
-"""{command: {name of an option in earlier versions: name today}}. Old names go on working; help doesn't list them."""
+"""{command: {old or other name of an option: its name}}. They work; help doesn't list them.
+
+``--out`` is a directory in the help, so the file that ``look`` writes has a name of its own, too.
+"""
 
 
 class Command(TyperCommand):

@@ -21,7 +21,6 @@ manifest has the SHA-256 of each.
 import hashlib
 import io
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -44,6 +43,7 @@ from fedsim.results.evaluation import INSIDE, POOLED, TOGETHER, headline_of
 from fedsim.results.group_comparison import compare_groups, compare_widths
 from fedsim.results.measured import Measured
 from fedsim.results.metrics import METRICS, Metric
+from fedsim.results.whole_files import write_bytes
 from fedsim.scenario.files import read
 from fedsim.scenario.kinds import Kind
 from fedsim.scenario.reading import LARGEST, parse_json, read_ordinary
@@ -161,26 +161,6 @@ class Run:
         """
         trainings = self.ledger["trainings"]
         return most_spent(training for training in trainings if training["arm"] == arm)
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: it is written under a temporary name and renamed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-    # Without this the new name may be lost when the power fails.
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def write_json(path: Path, value: Any) -> None:  # noqa: ANN401  anything JSON can hold

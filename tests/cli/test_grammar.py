@@ -122,7 +122,9 @@ def test_old_names_of_options_go_on_working(fedsim, command: str, old: str, new:
         "privacy": {"--sampling-rate": ".1", "--noise-multiplier": "1", "--steps": "10", "--delta": "1e-5"},
         "show": {"hospital-heart": None, "--picture": "sites.png"},
         "compare": {"hospital-heart": None, "--reach": "0.5", "--seeds": "1", "--set": "training.rounds=1"},
+        "look": {"table.csv": None, "--page": "x.html", "--json": None},
     }[command]
+    Path("table.csv").write_text("age,ill\n60,1\n50,0\n")
     today = [word for pair in words.items() for word in pair if word]
     before = [old if word == new else word for word in today]
     assert old in before

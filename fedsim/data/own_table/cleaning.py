@@ -180,22 +180,30 @@ def cells_of(
         replacements = options.read_as
         values = changed(values, lambda text: replacements.get(text, text))
 
-    words = {""}
-    if options.missing is None or options.missing:
-        words.update(MISSING_WORDS)
-    more_words = options.missing or ()
-    words.update(fold(word) for word in more_words if isinstance(word, str))
-    words -= {fold(level) for level in levels if isinstance(level, str)}
-
+    words = missing_words(options, levels)
     missing = np.zeros(len(values.distinct), bool)
     if values.is_text:
         in_lower_case = compute("utf8_lower", values.distinct)
         listed = pc.SetLookupOptions(pa.array(sorted(words)))
         missing = compute("is_in", in_lower_case, options=listed).to_numpy(zero_copy_only=False)
-    for number in more_words:
+    for number in options.missing or ():
         if not isinstance(number, str):
             missing |= values.plain_numbers == number
     return Cells(table, name, values, missing, options.written)
+
+
+def missing_words(options: Options, levels: Sequence[float | str] = ()) -> set[str]:
+    """Return the texts that stand for a missing value in a column, in lower case.
+
+    Args:
+        options: The settings of its entry.
+        levels: Its listed levels, which are never missing.
+    """
+    words = {""}
+    if options.missing is None or options.missing:
+        words.update(MISSING_WORDS)
+    words.update(fold(word) for word in options.missing or () if isinstance(word, str))
+    return words - {fold(level) for level in levels if isinstance(level, str)}
 
 
 def missing_note(cells: Cells) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from fedsim.data.own_table import cleaning
 from fedsim.data.own_table.cleaning import Cells
-from fedsim.data.own_table.features import features_of
+from fedsim.data.own_table.features import Features, features_of
 from fedsim.data.own_table.file_bytes import digest, is_pattern, site_of
 from fedsim.data.own_table.frames import held_table, is_frame
 from fedsim.data.own_table.ranges import (
@@ -26,14 +26,14 @@ from fedsim.data.own_table.ranges import (
 )
 from fedsim.data.own_table.reading import Table, read_table
 from fedsim.data.own_table.roles import check_roles, roles_of
-from fedsim.data.own_table.target import needs_entry, target_of
+from fedsim.data.own_table.target import Target, needs_entry, target_of
 from fedsim.data.tables import Number, encode
 from fedsim.data.task import Rows, Task
 from fedsim.mistakes import Mistake
 from fedsim.scenario.schema import Data
 
 _MOST_FAULTS = 30  # columns whose faults are told at once
-_ALL = "all rows"  # the site of a table without a column of sites
+ALL_ROWS = "all rows"  # the site of a table without a column of sites
 
 
 @dataclass(frozen=True)
@@ -128,32 +128,19 @@ def prepare(data: Data) -> Prepared:
 def assembled(data: Data, used: "Usable") -> Prepared:
     """Make a task of a table that was read; the errors are those of ``prepare``."""
     faults = Faults()
-    target = None
-    with faults.collected():
-        target = target_of(used.cells[used.outcome], data.kind, used.declared, data.positive, used.file_mark)
-    features = features_of(used, faults)
-    site = time = None
-    groups: dict[str, np.ndarray] = {}
-    notes_on_sites = []
-    with faults.collected():
-        site, notes_on_sites = _sites(used, data.site)
-    with faults.collected():
-        time = cleaning.times(used.cells[data.time], used.file_mark) if data.time else None
-    for name in data.groups or ():
-        with faults.collected():
-            merged_cells, note = cleaning.merged(used.cells[name])
-            groups[name] = cleaning.groups(merged_cells)
-            notes_on_sites.extend([note] if note and note not in features.notes else [])
+    parts = converted(data, used, faults)
     faults.raise_all(used.missing_ranges())
+    target = parts.target
+    features = parts.features
     assert target is not None  # noqa: S101  without a target there was a fault
-    assert site is not None  # noqa: S101
+    assert parts.site is not None  # noqa: S101
 
     rows = Rows(
         inputs=encode(pd.DataFrame(features.values), features.columns),
         target=target.values,
-        site=site,
-        time=time,
-        groups=groups,
+        site=parts.site,
+        time=parts.time,
+        groups=parts.groups,
     )
     task = Task(
         title=f"{data.target} in {used.table.name}",
@@ -171,7 +158,7 @@ def assembled(data: Data, used: "Usable") -> Prepared:
         rows_in=used.rows_in,
         rows_used=len(used.table.rows),
         left_out=used.left_out,
-        notes=(*_notes_on_place(data), *used.table.repairs, *notes_on_sites, *target.said, *features.notes),
+        notes=(*_notes_on_place(data), *used.table.repairs, *parts.notes_on_sites, *target.said, *features.notes),
         ranges_fitted=used.declared.fits_rest and features.some_fitted,
     )
     return Prepared(task, intake)
@@ -181,6 +168,49 @@ def _notes_on_place(data: Data) -> list[str]:
     if not is_frame(data.path):
         return []
     return ["the table is a pandas frame that was given in Python: no file and no run directory has its rows"]
+
+
+@dataclass
+class Converted:
+    """The columns of a table, converted as far as they have no fault.
+
+    Attributes:
+        target: The outcome; None if it has a fault, or none was named.
+        features: The columns to learn from.
+        site: The site of each row, str (rows,); None if the column has a fault.
+        time: The moment of each row; None if there is no such column, or it has a fault.
+        groups: {attribute: the group of each row}.
+        notes_on_sites: Notes on sites and groups.
+    """
+
+    target: Target | None
+    features: Features
+    site: np.ndarray | None
+    time: np.ndarray | None
+    groups: dict[str, np.ndarray]
+    notes_on_sites: list[str]
+
+
+def converted(data: Data, used: "Usable", faults: "Faults") -> Converted:
+    """Convert the columns of a table that was read, and collect what is wrong with them."""
+    target = None
+    if used.outcome:
+        with faults.collected():
+            target = target_of(used.cells[used.outcome], data.kind, used.declared, data.positive, used.file_mark)
+    features = features_of(used, faults)
+    site = time = None
+    groups: dict[str, np.ndarray] = {}
+    notes_on_sites: list[str] = []
+    with faults.collected():
+        site, notes_on_sites = _sites(used, data.site)
+    with faults.collected():
+        time = cleaning.times(used.cells[data.time], used.file_mark) if data.time else None
+    for name in data.groups or ():
+        with faults.collected():
+            merged_cells, note = cleaning.merged(used.cells[name])
+            groups[name] = cleaning.groups(merged_cells)
+            notes_on_sites.extend([note] if note and note not in features.notes else [])
+    return Converted(target, features, site, time, groups, notes_on_sites)
 
 
 def _model_builder(name: str, outputs: int) -> Callable[[int], Any]:
@@ -208,6 +238,14 @@ class Faults:
         except Mistake as mistake:
             self._lines.append(str(mistake))
 
+    def lines(self) -> list[str]:
+        """Return what was collected, a line for each column."""
+        lines = list(dict.fromkeys(self._lines))
+        if len(lines) > _MOST_FAULTS:
+            more = len(lines) - _MOST_FAULTS
+            lines = [*lines[:_MOST_FAULTS], f"and {more} more columns with wrong values"]
+        return lines
+
     def raise_all(self, missing: MissingRanges | None = None) -> None:
         """Raise what was collected, with the columns that lack a range.
 
@@ -215,10 +253,7 @@ class Faults:
             MissingRanges: Columns lack a range.
             Mistake: Something else is wrong.
         """
-        lines = list(dict.fromkeys(self._lines))
-        if len(lines) > _MOST_FAULTS:
-            more = len(lines) - _MOST_FAULTS
-            lines = [*lines[:_MOST_FAULTS], f"and {more} more columns with wrong values"]
+        lines = self.lines()
         if missing is not None:
             message = "\n".join([str(missing), *lines])
             raise MissingRanges(message, missing.path, missing.template)
@@ -236,7 +271,7 @@ class Usable:
         rows_in: The number of rows in the file.
         left_out: The rows that are left out.
         declared: The declared ranges.
-        outcome: The column of the outcome.
+        outcome: The column of the outcome; empty if none was named.
         roles: The columns of outcome, site and time.
         cells: {column: its values, with those that are missing}.
         file_mark: The notation of numbers that the file shows.
@@ -285,7 +320,7 @@ def usable(data: Data) -> Usable:
         Mistake: It can't be read, or lacks the outcome, the site or the time.
     """
     path = Path(data.path or "")
-    outcome = data.target or ""
+    outcome = data.target or ""  # a first look needs none
     table = held_table(data.sha256) if is_frame(data.path) else read_table(path)
     roles = roles_of(data)
     check_roles(table.name, list(table.columns), data)
@@ -298,7 +333,8 @@ def usable(data: Data) -> Usable:
     used = table.kept(keep)
     if not len(used.rows):
         got = f"none of the {len(table.rows)} has all that is needed"
-        raise Mistake(f"{table.name}: expected rows with {outcome}, {got}")
+        lacking = outcome or ", ".join(name for name in roles.values() if name)
+        raise Mistake(f"{table.name}: expected rows with {lacking}, {got}")
 
     cells = {name: _cells(used, name, declared) for name in used.columns}
     return Usable(
@@ -311,7 +347,7 @@ def usable(data: Data) -> Usable:
         roles=tuple(name for name in roles.values() if name),
         cells=cells,
         file_mark=cleaning.file_mark_of(list(cells.values())),
-        outcome_needs_entry=needs_entry(cells[outcome], data.kind),
+        outcome_needs_entry=bool(outcome) and needs_entry(cells[outcome], data.kind),
     )
 
 
@@ -327,6 +363,6 @@ def _sites(used: Usable, name: str | None) -> tuple[np.ndarray, list[str]]:
         sites = np.array([site_of(file) for file in used.table.files])
         return sites[used.table.file_codes], []
     if name is None:
-        return np.full(len(used.table.rows), _ALL), []
+        return np.full(len(used.table.rows), ALL_ROWS), []
     merged_cells, note = cleaning.merged(used.cells[name])
     return cleaning.names(merged_cells), [note] if note else []

@@ -49,7 +49,7 @@ LONGEST = 10_000  # characters of a field
 MOST_CELLS = 10**8  # rows times columns
 _DELIMITERS = ",;\t|"
 _CHUNK = 20_000  # rows that are converted at once
-_SEPARATOR_LINE = re.compile(r'"?sep=([,;|\t])"?[ ]*(\r\n|\n|\r)')  # a spreadsheet's first line
+SEPARATOR_LINE = re.compile(r'"?sep=([,;|\t])"?[ ]*(\r\n|\n|\r)')  # a spreadsheet's first line
 _HEAD = 2**20  # characters in which the header ends
 _NAMELESS = re.compile(r"|Unnamed: \d+|__index_level_\d+__")  # as files and pandas write it
 
@@ -243,7 +243,7 @@ def _csv_columns(name: str, text: Text) -> Table:
     # A spreadsheet may name the delimiter in a line before the header.
     head = text.stream.read(_HEAD)
     first_row = 1
-    separator_line = _SEPARATOR_LINE.match(head)
+    separator_line = SEPARATOR_LINE.match(head)
     if separator_line:
         first_row = 2
         delimiter = separator_line[1]
@@ -251,7 +251,7 @@ def _csv_columns(name: str, text: Text) -> Table:
         repairs.append(f"the first line, sep={delimiter}, was read as the delimiter")
     else:
         start = 0
-        delimiter = _delimiter_of(head)
+        delimiter = delimiter_of(head)
         if delimiter != ",":
             repairs.append(f"columns are parted by {delimiter!r}, not by commas")
 
@@ -274,7 +274,7 @@ def _lines(head: str, rest: io.TextIOWrapper) -> Iterator[str]:
     yield from rest
 
 
-def _delimiter_of(head: str) -> str:
+def delimiter_of(head: str) -> str:
     """Find the delimiter: the one that occurs most often in the header, outside quotes."""
     counts = dict.fromkeys(_DELIMITERS, 0)
     is_quoted = False

@@ -66,14 +66,19 @@ def survey(data: Data) -> Survey:
         Mistake: The file can't be read as a table, or lacks the outcome, site or time.
     """
     used = usable(data)
-    roles = {data.target: "outcome", data.site: "site", data.time: "time"}
-    columns = [_column(used, name, roles.get(name, "feature")) for name in used.cells]
+    columns = columns_of(data, used)
     intake = fault = None
     try:
         intake = assembled(data, used).intake
     except Mistake as mistake:
         fault = mistake
     return Survey(used.table.name, used.rows_in, columns, used.left_out, intake, fault)
+
+
+def columns_of(data: Data, used: Usable) -> list[ColumnSurvey]:
+    """Survey the columns of a table that was read."""
+    roles = {data.target: "outcome", data.site: "site", data.time: "time"}
+    return [_column(used, name, roles.get(name, "feature")) for name in used.cells]
 
 
 def _column(used: Usable, name: str, role: str) -> ColumnSurvey:

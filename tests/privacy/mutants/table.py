@@ -51,6 +51,9 @@ UNITS = "tests/privacy/units/test_units.py"
 UNKNOWN = "tests/privacy/units/test_unknown.py"
 LEDGERS = "tests/privacy/units/test_files.py"
 SCALE = "tests/data/test_scale.py"
+LOOK_NOISE = "tests/privacy/test_discrete_laplace.py tests/privacy/test_looks.py"
+LOOK_ROWS = "tests/data/own_table/test_private_look.py"
+LOOK = "tests/cli/test_look.py"
 _SITE = "fedsim/site/app.py"
 _ARMS = "fedsim/experiments/arms.py"
 _TOURNAMENT = "fedsim/experiments/tournament.py"
@@ -88,6 +91,12 @@ _ALONE = "fedsim/training/rows_alone.py"
 _PROTOCOL, _SITE_SIDE, _SERVER_SIDE = (
     f"fedsim/{name}.py" for name in ("privacy/secure_aggregation", "flower/secure/site", "flower/secure/server")
 )
+_LAPLACE = "fedsim/privacy/discrete_laplace.py"
+_LOOKS = "fedsim/privacy/looks.py"
+_BINS = "fedsim/data/own_table/public_bins.py"
+_COUNTED = "fedsim/data/own_table/private_look.py"
+_LINES = "fedsim/data/own_table/single_rows.py"
+_LOOK = "fedsim/cli/look.py"
 _DRAW = "chosen = choose(work.streams.batches.draw(len(rows)), work.plan.sampling_rate)"
 _NOISE = 'Words.of(seed, "noise", scenario.release, arm, site, round_number)'
 
@@ -628,4 +637,73 @@ MUTANTS = (
            '            if entry["site"] == "pooled":', "a site called pooled is taken for the pool", NAMED),
     Mutant("fedsim/data/loading.py", 'any("\\0" in str(site) for site in np.unique(rows.site))', "False",
            "M11: a site has the noise of another's second training", NAMED),
+    # a private look
+    Mutant(_LAPLACE, "scale = epsilon.denominator  #", "scale = max(1, epsilon.denominator // 2)  #",
+           "M16: a look has half of the noise", LOOK_NOISE),
+    Mutant(_LAPLACE, "        if is_negative and magnitude == 0:", "        if False:",
+           "a look draws no noise too often", LOOK_NOISE),
+    Mutant(_LAPLACE, "while below(exponent.denominator * trials) < exponent.numerator:",
+           "while below(exponent.denominator * trials) <= exponent.numerator:",
+           "M16: a look's noise is not that of its distribution", LOOK_NOISE),
+    Mutant(_LAPLACE, "system_random: Below = secrets.randbelow",
+           'system_random: Below = __import__("random").Random(0).randrange',
+           "M12: the noise of a look can be drawn again", LOOK_NOISE),
+    Mutant(_LOOKS, "share = epsilon / len(shapes)", "share = epsilon",
+           "M7: each histogram of a look gets the whole epsilon", LOOK_NOISE),
+    Mutant(_LOOKS, "[draw(planned.epsilon, below) for", "[draw(2 * planned.epsilon, below) for",
+           "M16: a look has half of the noise that its ledger says", LOOK_NOISE),
+    Mutant(_LOOKS, "noise = [draw(planned.epsilon, below) for _ in range(counts.size)]",
+           "noise = [draw(planned.epsilon, below)] * counts.size",
+           "M11: all counts of a look share their noise", LOOK_NOISE),
+    Mutant(_LOOKS, "    if not is_whole:", "    if False:",
+           "M7: a look goes on from a damaged ledger", LOOK_NOISE),
+    Mutant(_LOOKS, "looks = {look.key: look for look in (*self.looks, *other.looks)}",
+           "looks = {look.key: look for look in other.looks}",
+           "M7: a look forgets what another ledger holds", LOOK_NOISE),
+    Mutant(_BINS, "    found = notation.possible_notations([text]).get(options.written)\n",
+           '    seen = _number.__dict__.setdefault("seen", [])\n    seen.append(text)\n'
+           "    found = notation.possible_notations(seen).get(options.written)\n"
+           "    found = found and notation.possible_notations([text])[options.written]\n",
+           "M10: a look reads a column's notation from all of its rows", LOOK_ROWS),
+    Mutant(_BINS, "return folds.index(folded) if folds.count(folded) == 1 else other",
+           'seen = self.__dict__.setdefault("seen", {})\n            new = seen.setdefault(text, len(seen) % 4)\n'
+           "            return folds.index(folded) if folds.count(folded) == 1 else new",
+           "M10: a look takes levels from the rows", LOOK_ROWS),
+    Mutant(_BINS, "self._folded.get(fold(text), len(self.names) - 1)", "self._folded[fold(text)]",
+           "a row of a site that is not listed ends a look", LOOK_ROWS),
+    Mutant(_COUNTED, "    if declared.fits_rest:", "    if False:",
+           "M3: a private look takes ranges from the rows", LOOK_ROWS),
+    Mutant(_COUNTED, "names = list(given) or levels_of_sites(entry)",
+           "names = list(given) or sorted({row.fields[0] for row in rows_of(path, [str(data.site)]) if row.fields})",
+           "M3: a look takes the list of sites from the rows", LOOK_ROWS),
+    Mutant(_COUNTED, "            counts[number][site * width + bin_number] += 1\n",
+           "            counts[number][site * width + bin_number] += 1\n"
+           "            counts[number][site * width + width - 1] += row.fields is None\n",
+           "a row that can't be read counts twice as missing", LOOK_ROWS),
+    Mutant(_COUNTED, "        if plan.site_column and row.fields is not None:",
+           "        if row.fields is None:\n            raise Mistake(str(row))\n        if plan.site_column:",
+           "a row that can't be read ends a look", LOOK_ROWS),
+    Mutant(_LINES, "    except csv.Error:\n        return None\n",
+           "    except ZeroDivisionError:\n        return None\n",
+           "a quotation mark that is not closed ends a look", LOOK_ROWS),
+    Mutant(_LINES, 'piece.decode("utf-8", errors="replace")', 'piece.decode("utf-8")',
+           "a byte that is no text ends a look", LOOK_ROWS),
+    Mutant(_LINES, 'is_whole = piece.endswith(b"\\n") or len(piece) < _LONGEST', "is_whole = True",
+           "a long line is several rows in a look", LOOK_ROWS),
+    Mutant(_LINES, 'once in its first line"', 'once in its first line, got {header.names}"',
+           "a look says what stands in a first line that is no header", LOOK_ROWS),
+    Mutant(_LOOK, "looks.noisy(of_column, release)", "of_column",
+           "M6: a look writes counts without noise", LOOK),
+    Mutant(_LOOK, "        if not file.exists():", "        if file.exists():",
+           "M7: a look forgets the ledger of earlier looks", LOOK),
+    Mutant(_LOOK, "else [self.ledger, self.copy]", "else [self.ledger]",
+           "M7: a look forgets the ledger beside its page", LOOK),
+    Mutant(_LOOK, "        if earlier.table != account.table:", "        if False:",
+           "the ledger of another table is taken for this table's", LOOK),
+    Mutant("fedsim/report/private_look.py", 'f"{site_total}, estimated"',
+           'f"{site_total}, estimated, in {plan.path.stat().st_size} bytes"',
+           "M6: a look writes the size of the file", LOOK),
+    Mutant(_LOOK, "(_told(plan, look_now.epsilon, account))",
+           '([*_told(plan, look_now.epsilon, account), f"{counts[0].sum()} rows."])',
+           "M6: a look prints the exact number of rows", LOOK),
 )  # fmt: skip
