@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 
 from fedsim.data import loading
+from fedsim.data.own_table.image_files import telling
 from fedsim.data.own_table.ranges import MissingRanges, leave_template
 from fedsim.data.scale import Scale
 from fedsim.experiments.arms import Job, Shared, Trained, jobs, run_job
@@ -121,7 +122,8 @@ def execute(scenario: Scenario, out: str | Path | None = None, progress: Progres
     Raises:
         Mistake: The directory is taken, or what the scenario asks for can't be done here.
     """
-    scenario = _settled(scenario)
+    with telling(progress):
+        scenario = _settled(scenario)
     check(scenario)
     folder = _new_folder(scenario.name, out)
     with _lock(folder):
@@ -273,11 +275,13 @@ def _train_all(folder: Path, scenario: Scenario, progress: Progress | None) -> l
     return finished
 
 
-def _left_out_of_hash(scenario: Scenario) -> set[str]:
+def _left_out_of_hash(scenario: Scenario) -> dict[str, Any]:
     """Return the keys that don't tell whether a checkpoint is of this scenario."""
-    keys = {"seed", "seeds", "arms"}
+    keys: dict[str, Any] = dict.fromkeys(("seed", "seeds", "arms"), True)
     if scenario.evaluation == Evaluation():
-        keys.add("evaluation")  # checkpoints of versions without this section are still good
+        keys["evaluation"] = True  # checkpoints of versions without this section are still good
+    of_images = ("layout", "image", "image_size", "channels", "classes")
+    keys["data"] = {key for key in of_images if getattr(scenario.data, key) is None}  # and without these keys
     return keys
 
 

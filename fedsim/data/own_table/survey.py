@@ -7,6 +7,7 @@ import numpy as np
 
 from fedsim.data.own_table import cleaning
 from fedsim.data.own_table.cleaning import Cells
+from fedsim.data.own_table.image_folder import in_columns
 from fedsim.data.own_table.prepared import Intake, Usable, assembled, usable
 from fedsim.data.own_table.ranges import LEAVE_OUT, declares
 from fedsim.mistakes import Mistake
@@ -21,8 +22,8 @@ class ColumnSurvey:
 
     Attributes:
         name: Its name.
-        role: ``outcome``, ``site``, ``time``, or ``feature``.
-        kind: ``numbers``, ``dates``, ``text``, or ``unclear`` where it has a fault.
+        role: ``outcome``, ``site``, ``time``, ``image``, ``feature``, or ``not used``.
+        kind: ``numbers``, ``dates``, ``text``, ``images``, or ``unclear`` where it has a fault.
         missing: The number of rows without a value.
         distinct: The number of distinct values.
         shown: The least and the greatest number, or the most frequent texts.
@@ -66,8 +67,10 @@ def survey(data: Data) -> Survey:
         Mistake: The file can't be read as a table, or lacks the outcome, site or time.
     """
     used = usable(data)
-    roles = {data.target: "outcome", data.site: "site", data.time: "time"}
-    columns = [_column(used, name, roles.get(name, "feature")) for name in used.cells]
+    named = in_columns(data)
+    roles = {named.target: "outcome", named.site: "site", named.time: "time", named.image: "image"}
+    other = "feature" if named.image is None else "not used"
+    columns = [_column(used, name, roles.get(name, other)) for name in used.cells]
     intake = fault = None
     try:
         intake = assembled(data, used).intake
@@ -80,7 +83,7 @@ def _column(used: Usable, name: str, role: str) -> ColumnSurvey:
     cells = used.cells[name]
     try:
         found = cleaning.recognized(cells, used.file_mark)
-        kind = found.kind
+        kind = "images" if role == "image" else found.kind
         shown = _most_frequent(cells) if kind == "text" else _bounds(found.by_known, kind)
     except Mistake:
         kind = "unclear"
@@ -121,7 +124,7 @@ def _most_frequent(cells: Cells) -> str:
 
 def _entry(used: Usable, name: str, role: str) -> str:
     entry = used.declared.entries.get(name)
-    if role in ("site", "time"):
+    if role in ("site", "time", "image", "not used"):
         return ""
     if entry == LEAVE_OUT:
         return "left out"
