@@ -171,7 +171,10 @@ def _find(name_or_path: str) -> Path:
     if (path / "scenario.toml").exists():
         raise Mistake(f"{name_or_path}: expected a scenario's name or a .toml file, got a run directory; its scenario "
                       f"is {path / 'scenario.toml'}")  # fmt: skip
-    if "/" in name_or_path or path.is_dir():
+    if path.is_dir():
+        raise Mistake(f"{name_or_path}: expected a scenario's name or a .toml file, got a folder; of images, type "
+                      f"fedsim run --data {name_or_path}")  # fmt: skip
+    if "/" in name_or_path:
         raise Mistake(f"{name_or_path}: expected a scenario's name or a .toml file")
     return catalog.scenario_path(name_or_path)
 

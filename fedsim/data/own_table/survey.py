@@ -27,7 +27,8 @@ class ColumnSurvey:
         missing: The number of rows without a value.
         distinct: The number of distinct values.
         shown: The least and the greatest number, or the most frequent texts.
-        entry: How it is declared: ``declared``, ``left out``, ``from data`` or ``to be declared``.
+        entry: How it is declared: ``declared``, ``left out``, ``from data``, ``found`` in the names of
+            folders, or ``to be declared``.
     """
 
     name: str
@@ -128,6 +129,8 @@ def _entry(used: Usable, name: str, role: str) -> str:
         return ""
     if entry == LEAVE_OUT:
         return "left out"
+    if used.listing is not None and used.declared.fits_rest:
+        return "found"
     if declares(entry):
         return "declared"
     if role == "outcome" and not used.outcome_needs_entry:
