@@ -39,6 +39,8 @@ def test_brightness_is_scaled_by_what_a_byte_can_hold_and_not_by_the_images(tmp_
     assert inputs.dtype == np.float32
     np.testing.assert_allclose(inputs[0, 0], [[-1, 1, -0.6]], atol=1e-6)
     np.testing.assert_allclose(inputs[1, 0], np.array([[100, 102, 101]]) / 127.5 - 1, atol=1e-6)
+    alone = read_pictures(named(tmp_path, "dull.png"), None, None).inputs
+    np.testing.assert_array_equal(alone[0], inputs[1])
 
 
 GREY = np.array([[0, 255, 0, 255], [255, 0, 255, 0]], np.uint8)
