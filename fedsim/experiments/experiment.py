@@ -175,6 +175,8 @@ def resume(path: str | Path, progress: Progress | None = None) -> results.Run:
             return results.load(folder)
         scenario = read(str(folder / "scenario.toml"), all_used=False)
         loading.check_digest(scenario.data)
+        with telling(progress):  # images are read again
+            loading.task_of(scenario)
         return _complete(folder, scenario, progress)
 
 

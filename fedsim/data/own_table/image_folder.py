@@ -28,7 +28,7 @@ _MOST_SHOWN = 3
 
 
 class Listing:
-    """The images of a folder.
+    """The images of a folder, which is looked through when the listing is made.
 
     Attributes:
         names: Their paths from the folder, sorted: ``north/ill/7.png``.
@@ -37,6 +37,14 @@ class Listing:
     """
 
     def __init__(self, folder: Path) -> None:
+        """Look through a folder.
+
+        Raises:
+            Mistake: There is none, or no file in it.
+        """
+        if not folder.is_dir():
+            got = "a file" if folder.exists() else "nothing"
+            raise Mistake(f"data.path: expected a folder of images, got {got} at {folder}")
         self.folder = folder
         self.names: list[str] = []
         self.faults = ImageFaults()

@@ -105,6 +105,39 @@ def test_what_can_not_be_read_is_refused(tmp_path: Path, kind: str, size: tuple[
     assert str(caught.value).endswith(": 1 file: image.png")
 
 
+def whole_images() -> list[bytes]:
+    image = Image.effect_noise((24, 20), 60)
+    exif = image.getexif()
+    exif[274] = 6
+    kinds = [bytes_of(image.convert(mode)) for mode in ("L", "RGB", "P", "RGBA", "LA", "1")]
+    jpegs = [bytes_of(image.convert(mode), "JPEG", exif=exif) for mode in ("L", "RGB", "CMYK")]
+    return [*kinds, *jpegs, bytes_of(image, "JPEG", progressive=True)]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_bytes_there_are_they_are_read_or_refused(tmp_path: Path, seed: int):
+    rng = np.random.default_rng(seed)
+    originals = whole_images()
+    read = 0
+    for _ in range(100):
+        content = bytearray(originals[rng.integers(len(originals))])
+        for _ in range(rng.choice([1, 2, 5, 20])):
+            place = rng.integers(len(content))
+            stop = place + rng.integers(1, 20)
+            content[place:stop] = rng.bytes(rng.choice([0, 1, stop - place, 30]))
+            content = content or bytearray(b"x")
+        (tmp_path / "image.png").write_bytes(content)
+        size = (8, 8) if rng.random() < 0.5 else None
+        try:
+            pictures = read_pictures(named(tmp_path, "image.png"), size, None)
+        except Mistake as mistake:
+            assert str(mistake).endswith(": 1 file: image.png") or "values of pixels" in str(mistake)
+            continue
+        read += 1
+        assert np.abs(pictures.inputs).max() <= 1
+    assert read < 100
+
+
 def test_all_faults_are_told_at_once_with_their_numbers(tmp_path: Path):
     files = []
     for number in range(5):

@@ -159,6 +159,14 @@ def test_a_folder_without_images_is_refused(tmp_path: Path):
     assert "expected two values or more" in line
 
 
+def test_a_folder_that_is_not_there_is_refused(tmp_path: Path):
+    fixed = settled(of_folder(write_folder(tmp_path / "images")))
+    (tmp_path / "images").rename(tmp_path / "away")
+    assert fault_of(fixed) == [f"data.path: expected a folder of images, got nothing at {tmp_path / 'images'}"]
+    (tmp_path / "images").write_text("")
+    assert fault_of(fixed) == [f"data.path: expected a folder of images, got a file at {tmp_path / 'images'}"]
+
+
 def test_the_digest_is_of_names_and_contents_wherever_the_folder_is(tmp_path: Path):
     here = of_folder(write_folder(tmp_path / "here"))
     there = of_folder(write_folder(tmp_path / "other" / "there"))
