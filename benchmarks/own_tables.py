@@ -38,7 +38,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.preprocessing import StandardScaler
 
 from fedsim.data.federation import federate, sites_of, split_rows
-from fedsim.data.loading import settled
+from fedsim.data.settling import settled
 from fedsim.experiments.arms import Job, run_job
 from fedsim.results.evaluation import POOLED
 from fedsim.scenario.files import read_own

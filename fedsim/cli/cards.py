@@ -10,7 +10,8 @@ from typing import Any
 import tomli_w
 
 from fedsim.data.contents import Contents, contents_of
-from fedsim.data.loading import named, settled, task_of
+from fedsim.data.loading import named, task_of
+from fedsim.data.settling import settled
 from fedsim.data.tables import Column, Number
 from fedsim.data.task import Task
 from fedsim.figures import setting, share

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 
 from fedsim.data.own_table.prepared import Intake, Prepared, check_digest, prepare
-from fedsim.data.own_table.prepared import settled as settled_data
 from fedsim.data.recent import Recent
 from fedsim.data.scale import SENT, without_public_scale
 from fedsim.data.task import SITE, Rows, Task
@@ -30,7 +29,7 @@ def task_of(scenario: Scenario) -> Task:
         Mistake: The table can't be made into a task.
     """
     if scenario.task is None:
-        return _prepared(scenario.data).task
+        return prepared_of(scenario.data).task
     return named(scenario.task)
 
 
@@ -51,7 +50,7 @@ def intake_of(scenario: Scenario) -> Intake | None:
     """Return the account of the rows of the user's own table; None for a task with a name."""
     if scenario.task:
         return None
-    prepared = _prepared(scenario.data)
+    prepared = prepared_of(scenario.data)
     notes = [*prepared.intake.notes]
     if scenario.data.scale == "learned":
         notes.append(SENT)
@@ -60,24 +59,15 @@ def intake_of(scenario: Scenario) -> Intake | None:
     return replace(prepared.intake, notes=tuple(notes))
 
 
-def settled(scenario: Scenario) -> Scenario:
-    """Complete a scenario so that it means the same later and elsewhere.
+def prepared_of(data: Data) -> Prepared:
+    """Read a table of the user's own and make it a task; repeated calls return the same object.
 
-    Loaded data is kept in memory under the values of the scenario. Only a settled scenario, which
+    Loaded data is kept in memory under the values of the section. Only a settled scenario, which
     holds the file's digest and ranges, is sure to be about the file as it is now.
 
     Raises:
-        Mistake: Its file is not there, or can't be made into a task; the message names the file of
-            ranges.
+        Mistake: The table can't be made into a task.
     """
-    if scenario.task is None:
-        prepare(scenario.data)
-    if not scenario.data.path:
-        return scenario
-    return scenario.model_copy(update={"data": settled_data(scenario.data)})
-
-
-def _prepared(data: Data) -> Prepared:
     return _tables.get(data, lambda: prepare(data))
 
 

@@ -23,6 +23,7 @@ from fedsim.data import loading
 from fedsim.data.own_table.image_files import telling
 from fedsim.data.own_table.ranges import MissingRanges, leave_template
 from fedsim.data.scale import Scale
+from fedsim.data.settling import settled
 from fedsim.experiments.arms import Job, Shared, Trained, jobs, run_job
 from fedsim.experiments.given import GivenData, scenario_of
 from fedsim.experiments.progress import Progress, shown
@@ -133,7 +134,7 @@ def execute(scenario: Scenario, out: str | Path | None = None, progress: Progres
 
 def _settled(scenario: Scenario) -> Scenario:
     try:
-        return loading.settled(scenario)
+        return settled(scenario)
     except MissingRanges as missing:
         raise Mistake(f"{missing}\n{leave_template(missing)}") from None
 

@@ -125,7 +125,7 @@ def _fields(played: Played, metric: str, overlaps: Overlaps) -> Iterator[_Field]
     complete = played.scores.merge(played.costs[axes], on=axes)
     for key, scores in complete.groupby(names, sort=False):
         place = tuple(str(value) for value in key)
-        headline = headline_of(set(scores["site"]))
+        headline = headline_of(scores, metric)
         whole = scores[scores["site"] == headline]
         sites = scores[~scores["site"].isin(TOGETHER)]
         figures = whole.pivot(index="seed", columns="strategy", values=metric).astype(float)

@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from fedsim.data.loading import settled
+from fedsim.data.settling import settled
 from fedsim.experiments.arms import Job, run_job
 from fedsim.mistakes import Mistake, RunFailed
 from fedsim.planning.checks import check

@@ -128,7 +128,11 @@ def _privacy_faults(scenario: Scenario, strategy: Strategy) -> Iterator[str]:
 
 
 def _participation_faults(scenario: Scenario, strategy: Strategy, sites: int) -> Iterator[str]:
-    """Yield the settings of who takes part in a round, beside a strategy that decides it."""
+    """Yield the settings of who takes part in a round that can't be met, or that a strategy decides itself."""
+    wanted = scenario.training.sites_per_round
+    if wanted is not None and wanted > sites:
+        yield f"training.sites_per_round: expected at most {sites}, the number of sites, got {wanted}"
+
     waits = arrivals_of(scenario, scenario.seed, sites) is None
     if waits and not isinstance(strategy, Foreign):
         return

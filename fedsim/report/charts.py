@@ -110,7 +110,7 @@ def curves(rounds: pd.DataFrame, metrics: Sequence[Metric]) -> str:
         metrics: Which of them to draw.
     """
     kinds = [private for private in PRIVACY if (rounds["private"] == private).any()]
-    figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.3 * len(metrics)), layout="constrained")
     grid = cast(Any, figure.subplots(len(metrics), len(kinds), sharex=True, sharey="row", squeeze=False))
 
     # A row of panels for each metric, a column without and one with privacy.

@@ -281,17 +281,24 @@ def _reached(numbers: Numbers) -> str:
     return f"{sentence}{_pooled_means(numbers)}{_speaks_of(numbers)}"
 
 
+def why_pooled(run: Run) -> str:
+    """Say why figures are pooled over the sites, and what that means."""
+    if run.from_before_inside:
+        reason = "This run is older than the figures inside sites"
+    else:
+        label = run.metrics[0].label
+        reason = f"At no site can test rows be compared with each other, so that no {label} inside sites is defined"
+    return (
+        f"{reason}: its figures are pooled over the sites, and so they also reward a model for telling the sites apart."
+    )
+
+
 def _pooled_means(numbers: Numbers) -> str:
     """Return the pooled figure, over the rows of all sites in one pot, and why it comes second."""
     run = numbers.run
     label = numbers.metric.label
     if run.headline == POOLED:
-        return (
-            " This run is older than the figures inside sites, so its figures are pooled over the sites: they also "
-            "reward a model for telling the sites apart."
-            if len(numbers.sites) > 1
-            else ""
-        )
+        return f" {why_pooled(run)}" if len(numbers.sites) > 1 else ""
     if not numbers.pooled:
         return ""
     arms = [arm for arm in numbers.arms if numbers.was_run(arm, numbers.private)]

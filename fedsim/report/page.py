@@ -19,7 +19,7 @@ from fedsim.privacy.units import unit_of
 from fedsim.report import charts, group_charts
 from fedsim.report.base_findings import base_answer, base_figures
 from fedsim.report.base_findings import cautions as base_cautions
-from fedsim.report.findings import Numbers, answers
+from fedsim.report.findings import Numbers, answers, why_pooled
 from fedsim.report.group_findings import blocks
 from fedsim.report.pages import PAGES
 from fedsim.report.quality import coefficients_of, quality_of
@@ -97,10 +97,8 @@ def _cautions(run: Run) -> list[str]:
     elif seeds < _FEW_SEEDS:
         cautions.append(f"Only {seeds} seeds: the intervals are very wide. Take {_FEW_SEEDS} or more before deciding.")
     if run.headline == POOLED and len(run.sites["site"].unique()) > 2:
-        cautions.append(
-            "This run is older than the figures inside sites: its figures are pooled over the sites, and so they also "
-            "reward a model for telling the sites apart. Run it again to get the others."
-        )
+        again = " Run it again to get the others." if run.from_before_inside else ""
+        cautions.append(why_pooled(run) + again)
     if notes:
         cautions.append(f"Not everything went by the book: see the {notes} notes at the end.")
     return cautions
@@ -198,12 +196,12 @@ def _answers(run: Run, here: Estimate, wide: Estimate, words: dict[str, str]) ->
 
 
 def _curves_chart(run: Run) -> str | None:
-    """Draw the headline and the first figure of which less is better, if they were measured."""
+    """Draw the headline and the first figure of which less is better, where they are defined."""
     drawn = [run.metrics[0], next(metric for metric in run.metrics if metric.better == "lower")]
-    names = [metric.name for metric in drawn]
-    if run.rounds.empty or not run.rounds[names].notna().any().any():
+    if run.rounds.empty:
         return None
-    return charts.curves(run.rounds, drawn)
+    defined = [metric for metric in drawn if run.rounds[metric.name].notna().any()]
+    return charts.curves(run.rounds, defined) if defined else None
 
 
 def _site_row(numbers: Numbers, site: str) -> dict[str, Any]:

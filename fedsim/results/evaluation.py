@@ -1,6 +1,6 @@
 """Evaluate models: inside the sites, pooled over them, and at each."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
@@ -148,9 +148,22 @@ def scores_of(
     return pd.DataFrame([*rows, inside, pooled])
 
 
-def headline_of(sites: Collection[str]) -> str:
-    """Choose the row that is reported first, by all rows' names: older tables lack HEADLINE."""
-    return HEADLINE if HEADLINE in sites else POOLED
+def headline_of(scores: pd.DataFrame, metric: str) -> str:
+    """Choose the row that is reported first.
+
+    Args:
+        scores: The table that ``evaluate`` returns, of one or more models.
+        metric: The name of the metric that is reported first.
+
+    Returns:
+        HEADLINE; or POOLED, where the scores are of an older version, which had no such row, and
+        where only the pooled figures are defined: no site can be judged by itself.
+    """
+    if HEADLINE not in set(scores["site"]):
+        return POOLED
+
+    defined = scores[scores[metric].notna()]
+    return POOLED if set(defined["site"]) & set(TOGETHER) == {POOLED} else HEADLINE
 
 
 def predict(

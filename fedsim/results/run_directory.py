@@ -40,7 +40,7 @@ from torch import Tensor
 from fedsim.mistakes import Mistake
 from fedsim.privacy.promise import most_spent
 from fedsim.results.comparison import ELSEWHERE, HERE, compare, compare_with_base
-from fedsim.results.evaluation import POOLED, TOGETHER, headline_of
+from fedsim.results.evaluation import INSIDE, POOLED, TOGETHER, headline_of
 from fedsim.results.group_comparison import compare_groups, compare_widths
 from fedsim.results.measured import Measured
 from fedsim.results.metrics import METRICS, Metric
@@ -79,8 +79,13 @@ class Run:
 
     @cached_property
     def headline(self) -> str:
-        """The site in ``sites`` and ``comparison`` that is reported first; POOLED in older runs."""
-        return headline_of(set(self.sites["site"]))
+        """The row in ``sites`` and ``comparison`` that is reported first: POOLED if there is nothing inside sites."""
+        return headline_of(self.sites, self.metrics[0].name)
+
+    @property
+    def from_before_inside(self) -> bool:
+        """Whether the run is of a version that had no figures inside sites."""
+        return INSIDE not in set(self.sites["site"])
 
     @property
     def headline_place(self) -> str:
@@ -207,8 +212,18 @@ def as_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a table as Parquet."""
     buffer = io.BytesIO()
-    table.to_parquet(buffer, index=False)
+    _with_undefined_figures(table).to_parquet(buffer, index=False)
     write_bytes(path, buffer.getvalue())
+
+
+def _with_undefined_figures(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with NaN in the columns that hold nothing at all.
+
+    A figure can be undefined in every row, as the AUC inside sites is where each site has one row.
+    Of None alone, Parquet would make a column of no kind.
+    """
+    undefined = [column for column in table.columns if table[column].isna().all()]
+    return table.astype(dict.fromkeys(undefined, float)) if len(table) else table
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:
@@ -314,7 +329,7 @@ def _check_complete(folder: Path, manifest: dict[str, Any], contents: dict[str, 
 def _table(content: bytes, path: Path) -> pd.DataFrame:
     try:
         _check_opened_size(content, path)
-        return pd.read_parquet(io.BytesIO(content))
+        return _with_undefined_figures(pd.read_parquet(io.BytesIO(content)))
     except Mistake:
         raise
     except (ValueError, OSError) as error:  # pyarrow's own errors are either
@@ -338,7 +353,7 @@ def _check_opened_size(content: bytes, path: Path) -> None:
     for column in file.schema_arrow:
         if pyarrow.types.is_string(column.type) or pyarrow.types.is_large_string(column.type):
             texts.append(column.name)
-        elif not pyarrow.types.is_primitive(column.type):
+        elif not pyarrow.types.is_primitive(column.type) and not pyarrow.types.is_null(column.type):
             raise Mistake(f"{path}: {column.name}: expected a column of text or numbers, got {column.type}")
 
     # Each text is read once here, however many rows have it.

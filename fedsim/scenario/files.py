@@ -23,12 +23,11 @@ OWN_TRAINING: Mapping[str, Any] = {
     "rounds": 80,
     "local_steps": 5,
     "sampling_rate": 0.3,
-    "expected_batch": 64.0,
     "optimizer": {"name": "adam", "lr": 0.02, "weight_decay": 0.01},
 }
 """Training of a table of one's own without privacy, where the scenario says nothing. Adam, whose steps don't depend on
 the denominator, since the sizes of the sites may not be used. The weight decay counts the more the fewer rows there
-are: gradients are sums over rows."""
+are: gradients are sums over rows, and ``fedsim.data.settling`` chooses their denominator by the number of sites."""
 OWN_PRIVATE_TRAINING: Mapping[str, Any] = {
     "rounds": 40,
     "local_steps": 4,

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from fedsim.data.federation import Examples, federate
-from fedsim.data.loading import intake_of, settled
+from fedsim.data.loading import intake_of
 from fedsim.data.scale import SENT, Scale, Sums, learned_scale, learns_scale, public_scale
+from fedsim.data.settling import settled
 from fedsim.data.tables import Levels, Number
 from fedsim.experiments.arms import Job, run_job
 from fedsim.mistakes import Mistake

@@ -61,6 +61,7 @@ CLIENT = ["privacy.unit=client", "privacy.delta=0.1", "training.expected_batch=6
         (["attack={name='sign-flip', share=0.5, factr=2}"], "attack.factr: sign-flip has no such hyperparameter"),
         (["secure_aggregation=true", "strategy.name=median"], "expected one that uses the mean of the updates alone"),
         (["training.expected_batch={cleveland=3}"], "training.expected_batch: expected one number for each of"),
+        (["training.sites_per_round=5"], "training.sites_per_round: expected at most 4, the number of sites, got 5"),
     ],
 )
 def test_experiments_and_tournaments_refuse_the_same(scenario, tmp_path: Path, overrides: list[str], message: str):

@@ -186,8 +186,15 @@ def test_many_made_up_sites_are_measured_at_once():
 
 
 def test_the_row_that_is_spoken_of_first_is_the_one_inside_sites_where_there_is_one():
-    assert headline_of(["a", INSIDE, POOLED]) == INSIDE
-    assert headline_of(["a", POOLED]) == POOLED  # a table from before there was the other
+    def scores(**auc: float) -> pd.DataFrame:
+        return pd.DataFrame({"site": list(auc), "auc": list(auc.values())}).replace(
+            {"inside": INSIDE, "pooled": POOLED}
+        )
+
+    assert headline_of(scores(a=0.5, inside=0.6, pooled=0.7), "auc") == INSIDE
+    assert headline_of(scores(a=0.5, pooled=0.7), "auc") == POOLED  # a table from before there was the other
+    assert headline_of(scores(a=np.nan, inside=np.nan, pooled=0.7), "auc") == POOLED  # no site has two test rows
+    assert headline_of(scores(a=np.nan, inside=np.nan, pooled=np.nan), "auc") == INSIDE  # nothing can be said at all
 
 
 def test_strategies_are_ranked_by_the_first_row_and_its_sites_are_sites_only():

@@ -13,6 +13,7 @@ from fedsim.experiments.experiment import execute, summary
 from fedsim.mistakes import Mistake
 from fedsim.report import page as report
 from fedsim.results import run_directory as results
+from fedsim.scenario.files import read_own
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,47 @@ def test_anyone_with_pandas_can_read_it(finished: Path):
     assert list(table) == ["arm", "private", "seed", "site", "rows", "positives", "auc", "accuracy", "log_loss"]
     manifest = json.loads((finished / "manifest.json").read_text())
     assert manifest["versions"]["flwr"].startswith("1.4")
+
+
+def test_a_figure_that_is_undefined_in_every_row_is_a_number_that_is_missing(tmp_path: Path):
+    """The AUC inside sites, where each site has one row: older versions wrote a column of no kind."""
+    rounds = pd.DataFrame({"arm": ["federated", "local"], "auc": [None, None], "log_loss": [0.7, None]})
+    now = tmp_path / "now.parquet"
+    before = tmp_path / "before.parquet"
+    results.write_table(now, rounds)
+    rounds.to_parquet(before, index=False)
+    for path in (now, before):
+        table = results._table(path.read_bytes(), path)
+        assert table["auc"].dtype == table["log_loss"].dtype == float
+        assert table["auc"].isna().all()
+        assert list(table["arm"]) == ["federated", "local"]
+    assert pd.read_parquet(now)["auc"].dtype == float
+
+
+def test_a_run_at_sites_of_five_rows_is_finished_and_loaded(tmp_path: Path):
+    """No site has two test rows, so that the AUC inside sites is undefined in every arm and round."""
+    rows = pd.DataFrame(
+        {
+            "age": [row * 37 % 90 for row in range(100)],
+            "ill": [0, 1, 0, 1, 1, 0, 0, 1, 1, 0] * 10,
+            "site": [row // 5 for row in range(100)],
+        }
+    )
+    rows.to_csv(tmp_path / "tiny.csv", index=False)
+    about = [f"data.path={tmp_path}/tiny.csv", "data.target=ill", "data.site=site", "data.ranges=from-data"]
+    scenario = read_own([*about, "training.rounds=2", "seeds=1"])
+    execute(scenario, tmp_path / "run")
+    run = results.load(tmp_path / "run")
+    assert run.rounds["auc"].isna().all()
+    assert run.rounds["log_loss"].notna().all()
+    assert set(run.sites["rows"]) == {1, 20}
+
+    # Its figures are those pooled over the sites, as far as words and pictures go.
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "At no site can test rows be compared with each other" in page
+    assert "an AUC pooled over the sites of" in page
+    assert "older than the figures" not in page
+    assert "unknown" not in page
 
 
 def test_what_is_loaded_is_what_was_written(finished: Path):

@@ -3,6 +3,7 @@
 Every row is used or reported, and every wrong value is named by its place.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -549,28 +550,40 @@ def without(
     keep = np.ones(len(table.rows), bool)
     totals = _totals(table)
     if totals.any():
-        left_out.append(LeftOut("a row of totals", int(totals.sum()), int(table.rows[totals][0])))
+        left_out.append(_left_out(table, totals, "a row of totals"))
         keep &= ~totals
     for role, cells in needed.items():
         # A row that lacks several of these columns is counted for the first of them.
         lacking = keep & cells.rows_missing()
         if lacking.any():
-            row_numbers = table.rows[lacking]
-            reason = f"no {role} ({cells.name})"
-            if table.files:
-                reason += f" in {table.files[table.file_codes[np.flatnonzero(lacking)[0]]]} or another file"
-            left_out.append(LeftOut(reason, len(row_numbers), int(row_numbers[0])))
+            left_out.append(_left_out(table, lacking, f"no {role} ({cells.name})"))
         keep &= ~lacking
     return keep, tuple(left_out)
 
 
+def _left_out(table: Table, rows: np.ndarray, reason: str) -> LeftOut:
+    """Account for rows that are left out; of a table in several files, the first row's file is named."""
+    if table.files:
+        codes = np.unique(table.file_codes[rows])  # the files are in the order of the rows
+        first_file = table.files[codes[0]]
+        place = first_file if len(codes) == 1 else f"{len(codes):,} files, of which the first is {first_file}"
+        reason = f"{reason} in {place}"
+    numbers = table.rows[rows]
+    return LeftOut(reason, len(numbers), int(numbers[0]))
+
+
 def _totals(table: Table) -> np.ndarray:
-    """Find the rows at the table's end that hold totals: their first text says so."""
+    """Find the rows at the end of each file that hold totals: their first text says so."""
     first = next(iter(table.columns.values()))
     is_total = np.zeros(len(table.rows), bool)
-    for row in range(max(0, len(table.rows) - _MOST_TOTALS), len(table.rows)):
-        code = first.codes[row]
-        is_total[row] = code >= 0 and fold(str(first.distinct[code].as_py())) in TOTAL_WORDS
+
+    ends = [len(table.rows)]
+    if table.files:
+        ends = np.searchsorted(table.file_codes, np.arange(len(table.files)), side="right").tolist()
+    for begin, end in itertools.pairwise([0, *ends]):
+        for row in range(max(begin, end - _MOST_TOTALS), end):
+            code = first.codes[row]
+            is_total[row] = code >= 0 and fold(str(first.distinct[code].as_py())) in TOTAL_WORDS
     return is_total
 
 

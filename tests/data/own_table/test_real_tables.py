@@ -556,6 +556,25 @@ def test_a_file_for_each_site_is_one_table(tmp_path: Path, read: Read):
         prepare(begun.model_copy(update={"path": str(tmp_path / "*t*.csv")}))
 
 
+def test_rows_that_are_left_out_of_several_files_are_told_with_their_file(tmp_path: Path):
+    """A row of totals stands at the end of each file, not only of the last."""
+    for site, last in {"a": "Total,80", "b": "4,", "c": "Total,79", "d": "5,"}.items():
+        lines = [f"{age},{age % 2}" for age in range(20, 60)]
+        (tmp_path / f"{site}.csv").write_text("\n".join(["age,ill", *lines, last]) + "\n")
+    (tmp_path / "c.csv").write_text((tmp_path / "c.csv").read_text().replace("21,1\n", "21,\n"))
+    intake = prepare(Data(path=str(tmp_path / "*.csv"), target="ill", ranges="from-data")).intake
+    assert [(part.reason, part.rows, part.first) for part in intake.left_out] == [
+        ("a row of totals in 2 files, of which the first is a.csv", 2, 42),
+        ("no outcome (ill) in 3 files, of which the first is b.csv", 3, 42),
+    ]
+    assert intake.rows_in == intake.rows_used + 5
+
+    (tmp_path / "d.csv").write_text((tmp_path / "d.csv").read_text().replace("5,\n", "5,1\n"))
+    (tmp_path / "c.csv").write_text((tmp_path / "c.csv").read_text().replace("21,\n", "21,1\n"))
+    intake = prepare(Data(path=str(tmp_path / "*.csv"), target="ill", ranges="from-data")).intake
+    assert intake.left_out[1].reason == "no outcome (ill) in b.csv"
+
+
 def test_faults_in_one_of_several_files_name_it(tmp_path: Path):
     site_files(tmp_path)
     path = tmp_path / "south.csv"
