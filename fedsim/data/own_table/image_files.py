@@ -197,7 +197,7 @@ def read_pictures(
         return _read_anew(files, size, channels, faults)
     try:
         digest = digest_of(files)
-    except (OSError, Mistake):
+    except Mistake:
         return _read_anew(files, size, channels, ImageFaults())  # it says what is wrong
     return _read.get((digest, size, channels), lambda: _read_anew(files, size, channels, ImageFaults()))
 
@@ -324,7 +324,10 @@ def _too_many(count: int, channels: int, size: tuple[int, int]) -> list[str]:
 def _content(named: Named) -> bytes:
     if named.path is None:
         raise Mistake(f"{named.name}: expected a file that may be opened")
-    return read_ordinary(named.path, MOST_FILE_BYTES, named.name)
+    try:
+        return read_ordinary(named.path, MOST_FILE_BYTES, named.name)
+    except OSError as error:
+        raise Mistake(f"{named.name}: expected an image's file, got {error.strerror}") from None
 
 
 def _head(named: Named, faults: ImageFaults) -> Head | None:
@@ -359,8 +362,6 @@ def _unreadable(error: Exception) -> str:
         return f"expected at most {MOST_PIXELS:,} pixels in an image"
     if isinstance(error, Image.UnidentifiedImageError):
         return "expected PNG or JPEG, got something else"
-    if isinstance(error, OSError) and error.strerror:
-        return f"expected an image's file, got {error.strerror}"
     return "expected a whole image, got one that is damaged or cut off"
 
 

@@ -231,6 +231,11 @@ def test_the_digest_is_of_names_and_contents(tmp_path: Path):
     assert digest_of(named(tmp_path / "two", "a.png")) != digest
 
 
+def test_a_file_that_is_gone_has_no_digest(tmp_path: Path):
+    with pytest.raises(Mistake, match=r"a.png: expected an image's file, got No such file"):
+        digest_of(named(tmp_path, "a.png"))
+
+
 def test_progress_is_told(tmp_path: Path):
     save(np.zeros((2, 2), np.uint8), tmp_path / "a.png")
     told = []
