@@ -40,11 +40,4 @@ def convolutional(outputs: int) -> nn.Module:
 
     It maps (rows, 1, 28, 28) to (rows, outputs).
     """
-    return nn.Sequential(
-        *(nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.ReLU()),  # 14 x 14
-        *(nn.Conv2d(8, 16, 3, padding=1), nn.ReLU()),
-        *(nn.Conv2d(16, 16, 3, stride=2, padding=1), nn.ReLU()),  # 7 x 7
-        *(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU()),
-        *(nn.Conv2d(32, 32, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten()),  # 4 x 4
-        *(nn.Linear(512, 64), nn.ReLU(), nn.Linear(64, outputs)),
-    )
+    return model_of("cnn", outputs)(1, 28, 28)

@@ -11,6 +11,7 @@ from clients.hospital import read_heart
 from fedsim.cli import commands as cli
 from fedsim.scenario import catalog
 from fedsim.scenario.files import read
+from tests.data.own_table.pictures import write_folder
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -62,6 +63,7 @@ def test_all_commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: p
         if name.endswith((".toml", ".py")):
             (tmp_path / name).write_text(text, encoding="utf-8")
     (tmp_path / "patients.csv").write_text(patients(), encoding="utf-8")
+    write_folder(tmp_path / "scans", count=20)
     ran = 0
     for command in commands():
         program, *words = shlex.split(command)

@@ -23,8 +23,15 @@ _MOST_COLUMNS = 60  # that a terminal lists
 
 
 def check_data(
-    data: Annotated[Path, typer.Argument(metavar="FILE", help="A table of your own, CSV or Parquet.")],
-    target: Annotated[str, typer.Option(metavar="COLUMN", help="The column with the outcome.")],
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="A table of your own, CSV or Parquet, or a folder of images site/class/*.png."
+        ),
+    ],
+    target: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="The column with the outcome; none for a folder of images.")
+    ] = None,
     site: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column that names each row's site.")] = None,
     time: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column with the moment of each row.")] = None,
     ranges: Annotated[
@@ -48,12 +55,14 @@ def check_data(
             "data.ranges": ("--ranges", ranges),
         }
     )
-    with waiting(quiet=False, as_json=as_json):
+    with waiting(quiet=False, as_json=as_json) as progress:
+        from fedsim.data.own_table.image_files import telling
         from fedsim.data.own_table.ranges import MissingRanges, leave_template
         from fedsim.data.own_table.survey import survey
         from fedsim.scenario.files import read_own
 
-        found = survey(read_own([*(changes or []), *given], None).data)
+        with telling(progress):
+            found = survey(read_own([*(changes or []), *given], None).data)
 
     message = "" if found.fault is None else str(found.fault)
     if isinstance(found.fault, MissingRanges):

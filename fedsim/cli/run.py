@@ -53,7 +53,11 @@ def run(
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="A table of your own, CSV or Parquet, in place of a scenario's task."),
+        typer.Option(
+            metavar="FILE",
+            help="A table of your own, CSV or Parquet, or a folder of images site/class/*.png, in place of a "
+            "scenario's task.",
+        ),
     ] = None,
     target: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="With --data: the column with the outcome.")

@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 
 from fedsim.data import loading
+from fedsim.data.own_table.image_files import telling
 from fedsim.data.own_table.ranges import MissingRanges, leave_template
 from fedsim.data.scale import Scale
 from fedsim.data.settling import settled
@@ -122,7 +123,8 @@ def execute(scenario: Scenario, out: str | Path | None = None, progress: Progres
     Raises:
         Mistake: The directory is taken, or what the scenario asks for can't be done here.
     """
-    scenario = _settled(scenario)
+    with telling(progress):
+        scenario = _settled(scenario)
     check(scenario)
     folder = _new_folder(scenario.name, out)
     with _lock(folder):
@@ -174,6 +176,8 @@ def resume(path: str | Path, progress: Progress | None = None) -> results.Run:
             return results.load(folder)
         scenario = read(str(folder / "scenario.toml"), all_used=False)
         loading.check_digest(scenario.data)
+        with telling(progress):  # images are read again
+            loading.task_of(scenario)
         return _complete(folder, scenario, progress)
 
 
@@ -274,11 +278,13 @@ def _train_all(folder: Path, scenario: Scenario, progress: Progress | None) -> l
     return finished
 
 
-def _left_out_of_hash(scenario: Scenario) -> set[str]:
+def _left_out_of_hash(scenario: Scenario) -> dict[str, Any]:
     """Return the keys that don't tell whether a checkpoint is of this scenario."""
-    keys = {"seed", "seeds", "arms"}
+    keys: dict[str, Any] = dict.fromkeys(("seed", "seeds", "arms"), True)
     if scenario.evaluation == Evaluation():
-        keys.add("evaluation")  # checkpoints of versions without this section are still good
+        keys["evaluation"] = True  # checkpoints of versions without this section are still good
+    of_images = ("layout", "image", "image_size", "channels", "classes")
+    keys["data"] = {key for key in of_images if getattr(scenario.data, key) is None}  # and without these keys
     return keys
 
 

@@ -36,6 +36,15 @@ OWN_PRIVATE_TRAINING: Mapping[str, Any] = {
     "optimizer": {"name": "adam", "lr": 0.05},
 }
 """The same of a scenario with a privacy unit: fewer steps on fewer rows, since each step needs noise."""
+OWN_IMAGE_TRAINING: Mapping[str, Any] = {
+    "rounds": 40,
+    "local_steps": 5,
+    "sampling_rate": 0.1,
+    "expected_batch": 64.0,
+    "optimizer": {"name": "adam", "lr": 0.003},
+}
+"""The same of images, with and without privacy: the settings of the digits that come with fedsim."""
+_OWN_IMAGE_MODEL = "cnn"
 _OWN_MODEL = "mlp"  # without privacy
 _OWN_PRIVATE_MODEL = "linear"  # a model with more parameters gets more noise
 
@@ -99,7 +108,8 @@ def read_own(
     section = values.get("data")
     if isinstance(section, dict):
         file = Path(str(section.get("path", ""))).name
-        title = f"{section.get('target')} in {file}"[:120]
+        subject = "images" if "layout" in section else section.get("target")
+        title = f"{subject} in {file}"[:120]
     else:
         file = ""
         title = "no data"
@@ -160,7 +170,10 @@ def _find(name_or_path: str) -> Path:
     if (path / "scenario.toml").exists():
         raise Mistake(f"{name_or_path}: expected a scenario's name or a .toml file, got a run directory; its scenario "
                       f"is {path / 'scenario.toml'}")  # fmt: skip
-    if "/" in name_or_path or path.is_dir():
+    if path.is_dir():
+        raise Mistake(f"{name_or_path}: expected a scenario's name or a .toml file, got a folder; of images, type "
+                      f"fedsim run --data {name_or_path}")  # fmt: skip
+    if "/" in name_or_path:
         raise Mistake(f"{name_or_path}: expected a scenario's name or a .toml file")
     return catalog.scenario_path(name_or_path)
 
@@ -216,7 +229,14 @@ def _set(values: dict[str, Any], change: str, typed: dict[str, str]) -> None:
 def _complete(values: dict[str, Any]) -> None:
     """Give a scenario about one's own table the model, scale and training that suit any table."""
     data = values.get("data")
-    if "task" in values or not isinstance(data, dict) or "target" not in data:
+    if "task" in values or not isinstance(data, dict):
+        return
+    if "layout" not in data and _is_folder(data.get("path")):
+        data["layout"] = "site/class"
+    if "layout" in data or "image" in data:
+        _complete_for_images(values, data)
+        return
+    if "target" not in data:
         return
 
     private = _section(values, "privacy").get("unit", NONE) != NONE
@@ -233,6 +253,23 @@ def _complete(values: dict[str, Any]) -> None:
     if isinstance(training, dict):
         for key, value in (OWN_PRIVATE_TRAINING if private else OWN_TRAINING).items():
             training.setdefault(key, value)
+
+
+def _complete_for_images(values: dict[str, Any], data: dict[str, Any]) -> None:
+    data.setdefault("model", _OWN_IMAGE_MODEL)
+    training = values.setdefault("training", {})
+    if isinstance(training, dict):
+        for key, value in OWN_IMAGE_TRAINING.items():
+            training.setdefault(key, value)
+
+
+def _is_folder(path: Any) -> bool:  # noqa: ANN401  what the file says, not yet checked
+    if not isinstance(path, str):
+        return False
+    try:
+        return Path(path).is_dir()
+    except (OSError, ValueError):
+        return False  # reading says what is wrong with it
 
 
 def _section(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:

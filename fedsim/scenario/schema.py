@@ -116,6 +116,17 @@ PARAMETERS: Mapping[str, tuple[str, ...]] = {
 """{partition: the parameters it needs}."""
 
 
+def _distinct(classes: list[str | int]) -> list[str | int]:
+    if len(set(map(str, classes))) < len(classes):
+        raise ValueError(f"expected each class once, got {', '.join(map(str, classes))}")
+    return classes
+
+
+Class = Annotated[
+    Annotated[str, Field(min_length=1), Tag("text")] | Annotated[int, Tag("a whole number")],
+    Discriminator(lambda value: "a whole number" if isinstance(value, int) else "text"),
+]
+
 FRAME = "(pandas frame)"
 """The ``data.path`` of a pandas frame that was given in Python; no file is meant."""
 
@@ -130,6 +141,9 @@ class Data(_Section):
 
     ``scale`` says by which values inputs and a number to predict are standardized: ``public`` ones that the ranges
     declare, or ``learned`` ones of the training rows. Trainings under privacy always take the public ones.
+
+    Images are files of a folder ``site/class/*.png``, whose ``layout`` says so, or those that the column ``image``
+    of a table names. ``image_size`` (height and width), ``channels`` and ``classes`` are public.
     """
 
     path: Annotated[str, Field(min_length=1)] | None = None
@@ -140,10 +154,20 @@ class Data(_Section):
     groups: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] | None = None
     kind: Kind | None = None
     positive: str | int | FiniteFloat | None = None
-    model: Literal["linear", "mlp"] = "linear"
+    layout: Literal["site/class"] | None = None
+    image: Annotated[str, Field(min_length=1)] | None = None
+    image_size: Annotated[list[Annotated[int, Field(ge=1, le=4096)]], Field(min_length=2, max_length=2)] | None = None
+    channels: Literal[1, 3] | None = None
+    classes: Annotated[list[Class], Field(min_length=2, max_length=1000), AfterValidator(_distinct)] | None = None
+    model: Literal["linear", "mlp", "cnn"] = "linear"
     scale: Literal["learned", "public"] | None = None
     ranges: Ranges | None = None
     undeclared: Literal["from-data"] | None = None
+
+    @property
+    def is_of_images(self) -> bool:
+        """Whether images are learned from."""
+        return self.layout is not None or self.image is not None
 
 
 class Split(_Section):
@@ -406,6 +430,10 @@ class Faults(_Section):
     spoiled: Annotated[FiniteFloat, Field(ge=0, lt=1)] = 0.0
 
 
+_OF_IMAGES = ("image_size", "channels", "classes")
+_EXAMPLES_OF_IMAGES = {"image_size": "[28, 28]", "channels": "1", "classes": '["healthy", "ill"]'}
+
+
 class Scenario(_Section):
     """One experiment, fully stated."""
 
@@ -492,7 +520,8 @@ class Scenario(_Section):
     def _has_something_to_learn(self) -> "Scenario":
         data = self.data
         if self.task is not None:
-            for name in ("target", "site", "time", "groups", "kind", "scale", "ranges"):
+            columns = ("target", "site", "time", "groups", "kind", "scale", "ranges")
+            for name in (*columns, "layout", "image", *_OF_IMAGES):
                 if getattr(data, name) is not None:
                     raise ValueError(f"data.{name}: expected none beside a task, which has columns of its own")
             return self
@@ -500,6 +529,8 @@ class Scenario(_Section):
         if data.path is None:
             raise ValueError("task: expected a task (see fedsim list tasks), or a table of your own: data.path and "
                              "data.target, on the command line --data FILE --target COLUMN")  # fmt: skip
+        if data.layout is not None:
+            return self
         if data.target is None:
             raise ValueError(f"data.target: expected the column of {Path(data.path).name} with the outcome, "
                              f"{self._how_to_name('target')}")  # fmt: skip
@@ -507,6 +538,59 @@ class Scenario(_Section):
             raise ValueError(f"data.site: expected the column that names each row's site, {self._how_to_name('site')}, "
                              "or another partition, e.g. partition.by=iid and partition.sites=8")  # fmt: skip
         return self
+
+    @model_validator(mode="after")
+    def _has_images_where_settings_are_about_them(self) -> "Scenario":
+        data = self.data
+        if self.task is not None or data.is_of_images:
+            return self
+        for name in _OF_IMAGES:
+            if getattr(data, name) is not None:
+                raise ValueError(f"data.{name}: expected beside it a folder of images as data.path, or data.image, the "
+                                 "column of a table with their paths")  # fmt: skip
+        if data.model == "cnn":
+            raise ValueError("data.model: expected 'linear' or 'mlp' for a table, got 'cnn', which is for images")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_images(self) -> "Scenario":
+        data = self.data
+        if data.is_of_images and data.scale is not None:
+            raise ValueError("data.scale: expected none beside images: brightness 0 to 255 is scaled to [-1, 1]")
+        if data.image is not None and data.path == FRAME:
+            raise ValueError("data.image: expected a CSV or Parquet file beside it, whose folder has the images, got a "
+                             "pandas frame")  # fmt: skip
+        if data.layout is None:
+            return self
+
+        for name in ("image", "target", "site", "time", "groups", "ranges", "undeclared"):
+            if getattr(data, name) is not None:
+                raise ValueError(f"data.{name}: expected none beside a folder of images, whose folders name sites "
+                                 "and classes; a table that lists images (data.image) may have more")  # fmt: skip
+        if data.kind == "number":
+            raise ValueError("data.kind: expected 'binary' or 'classes' for a folder of images, got 'number'")
+        return self
+
+    @model_validator(mode="after")
+    def _declares_what_images_are(self) -> "Scenario":
+        data = self.data
+        if self.task is not None or not data.is_of_images or not self.private:
+            return self
+        lacking = [name for name in ("image_size", "channels") if getattr(data, name) is None]
+        if data.classes is None and not self._outcome_of_images_is_declared:
+            lacking.append("classes")
+        if lacking:
+            examples = ", ".join(f"data.{name} = {_EXAMPLES_OF_IMAGES[name]}" for name in lacking)
+            raise ValueError(f"data: expected {', '.join(lacking)} beside privacy.unit = {self.privacy.unit!r}, from "
+                             "public knowledge: no noise covers what is read off the images; write for example "
+                             f"{examples}")  # fmt: skip
+        return self
+
+    @property
+    def _outcome_of_images_is_declared(self) -> bool:
+        """Whether ranges are given that must hold the outcome of a table of images, or it is refused."""
+        data = self.data
+        return data.layout is None and data.undeclared is None and data.ranges not in (None, "from-data")
 
     def _how_to_name(self, role: str) -> str:
         """Say how the column of a role is given."""
@@ -563,7 +647,7 @@ class Scenario(_Section):
         keys = {"groups", "scale"}
         if self.data.sha256 is not None:
             keys.add("path")
-        for key in ("positive", "undeclared"):
+        for key in ("positive", "undeclared", "layout", "image", *_OF_IMAGES):
             if getattr(self.data, key) is None:
                 keys.add(key)  # the names of releases are older than these keys
         return keys

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fedsim.cli.commands import app
+from tests.data.own_table.pictures import write_folder
 
 MESSY = (
     "patient;hospital;visit;weight;sex;ill\n"
@@ -70,3 +71,33 @@ def test_it_does_not_import_torch(folder: Path):
         "try:\n    app()\nexcept BaseException:\n    pass\nassert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=folder, capture_output=True)
+
+
+def test_a_folder_of_images_is_surveyed(tmp_path: Path):
+    write_folder(tmp_path / "scans", count=3)
+    result = CliRunner().invoke(app, ["check-data", str(tmp_path / "scans"), "--json"])
+    document = json.loads(result.stdout)
+    assert result.exit_code == 0
+    assert document["rows_in"] == 12
+    found = {column["role"]: (column["shown"], column["entry"]) for column in document["columns"]}
+    assert found["site"] == ("north (6), south (6)", "")
+    assert found["outcome"] == ("healthy (6), ill (6)", "found")
+    assert "12 images, 12 x 16 pixels (height x width), grey" in document["notes"]
+
+    (tmp_path / "scans" / "north" / "ill" / "0.png").write_bytes(b"none")
+    (tmp_path / "scans" / "loose.png").write_bytes(b"none")
+    result = CliRunner().invoke(app, ["check-data", str(tmp_path / "scans"), "--json"])
+    assert result.exit_code == 2
+    assert len(json.loads(result.stdout)["faults"]) == 2
+
+    result = CliRunner().invoke(app, ["check-data", str(tmp_path / "scans")])
+    assert "expected PNG or JPEG, got something else: 1 file: north/ill/0.png" in result.stderr
+
+
+def test_a_folder_of_images_is_surveyed_without_pytorch(tmp_path: Path):
+    write_folder(tmp_path / "scans", count=1)
+    code = (
+        "import sys\nfrom fedsim.data.own_table.survey import survey\nfrom fedsim.scenario.files import read_own\n"
+        "assert survey(read_own([f'data.path={sys.argv[1]}']).data).fault is None\nassert 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "scans")], check=True)

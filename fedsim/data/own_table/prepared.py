@@ -1,8 +1,9 @@
 """Make a task of the user's own table, with an account of every row."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,10 @@ from fedsim.data.own_table.cleaning import Cells
 from fedsim.data.own_table.features import Features, features_of
 from fedsim.data.own_table.file_bytes import digest, is_pattern, site_of
 from fedsim.data.own_table.frames import held_table, is_frame
+from fedsim.data.own_table.image_classes import declared_beside_images, declared_in_folder
+from fedsim.data.own_table.image_files import Pictures, read_pictures
+from fedsim.data.own_table.image_files import digest_of as digest_of_images
+from fedsim.data.own_table.image_folder import Listing, in_columns, named_by
 from fedsim.data.own_table.ranges import (
     FITTED,
     Declared,
@@ -88,9 +93,9 @@ def settled(data: Data) -> Data:
         path = path.absolute()
         if not is_pattern(path) and not path.exists():
             raise Mistake(f"data.path: expected a file, there is none at {data.path}")
-        fixed = data.model_copy(update={"path": str(path), "sha256": data.sha256 or digest(path)})
+        fixed = data.model_copy(update={"path": str(path), "sha256": data.sha256 or data_digest(data)})
     if data.target is None:
-        return fixed  # the ranges are the task's own
+        return fixed  # the ranges are the task's own, or there are none
 
     declared = declared_for(path, data.ranges, data.undeclared)
     if not declared.entries:
@@ -109,9 +114,29 @@ def check_digest(data: Data) -> None:
     if is_frame(data.path):
         held_table(data.sha256)  # it is found by its digest
         return
-    if data.path and data.sha256 and digest(Path(data.path)) != data.sha256:
+    if data.path and data.sha256 and data_digest(data) != data.sha256:
         expected = f"{data.path} as it was when the run was begun"
         raise Mistake(f"data.path: expected {expected}, it has changed since; begin a new run")
+
+
+def data_digest(data: Data) -> str:
+    """Compute the SHA-256, in hex, of the file or files that a scenario learns from.
+
+    Of images it is that of their names in the folder and their contents, wherever the folder is.
+    """
+    path = Path(data.path or "")
+    if data.layout:
+        return digest_of_images(Listing(path).files())
+    if not data.image:
+        return digest(path)
+
+    table = read_table(path)
+    check_roles(table.name, list(table.columns), data)
+    there = cleaning.cells_of(table, data.image).rows_missing()
+    named, _ = named_by(table.kept(~there), data.image, path.parent)
+    distinct = {image.name: image for image in named if image.path and image.path.is_file()}
+    of_images = digest_of_images([distinct[name] for name in sorted(distinct)])
+    return hashlib.sha256(f"{digest(path)}  {of_images}".encode()).hexdigest()
 
 
 def prepare(data: Data) -> Prepared:
@@ -127,28 +152,36 @@ def prepare(data: Data) -> Prepared:
 
 def assembled(data: Data, used: "Usable") -> Prepared:
     """Make a task of a table that was read; the errors are those of ``prepare``."""
+    data = in_columns(data)
     faults = Faults()
     parts = converted(data, used, faults)
     faults.raise_all(used.missing_ranges())
     target = parts.target
     features = parts.features
+    pictures = parts.pictures
     assert target is not None  # noqa: S101  without a target there was a fault
     assert parts.site is not None  # noqa: S101
 
-    rows = Rows(
-        inputs=encode(pd.DataFrame(features.values), features.columns),
-        target=target.values,
-        site=parts.site,
-        time=parts.time,
-        groups=parts.groups,
-    )
+    without_inputs = Rows(np.zeros(0, np.float32), target.values, parts.site, parts.time, parts.groups)
+    if pictures is None:
+        inputs = encode(pd.DataFrame(features.values), features.columns)
+        source = f"{used.table.name}, a table of one's own"
+    else:
+        inputs = None  # they are four times as large as the pixels, and made when they are asked for
+        source = f"{used.table.name}, images of one's own"
+
+    def load() -> Rows:
+        if pictures is not None:
+            return replace(without_inputs, inputs=pictures.inputs)
+        return replace(without_inputs, inputs=inputs)
+
     task = Task(
         title=f"{data.target} in {used.table.name}",
         outcome=target.meaning,
-        source=f"{used.table.name}, a table of one's own",
+        source=source,
         columns=features.columns,
         model=_model_builder(data.model, target.outputs),
-        load=lambda: rows,
+        load=load,
         kind=target.kind,
         range=target.column if isinstance(target.column, Number) else None,
         by_time=data.time is not None,
@@ -158,7 +191,15 @@ def assembled(data: Data, used: "Usable") -> Prepared:
         rows_in=used.rows_in,
         rows_used=len(used.table.rows),
         left_out=used.left_out,
-        notes=(*_notes_on_place(data), *used.table.repairs, *parts.notes_on_sites, *target.said, *features.notes),
+        notes=(
+            *_notes_on_place(data),
+            *(pictures.notes() if pictures else ()),
+            *used.table.repairs,
+            *parts.notes_on_sites,
+            *used.said,
+            *target.said,
+            *features.notes,
+        ),
         ranges_fitted=used.declared.fits_rest and features.some_fitted,
     )
     return Prepared(task, intake)
@@ -177,6 +218,7 @@ class Converted:
     Attributes:
         target: The outcome; None if it has a fault, or none was named.
         features: The columns to learn from.
+        pictures: The images to learn from; None if there are none, or they have a fault.
         site: The site of each row, str (rows,); None if the column has a fault.
         time: The moment of each row; None if there is no such column, or it has a fault.
         groups: {attribute: the group of each row}.
@@ -185,6 +227,7 @@ class Converted:
 
     target: Target | None
     features: Features
+    pictures: Pictures | None
     site: np.ndarray | None
     time: np.ndarray | None
     groups: dict[str, np.ndarray]
@@ -197,7 +240,13 @@ def converted(data: Data, used: "Usable", faults: "Faults") -> Converted:
     if used.outcome:
         with faults.collected():
             target = target_of(used.cells[used.outcome], data.kind, used.declared, data.positive, used.file_mark)
-    features = features_of(used, faults)
+    pictures: Pictures | None = None
+    if data.image is None:
+        features = features_of(used, faults)
+    else:
+        features = Features({}, (), _notes_on_others(used), some_fitted=False)
+        with faults.collected():
+            pictures = _pictures(data, used)
     site = time = None
     groups: dict[str, np.ndarray] = {}
     notes_on_sites: list[str] = []
@@ -210,16 +259,38 @@ def converted(data: Data, used: "Usable", faults: "Faults") -> Converted:
             merged_cells, note = cleaning.merged(used.cells[name])
             groups[name] = cleaning.groups(merged_cells)
             notes_on_sites.extend([note] if note and note not in features.notes else [])
-    return Converted(target, features, site, time, groups, notes_on_sites)
+    return Converted(target, features, pictures, site, time, groups, notes_on_sites)
 
 
-def _model_builder(name: str, outputs: int) -> Callable[[int], Any]:
+def _pictures(data: Data, used: "Usable") -> Pictures:
+    """Read the images of the rows.
+
+    Raises:
+        Mistake: All that is wrong with them, or with their folder.
+    """
+    assert data.image is not None  # noqa: S101  so it was asked
+    if used.listing is not None:
+        named = used.listing.files()
+        image_faults = used.listing.faults
+    else:
+        named, image_faults = named_by(used.table, data.image, used.path.parent)
+    size = None if data.image_size is None else (data.image_size[0], data.image_size[1])
+    return read_pictures(named, size, data.channels, image_faults)
+
+
+def _notes_on_others(used: "Usable") -> list[str]:
+    """Note the columns of a table of images that nothing is learned from."""
+    others = [name for name in used.cells if name not in used.roles]
+    return [f"only the images are learned from; columns left aside: {', '.join(others)}"] if others else []
+
+
+def _model_builder(name: str, outputs: int) -> Callable[..., Any]:
     """Return a function that builds the model; PyTorch is imported when it is called."""
 
-    def build(inputs: int) -> Any:  # noqa: ANN401  a torch module
+    def build(*shape: int) -> Any:  # noqa: ANN401  a torch module
         from fedsim.data.own_table.models import model_of
 
-        return model_of(name, outputs)(inputs)
+        return model_of(name, outputs)(*shape)
 
     return build
 
@@ -276,6 +347,9 @@ class Usable:
         cells: {column: its values, with those that are missing}.
         file_mark: The notation of numbers that the file shows.
         outcome_needs_entry: Whether the levels or the range of the outcome must be declared.
+        listing: The images of a folder, of which each is a row; None for a table.
+        learns_images: Whether images are learned from, and no columns.
+        said: Notes on how the rows were found.
     """
 
     path: Path
@@ -288,10 +362,15 @@ class Usable:
     cells: Mapping[str, Cells]
     file_mark: str
     outcome_needs_entry: bool
+    listing: Listing | None = None
+    said: tuple[str, ...] = ()
+    learns_images: bool = False
 
     @property
     def features(self) -> list[str]:
-        """The columns that are no outcome, site or time."""
+        """The columns that are no outcome, site or time; none where images are learned from."""
+        if self.learns_images:
+            return []
         return [name for name in self.cells if name not in self.roles]
 
     def missing_ranges(self) -> MissingRanges | None:
@@ -320,12 +399,25 @@ def usable(data: Data) -> Usable:
         Mistake: It can't be read, or lacks the outcome, the site or the time.
     """
     path = Path(data.path or "")
+    listing = Listing(path) if data.layout else None
+    if listing is not None:
+        table = listing.table()
+    elif is_frame(data.path):
+        table = held_table(data.sha256)
+    else:
+        table = read_table(path)
+    data = in_columns(data)
     outcome = data.target or ""  # a first look needs none
-    table = held_table(data.sha256) if is_frame(data.path) else read_table(path)
     roles = roles_of(data)
     check_roles(table.name, list(table.columns), data)
 
-    declared = declared_for(path, data.ranges, data.undeclared)
+    said: tuple[str, ...] = ()
+    if listing is not None:
+        declared, said = declared_in_folder(listing, data.classes)
+    elif data.image is not None:
+        declared = declared_beside_images(data)
+    else:
+        declared = declared_for(path, data.ranges, data.undeclared)
     check_no_more(path, list(table.columns), declared)
 
     needed = {role: _cells(table, name, declared) for role, name in roles.items() if name}
@@ -348,6 +440,9 @@ def usable(data: Data) -> Usable:
         cells=cells,
         file_mark=cleaning.file_mark_of(list(cells.values())),
         outcome_needs_entry=bool(outcome) and needs_entry(cells[outcome], data.kind),
+        listing=listing,
+        said=said,
+        learns_images=data.image is not None,
     )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from fedsim.data.own_table import cleaning
 from fedsim.data.own_table.cleaning import Cells
+from fedsim.data.own_table.image_folder import in_columns
 from fedsim.data.own_table.prepared import Intake, Usable, assembled, usable
 from fedsim.data.own_table.ranges import LEAVE_OUT, declares
 from fedsim.mistakes import Mistake
@@ -21,12 +22,13 @@ class ColumnSurvey:
 
     Attributes:
         name: Its name.
-        role: ``outcome``, ``site``, ``time``, or ``feature``.
-        kind: ``numbers``, ``dates``, ``text``, or ``unclear`` where it has a fault.
+        role: ``outcome``, ``site``, ``time``, ``image``, ``feature``, or ``not used``.
+        kind: ``numbers``, ``dates``, ``text``, ``images``, or ``unclear`` where it has a fault.
         missing: The number of rows without a value.
         distinct: The number of distinct values.
         shown: The least and the greatest number, or the most frequent texts.
-        entry: How it is declared: ``declared``, ``left out``, ``from data`` or ``to be declared``.
+        entry: How it is declared: ``declared``, ``left out``, ``from data``, ``found`` in the names of
+            folders, or ``to be declared``.
     """
 
     name: str
@@ -77,15 +79,17 @@ def survey(data: Data) -> Survey:
 
 def columns_of(data: Data, used: Usable) -> list[ColumnSurvey]:
     """Survey the columns of a table that was read."""
-    roles = {data.target: "outcome", data.site: "site", data.time: "time"}
-    return [_column(used, name, roles.get(name, "feature")) for name in used.cells]
+    named = in_columns(data)
+    roles = {named.target: "outcome", named.site: "site", named.time: "time", named.image: "image"}
+    other = "feature" if named.image is None else "not used"
+    return [_column(used, name, roles.get(name, other)) for name in used.cells]
 
 
 def _column(used: Usable, name: str, role: str) -> ColumnSurvey:
     cells = used.cells[name]
     try:
         found = cleaning.recognized(cells, used.file_mark)
-        kind = found.kind
+        kind = "images" if role == "image" else found.kind
         shown = _most_frequent(cells) if kind == "text" else _bounds(found.by_known, kind)
     except Mistake:
         kind = "unclear"
@@ -126,10 +130,12 @@ def _most_frequent(cells: Cells) -> str:
 
 def _entry(used: Usable, name: str, role: str) -> str:
     entry = used.declared.entries.get(name)
-    if role in ("site", "time"):
+    if role in ("site", "time", "image", "not used"):
         return ""
     if entry == LEAVE_OUT:
         return "left out"
+    if used.listing is not None and used.declared.fits_rest:
+        return "found"
     if declares(entry):
         return "declared"
     if role == "outcome" and not used.outcome_needs_entry:

@@ -18,7 +18,7 @@ from fedsim.scenario.kinds import Kind
 
 _FEW = 10  # distinct whole numbers that are taken for classes
 _ROWS_OF_A_CLASS = 5  # at least, on average, if classes are taken from the rows
-_AFFIRMATIVE = {"yes", "y", "true", "t", "positive", "pos", "present", "case", "1"}
+AFFIRMATIVE = {"yes", "y", "true", "t", "positive", "pos", "present", "case", "1"}
 _LISTED = 12  # classes that are named in the outcome's meaning
 
 
@@ -223,7 +223,7 @@ def _with_positive(
     elif is_ordered:
         chosen = levels[1]
     else:
-        affirmative = [level for level in levels if fold(_text(level)) in _AFFIRMATIVE]
+        affirmative = [level for level in levels if fold(_text(level)) in AFFIRMATIVE]
         chosen = affirmative[0] if len(affirmative) == 1 else levels[1]
 
     other = next(level for level in levels if level != chosen)

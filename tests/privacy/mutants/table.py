@@ -38,6 +38,9 @@ SECURE = "tests/privacy/test_secure_aggregation.py tests/privacy/test_fixed_poin
 TOURNAMENT = "tests/experiments/test_tournament.py"
 TUNING = "tests/privacy/test_tuning.py"
 RULES = "tests/strategy/test_local_rules.py"
+IMAGES = "tests/scenario/test_images.py"
+PIXELS = "tests/data/own_table/test_image_files.py"
+FRAMES = "tests/data/own_table/test_frames.py"
 SITES = "tests/privacy/test_central.py tests/privacy/test_adaptive_clip.py tests/privacy/test_correlated.py"
 SAMPLING = "tests/planning/test_participation.py"
 WHOLE = "tests/planning/test_whole_sites.py"
@@ -65,6 +68,7 @@ _NOISE_OF = "fedsim/planning/noise.py"
 _TRIAL = "fedsim/planning/trial.py"
 _WORK = "fedsim/training/work.py"
 _MODEL = "fedsim/training/model.py"
+_PIXELS = "fedsim/data/own_table/image_files.py"
 _SCHEMA = "fedsim/scenario/schema.py"
 _STATEMENT = "fedsim/report/statement.py"
 _PROMISE = "fedsim/privacy/promise.py"
@@ -706,4 +710,24 @@ MUTANTS = (
     Mutant(_LOOK, "(_told(plan, look_now.epsilon, account))",
            '([*_told(plan, look_now.epsilon, account), f"{counts[0].sum()} rows."])',
            "M6: a look prints the exact number of rows", LOOK),
+    # images and frames
+    Mutant(_SCHEMA, "if self.task is not None or not data.is_of_images or not self.private:", "if True:",
+           "M3: the size, the channels and the classes of images are read off the rows under privacy", IMAGES),
+    Mutant(_SCHEMA, 'lacking = [name for name in ("image_size", "channels") if getattr(data, name) is None]',
+           "lacking = []", "M3: the size of a private model follows from the images", IMAGES),
+    Mutant(_SCHEMA, "if data.classes is None and not self._outcome_of_images_is_declared:", "if False:",
+           "M3: the outputs of a private model follow from the names of folders", IMAGES),
+    Mutant(_SCHEMA, 'data.undeclared is None and data.ranges not in (None, "from-data")', "data.ranges != {}",
+           "M3: the outcome of a private table of images is fitted to its rows", IMAGES),
+    Mutant("fedsim/data/own_table/image_classes.py", "        names = [str(name) for name in classes]\n",
+           "        names = found_classes(listing.classes)\n",
+           "M3: classes are found where they are declared", IMAGES),
+    Mutant(_PIXELS, "        inputs /= np.float32(127.5)\n", "        inputs /= max(inputs.max() / 2, 1)\n",
+           "M10: an image is scaled by the brightness of others", PIXELS),
+    Mutant(_PIXELS, 'hashed.update(f"{of_content}  {named.name}\\n".encode())', "hashed.update(of_content.encode())",
+           "M11: images of other classes have the same noise", PIXELS),
+    Mutant(_PIXELS, "if values <= MOST_VALUES:", "if True:", "room is made for any number of pixels", PIXELS),
+    Mutant("fedsim/data/own_table/frames.py",
+           '        hashed.update(places[values.codes].astype("<i4").tobytes())\n', "",
+           "M11: frames with the same values in other rows have the same noise", FRAMES),
 )  # fmt: skip
