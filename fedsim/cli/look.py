@@ -5,7 +5,7 @@ import fcntl
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -93,7 +93,11 @@ def look(
         from fedsim.data.own_table.file_bytes import is_pattern
         from fedsim.scenario.schema import Data
 
-        asked = Data(path=str(data), target=target, site=site, time=time, ranges=ranges)
+        layout = None
+        if data.is_dir():
+            _check_folder(data, {"--target": target, "--site": site, "--time": time, "--epsilon": epsilon})
+            layout = "site/class"
+        asked = Data(path=str(data), target=target, site=site, time=time, ranges=ranges, layout=layout)
         place = data.with_name("sites") if is_pattern(data) else data
         if epsilon is None:
             for name, value in (("--sites", sites), ("--bins", bins)):
@@ -108,14 +112,31 @@ def look(
             _private_look(asked, epsilon, names, 10 if bins is None else bins, places, as_json)
 
 
+def _check_folder(data: Path, given: Mapping[str, str | None]) -> None:
+    """Check that nothing is asked of a folder of images that only a table has.
+
+    Raises:
+        Mistake: Something is; all faults.
+    """
+    reasons = {"--epsilon": "a private look reads lines of a CSV file"}
+    faults = []
+    for option, value in given.items():
+        if value is not None:
+            reason = reasons.get(option, "its folders are its sites and classes")
+            faults.append(f"{option}: expected none beside {data}, a folder of images: {reason}")
+    if faults:
+        raise Mistake("\n".join(faults))
+
+
 def _open_look(asked: "Data", page: Path, as_json: bool) -> None:
+    from fedsim.data.own_table.image_folder import in_columns
     from fedsim.data.own_table.look import look as look_at
     from fedsim.report.look import OPEN_SENTENCE, open_page
     from fedsim.results.whole_files import write_bytes
 
     replaced = _check_place(page)
     seen = look_at(asked)
-    write_bytes(page, open_page(seen, asked.target).encode())
+    write_bytes(page, open_page(seen, in_columns(asked).target).encode())
     if as_json:
         print_json(_document(seen, page))
         return

@@ -78,13 +78,14 @@ def _findings(seen: Look, target: str | None, rows: int) -> list[tuple[str, str]
         rows_text += f"; {rows:,} can be used, {left_out:,} {'is' if left_out == 1 else 'are'} left out"
     smallest = int(seen.rows_by_site.min())
     largest = int(seen.rows_by_site.max())
-    sites = f"{len(seen.sites):,}, with {smallest:,} to {largest:,} rows each"
+    sizes = f"{smallest:,}" if smallest == largest else f"{smallest:,} to {largest:,}"
+    sites = f"{len(seen.sites):,}, with {sizes} rows each"
     if len(seen.sites) == 1:
         sites = "1: no column names the sites" if seen.sites[0] == "all rows" else f"1: {seen.sites[0]}"
     findings = [("Rows", rows_text), ("Sites", sites)]
 
     kinds = [column.kind for column in seen.columns]
-    parts = [f"{kinds.count(kind)} of {kind}" for kind in ("numbers", "dates", "text") if kind in kinds]
+    parts = [f"{kinds.count(kind)} of {kind}" for kind in ("numbers", "dates", "text", "images") if kind in kinds]
     parts += [f"{kinds.count('unclear')} unclear"] if "unclear" in kinds else []
     findings.append(("Columns", f"{len(seen.columns):,}: {', '.join(parts)}"))
     findings.append(("Outcome", target or "none was named; --target COLUMN names it"))

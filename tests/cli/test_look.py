@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fedsim.privacy import looks
 from tests.cli.conftest import Ran
@@ -181,6 +182,26 @@ def test_odd_tables_give_a_page(fedsim, folder: Path):
         counts = Counts(page_of(folder)).tables["a"]
         rows = len(text.splitlines()) - 1 - (name == "empty")  # a row without any value is none
         assert sum(int(row["all rows"]) for row in counts.values()) == rows, name
+
+
+def test_a_folder_of_images_is_looked_at_as_a_table_of_its_files(fedsim, folder: Path):
+    for site, ill, healthy in (("north", 2, 3), ("south", 1, 4)):
+        for name, count in (("ill", ill), ("healthy", healthy)):
+            (folder / "scans" / site / name).mkdir(parents=True)
+            for number in range(count):
+                Image.new("L", (8, 8), 20 * number).save(folder / "scans" / site / name / f"{number}.png")
+    assert fedsim("look", "scans").code == 0
+    page = (folder / "scans.look.html").read_text()
+    assert Counts(page).tables["class"] == {
+        "ill": {"all sites": "3", "north": "2", "south": "1"},
+        "healthy": {"all sites": "7", "north": "3", "south": "4"},
+    }
+    assert "2, with 5 rows each" in page
+
+    refused = fedsim("look", "scans", "--target", "ill", "--epsilon", "1")
+    assert refused.code == 2
+    for option in ("--target", "--epsilon"):
+        assert f"{option}: expected none beside scans, a folder of images" in refused.err
 
 
 def test_what_is_not_a_page_of_ours_is_left_as_it_is(fedsim, folder: Path):

@@ -9,6 +9,7 @@ import numpy as np
 from fedsim.data.own_table import cleaning
 from fedsim.data.own_table.cleaning import Cells, LeftOut
 from fedsim.data.own_table.histograms import Histogram, Scale, scaled_text
+from fedsim.data.own_table.image_folder import in_columns
 from fedsim.data.own_table.prepared import ALL_ROWS, Faults, Usable, converted, usable
 from fedsim.data.own_table.ranges import LEAVE_OUT, declares
 from fedsim.data.own_table.survey import ColumnSurvey, columns_of
@@ -58,6 +59,7 @@ def look(data: Data) -> Look:
         Mistake: The file can't be read as a table, or lacks the outcome, site or time.
     """
     used = usable(data)
+    data = in_columns(data)
     faults = Faults()
     parts = converted(data, used, faults)
     for name in used.features:
@@ -76,6 +78,7 @@ def look(data: Data) -> Look:
     drawn.sort(key=lambda column: column.role != "outcome")
     histograms = [_histogram(used, column, codes, len(sites)) for column in drawn[:MOST_COLUMNS]]
     said = () if parts.target is None else parts.target.said
+    on_images = parts.pictures.notes() if parts.pictures else ()
     lacking = used.missing_ranges()
     to_declare = [column.name for column in surveyed if column.entry == "to be declared"]
     return Look(
@@ -86,7 +89,7 @@ def look(data: Data) -> Look:
         histograms=tuple(histograms),
         columns=surveyed,
         left_out=used.left_out,
-        notes=(*used.table.repairs, *parts.notes_on_sites, *said, *parts.features.notes),
+        notes=(*on_images, *used.table.repairs, *parts.notes_on_sites, *said, *parts.features.notes),
         faults=faults.lines(),
         undeclared=to_declare if lacking is not None else [],
     )
