@@ -1,8 +1,7 @@
 """``fedsim check-data``: read a table as a run would, and say how each column is read."""
 
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -23,25 +22,11 @@ _MOST_COLUMNS = 60  # that a terminal lists
 
 
 def check_data(
-    data: Annotated[
-        Path,
-        typer.Argument(
-            metavar="FILE", help="A table of your own, CSV or Parquet, or a folder of images site/class/*.png."
-        ),
-    ],
-    target: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="The column with the outcome; none for a folder of images.")
-    ] = None,
-    site: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column that names each row's site.")] = None,
-    time: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column with the moment of each row.")] = None,
-    ranges: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="A TOML file with the columns' public ranges, or from-data.",
-            show_default="FILE.ranges.toml",
-        ),
-    ] = None,
+    data: options.OwnTable,
+    target: options.OutcomeColumn = None,
+    site: options.SiteColumn = None,
+    time: options.TimeColumn = None,
+    ranges: options.Ranges = None,
     changes: options.Changes = None,
     as_json: options.AsJson = False,
 ) -> None:

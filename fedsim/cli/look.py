@@ -54,18 +54,11 @@ def _beside(page: Path) -> Path:
 
 
 def look(
-    data: Annotated[Path, typer.Argument(metavar="FILE", help="A table of your own, CSV or Parquet.")],
-    site: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column that names each row's site.")] = None,
-    target: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column with the outcome.")] = None,
-    time: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column with the moment of each row.")] = None,
-    ranges: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="A TOML file with the columns' public ranges, or from-data.",
-            show_default="FILE.ranges.toml",
-        ),
-    ] = None,
+    data: options.OwnTable,
+    site: options.SiteColumn = None,
+    target: options.OutcomeColumn = None,
+    time: options.TimeColumn = None,
+    ranges: options.Ranges = None,
     page: Annotated[
         Path | None,
         typer.Option(

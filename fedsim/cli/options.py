@@ -51,6 +51,28 @@ StrategyCode = Annotated[
     ),
 ]
 
+OwnTable = Annotated[
+    Path,
+    typer.Argument(metavar="FILE", help="A table of your own, CSV or Parquet, or a folder of images site/class/*.png."),
+]
+
+OutcomeColumn = Annotated[
+    str | None, typer.Option(metavar="COLUMN", help="The column with the outcome; none for a folder of images.")
+]
+
+SiteColumn = Annotated[str | None, typer.Option(metavar="COLUMN", help="The column that names each row's site.")]
+
+TimeColumn = Annotated[str | None, typer.Option(metavar="COLUMN", help="The column with the moment of each row.")]
+
+Ranges = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="A TOML file with the columns' public ranges, or from-data.",
+        show_default="FILE.ranges.toml",
+    ),
+]
+
 RunDirectory = Annotated[
     Path | None,
     typer.Argument(metavar="[RUN_DIR]", help="A run directory; by default the newest finished run under runs/."),
