@@ -5,6 +5,7 @@ one number in two ways. The module imports nothing of fedsim and nothing heavy: 
 """
 
 import math
+from collections.abc import Sequence
 from datetime import date, time
 
 UNKNOWN = "–"
@@ -103,6 +104,13 @@ def share(value: float, digits: int = 0) -> str:
 def setting(value: float) -> str:
     """Write a setting or a threshold as short as it goes: ``0.0001``, ``8``, ``1e-12``."""
     return f"{value:g}"
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """Write names in a row, and of those beyond ``most`` their number."""
+    more = len(names) - most
+    shown = ", ".join(names[:most])
+    return f"{shown} and {more:,} more" if more > 0 else shown
 
 
 def as_written(value: object) -> str:

@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any
 
 from fedsim import figures
 from fedsim.data.own_table.histograms import Histogram
 from fedsim.data.own_table.look import MOST_COLUMNS, Look
-from fedsim.report.look_panels import MOST_SITES, Bar, Noise, SiteGroup, counts_table, panels, site_groups
+from fedsim.report.look_panels import MOST_NAMES, MOST_SITES, Bar, SiteGroup, drawn_column, site_groups
 from fedsim.report.pages import PAGES
 
 OPEN_SENTENCE = (
@@ -17,7 +16,6 @@ _ABOUT_PANELS = (
     "Bars are shares of a site's rows, missing values included, on one scale for all sites of a column. Grey "
     "bars at the end are missing values, or rare ones that are drawn together."
 )
-_MOST_NAMES = 12  # columns that are named in a sentence
 _MOST_NOTES = 60
 _MOST_LISTED = 200  # columns in the table of all
 
@@ -48,7 +46,7 @@ def open_page(seen: Look, target: str | None) -> str:
         column = surveyed[histogram.name]
         missing = f"{column.missing:,} missing ({figures.share(column.missing / max(1, rows))})"
         said = [f"{column.kind.capitalize()}, {_count(column.distinct, 'distinct value')}, {missing}.", *histogram.said]
-        drawn.append(_column(histogram, groups, said, None))
+        drawn.append(drawn_column(histogram, groups, said))
 
     return PAGES.get_template("look.html.j2").render(
         version=version("fedsim-flower"),
@@ -90,7 +88,9 @@ def _findings(seen: Look, target: str | None, rows: int) -> list[tuple[str, str]
     findings.append(("Columns", f"{len(seen.columns):,}: {', '.join(parts)}"))
     findings.append(("Outcome", target or "none was named; --target COLUMN names it"))
     if seen.undeclared:
-        findings.append(("Still to be declared", f"a public range or levels of {_names(seen.undeclared)}"))
+        findings.append(
+            ("Still to be declared", f"a public range or levels of {figures.listed(seen.undeclared, MOST_NAMES)}")
+        )
     findings.append(("Faults", _count(len(seen.faults), "column") + " to mend, see below" if seen.faults else "none"))
     return findings
 
@@ -104,7 +104,7 @@ def _not_drawn(seen: Look) -> str:
     why = "left out by their entry, or with texts that nearly all differ, or with a fault"
     if len(seen.histograms) == MOST_COLUMNS:
         why += f", or beyond the first {MOST_COLUMNS}"
-    return f"Not drawn ({why}): {_names(others)}."
+    return f"Not drawn ({why}): {figures.listed(others, MOST_NAMES)}."
 
 
 def _missing(histograms: Sequence[Histogram], groups: Sequence[SiteGroup]) -> list[tuple[str, list[str]]]:
@@ -129,20 +129,6 @@ def _account(seen: Look, rows: int) -> list[tuple[str, str, str]]:
     return account
 
 
-def _column(
-    histogram: Histogram, groups: Sequence[SiteGroup], said: Sequence[str], noise: Noise | None
-) -> dict[str, Any]:
-    return {
-        "name": histogram.name,
-        "role": "" if histogram.role == "feature" else histogram.role,
-        "said": said,
-        "edges": histogram.edges,
-        "panels": panels(histogram, groups, noise),
-        "heads": [group.name for group in groups],
-        "counts": counts_table(histogram, groups),
-    }
-
-
 def _about_sites(sites: Sequence[str]) -> str:
     more = len(sites) - MOST_SITES
     if more <= 0:
@@ -156,12 +142,6 @@ def _rows(count: int) -> str:
 
 def _count(number: int, word: str) -> str:
     return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
-
-
-def _names(names: Sequence[str]) -> str:
-    more = len(names) - _MOST_NAMES
-    listed = ", ".join(names[:_MOST_NAMES])
-    return f"{listed} and {more:,} more" if more > 0 else listed
 
 
 def _few(notes: Sequence[str], most: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -10,6 +11,7 @@ from fedsim import figures
 from fedsim.data.own_table.histograms import Histogram
 
 MOST_SITES = 12  # that have a panel each
+MOST_NAMES = 12  # columns that are named in a sentence
 _MOST_LEVELS = 24  # bars of a panel
 _WIDTH = 200
 _HEIGHT = 64
@@ -138,9 +140,9 @@ def _bars(
         bars.append(
             Bar(
                 label=histogram.labels[number],
-                length=_percent(length),
-                low=_percent(length - margin_length),
-                high=_percent(length + margin_length),
+                length=percent(length),
+                low=percent(length - margin_length),
+                high=percent(length + margin_length),
                 text=text.replace("-", "−"),
                 is_apart=number >= first_apart,
             )
@@ -148,7 +150,8 @@ def _bars(
     return bars
 
 
-def _percent(part: float) -> float:
+def percent(part: float) -> float:
+    """Return a share as percent of a panel's length, from 0 to 100."""
     return round(100 * min(max(part, 0.0), 1.0), 1)
 
 
@@ -174,6 +177,31 @@ def _picture(histogram: Histogram, heights: np.ndarray, margin: float, about: st
         '<svg class="bins" viewBox="0 0 {} {}" preserveAspectRatio="none" role="img" aria-label="{}">{}</svg>'
     )
     return frame.format(_WIDTH, _HEIGHT, about, drawn)
+
+
+def drawn_column(
+    histogram: Histogram,
+    groups: Sequence[SiteGroup],
+    said: Sequence[str],
+    noise: Noise | None = None,
+) -> dict[str, Any]:
+    """Return what the template draws of a column.
+
+    Args:
+        histogram: The column's counts.
+        groups: The sites of each panel.
+        said: What is to be known of the column, in sentences.
+        noise: The noise of the counts; None where they have none.
+    """
+    return {
+        "name": histogram.name,
+        "role": "" if histogram.role == "feature" else histogram.role,
+        "said": said,
+        "edges": histogram.edges,
+        "panels": panels(histogram, groups, noise),
+        "heads": [group.name for group in groups],
+        "counts": counts_table(histogram, groups),
+    }
 
 
 def counts_table(histogram: Histogram, groups: Sequence[SiteGroup]) -> list[tuple[str, list[str]]]:

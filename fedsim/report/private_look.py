@@ -8,15 +8,15 @@ from importlib.metadata import version
 
 import numpy as np
 
+from fedsim import figures
 from fedsim.data.own_table.histograms import Histogram
 from fedsim.data.own_table.private_look import Plan
 from fedsim.privacy import discrete_laplace
 from fedsim.privacy.looks import Account, Look, NoisyHistogram
-from fedsim.report.look_panels import MOST_SITES, Bar, Noise, counts_table, panels, site_groups
+from fedsim.report.look_panels import MOST_NAMES, MOST_SITES, Bar, Noise, drawn_column, percent, site_groups
 from fedsim.report.pages import PAGES
 
 _NORMAL = 1.96  # standard deviations on either side that hold 95 % of a normal distribution
-_MOST_NAMES = 12
 _ABOUT_PANELS = (
     "Bars are noisy counts of rows, on a scale of its own in each panel; lines are intervals that hold the "
     "noise with 95 % probability. A count below 0 is drawn as 0. The counts of a column need not add up to "
@@ -72,9 +72,9 @@ def private_page(
     for group, size, margin in zip(parts, sizes, margins, strict=True):
         bar = Bar(
             label=group.name,
-            length=_percent(size / longest),
-            low=_percent((size - margin) / longest),
-            high=_percent((size + margin) / longest),
+            length=percent(size / longest),
+            low=percent((size - margin) / longest),
+            high=percent((size + margin) / longest),
             text=group.rows.removesuffix(" rows"),
             is_apart=False,
         )
@@ -84,17 +84,7 @@ def private_page(
     for histogram, release in zip(histograms, look.histograms, strict=True):
         margin = _margin(release)
         said = [*histogram.said, f"Noise on a count: ± {margin(1):,} (95 %), epsilon {_exact(release.epsilon)}."]
-        drawn.append(
-            {
-                "name": histogram.name,
-                "role": "" if histogram.role == "feature" else histogram.role,
-                "said": said,
-                "edges": histogram.edges,
-                "panels": panels(histogram, groups, Noise(margin)),
-                "heads": [group.name for group in groups],
-                "counts": counts_table(histogram, groups),
-            }
-        )
+        drawn.append(drawn_column(histogram, groups, said, Noise(margin)))
     return PAGES.get_template("look.html.j2").render(
         version=version("fedsim-flower"),
         file=plan.path.name,
@@ -108,7 +98,7 @@ def private_page(
         + (f" The {MOST_SITES} largest are shown one by one." if len(plan.sites.names) > MOST_SITES else ""),
         about_panels=_ABOUT_PANELS,
         drawn=drawn,
-        not_drawn=f"Not looked at, since they have no public range: {_names(plan.left_aside)}."
+        not_drawn=f"Not looked at, since they have no public range: {figures.listed(plan.left_aside, MOST_NAMES)}."
         if plan.left_aside
         else "",
         columns=[],
@@ -207,17 +197,7 @@ def _whole(number: float) -> str:
     return f"{round(float(number)):,}".replace("-", "−")
 
 
-def _percent(part: float) -> float:
-    return round(100 * min(max(part, 0.0), 1.0), 1)
-
-
 def _exact(epsilon: Fraction) -> str:
     """Write an epsilon: as a short decimal number, or else as a fraction with about its value."""
     decimal = f"{float(epsilon):.6g}"
     return decimal if Fraction(decimal) == epsilon else f"{epsilon} (about {float(epsilon):.3g})"
-
-
-def _names(names: Sequence[str]) -> str:
-    more = len(names) - _MOST_NAMES
-    listed = ", ".join(names[:_MOST_NAMES])
-    return f"{listed} and {more:,} more" if more > 0 else listed

@@ -197,6 +197,7 @@ def test_a_folder_of_images_is_looked_at_as_a_table_of_its_files(fedsim, folder:
         "healthy": {"all sites": "7", "north": "3", "south": "4"},
     }
     assert "2, with 5 rows each" in page
+    assert "classes were found in the names of the folders: healthy, ill; ill is positive" in page
 
     refused = fedsim("look", "scans", "--target", "ill", "--epsilon", "1")
     assert refused.code == 2

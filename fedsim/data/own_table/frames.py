@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from fedsim.data.own_table.reading import Table, check_size, clean, encoded, repaired
 from fedsim.data.own_table.values import Values, changed, of_chunks
+from fedsim.figures import listed
 from fedsim.mistakes import Mistake
 from fedsim.scenario.schema import FRAME
 
@@ -167,23 +168,17 @@ def _faults_of_names(frame: pd.DataFrame) -> list[str]:
     names = [name for name, _ in _columns(frame)]
     others = [name for name in names if not isinstance(name, str)]
     if others:
-        got = _listed([f"{name!r} ({type(name).__name__})" for name in others])
+        got = listed([f"{name!r} ({type(name).__name__})" for name in others], _MOST_SHOWN)
         hint = "frame.columns = frame.columns.map(str) makes them text"
         faults.append(f"data: expected text as the name of each column, got {got}; {hint}")
 
     texts = [clean(name) for name in names if isinstance(name, str)]
     repeated = [name for name, count in Counter(texts).items() if count > 1]
     if repeated:
-        faults.append(f"data: expected each column once, got {_listed(repeated)} several times")
+        faults.append(f"data: expected each column once, got {listed(repeated, _MOST_SHOWN)} several times")
     if not len(frame.columns):
         faults.append("data: expected columns, the frame has none")
     return faults
-
-
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(names[:_MOST_SHOWN])
-    more = len(names) - _MOST_SHOWN
-    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def _to_arrow(series: pd.Series) -> pa.Array:

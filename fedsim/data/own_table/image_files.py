@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from fedsim.data.recent import Recent
+from fedsim.figures import listed
 from fedsim.mistakes import Mistake
 from fedsim.scenario.reading import read_ordinary
 
@@ -89,11 +90,8 @@ class ImageFaults:
         """Return a line for each kind of fault."""
         lines = []
         for fault, names in self.names.items():
-            shown = ", ".join(names[:_MOST_SHOWN])
-            more = len(names) - _MOST_SHOWN
-            of_others = f" and {more:,} more" if more > 0 else ""
             count = "1 file" if len(names) == 1 else f"{len(names):,} files"
-            lines.append(f"{fault}: {count}: {shown}{of_others}")
+            lines.append(f"{fault}: {count}: {listed(names, _MOST_SHOWN)}")
         return lines
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 from fedsim.data.own_table.image_files import ImageFaults, Named
 from fedsim.data.own_table.reading import Table
 from fedsim.data.own_table.values import Values, of_chunks
+from fedsim.figures import listed
 from fedsim.mistakes import Mistake
 from fedsim.scenario.schema import Data
 
@@ -226,7 +227,4 @@ def _is_utf8(name: str) -> bool:
 
 
 def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_MOST_SHOWN])
-    more = len(names) - _MOST_SHOWN
-    of_others = f" and {more:,} more" if more > 0 else ""
-    return f"{len(names):,} ({shown}{of_others})"
+    return f"{len(names):,} ({listed(names, _MOST_SHOWN)})"

@@ -10,7 +10,7 @@ from fedsim.data.own_table import cleaning
 from fedsim.data.own_table.cleaning import Cells, LeftOut
 from fedsim.data.own_table.histograms import Histogram, Scale, scaled_text
 from fedsim.data.own_table.image_folder import in_columns
-from fedsim.data.own_table.prepared import ALL_ROWS, Faults, Usable, converted, usable
+from fedsim.data.own_table.prepared import ALL_ROWS, Faults, Usable, converted, notes_of, usable
 from fedsim.data.own_table.ranges import LEAVE_OUT, declares
 from fedsim.data.own_table.survey import ColumnSurvey, columns_of
 from fedsim.scenario.schema import Data
@@ -77,8 +77,6 @@ def look(data: Data) -> Look:
     drawn = [column for column in surveyed if _is_drawn(used, column)]
     drawn.sort(key=lambda column: column.role != "outcome")
     histograms = [_histogram(used, column, codes, len(sites)) for column in drawn[:MOST_COLUMNS]]
-    said = () if parts.target is None else parts.target.said
-    on_images = parts.pictures.notes() if parts.pictures else ()
     lacking = used.missing_ranges()
     to_declare = [column.name for column in surveyed if column.entry == "to be declared"]
     return Look(
@@ -89,7 +87,7 @@ def look(data: Data) -> Look:
         histograms=tuple(histograms),
         columns=surveyed,
         left_out=used.left_out,
-        notes=(*on_images, *used.table.repairs, *parts.notes_on_sites, *said, *parts.features.notes),
+        notes=notes_of(data, used, parts),
         faults=faults.lines(),
         undeclared=to_declare if lacking is not None else [],
     )

@@ -191,18 +191,25 @@ def assembled(data: Data, used: "Usable") -> Prepared:
         rows_in=used.rows_in,
         rows_used=len(used.table.rows),
         left_out=used.left_out,
-        notes=(
-            *_notes_on_place(data),
-            *(pictures.notes() if pictures else ()),
-            *used.table.repairs,
-            *parts.notes_on_sites,
-            *used.said,
-            *target.said,
-            *features.notes,
-        ),
+        notes=notes_of(data, used, parts),
         ranges_fitted=used.declared.fits_rest and features.some_fitted,
     )
     return Prepared(task, intake)
+
+
+def notes_of(data: Data, used: "Usable", parts: "Converted") -> tuple[str, ...]:
+    """Return notes on all that was repaired, inferred or left aside, in the order in which they are told."""
+    on_images = parts.pictures.notes() if parts.pictures else ()
+    on_outcome = parts.target.said if parts.target else ()
+    return (
+        *_notes_on_place(data),
+        *on_images,
+        *used.table.repairs,
+        *parts.notes_on_sites,
+        *used.said,
+        *on_outcome,
+        *parts.features.notes,
+    )
 
 
 def _notes_on_place(data: Data) -> list[str]:
