@@ -36,6 +36,7 @@ from fedsim.privacy.central import CentralNoise, clipped_sum
 from fedsim.privacy.ledger import OwnUpdate
 from fedsim.privacy.noise_shares import NoiseShare, noisy
 from fedsim.privacy.units import distributed, local
+from fedsim.report.base_findings import cautions
 from fedsim.report.findings import in_short
 from fedsim.report.statement import statement
 from fedsim.results.run_directory import Run
@@ -338,14 +339,16 @@ def shown(run: Run, unit: str) -> dict[str, Any]:
     """Return what of a run directory, and of what is said of it, does not hold figures of a model.
 
     Left out by name: the metrics, row counts and numbers of positives (``sites``, ``groups``, ``rounds``, the report
-    and its pictures, the answers in words on the terminal, of which there must be as many), the models of trainings
-    without privacy, times, and in the notes who was left out.
+    and its pictures, the answers in words on the terminal, of which there must be as many, and the cautions that
+    compare a test figure with that of a constant answer), the models of trainings without privacy, times, and in the
+    notes who was left out.
     """
     files = sorted(path.relative_to(run.path) for path in run.path.rglob("*"))
     notes = [one for one in run.manifest["notes"] if one["private"] and UNCOVERED[unit] not in one["note"]]
     times = ("started", "seconds", "seconds_per_training", "notes", "files")  # of files, what follows says which
     checkpoint = json.loads((run.path / "checkpoints" / f"{PRIVATE.key}.json").read_text("utf-8"))
     answers = list(in_short(run))
+    of_test_figures = [*answers, *(f"Take care: {text}" for text in cautions(run))]
     return {
         "names": files,
         "scenario": (run.path / "scenario.toml").read_bytes(),
@@ -358,7 +361,7 @@ def shown(run: Run, unit: str) -> dict[str, Any]:
         "closing lines": [
             line
             for line in closing_lines(run)
-            if str(run.path) not in line and not line.startswith("Note (") and line not in answers
+            if str(run.path) not in line and not line.startswith("Note (") and line not in of_test_figures
         ],
         "answers": len(answers),
         "checkpoint": {key: value for key, value in checkpoint.items() if key in ("ledger", "scenario")},
