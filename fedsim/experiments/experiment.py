@@ -5,11 +5,10 @@ from __future__ import annotations
 import fcntl
 import itertools
 import json
-import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -27,6 +26,7 @@ from fedsim.data.settling import settled
 from fedsim.experiments.arms import Job, Shared, Trained, jobs, run_job
 from fedsim.experiments.given import GivenData, scenario_of
 from fedsim.experiments.progress import Progress, shown
+from fedsim.experiments.under_way import UnderWay
 from fedsim.mistakes import Interrupted, Mistake
 from fedsim.planning.checks import check
 from fedsim.planning.trial import Trial, without_noise
@@ -38,7 +38,9 @@ from fedsim.report.statement import random_of
 from fedsim.results import run_directory as results
 from fedsim.results.base_rates import base_rates
 from fedsim.results.coefficients import coefficients
+from fedsim.results.digests import sha256
 from fedsim.results.evaluation import POOLED, TOGETHER
+from fedsim.results.whole_files import open_own
 from fedsim.scenario import catalog
 from fedsim.scenario.files import read, with_strategy
 from fedsim.scenario.schema import FRAME, Evaluation, Scenario
@@ -247,54 +249,46 @@ def _complete(folder: Path, scenario: Scenario, progress: Progress | None) -> re
 
 
 _Finished = tuple[Job, results.Tensors, dict[str, Any]]
-_ANEW = "begun anew after an interruption: what had been released until then has other noise, and is not counted"
 
 
 def _train_all(folder: Path, scenario: Scenario, progress: Progress | None) -> list[_Finished]:
     todo = jobs(scenario)
-    same = results.sha256(scenario.model_dump_json(exclude=_left_out_of_hash(scenario)).encode())
+    same = sha256(scenario.model_dump_json(exclude=_left_out_of_hash(scenario)).encode())
     same += catalog.code_hash(scenario.strategy.name)  # a file that was changed is another strategy
     total = len(todo) * scenario.training.rounds
     finished = []
     for index, job in enumerate(todo):
-        ticks = itertools.count(index * scenario.training.rounds + 1)
+        done_before = index * scenario.training.rounds
         label = f"{job.arm}{', private' if job.private else ''}, seed {job.seed}"
 
-        def observe(ticks: Iterable[int] = ticks, label: str = label) -> None:
+        def observe(number: int, done_before: int = done_before, label: str = label) -> None:
             if progress:
-                progress(label, next(iter(ticks)), total)
+                progress(label, done_before + number, total)
 
         kept = results.read_checkpoint(folder / "checkpoints", job.key)
         if kept and kept[1]["scenario"] != same:
             raise Mistake(f"{folder}: scenario.toml is not the one that this run was begun with")
         if kept is None:
-            anew = job.private and scenario.privacy.rng == "secure" and _was_begun(folder / "checkpoints", job)
+            repeatable = not (job.private and scenario.privacy.rng == "secure")
+            device = best_device(scenario.device)
+            under_way = UnderWay(folder / "checkpoints", job.key, same, scenario.checkpoints, repeatable, device)
             clock = time.perf_counter()
-            trained = run_job(scenario, job, observe)
-            trained.notes.extend([_ANEW] if anew else [])
+            trained = run_job(scenario, job, observe, under_way)
             kept = _tensors(trained), _values(trained, time.perf_counter() - clock) | {"scenario": same}
             results.write_checkpoint(folder / "checkpoints", job.key, *kept)
+            under_way.forget()
         finished.append((job, _with_todays_names(folder, *kept), kept[1]))
     return finished
 
 
 def _left_out_of_hash(scenario: Scenario) -> dict[str, Any]:
     """Return the keys that don't tell whether a checkpoint is of this scenario."""
-    keys: dict[str, Any] = dict.fromkeys(("seed", "seeds", "arms"), True)
+    keys: dict[str, Any] = dict.fromkeys(("seed", "seeds", "arms", "checkpoints"), True)
     if scenario.evaluation == Evaluation():
         keys["evaluation"] = True  # checkpoints of versions without this section are still good
     of_images = ("layout", "image", "image_size", "channels", "classes")
     keys["data"] = {key for key in of_images if getattr(scenario.data, key) is None}  # and without these keys
     return keys
-
-
-def _was_begun(folder: Path, job: Job) -> bool:
-    """Return whether a secure training was begun before, which can't be repeated, and remember that it is now."""
-    folder.mkdir(exist_ok=True)
-    mark = folder / f"{job.key}.begun"
-    found = mark.exists()
-    mark.touch()
-    return found
 
 
 def _random(finished: list[_Finished]) -> str | None:
@@ -475,13 +469,11 @@ def _new_folder(name: str, out: str | Path | None) -> Path:
 @contextmanager
 def _lock(folder: Path) -> Iterator[None]:
     """Keep other processes out of a run directory."""
-    # The directory may be a stranger's: a link is not followed, and a pipe not waited for.
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        opened = os.open(folder / ".lock", flags, 0o666)
+        opened = open_own(folder / ".lock")
     except OSError as error:
         raise Mistake(f"{folder / '.lock'}: expected a file that can be written, got {error.strerror}") from None
-    with os.fdopen(opened, "rb") as file:
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

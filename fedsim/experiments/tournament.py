@@ -29,6 +29,7 @@ from fedsim.privacy.ledger import Ledger
 from fedsim.privacy.unit import Protected
 from fedsim.privacy.units import unit_of
 from fedsim.results import run_directory as results
+from fedsim.results.digests import sha256
 from fedsim.scenario import catalog
 from fedsim.scenario.changes import value_of, with_attack, with_epsilon, with_strategy
 from fedsim.scenario.files import read
@@ -302,7 +303,7 @@ def _training(cell: Cell, seed: int, folder: Path) -> dict[str, Any]:
 
     job = Job("federated", cell.private, seed)
     with _one_thread():
-        trained = run_job(cell.scenario, job, lambda: None)
+        trained = run_job(cell.scenario, job, lambda number: None)
     kept = {
         "scores": results.as_rows(trained.scores),
         "curve": results.as_rows(trained.curve),
@@ -343,7 +344,7 @@ def _key(cell: Cell, seed: int) -> str:
         "code": _code(),
         "device": best_device(cell.scenario.device),
     }
-    return results.sha256(json.dumps(decides, sort_keys=True).encode())[:32]
+    return sha256(json.dumps(decides, sort_keys=True).encode())[:32]
 
 
 @cache
@@ -354,4 +355,4 @@ def _code() -> str:
         for path in sorted(folder.rglob("*")):
             if path.suffix in _SUFFIXES:
                 parts.append(path.read_bytes())
-    return results.sha256(b"\0".join(parts))
+    return sha256(b"\0".join(parts))

@@ -1,8 +1,9 @@
 """A Strategy class of Flower's, or of somebody else, in fedsim's round loop: run as it is, with guards around it."""
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -11,6 +12,7 @@ from flwr.server.strategy import Strategy as OlderStrategy
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
+from fedsim.flower.object_state import put_back, state_of
 from fedsim.flower.older_interface import Legacy, attribute
 from fedsim.flower.records import flatten, unflatten
 from fedsim.mistakes import Mistake
@@ -70,6 +72,18 @@ class Hosted(FlowerStrategy):
         if not found.isfinite().all():
             raise Mistake(f"strategy {self.name}, round {server_round}: expected finite numbers, got NaN or Inf")
         return unflatten(found, like=self._sent), None
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return what the strategy remembers.
+
+        Raises:
+            Opaque: That can't be written down.
+        """
+        return state_of(self.inner)
+
+    def restore(self, state: Mapping[str, Any], like: ArrayRecord) -> None:
+        """Go on from what ``snapshot`` returned."""
+        put_back(self.inner, state)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

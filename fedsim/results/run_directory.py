@@ -18,7 +18,6 @@ manifest has the SHA-256 of each.
 - ``report.html``: the report, made from the files above.
 """
 
-import hashlib
 import io
 import json
 from collections.abc import Mapping
@@ -39,6 +38,7 @@ from torch import Tensor
 from fedsim.mistakes import Mistake
 from fedsim.privacy.promise import most_spent
 from fedsim.results.comparison import ELSEWHERE, HERE, compare, compare_with_base
+from fedsim.results.digests import sha256
 from fedsim.results.evaluation import INSIDE, POOLED, TOGETHER, headline_of
 from fedsim.results.group_comparison import compare_groups, compare_widths
 from fedsim.results.measured import Measured
@@ -224,11 +224,6 @@ def write_manifest(folder: Path, about: Mapping[str, Any]) -> None:
         if path.exists():
             files[name] = sha256(path.read_bytes())
     write_json(folder / "manifest.json", {**about, "files": files})
-
-
-def sha256(content: bytes) -> str:
-    """Compute the SHA-256 of bytes in hex."""
-    return hashlib.sha256(content).hexdigest()
 
 
 def load(path: str | Path) -> Run:

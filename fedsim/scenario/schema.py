@@ -202,6 +202,16 @@ class Evaluation(_Section):
     threshold: Probability = 0.5
 
 
+class Checkpoints(_Section):
+    """How often a training that is under way is written down, so that ``fedsim resume`` goes on from there.
+
+    It is after ``seconds`` of work, or after so many ``rounds`` where that is given. It changes no figure.
+    """
+
+    seconds: Annotated[FiniteFloat, Field(ge=0)] = 10.0
+    rounds: Annotated[int, Field(ge=1)] | None = None
+
+
 class Optimizer(_Section):
     """A torch optimizer, made anew at each site in each round."""
 
@@ -451,6 +461,7 @@ class Scenario(_Section):
     partition: Partition = Partition()
     split: Split = Split()
     evaluation: Evaluation = Evaluation()
+    checkpoints: Checkpoints = Checkpoints()
     training: Training = Training()
     strategy: Strategy = Strategy()
     attack: Attack = Attack()
@@ -612,6 +623,7 @@ class Scenario(_Section):
         defaults = {
             "data": Data(),
             "evaluation": Evaluation(),
+            "checkpoints": Checkpoints(),
             "faults": Faults(),
             "secure_aggregation": SecureAggregation(),
         }

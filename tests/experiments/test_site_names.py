@@ -77,7 +77,7 @@ def private(unit: str, *overrides: str) -> Scenario:
 def test_what_is_released_is_the_global_model_and_no_sites_own(table: Path, unit: str, strategy: str):
     chosen = private(unit, f"strategy.name={strategy}", "data.model=mlp", "arms=['federated']")
     done = execute(chosen, table / "run")
-    trained = run_job(settled(chosen), Job("federated", True, 0), lambda: None)
+    trained = run_job(settled(chosen), Job("federated", True, 0), lambda number: None)
     shared = trained.models[GLOBAL]
     assert set(trained.models) == {GLOBAL, *NAMES}
 

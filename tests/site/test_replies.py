@@ -247,7 +247,7 @@ FIXED = ["privacy.noise_multiplier=3.0", "privacy.epsilon=9"]
 
 def charges(scenario, monkeypatch: pytest.MonkeyPatch, tamper: Tamper, *overrides: str):
     tampering(monkeypatch, tamper)
-    done = run_job(scenario(*FIXED, *overrides), Job("federated", True, 0), lambda: None)
+    done = run_job(scenario(*FIXED, *overrides), Job("federated", True, 0), lambda number: None)
     assert done.ledger is not None
     sites = ["cleveland", "hungarian", "switzerland", "va_long_beach"]
     assert [(entry.round, entry.site) for entry in done.ledger.entries] == [(n, site) for n in (1, 2) for site in sites]
