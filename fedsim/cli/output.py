@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from rich.console import Console, RenderableType
 
 from fedsim.experiments import progress
-from fedsim.mistakes import Interrupted
+from fedsim.mistakes import Interrupted, Terminated
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,9 +63,15 @@ def waiting(quiet: bool, as_json: bool) -> Iterator[progress.Progress]:
         with progress.shown(wanted=not quiet, lines=not as_json) as tell:
             yield tell
     except Interrupted as stop:
-        fail(f"interrupted; go on with: fedsim resume {stop.folder}", INTERRUPTED)
-    except KeyboardInterrupt:
-        fail("interrupted", INTERRUPTED)
+        what, code = _ended(stop.terminated)
+        fail(f"{what}; go on with: fedsim resume {stop.folder}", code)
+    except KeyboardInterrupt as stop:
+        fail(*_ended(isinstance(stop, Terminated)))
+
+
+def _ended(terminated: bool) -> tuple[str, int]:
+    """Return how a command ended that was stopped, and its exit code."""
+    return ("terminated", TERMINATED) if terminated else ("interrupted", INTERRUPTED)
 
 
 def fail(message: str, code: int) -> NoReturn:

@@ -27,6 +27,7 @@ from fedsim.flower.records import Flat, Layout, flatten, kept_in
 from fedsim.flower.rounds import Budget, CentralBudget, Finished, Halfway, NothingKept, run_rounds
 from fedsim.flower.secure.server import SecureAdapter
 from fedsim.flower.secure.shares import weights_of
+from fedsim.mistakes import RunFailed
 from fedsim.planning.budgets import Spending
 from fedsim.planning.checks import check_expected_batches
 from fedsim.planning.misbehaviour import attack_of, misbehaving, triggered
@@ -179,6 +180,7 @@ class _Training:
         told: State,
         center: Tensor,
         grid: InProcessGrid,
+        number: int,
     ) -> Models:
         """Return {site: its own model} of the sites that a strategy left with one.
 
@@ -187,6 +189,10 @@ class _Training:
             told: The vectors that its server would send with the next model.
             center: The global model, (params,).
             grid: The grid that the sites are on, with their memories.
+            number: The round.
+
+        Raises:
+            RunFailed: A model holds a NaN or an infinity.
         """
         rule = strategy.second_rule() or strategy.local_rule()
         if not isinstance(rule, Personal):
@@ -197,7 +203,9 @@ class _Training:
             memory = kept_in(context)
             if memory:
                 name = self.trial.names[node - FIRST_NODE]
-                models[name] = self.trial.parts(rule.personal(center, memory | told))
+                vector = rule.personal(center, memory | told)
+                check_finite(vector, number, f"the personal model of {name}")
+                models[name] = self.trial.parts(vector)
         return models
 
     def note_backdoor(self, models: Models) -> None:
@@ -317,16 +325,16 @@ def _federated(training: _Training) -> Models:
     else:
         hosted = _adapted(training, budget)
 
-    def models(arrays: ArrayRecord) -> Models:
+    def models(arrays: ArrayRecord, number: int) -> Models:
         center = flatten(arrays).to(trial.device)
         told = hosted.told() if isinstance(hosted, Adapter) else {}
-        return {GLOBAL: trial.parts(center), **training.personal(strategy, told, center, grid)}
+        return {GLOBAL: trial.parts(center), **training.personal(strategy, told, center, grid, number)}
 
     def observe(number: int, arrays: ArrayRecord) -> None:
         if scenario.training.duration_spread:
             asked = [node - FIRST_NODE for node in hosted.asked]
             training.time = trial.time_after(number, asked, training.time or 0.0)
-        training.end_round(number, models(arrays))
+        training.end_round(number, models(arrays, number))
 
     finished = run_rounds(
         strategy=hosted,
@@ -343,9 +351,22 @@ def _federated(training: _Training) -> Models:
     training.note_unseen(finished.unseen)
     training.notes += _irregularities(finished, names)
     training.end(finished.rounds)
-    trained = models(finished.arrays)
+    trained = models(finished.arrays, finished.rounds)
     training.note_backdoor(trained)
     return trained
+
+
+def check_finite(vector: Tensor, number: int, whose: str) -> None:
+    """Make sure that a model, (params,), holds numbers after a round.
+
+    Raises:
+        RunFailed: It holds a NaN or an infinity.
+    """
+    if not vector.isfinite().all():
+        raise RunFailed(
+            f"round {number}: {whose} is no longer finite: the training diverged; a lower training.optimizer.lr "
+            "or weight_decay may help"
+        )
 
 
 class _WithRecords:
@@ -594,6 +615,7 @@ class _Alone:
         # All at once: an engine may stack them.
         train_all = engines.load(trial.scenario.engine).train_all
         for key, trained in zip(keys, train_all(works, trial.scenario.cohort_size), strict=True):
+            check_finite(trained.parameters, number, "the model" if key is GLOBAL else f"the model of {key}")
             self._vectors[key] = trained.parameters
             if self._budget and trained.mechanism:
                 self._budget.ledger.charge(self._charged[key], number, trained.mechanism)

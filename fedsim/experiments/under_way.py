@@ -81,7 +81,6 @@ class UnderWay:
         line = f"{sha256(numbers.encode())} {numbers}"
         with open_own(self._journal, os.O_APPEND) as file:
             file.write(f"{line}\n".encode())
-            file.flush()
             os.fsync(file.fileno())
 
     def end(self, number: int, snapshot: Callable[[], Mapping[str, Any]]) -> None:
@@ -151,8 +150,10 @@ class UnderWay:
         for line in lines[position:].splitlines():
             digest, _, numbers = line.partition(b" ")
             if digest != sha256(numbers).encode():
-                raise Mistake(f"{self._journal}: expected the rounds that were begun, as they were written, got another "
-                              "line; what was released can't be told: run the scenario into a new directory")
+                raise Mistake(
+                    f"{self._journal}: expected the rounds that were begun, as they were written, got another "
+                    "line; what was released can't be told: run the scenario into a new directory"
+                )
             number, *asked = map(int, numbers.split())
             begun.setdefault(number, []).append(asked)
         return begun

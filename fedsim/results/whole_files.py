@@ -1,21 +1,33 @@
 """Write a file whole or not at all, and open those of a directory that may be a stranger's."""
 
 import os
+from contextlib import suppress
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
+
+_TEMPORARY = ".tmp"
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: it is written under a temporary name and renamed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Write a file whole or not at all: it is written under a temporary name and renamed.
+
+    Raises:
+        OSError: It can't be written; the error names the file.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
     try:
-        with temporary.open("wb") as file:
+        temporary.unlink(missing_ok=True)  # a stranger's link, which must not be followed
+        with temporary.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        error.filename = str(path)  # a full disk has no name of its own
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
     # Without this the new name may be lost when the power fails.
     folder = os.open(path.parent, os.O_RDONLY)
@@ -25,8 +37,14 @@ def write_bytes(path: Path, content: bytes) -> None:
         os.close(folder)
 
 
-def open_own(path: Path, *more_flags: int) -> BinaryIO:
-    """Open a file for reading and writing, made if it is not there; a link is not followed, a pipe not waited for.
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of processes that were killed while they wrote."""
+    for path in folder.glob(f".*{_TEMPORARY}"):
+        path.unlink(missing_ok=True)
+
+
+def open_own(path: Path, *more_flags: int) -> FileIO:
+    """Open a file without a buffer, made if it is not there; a link is not followed, a pipe not waited for.
 
     Args:
         path: The file.
@@ -38,4 +56,4 @@ def open_own(path: Path, *more_flags: int) -> BinaryIO:
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     for flag in more_flags:
         flags |= flag
-    return os.fdopen(os.open(path, flags, 0o666), "r+b")
+    return FileIO(os.open(path, flags, 0o666), "r+")

@@ -60,7 +60,7 @@ def test_a_stack_that_fails_half_way_is_trained_again_from_its_start(
         return done
 
     monkeypatch.setattr(cohort, "train_together", failing)
-    monkeypatch.setattr(cohort, "_cores", lambda: 1)
+    monkeypatch.setattr(cohort, "cores", lambda: 1)
     found = run_job(chosen, job, lambda number: None)
     assert tried == sizes
     torch.testing.assert_close(found.models[GLOBAL]["weight"], expected.models[GLOBAL]["weight"], rtol=1e-4, atol=1e-6)

@@ -10,7 +10,7 @@ import torch
 
 from fedsim.data import federation
 from fedsim.data.federation import Examples, Federation
-from fedsim.experiments import arms, experiment
+from fedsim.experiments import arms, trainings
 from fedsim.experiments.arms import Job, jobs, run_job
 from fedsim.experiments.experiment import execute, resume
 from fedsim.mistakes import Interrupted
@@ -74,11 +74,11 @@ def test_a_resumed_run_draws_no_noise_of_a_finished_training_again(watch: Watch,
         finished.append(job)
         return run_job(scenario, job, *more)
 
-    monkeypatch.setattr(experiment, "run_job", stop_before_the_last)
+    monkeypatch.setattr(trainings, "run_job", stop_before_the_last)
     with pytest.raises(Interrupted):
         execute(chosen, tmp_path / "run")
     before = len(watch.digests)
-    monkeypatch.setattr(experiment, "run_job", run_job)
+    monkeypatch.setattr(trainings, "run_job", run_job)
     resume(tmp_path / "run")
     assert len(finished) == 5
     assert len(watch.digests) - before == 4 * 3 * 2

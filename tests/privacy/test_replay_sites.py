@@ -22,7 +22,7 @@ from fedsim.cli.terminal import closing_lines
 from fedsim.data import federation
 from fedsim.data.federation import Examples, Federation, Site
 from fedsim.engines import cohort
-from fedsim.experiments import arms, experiment
+from fedsim.experiments import arms, experiment, trainings
 from fedsim.experiments.arms import Job, Trained, run_job
 from fedsim.flower.records import ARRAYS, CONFIG, MECHANISM, METRICS, REPORTED, ROUND, TOLD, WEIGHT
 from fedsim.flower.secure import server
@@ -243,7 +243,7 @@ class Replay:
             return run_job(scenario, job, *more)
 
         self.begin(own)
-        self._patch.setattr(experiment, "run_job", train)
+        self._patch.setattr(trainings, "run_job", train)
         with self._log.at_level(logging.DEBUG, "fedsim"):
             return experiment.execute(chosen, folder)
 

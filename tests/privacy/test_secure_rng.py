@@ -13,7 +13,7 @@ import torch
 
 from fedsim import randomness
 from fedsim.data.federation import federate
-from fedsim.experiments import arms, experiment
+from fedsim.experiments import arms, trainings
 from fedsim.experiments.arms import Job, jobs, run_job
 from fedsim.experiments.experiment import execute, resume
 from fedsim.flower.adapter import Adapter
@@ -389,7 +389,7 @@ def test_an_interrupted_secure_run_keeps_what_was_finished_and_tells_of_the_rest
         stops = len(begun) == last + 1
         return run_job(scenario, job, interrupt if stops else observe, under_way)
 
-    monkeypatch.setattr(experiment, "run_job", stop_in_the_last)
+    monkeypatch.setattr(trainings, "run_job", stop_in_the_last)
     with pytest.raises(Interrupted):
         execute(scenario, tmp_path / "run")
     kept = {path: path.read_bytes() for path in (tmp_path / "run" / "checkpoints").glob("*.safetensors")}
