@@ -166,7 +166,7 @@ def test_a_full_disk_is_named_with_the_way_on_and_nothing_finished_is_lost(
     full: list[int] = []
 
     def no_space(number: int) -> None:
-        if f".{name}." in os.readlink(f"/proc/self/fd/{number}"):
+        if f".{name}." in str(Path(f"/proc/self/fd/{number}").readlink()):
             full.append(number)
             raise OSError(28, "No space left on device")
         fsync(number)

@@ -1,8 +1,7 @@
 """A training that is interrupted and goes on ends bit for bit where it would have ended."""
 
 import math
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from fedsim.experiments.arms import Job, Trained, run_job
 from fedsim.experiments.under_way import UnderWay
 from fedsim.mistakes import Mistake
 from fedsim.planning.trial import Trial
-from fedsim.privacy.ledger import POOL
 from fedsim.results.packed import pack, unpack
 from fedsim.scenario import catalog
 from fedsim.scenario.changes import with_strategy
@@ -272,42 +270,3 @@ def test_what_a_strategy_keeps_in_attributes_goes_on_too(tmp_path: Path):
     scenario, job = read("hospital-heart", [*HEART, with_strategy(str(path))]), Job("federated", False, 0)
     whole = run_job(scenario, job, stopping())
     assert bytes_of(interrupted(scenario, job, tmp_path, 2, 3)) == bytes_of(whole)
-
-
-SECURE = ("privacy.unit=record", "privacy.epsilon=900", "privacy.noise_multiplier=2", "privacy.delta=1e-3",
-          "privacy.rng=secure", "training.site_sampling_rate=0.6")  # fmt: skip
-NAMES = ("cleveland", "hungarian", "switzerland", "va_long_beach")
-
-
-def charges(done: Trained) -> Counter[tuple[Any, int]]:
-    assert done.ledger is not None
-    return Counter((entry.site, entry.round) for entry in done.ledger.entries)
-
-
-@pytest.mark.parametrize("arm", ["federated", "centralized", "local"])
-def test_every_round_that_was_begun_is_charged_for_those_that_were_asked_in_it(
-    arm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    """The rounds since the state was kept are drawn anew, with other sites: the first ones have left their noise."""
-    scenario, job = read("hospital-heart", [*HEART, *SECURE]), Job(arm, True, 0)
-    asked: Counter[tuple[Any, int]] = Counter()
-    begin = UnderWay.begin
-
-    def noticed(self: UnderWay, number: int, nodes: Sequence[int]) -> None:
-        first = 2 if arm == "federated" else 0
-        asked.update((POOL if arm == "centralized" else NAMES[node - first], number) for node in nodes)
-        begin(self, number, nodes)
-
-    monkeypatch.setattr(UnderWay, "begin", noticed)
-    settings = Checkpoints(rounds=2)
-    for stop in (3, 4):  # round 3 is begun three times, round 4 twice; the state is that after round 2
-        with pytest.raises(Stop):
-            run_job(scenario, job, stopping(stop), under_way(tmp_path, scenario, job, settings))
-    done = run_job(scenario, job, stopping(), under_way(tmp_path, scenario, job, settings))
-    assert charges(done) == asked
-    assert {number for _, number in asked} == {1, 2, 3, 4}
-    note = "what may have left until then is charged, too"
-    assert [one for one in done.notes if note in one] == [
-        f"round 3 was begun 2 times before and interrupted: {note}",
-        f"round 4 was begun once before and interrupted: {note}",
-    ]
