@@ -84,7 +84,7 @@ def train_all(folder: Path, scenario: Scenario, progress: Progress | None) -> tu
                 kept = _train(folder, scenario, job, same, observe)
             except OSError:
                 raise  # of the disk; whoever comes next would meet it, too
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 failed.append(_failed(job, error))
                 continue
         finished.append(Finished(job, _with_todays_names(folder, *kept), kept[1]))
@@ -113,7 +113,7 @@ def _train(
     return kept
 
 
-def _failed(job: Job, error: Exception) -> Failed:
+def _failed(job: Job, error: BaseException) -> Failed:
     """Return the training that an error ended; what is neither a mistake nor foreseen is named with its place."""
     if isinstance(error, Mistake | RunFailed):
         reason = str(error)

@@ -136,7 +136,7 @@ def _from_code(name: str) -> Any:  # noqa: ANN401  a strategy class, ours or Flo
         module = (
             _module_of_file(Path(name)) if name.endswith(".py") else importlib.import_module(name.partition(":")[0])
         )
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if isinstance(error, Mistake):
             raise
         place = traceback.extract_tb(error.__traceback__)[-1]
@@ -161,7 +161,7 @@ _MOVED = {
 """Modules that strategy files of older versions import from: {name then: name now}."""
 
 
-def _moved(error: Exception, place: traceback.FrameSummary) -> str:
+def _moved(error: BaseException, place: traceback.FrameSummary) -> str:
     """Return what to write in place of an import from a module that has moved; nothing for any other error."""
     if not isinstance(error, ModuleNotFoundError) or error.name not in _MOVED:
         return ""

@@ -73,6 +73,8 @@ def make(
         return kind(**{**wanted, **given})
     except (TypeError, ValueError) as error:
         raise Mistake(f"{section}: {error}") from None
+    except (Exception, SystemExit) as error:  # whatever the code of somebody else raises
+        raise Mistake(f"{section}: {name} refuses its parameters: {type(error).__name__}: {error}") from None
 
 
 def hyperparameters(kind: type) -> dict[str, str]:
