@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from fedsim.cli import audit, check, check_data, compare, look, privacy, report, run, show
+from fedsim.cli import audit, check, check_data, compare, doctor, look, privacy, report, run, show
 from fedsim.cli.help import Command, examples
 from fedsim.cli.output import FAILURE, TERMINATED, USAGE, fail
 from fedsim.mistakes import CannotGoOn, Mistake, RunFailed, Terminated
@@ -47,6 +47,7 @@ for _name, _function, _examples in (
     ("groups", report.groups, report.GROUPS_EXAMPLES),
     ("privacy", privacy.privacy, privacy.EXAMPLES),
     ("audit", audit.audit, audit.EXAMPLES),
+    ("doctor", doctor.doctor, doctor.EXAMPLES),
 ):
     _sentence = str(_function.__doc__).partition("\n")[0]  # whole, where click would cut it
     app.command(_name, cls=Command, short_help=_sentence, epilog=examples(*_examples))(_function)

@@ -6,12 +6,10 @@ have ended with, so it does not, unless it is forced to; then the differences st
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import subprocess
 from collections.abc import Mapping
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +24,6 @@ from fedsim.training.model import best_device
 
 NAME = "begun.json"
 _DISTRIBUTIONS = ("fedsim-flower", "torch", "flwr", "opacus", "dp-accounting", "numpy", "pandas")
-_PACKAGES = ("fedsim", "clients", "strategies", "scenarios")
 _FORCED = "forced"
 
 
@@ -39,11 +36,10 @@ def circumstances(scenario: Scenario) -> dict[str, str]:
     """Return what the bits of a run depend on beside its scenario, each in words."""
     device = best_device(scenario.device)
     found = {f"version of {name}": value for name, value in versions().items()}
-    found["code of fedsim"] = _code()
+    found["code of fedsim"] = catalog.source_digest()
     found["device"] = device if device == "cpu" else torch.cuda.get_device_name()
     found["processor"] = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
-    if catalog.is_code(scenario.strategy.name):
-        found["code of the strategy"] = catalog.code_hash(scenario.strategy.name)
+    found["code of the strategy"] = catalog.source_hash(scenario.strategy.name)
     if scenario.engine == "cohort" and scenario.cohort_size == "auto":
         found["number of cores, by which cohort_size = auto cuts"] = str(cores())
     return found
@@ -111,21 +107,6 @@ def git_revision() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return found.stdout.strip()
-
-
-def _code() -> str:
-    """Return a digest of all files of fedsim's packages, data included."""
-    digest = hashlib.sha256()
-    for package in _PACKAGES:
-        spec = find_spec(package)
-        if spec is None or spec.submodule_search_locations is None:
-            continue
-        for place in spec.submodule_search_locations:
-            for path in sorted(Path(place).rglob("*")):
-                if path.is_file() and "__pycache__" not in path.parts:
-                    digest.update(f"{package}/{path.relative_to(place)}\0".encode())
-                    digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
 
 
 def _short(value: str) -> str:

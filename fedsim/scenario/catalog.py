@@ -39,6 +39,7 @@ from fedsim.mistakes import Mistake
 from fedsim.scenario.reading import read_ordinary
 
 KINDS = ("scenarios", "tasks", "strategies", "attacks", "engines", "audits", "units")
+_SUFFIXES = (".py", ".csv", ".gz")  # of files that decide the result of a training
 _PACKAGE = {
     "scenarios": "scenarios",
     "tasks": "clients",
@@ -78,6 +79,17 @@ def code_hash(strategy: str) -> str:
 def source_folders() -> list[Path]:
     """Return the folders of the code that trains: fedsim's own and the clients'."""
     return [Path(__file__).parents[1], _folder("tasks")]
+
+
+@cache
+def source_digest() -> str:
+    """Return the SHA-256 of the code that trains, and of the data that come with it."""
+    parts = []
+    for folder in source_folders():
+        for path in sorted(folder.rglob("*")):
+            if path.suffix in _SUFFIXES:
+                parts.append(path.read_bytes())
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
 def titles(kind: str) -> Mapping[str, str]:

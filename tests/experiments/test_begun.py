@@ -16,6 +16,7 @@ from fedsim.mistakes import CannotGoOn, Interrupted, Mistake, Terminated
 from fedsim.results import run_directory as results
 from fedsim.results import whole_files
 from fedsim.results.seal import NAME as SEAL
+from fedsim.scenario import catalog
 from fedsim.scenario.files import read
 from fedsim.scenario.schema import Scenario
 from tests.experiments.test_under_way import flip
@@ -48,7 +49,8 @@ def interrupted(scenario: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 CHANGES = {
     "version of torch": lambda patch: patch.setattr(begun, "version", lambda name: "0.1" if name == "torch" else "1"),
-    "code of fedsim": lambda patch: patch.setattr(begun, "_code", lambda: "b" * 64),
+    "code of fedsim": lambda patch: patch.setattr(begun.catalog, "source_digest", lambda: "b" * 64),
+    "code of the strategy": lambda patch: patch.setattr(begun.catalog, "source_hash", lambda name: "c" * 64),
     "processor": lambda patch: patch.setattr(begun.platform, "machine", lambda: "abacus"),
     "number of cores": lambda patch: patch.setattr(begun, "cores", lambda: 77),
 }
@@ -82,19 +84,13 @@ def test_a_run_that_says_nothing_of_its_circumstances_is_not_believed(interrupte
         resume(interrupted, force=True)
 
 
-def test_another_strategy_file_is_another_circumstance(tmp_path: Path):
-    """Its bytes are in the digest of the code that was named."""
-    scenario = read("hospital-heart", SMALL)
-    assert "code of the strategy" not in begun.circumstances(scenario)
-
-
-def test_the_code_has_the_digest_of_every_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    before = begun._code()
-    assert begun._code() == before
+def test_the_code_has_the_digest_of_every_file(monkeypatch: pytest.MonkeyPatch):
+    digest = catalog.source_digest.__wrapped__
+    before = digest()
     place = Path(cohort.__file__)
     read_bytes = Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda path: read_bytes(path) + b" " * (path == place))
-    assert begun._code() != before
+    assert digest() != before
 
 
 def test_the_command_says_how_to_go_on_all_the_same(interrupted: Path, monkeypatch: pytest.MonkeyPatch):
