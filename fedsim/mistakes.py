@@ -1,6 +1,13 @@
 """What ends a run without being a bug. The CLI prints these in a line; anything else shows its traceback."""
 
+import traceback
 from pathlib import Path
+
+
+def place_of(error: BaseException) -> str:
+    """Return where an error was raised: ``moon.py:56``."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{Path(last.filename).name}:{last.lineno}"
 
 
 class Mistake(ValueError):

@@ -2,7 +2,6 @@
 
 import logging
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from fedsim.experiments.arms import Job, Shared, Trained, jobs, run_job
 from fedsim.experiments.progress import Progress
 from fedsim.experiments.under_way import UnderWay
-from fedsim.mistakes import Mistake, RunFailed
+from fedsim.mistakes import Mistake, RunFailed, place_of
 from fedsim.results import run_directory as results
 from fedsim.results.digests import sha256
 from fedsim.results.evaluation import POOLED
@@ -118,8 +117,7 @@ def _failed(job: Job, error: BaseException) -> Failed:
     if isinstance(error, Mistake | RunFailed):
         reason = str(error)
     else:
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        reason = f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})"
+        reason = f"{type(error).__name__}: {error} ({place_of(error)})"
         _log.debug("%s failed", label_of(job), exc_info=error)
     _log.warning("%s failed: %s", label_of(job), reason.partition("\n")[0])
     return Failed(job, reason, isinstance(error, Mistake))
