@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from fedsim.data import loading
-from fedsim.data.own_table.image_files import telling
+from fedsim.data.own_table.images.files import telling
 from fedsim.data.own_table.ranges import MissingRanges, leave_template
 from fedsim.data.settling import settled
 from fedsim.experiments import begun

@@ -39,7 +39,7 @@ TOURNAMENT = "tests/experiments/test_tournament.py"
 TUNING = "tests/privacy/test_tuning.py"
 RULES = "tests/strategy/test_local_rules.py"
 IMAGES = "tests/scenario/test_images.py"
-PIXELS = "tests/data/own_table/test_image_files.py"
+PIXELS = "tests/data/own_table/images/test_files.py"
 FRAMES = "tests/data/own_table/test_frames.py"
 SITES = "tests/privacy/test_central.py tests/privacy/test_adaptive_clip.py tests/privacy/test_correlated.py"
 SAMPLING = "tests/planning/test_participation.py"
@@ -55,7 +55,7 @@ UNKNOWN = "tests/privacy/units/test_unknown.py"
 LEDGERS = "tests/privacy/units/test_files.py"
 SCALE = "tests/data/test_scale.py"
 LOOK_NOISE = "tests/privacy/test_discrete_laplace.py tests/privacy/test_looks.py"
-LOOK_ROWS = "tests/data/own_table/test_private_look.py"
+LOOK_ROWS = "tests/data/own_table/looking/test_private_look.py"
 LOOK = "tests/cli/test_look.py"
 UNSEEN = "tests/experiments/test_unseen_rounds.py"
 _SITE = "fedsim/site/app.py"
@@ -70,7 +70,7 @@ _NOISE_OF = "fedsim/planning/noise.py"
 _TRIAL = "fedsim/planning/trial.py"
 _WORK = "fedsim/training/work.py"
 _MODEL = "fedsim/training/model.py"
-_PIXELS = "fedsim/data/own_table/image_files.py"
+_PIXELS = "fedsim/data/own_table/images/files.py"
 _SCHEMA = "fedsim/scenario/schema.py"
 _STATEMENT = "fedsim/report/statement.py"
 _PROMISE = "fedsim/privacy/promise.py"
@@ -99,9 +99,9 @@ _PROTOCOL, _SITE_SIDE, _SERVER_SIDE = (
 )
 _LAPLACE = "fedsim/privacy/discrete_laplace.py"
 _LOOKS = "fedsim/privacy/looks.py"
-_BINS = "fedsim/data/own_table/public_bins.py"
-_COUNTED = "fedsim/data/own_table/private_look.py"
-_LINES = "fedsim/data/own_table/single_rows.py"
+_BINS = "fedsim/data/own_table/looking/public_bins.py"
+_COUNTED = "fedsim/data/own_table/looking/private_look.py"
+_LINES = "fedsim/data/own_table/looking/single_rows.py"
 _LOOK = "fedsim/cli/look.py"
 _DRAW = "chosen = choose(work.streams.batches.draw(len(rows)), work.plan.sampling_rate)"
 _NOISE = 'Words.of(seed, "noise", scenario.release, arm, site, round_number)'
@@ -722,7 +722,7 @@ MUTANTS = (
            "M3: the outputs of a private model follow from the names of folders", IMAGES),
     Mutant(_SCHEMA, 'data.undeclared is None and data.ranges not in (None, "from-data")', "data.ranges != {}",
            "M3: the outcome of a private table of images is fitted to its rows", IMAGES),
-    Mutant("fedsim/data/own_table/image_classes.py", "        names = [str(name) for name in classes]\n",
+    Mutant("fedsim/data/own_table/images/classes.py", "        names = [str(name) for name in classes]\n",
            "        names = found_classes(listing.classes)\n",
            "M3: classes are found where they are declared", IMAGES),
     Mutant(_PIXELS, "        inputs /= np.float32(127.5)\n", "        inputs /= max(inputs.max() / 2, 1)\n",
