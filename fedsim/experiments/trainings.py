@@ -9,6 +9,7 @@ from typing import Any
 
 from fedsim.experiments.arms import Job, Shared, Trained, jobs, run_job
 from fedsim.experiments.progress import Progress
+from fedsim.experiments.time_limit import limited
 from fedsim.experiments.under_way import UnderWay
 from fedsim.mistakes import Mistake, RunFailed, place_of
 from fedsim.results import run_directory as results
@@ -105,7 +106,8 @@ def _train(
     device = best_device(scenario.device)
     under_way = UnderWay(checkpoints, job.key, same, scenario.checkpoints, repeatable, device)
     clock = time.perf_counter()
-    trained = run_job(scenario, job, observe, under_way)
+    with limited(scenario.limits.round_seconds, observe) as tell:
+        trained = run_job(scenario, job, tell, under_way)
     kept = _tensors(trained), _values(trained, time.perf_counter() - clock) | {"scenario": same}
     results.write_checkpoint(checkpoints, job.key, *kept)
     under_way.forget()
@@ -146,7 +148,7 @@ def _name_of_same(scenario: Scenario) -> str:
 
 def _left_out_of_hash(scenario: Scenario) -> dict[str, Any]:
     """Return the keys that don't tell whether a checkpoint is of this scenario."""
-    keys: dict[str, Any] = dict.fromkeys(("seed", "seeds", "arms", "checkpoints"), True)
+    keys: dict[str, Any] = dict.fromkeys(("seed", "seeds", "arms", "checkpoints", "limits"), True)
     if scenario.evaluation == Evaluation():
         keys["evaluation"] = True  # checkpoints of versions without this section are still good
     of_images = ("layout", "image", "image_size", "channels", "classes")

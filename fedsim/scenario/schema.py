@@ -212,6 +212,12 @@ class Checkpoints(_Section):
     rounds: Annotated[int, Field(ge=1)] | None = None
 
 
+class Limits(_Section):
+    """How long a round of a training may take, in seconds; a training that takes longer fails, and no other."""
+
+    round_seconds: Positive | None = None
+
+
 class Optimizer(_Section):
     """A torch optimizer, made anew at each site in each round."""
 
@@ -462,6 +468,7 @@ class Scenario(_Section):
     split: Split = Split()
     evaluation: Evaluation = Evaluation()
     checkpoints: Checkpoints = Checkpoints()
+    limits: Limits = Limits()
     training: Training = Training()
     strategy: Strategy = Strategy()
     attack: Attack = Attack()
@@ -624,6 +631,7 @@ class Scenario(_Section):
             "data": Data(),
             "evaluation": Evaluation(),
             "checkpoints": Checkpoints(),
+            "limits": Limits(),
             "faults": Faults(),
             "secure_aggregation": SecureAggregation(),
         }

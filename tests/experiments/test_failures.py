@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from fedsim.cli.commands import app
 from fedsim.experiments import trainings
 from fedsim.experiments.arms import Job, Trained, run_job
 from fedsim.experiments.experiment import execute, resume
+from fedsim.experiments.time_limit import limited
 from fedsim.mistakes import Mistake, RunFailed
 from fedsim.results import run_directory as results
+from fedsim.scenario.changes import with_strategy
 from fedsim.scenario.files import read
 from fedsim.scenario.schema import Scenario
 
@@ -132,3 +135,34 @@ def test_a_loss_that_blows_up_is_a_caution(tmp_path: Path):
     scenario = read("hospital-heart", ["privacy.unit=none", "training.rounds=3", "seeds=3", attacked])
     run = execute(scenario, tmp_path / "run")
     assert "Such a training has blown up" in (run.path / "report.html").read_text("utf-8")
+
+
+HANGS = """
+import time
+
+class Hangs:
+    def aggregate(self, center, updates, weights, state):
+        time.sleep(60)
+        return center, {}
+"""
+
+
+def test_a_round_that_hangs_ends_its_training_and_no_other(tmp_path: Path):
+    path = tmp_path / "hangs.py"
+    path.write_text(HANGS)
+    limit = "limits.round_seconds=2"
+    changes = [*SMALL[:1], "seeds=1", "privacy.unit=none", limit, with_strategy(str(path))]
+    run = execute(read("hospital-heart", changes), tmp_path / "run")
+    (failed,) = run.failed
+    assert failed["arm"] == "federated"
+    assert failed["reason"].startswith("round 1 took more than the 2 seconds of limits.round_seconds")
+
+
+def test_a_limit_in_a_thread_is_refused_and_none_is_not(tmp_path: Path):
+    with (
+        ThreadPoolExecutor(1) as pool,
+        pytest.raises(Mistake, match=r"limits\.round_seconds: expected none in a thread"),
+    ):
+        pool.submit(lambda: limited(2.0, print).__enter__()).result()
+    with limited(None, print) as tell:
+        assert tell is print
