@@ -112,7 +112,7 @@ class UnderWay:
             path.unlink(missing_ok=True)
 
     def _is_due(self, number: int) -> bool:
-        every = self._settings.rounds
+        every = self._settings.every_rounds
         if every is not None:
             return number % every == 0
         since = time.monotonic() - self._kept_at

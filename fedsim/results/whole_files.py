@@ -22,6 +22,7 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        _sync(path.parent)
     except OSError as error:
         error.filename = str(path)  # a full disk has no name of its own
         raise
@@ -29,12 +30,14 @@ def write_bytes(path: Path, content: bytes) -> None:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
-    # Without this the new name may be lost when the power fails.
-    folder = os.open(path.parent, os.O_RDONLY)
+
+def _sync(folder: Path) -> None:
+    """Write a folder's names to the disk: else a new one may be lost when the power fails."""
+    opened = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(opened)
     finally:
-        os.close(folder)
+        os.close(opened)
 
 
 def remove_leftovers(folder: Path) -> None:

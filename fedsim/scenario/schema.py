@@ -205,11 +205,11 @@ class Evaluation(_Section):
 class Checkpoints(_Section):
     """How often a training that is under way is written down, so that ``fedsim resume`` goes on from there.
 
-    It is after ``seconds`` of work, or after so many ``rounds`` where that is given. It changes no figure.
+    It is after ``seconds`` of work, or after ``every_rounds`` where that is given. It changes no figure.
     """
 
     seconds: Annotated[FiniteFloat, Field(ge=0)] = 10.0
-    rounds: Annotated[int, Field(ge=1)] | None = None
+    every_rounds: Annotated[int, Field(ge=1)] | None = None
 
 
 class Limits(_Section):

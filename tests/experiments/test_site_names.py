@@ -220,7 +220,7 @@ def test_an_older_runs_directory_is_read_as_before(tmp_path: Path, monkeypatch: 
 
     # An interrupted one goes on: what was trained is found again, under today's names.
     (done.path / "manifest.json").unlink()
-    monkeypatch.setattr("fedsim.experiments.experiment.run_job", None)
+    monkeypatch.setattr("fedsim.experiments.trainings.run_job", None)
     assert statement(resume(done.path)) == said
     assert (done.path / "model.safetensors").read_bytes() == model
 

@@ -22,7 +22,7 @@ from fedsim.scenario.schema import Checkpoints, Scenario
 from fedsim.strategy.foreign import foreign
 
 HEART = ("training.rounds=4", "training.local_steps=2", "seeds=1")
-EVERY_ROUND = Checkpoints(rounds=1)
+EVERY_ROUND = Checkpoints(every_rounds=1)
 
 
 class Stop(Exception):
@@ -143,7 +143,7 @@ def test_only_the_rounds_since_the_state_was_kept_are_run_again(plain: tuple[Sce
 
 
 @pytest.mark.parametrize(("settings", "kept"), [
-    (Checkpoints(rounds=2), [3, 4]),
+    (Checkpoints(every_rounds=2), [3, 4]),
     (Checkpoints(seconds=1e6), [1, 2, 3, 4]),
     (Checkpoints(seconds=0.0), [4]),
 ])  # fmt: skip

@@ -40,7 +40,7 @@ def test_every_round_that_was_begun_is_charged_for_those_that_were_asked_in_it(
         begin(self, number, nodes)
 
     monkeypatch.setattr(UnderWay, "begin", noticed)
-    settings = Checkpoints(rounds=2)
+    settings = Checkpoints(every_rounds=2)
     for stop in (3, 4):  # round 3 is begun three times, round 4 twice; the state is that after round 2
         with pytest.raises(Stop):
             run_job(scenario, job, stopping(stop), under_way(tmp_path, scenario, job, settings))
@@ -57,7 +57,7 @@ def test_every_round_that_was_begun_is_charged_for_those_that_were_asked_in_it(
 def test_a_journal_that_was_changed_is_not_believed(tmp_path: Path):
     scenario, job = read("hospital-heart", [*HEART, *SECURE]), Job("federated", True, 0)
     with pytest.raises(Stop):
-        run_job(scenario, job, stopping(3), under_way(tmp_path, scenario, job, Checkpoints(rounds=2)))
+        run_job(scenario, job, stopping(3), under_way(tmp_path, scenario, job, Checkpoints(every_rounds=2)))
     journal = tmp_path / "checkpoints" / f"{job.key}.begun"
     last = journal.read_bytes().splitlines()[-1]
     flip(journal, len(journal.read_bytes()) - 2)

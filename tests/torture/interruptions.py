@@ -19,9 +19,15 @@ from tests.torture.trials import Tried, chooser
 PRODUCTS = ("model.safetensors", "ledger.json", "sites.parquet", "groups.parquet", "rounds.parquet")
 EVERY = 5  # rounds between two states that are kept
 KILLED = (
-    "training.rounds=60", "seeds=1", "privacy.epsilon=900", "privacy.noise_multiplier=2", f"checkpoints.rounds={EVERY}",
+    "training.rounds=60", "seeds=1", "privacy.epsilon=900", "privacy.noise_multiplier=2", f"checkpoints.every_rounds={EVERY}",
 )  # fmt: skip
-SMALL = ("training.rounds=2", "seeds=1", "privacy.epsilon=900", "privacy.noise_multiplier=2", "checkpoints.rounds=1")
+SMALL = (
+    "training.rounds=2",
+    "seeds=1",
+    "privacy.epsilon=900",
+    "privacy.noise_multiplier=2",
+    "checkpoints.every_rounds=1",
+)
 
 
 def products(folder: Path) -> dict[str, bytes]:
