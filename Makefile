@@ -3,12 +3,16 @@
 # make whole   tests that take whole trainings and processes; CI runs them, too
 # make audit   what takes minutes: mutants of the privacy code, attacks on trained models, 200 settings of the accountant;
 #              PART=3/10 runs a tenth, the fourth
+# make torture kills, disk faults, flipped bits, odd files, commands, settings and replies, with a table; SHARE=0.1 a tenth,
+#              KINDS="kills flips" some of them
 # make bench   timings, e.g. WORKLOADS=tabular ROUNDS=5 DEVICE=cuda; make clean   forget the virtual environment
-.PHONY: demo test whole audit check bench clean
+.PHONY: demo test whole audit torture check bench clean
 PYTHON ?= python3
 WORKLOADS ?= tabular,small,cifar,sequence
 ROUNDS ?= 5
 PART ?= 0/1
+SHARE ?= 1
+KINDS ?=
 DEVICE ?= cpu
 BIN := .venv/bin
 
@@ -23,6 +27,9 @@ whole: .venv/installed
 
 audit: .venv/installed
 	$(BIN)/pytest -n 2 -m slow --part $(PART) tests
+
+torture: .venv/installed
+	$(BIN)/python -m tests.torture --share $(SHARE) $(KINDS)
 
 check: .venv/installed
 	$(BIN)/ruff check .

@@ -1,6 +1,13 @@
 """What ends a run without being a bug. The CLI prints these in a line; anything else shows its traceback."""
 
+import traceback
 from pathlib import Path
+
+
+def place_of(error: BaseException) -> str:
+    """Return where an error was raised: ``moon.py:56``."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{Path(last.filename).name}:{last.lineno}"
 
 
 class Mistake(ValueError):
@@ -11,9 +18,27 @@ class RunFailed(Exception):
     """A run that can't go on through nobody's mistake, such as a round in which no site answered usably."""
 
 
-class Interrupted(KeyboardInterrupt):
-    """The user stopped a run; ``folder`` has what was finished."""
+class CannotGoOn(OSError):
+    """A run ended since a file could not be read or written; ``folder`` has what was finished."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, error: OSError) -> None:
+        super().__init__(error.errno, error.strerror or str(error), error.filename)
+        self.folder = folder
+
+
+class Terminated(KeyboardInterrupt):
+    """The system asked the process to end."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run was stopped; ``folder`` has what was finished.
+
+    Attributes:
+        folder: The run directory.
+        terminated: Whether the system asked for it, not the user.
+    """
+
+    def __init__(self, folder: Path, terminated: bool = False) -> None:
         super().__init__()
         self.folder = folder
+        self.terminated = terminated

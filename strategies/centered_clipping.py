@@ -19,7 +19,7 @@ class CenteredClipping(Strategy):
     iterations: int = 1
 
     def __post_init__(self) -> None:
-        check(self, tau="(0, inf)", iterations="whole [1, inf)")
+        check(self, tau="(0, inf)", iterations="whole [1, 10000]")
 
     def aggregate(self, center: Tensor, updates: Tensor, weights: Tensor, state: State) -> tuple[Tensor, State]:
         """Return ``center + v`` with ``v = v + sum_k weights[k] (delta_k - v) min(1, tau / |delta_k - v|)``."""

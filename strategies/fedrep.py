@@ -22,7 +22,7 @@ class FedRep(Strategy):
     local_steps: int = 2
 
     def __post_init__(self) -> None:
-        check(self, head_steps="whole [1, inf)", local_steps="whole [1, inf)")
+        check(self, head_steps="whole [1, 1000000]", local_steps="whole [1, 1000000]")
         if self.head_steps >= self.local_steps:
             raise ValueError(
                 f"head_steps: expected fewer than the {self.local_steps} local steps, got {self.head_steps}"

@@ -19,7 +19,7 @@ class GeometricMedian(Strategy):
     nu: float = 1e-6
 
     def __post_init__(self) -> None:
-        check(self, iterations="whole [1, inf)", nu="(0, inf)")
+        check(self, iterations="whole [1, 10000]", nu="(0, inf)")
 
     def aggregate(self, center: Tensor, updates: Tensor, weights: Tensor, state: State) -> tuple[Tensor, State]:
         """Return the point that the iterations reach from the weighted mean."""

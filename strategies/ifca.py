@@ -25,7 +25,7 @@ class IFCA(Strategy):
     k: int = 2
 
     def __post_init__(self) -> None:
-        check(self, k="whole [1, inf)")
+        check(self, k="whole [1, 1000]")
 
     @property
     def tells(self) -> tuple[str, ...]:  # type: ignore[override]  there are as many as k says

@@ -17,6 +17,7 @@ from fedsim.audits.pictures import names_of
 from fedsim.audits.target import Target
 from fedsim.data.federation import Examples
 from fedsim.data.loading import task_of
+from fedsim.data.tables import Column, Levels
 from fedsim.randomness import Words, stream
 from fedsim.scenario.schema import Optimizer
 from fedsim.training.model import parts_of
@@ -26,8 +27,10 @@ _CLOSE = 0.1  # the relative error below which a record counts as rebuilt
 _TRIED = 20  # records that are rebuilt
 _CAPTION = (
     "A site takes one step on this record alone, the worst case, and sends the result. Without noise the record can be "
-    "solved for; with it, the reconstruction has nothing to do with it. The record is one of the data set's."
+    "solved for; with it, the reconstruction has nothing to do with it."
 )
+_REAL = "The record is one of the data set's."
+_MADE_UP = "The record is made up, so that this page shows nobody's; the shares are of real records."
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Inversion:
         records: How many were attacked.
         record: The first record, as the model sees it.
         rebuilt: Its reconstruction.
+        made_up: Whether these two are of a record that is made up, which the figures are not about.
     """
 
     error: float
@@ -47,6 +51,11 @@ class Inversion:
     records: int
     record: np.ndarray
     rebuilt: np.ndarray
+    made_up: bool = False
+
+    def showing(self, record: Examples, rebuilt: Tensor) -> Inversion:
+        """Return the same figures with a record that is made up, and its reconstruction (1, ...), to be drawn."""
+        return replace(self, record=record.inputs[0].cpu().numpy(), rebuilt=rebuilt[0].cpu().numpy(), made_up=True)
 
     @property
     def values(self) -> dict[str, Any]:
@@ -86,7 +95,7 @@ class Inversion:
             name="records",
             heading="A record, and what an attacker makes of its update",
             alt="A record as the model sees it, and its reconstruction at each level",
-            caption=_CAPTION,
+            caption=f"{_CAPTION} {_MADE_UP if self.made_up else _REAL}",
             data=RebuiltRecord(self.record, self.rebuilt, tuple(names)),
         )
 
@@ -97,17 +106,46 @@ def some_records(target: Target) -> Examples:
     return replace(target.rows, inputs=target.rows.inputs[chosen], target=target.rows.target[chosen])
 
 
-def gradients_of_each(target: Target, records: Examples) -> list[Tensor]:
+def record_to_draw(target: Target) -> Examples | None:
+    """Make up a record to be drawn in place of one of the user's own rows; None where a real one may be."""
+    if target.scenario.task is not None or target.effort.real_record:
+        return None
+    random = stream(target.seed, "made-up record")
+    like = target.rows.inputs[:1]
+    parts = [_made_up(column, random) for column in task_of(target.scenario).columns]
+    values = np.concatenate(parts) if parts else np.zeros(0)
+    if len(values) != like.numel():
+        values = random.uniform(-1, 1, like.numel())
+    inputs = torch.tensor(values, dtype=like.dtype, device=like.device).reshape(like.shape)
+    return Examples(inputs, torch.zeros_like(target.rows.target[:1]))
+
+
+def _made_up(column: Column, random: np.random.Generator) -> np.ndarray:
+    """Return the inputs of a value that is drawn from a column's public range."""
+    values = np.zeros(column.width)
+    if isinstance(column, Levels):
+        values[random.integers(column.width)] = 1
+    else:
+        values[0] = random.uniform(-1, 1)
+    return values
+
+
+def gradients_of_each(target: Target, records: Examples, kind: str = "inversion") -> list[Tensor]:
     """Return what a site reveals by one step on each record alone, with the target's noise or without, (params,) each.
 
     The attacker sees the model before and after one step of a site with a batch of one, as in its first round.
+
+    Args:
+        target: What is attacked.
+        records: The records.
+        kind: Names the randomness of the steps.
     """
     one_step = Plan(steps=1, sampling_rate=1.0, expected_batch=1.0, optimizer=Optimizer(lr=1.0),
                     noise=target.plan.noise)  # fmt: skip
     works = []
     for number in range(len(records)):
         record = Examples(records.inputs[number : number + 1], records.target[number : number + 1])
-        streams = streams_of(target.seed, "inversion", number)
+        streams = streams_of(target.seed, kind, number)
         works.append(Work(target.model, target.start, record, one_step, streams, target.losses))
     return [target.start - done.parameters for done in target.train_all(works)]
 

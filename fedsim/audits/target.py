@@ -49,6 +49,7 @@ class Effort:
         size: Parameters of the model that these are put into.
         shadows: Shadow models, an even number.
         seed: Of the audit; all its randomness follows from it.
+        real_record: Whether pictures of one's own rows show a real record; else a made-up one is rebuilt for them.
     """
 
     trials: int = 2000
@@ -57,6 +58,7 @@ class Effort:
     size: int = 20_000
     shadows: int = 64
     seed: int = 0
+    real_record: bool = False
 
 
 @dataclass(frozen=True)

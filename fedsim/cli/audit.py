@@ -45,6 +45,13 @@ def audit(
     changes: options.Changes = None,
     trials: Annotated[int, typer.Option(min=20, help="Trainings with a canary, and as many without.")] = 2000,
     shadows: Annotated[int, typer.Option(min=4, help="Shadow models, an even number.")] = 64,
+    real_record: Annotated[
+        bool,
+        typer.Option(
+            "--real-record",
+            help="Draw one of your own table's records beside its reconstruction, in place of one that is made up.",
+        ),
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -67,7 +74,7 @@ def audit(
             if given:
                 raise Mistake(f"audit: expected {option} with a scenario only, a run is what it is")
     if epsilon is not None:
-        _tell_story(what, changes or [], epsilon, (trials, shadows), out, quiet, as_json)
+        _tell_story(what, changes or [], epsilon, (trials, shadows, real_record), out, quiet, as_json)
         return
 
     with waiting(quiet, as_json) as progress:
@@ -90,7 +97,7 @@ def audit(
         found = audits.audit(
             scenario,
             claim,
-            _effort(trials, shadows),
+            _effort(trials, shadows, real_record),
             tell=lambda attack: progress(f"attack: {attack}", next(attacks_begun), attacks),
         )
     written = audit_files.write(found, out or folder)
@@ -103,22 +110,22 @@ def audit(
         raise RunFailed(_refuted("audit", found))
 
 
-def _effort(trials: int, shadows: int) -> "Effort":
+def _effort(trials: int, shadows: int, real_record: bool) -> "Effort":
     from fedsim.audits.target import Effort
 
-    return Effort(trials=trials, shadows=shadows + shadows % 2)
+    return Effort(trials=trials, shadows=shadows + shadows % 2, real_record=real_record)
 
 
 def _tell_story(
     what: str,
     changes: list[str],
     epsilon: str,
-    asked: tuple[int, int],
+    asked: tuple[int, int, bool],
     out: Path | None,
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Train and attack a scenario at several privacy levels, and write one report; ``asked``: trials and shadows."""
+    """Train and attack a scenario at several privacy levels, and write one report; ``asked`` goes to ``_effort``."""
     with waiting(quiet, as_json) as progress:
         from fedsim.audits.story import levels as story
         from fedsim.audits.story import page

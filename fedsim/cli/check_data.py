@@ -41,7 +41,7 @@ def check_data(
         }
     )
     with waiting(quiet=False, as_json=as_json) as progress:
-        from fedsim.data.own_table.image_files import telling
+        from fedsim.data.own_table.images.files import telling
         from fedsim.data.own_table.ranges import MissingRanges, leave_template
         from fedsim.data.own_table.survey import survey
         from fedsim.scenario.files import read_own

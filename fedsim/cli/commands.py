@@ -9,14 +9,14 @@ import os
 import signal
 import sys
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
-from fedsim.cli import audit, check, check_data, compare, look, privacy, report, run, show
+from fedsim.cli import audit, check, check_data, compare, doctor, look, privacy, report, run, show
 from fedsim.cli.help import Command, examples
 from fedsim.cli.output import FAILURE, TERMINATED, USAGE, fail
-from fedsim.mistakes import Mistake, RunFailed
+from fedsim.mistakes import CannotGoOn, Mistake, RunFailed, Terminated
 
 _DISTRIBUTION = "fedsim-flower"
 
@@ -47,6 +47,7 @@ for _name, _function, _examples in (
     ("groups", report.groups, report.GROUPS_EXAMPLES),
     ("privacy", privacy.privacy, privacy.EXAMPLES),
     ("audit", audit.audit, audit.EXAMPLES),
+    ("doctor", doctor.doctor, doctor.EXAMPLES),
 ):
     _sentence = str(_function.__doc__).partition("\n")[0]  # whole, where click would cut it
     app.command(_name, cls=Command, short_help=_sentence, epilog=examples(*_examples))(_function)
@@ -68,9 +69,13 @@ def _options(
     """Take the options that stand before a command."""
 
 
+def _terminate(*_: object) -> NoReturn:
+    raise Terminated
+
+
 def main() -> None:
     """Run the command line. What is not a bug ends in one line for each mistake, without a traceback."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    signal.signal(signal.SIGTERM, _terminate)
     codecs.register_error(_PLAIN, _plain)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -81,9 +86,14 @@ def main() -> None:
         fail(str(mistake), USAGE)
     except RunFailed as failure:
         fail(str(failure), FAILURE)
+    except Terminated:
+        fail("terminated", TERMINATED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left, e.g. `| head`
         sys.exit(FAILURE)
+    except CannotGoOn as error:
+        hint = f"when that is mended, go on with: fedsim resume {error.folder}"
+        fail(f"{error.filename or error.folder}: {error.strerror}; {hint}", FAILURE)
     except OSError as error:
         fail(f"{error.filename or 'system'}: {error.strerror or error}", FAILURE)
 

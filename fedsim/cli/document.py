@@ -63,6 +63,7 @@ def as_document(finished: "Run") -> dict[str, Any]:
         "base_answer": base_answer(finished),
         "threshold": finished.measured.threshold,
         "cautions": cautions(finished),
+        "failed": finished.failed,
         "intervals": {
             "low, high": finished.asked,
             "here_low, here_high": finished.HERE,

@@ -18,8 +18,8 @@ from fedsim.cli.output import print_json, print_lines, print_places, waiting
 from fedsim.mistakes import Mistake
 
 if TYPE_CHECKING:
-    from fedsim.data.own_table.look import Look
-    from fedsim.data.own_table.private_look import Plan
+    from fedsim.data.own_table.looking.look import Look
+    from fedsim.data.own_table.looking.private_look import Plan
     from fedsim.privacy.looks import Account
     from fedsim.scenario.schema import Data
 
@@ -122,8 +122,8 @@ def _check_folder(data: Path, given: Mapping[str, str | None]) -> None:
 
 
 def _open_look(asked: "Data", page: Path, as_json: bool) -> None:
-    from fedsim.data.own_table.image_folder import in_columns
-    from fedsim.data.own_table.look import look as look_at
+    from fedsim.data.own_table.images.folder import in_columns
+    from fedsim.data.own_table.looking.look import look as look_at
     from fedsim.report.look import OPEN_SENTENCE, open_page
     from fedsim.results.whole_files import write_bytes
 
@@ -167,7 +167,7 @@ def _private_look(
     places: _Places,
     as_json: bool,
 ) -> None:
-    from fedsim.data.own_table.private_look import counted, plan_of
+    from fedsim.data.own_table.looking.private_look import counted, plan_of
     from fedsim.privacy import looks
     from fedsim.report.private_look import private_page
     from fedsim.results.whole_files import write_bytes

@@ -3,13 +3,15 @@
 import contextlib
 import json
 import sys
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console, RenderableType
+from rich.segment import Segment, Segments
 
 from fedsim.experiments import progress
-from fedsim.mistakes import Interrupted
+from fedsim.mistakes import Interrupted, Terminated
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,6 +22,8 @@ INTERRUPTED = 130
 TERMINATED = 143
 
 _PIPED_WIDTH = 200  # of tables in a file or pipe, which are not cut
+_LAYOUT = "\n\t"
+_TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
 def print_json(value: Any) -> None:  # noqa: ANN401  anything JSON can hold
@@ -29,14 +33,38 @@ def print_json(value: Any) -> None:  # noqa: ANN401  anything JSON can hold
 
 def print_table(table: RenderableType, piped_width: int = _PIPED_WIDTH) -> None:
     """Write a table as wide as the terminal; into a pipe, as wide as is given."""
-    _console(piped_width).print(table)
+    console = _console(piped_width)
+    segments = [_printable_segment(segment) for segment in console.render(table)]
+    console.print(Segments(segments), end="")
+
+
+def printable(text: str) -> str:
+    """Return a text in which what a terminal would obey is written out: a stranger may have named a site so."""
+    if text.isprintable():
+        return text
+    return "".join(_written_out(one) if _is_obeyed(one) else one for one in text)
+
+
+def _is_obeyed(character: str) -> bool:
+    """Whether a character steers a terminal: a control character, or one that turns the direction of what follows."""
+    return (unicodedata.category(character) == "Cc" and character not in _LAYOUT) or character in _TURNING
+
+
+def _written_out(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+def _printable_segment(segment: Segment) -> Segment:
+    if segment.control:
+        return segment
+    return Segment(printable(segment.text), segment.style)
 
 
 def print_lines(lines: Iterable[str]) -> None:
     """Write sentences. A terminal gets them broken between words; a file or pipe gets each as one line."""
     console = _console(_PIPED_WIDTH)
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=not console.is_terminal)
+        console.print(printable(line), markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 
 def print_places(places: "Mapping[str, str | Path]") -> None:
@@ -44,12 +72,12 @@ def print_places(places: "Mapping[str, str | Path]") -> None:
     console = _console(_PIPED_WIDTH)
     width = max(map(len, places), default=0) + 1
     for name, place in places.items():
-        console.print(f"{name + ':':<{width}} {place}", markup=False, highlight=False, soft_wrap=True)
+        console.print(printable(f"{name + ':':<{width}} {place}"), markup=False, highlight=False, soft_wrap=True)
 
 
 def print_text(text: str) -> None:
     """Write text as it is."""
-    _console(_PIPED_WIDTH).print(text, markup=False, highlight=False, soft_wrap=True)
+    _console(_PIPED_WIDTH).print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def _console(piped_width: int) -> Console:
@@ -63,13 +91,19 @@ def waiting(quiet: bool, as_json: bool) -> Iterator[progress.Progress]:
         with progress.shown(wanted=not quiet, lines=not as_json) as tell:
             yield tell
     except Interrupted as stop:
-        fail(f"interrupted; go on with: fedsim resume {stop.folder}", INTERRUPTED)
-    except KeyboardInterrupt:
-        fail("interrupted", INTERRUPTED)
+        what, code = _ended(stop.terminated)
+        fail(f"{what}; go on with: fedsim resume {stop.folder}", code)
+    except KeyboardInterrupt as stop:
+        fail(*_ended(isinstance(stop, Terminated)))
+
+
+def _ended(terminated: bool) -> tuple[str, int]:
+    """Return how a command ended that was stopped, and its exit code."""
+    return ("terminated", TERMINATED) if terminated else ("interrupted", INTERRUPTED)
 
 
 def fail(message: str, code: int) -> NoReturn:
     """End with an exit code and a line for each mistake."""
     for line in message.splitlines():
-        sys.stderr.write(f"fedsim: {line}\n")
+        sys.stderr.write(f"fedsim: {printable(line)}\n")
     sys.exit(code)

@@ -21,11 +21,13 @@ GROUPS_EXAMPLES = ("groups", "groups --rate selection_rate", "groups runs/mine -
 def report(run_dir: options.RunDirectory = None, as_json: options.AsJson = False) -> None:
     """Write the report of a finished run anew."""
     with waiting(quiet=False, as_json=as_json):
-        from fedsim.report.page import write
+        from fedsim.report.page import FILE, write
         from fedsim.results.run_directory import load, newest
+        from fedsim.results.seal import seal
 
-        finished = load(run_dir or newest())
+        finished = load(run_dir or newest(), made_anew=[FILE])
         path = write(finished)
+        seal(finished.path)
     if as_json:
         print_json({"run_dir": str(finished.path), "report": str(path)})
     else:

@@ -7,7 +7,7 @@ import typer
 
 from fedsim.cli import options
 from fedsim.cli.document import as_document
-from fedsim.cli.output import print_json, print_lines, print_places, print_table, waiting
+from fedsim.cli.output import FAILURE, fail, print_json, print_lines, print_places, print_table, waiting
 from fedsim.cli.terminal import arms_table, closing_lines, places_of, sites_table
 from fedsim.mistakes import Mistake
 from fedsim.scenario.changes import allow_strategy, with_strategy
@@ -22,7 +22,7 @@ EXAMPLES = (
     "run my-hospitals.toml --out runs/mine",
     "run --data patients.csv --target outcome --site hospital",
 )
-RESUME_EXAMPLES = ("resume", "resume runs/hospital-heart-20260131-120000")
+RESUME_EXAMPLES = ("resume", "resume runs/hospital-heart-20260131-120000", "resume runs/mine --force")
 
 
 def run(
@@ -100,6 +100,7 @@ def run(
         chosen = read_own(overrides, epsilon) if scenario is None else read(scenario, overrides, epsilon)
         finished = execute(chosen, out, progress)
     print_run(finished, as_json)
+    _end_with_failures(finished)
 
 
 def resume(
@@ -113,18 +114,27 @@ def resume(
         str | None,
         typer.Option(metavar="NAME", help="The code the run was begun with, if its strategy is code of your own."),
     ] = None,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Go on also with other versions, code, device or cores than the run was begun with; the manifest "
+            "says so.",
+        ),
+    ] = False,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Go on with an interrupted run. What was finished is not run again."""
+    """Go on with an interrupted run. What was finished is not run again; what failed is tried again."""
     if strategy is not None:
         allow_strategy(strategy)
     with waiting(quiet, as_json) as progress:
         from fedsim.experiments import experiment
         from fedsim.results.run_directory import newest_interrupted
 
-        finished = experiment.resume(run_dir or newest_interrupted(), progress)
+        finished = experiment.resume(run_dir or newest_interrupted(), progress, force)
     print_run(finished, as_json)
+    _end_with_failures(finished)
 
 
 def print_run(finished: "Run", as_json: bool) -> None:
@@ -137,3 +147,12 @@ def print_run(finished: "Run", as_json: bool) -> None:
         print_lines([""])
     print_lines(closing_lines(finished))
     print_places(places_of(finished))
+
+
+def _end_with_failures(finished: "Run") -> None:
+    """End with the exit code of a failure if a training failed, and say how to try it again."""
+    from fedsim.report.failures import failures
+
+    if finished.failed:
+        again = f"try what failed again with: fedsim resume {finished.path}"
+        fail("\n".join([*failures(finished), again]), FAILURE)

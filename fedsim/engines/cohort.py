@@ -266,10 +266,10 @@ def _threads() -> ThreadPoolExecutor:
 
     Inside each of them torch uses a single thread, so that sums have a fixed order.
     """
-    return ThreadPoolExecutor(_cores(), "cohort", initializer=lambda: torch.set_num_threads(1))
+    return ThreadPoolExecutor(cores(), "cohort", initializer=lambda: torch.set_num_threads(1))
 
 
-def _cores() -> int:
+def cores() -> int:
     """Count the cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):  # not on every system
         return len(os.sched_getaffinity(0))
@@ -304,7 +304,7 @@ def _most_sites(works: list[Work], cost: Cost, wanted: int | str) -> int:
 
     # Enough sites for a stack to be worth a thread of its own.
     worthwhile_stacks = int(sites * rows_in_step * cost.products / _PRODUCTS)
-    stacks = min(_cores(), max(1, worthwhile_stacks))
+    stacks = min(cores(), max(1, worthwhile_stacks))
     sites_in_stack = -(-sites // stacks)  # rounded up
     return max(1, min(most_in_memory, sites_in_stack))
 

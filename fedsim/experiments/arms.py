@@ -19,17 +19,20 @@ from torch import Tensor
 
 from fedsim import engines
 from fedsim.data.federation import Examples, Site
+from fedsim.flower import memories
 from fedsim.flower.adapter import Adapter
 from fedsim.flower.foreign_strategy import Hosted
 from fedsim.flower.grid import FIRST_NODE, InProcessGrid, node_of
 from fedsim.flower.records import Flat, Layout, flatten, kept_in
-from fedsim.flower.rounds import Budget, CentralBudget, Finished, run_rounds
+from fedsim.flower.rounds import Budget, CentralBudget, Finished, Halfway, NothingKept, run_rounds
 from fedsim.flower.secure.server import SecureAdapter
 from fedsim.flower.secure.shares import weights_of
+from fedsim.mistakes import RunFailed
 from fedsim.planning.budgets import Spending
 from fedsim.planning.checks import check_expected_batches
 from fedsim.planning.misbehaviour import attack_of, misbehaving, triggered
 from fedsim.planning.trial import Trial, without_noise
+from fedsim.privacy.central import CentralNoise
 from fedsim.privacy.ledger import POOL, Ledger
 from fedsim.privacy.unit import Place
 from fedsim.results.calibration import reliability
@@ -119,17 +122,19 @@ class _Training:
 
     Attributes:
         trial: The scenario, seed and arm.
-        observe: Called after each round.
+        observe: Called after each round with its number.
+        halfway: Where the state after a round is kept.
         spending: The ledger and the budget; None without privacy.
         curve: The validation metrics after each round.
         time: The virtual time, where sites differ in speed.
         notes: Remarks on irregularities.
     """
 
-    def __init__(self, trial: Trial, observe: Callable[[], None]) -> None:
+    def __init__(self, trial: Trial, observe: Callable[[int], None], halfway: Halfway) -> None:
         check_expected_batches(trial.scenario, trial.federation)
         self.trial = trial
         self.observe = observe
+        self.halfway = halfway
         self.spending = Spending.of(trial) if trial.private else None
         self.curve: list[dict[str, Any]] = []
         self.time: float | None = None
@@ -167,7 +172,7 @@ class _Training:
             for metric in METRICS[kind]:
                 point[metric.name] = headline[metric.name]
             self.curve.append(point)
-        self.observe()
+        self.observe(number)
 
     def personal(
         self,
@@ -175,6 +180,7 @@ class _Training:
         told: State,
         center: Tensor,
         grid: InProcessGrid,
+        number: int,
     ) -> Models:
         """Return {site: its own model} of the sites that a strategy left with one.
 
@@ -183,6 +189,10 @@ class _Training:
             told: The vectors that its server would send with the next model.
             center: The global model, (params,).
             grid: The grid that the sites are on, with their memories.
+            number: The round.
+
+        Raises:
+            RunFailed: A model holds a NaN or an infinity.
         """
         rule = strategy.second_rule() or strategy.local_rule()
         if not isinstance(rule, Personal):
@@ -193,7 +203,9 @@ class _Training:
             memory = kept_in(context)
             if memory:
                 name = self.trial.names[node - FIRST_NODE]
-                models[name] = self.trial.parts(rule.personal(center, memory | told))
+                vector = rule.personal(center, memory | told)
+                check_finite(vector, number, f"the personal model of {name}")
+                models[name] = self.trial.parts(vector)
         return models
 
     def note_backdoor(self, models: Models) -> None:
@@ -225,6 +237,29 @@ class _Training:
             share = np.concatenate(fooled).mean()
             self.notes.append(f"the backdoor works on {share:.1%} of the test rows of other classes")
 
+    def snapshot(self) -> dict[str, Any]:
+        """Return the records so far as values that can be written down."""
+        return {
+            "curve": self.curve,
+            "time": self.time,
+            "ledger": self.spending.snapshot() if self.spending else None,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what ``snapshot`` returned."""
+        self.curve = state["curve"]
+        self.time = state["time"]
+        if self.spending:
+            self.spending.restore(state["ledger"])
+
+    def note_unseen(self, unseen: Mapping[int, int]) -> None:
+        """Note the rounds that were begun, interrupted and run again, {round: how often}, where that costs privacy."""
+        for number, times in unseen.items():
+            what = "once" if times == 1 else f"{times} times"
+            self.notes.append(
+                f"round {number} was begun {what} before and interrupted: what may have left until then is charged, too"
+            )
+
     def end(self, rounds: int) -> None:
         """Note it if the budget did not last."""
         wanted = self.trial.scenario.training.rounds
@@ -233,18 +268,24 @@ class _Training:
             self.notes.append(f"stopped after {rounds} of {wanted} rounds: the next would exceed epsilon {limit:g}")
 
 
-def run_job(scenario: Scenario, job: Job, observe: Callable[[], None]) -> Trained:
+def run_job(
+    scenario: Scenario,
+    job: Job,
+    observe: Callable[[int], None],
+    halfway: Halfway | None = None,
+) -> Trained:
     """Run one training.
 
     Args:
         scenario: The experiment.
         job: The training.
-        observe: Called after each round.
+        observe: Called after each round with its number.
+        halfway: Where the state after a round is kept, and from which an interrupted training goes on.
     """
     if not job.private:
         scenario = without_noise(scenario)
     trial = Trial(scenario, job.seed, job.arm)
-    training = _Training(trial, observe)
+    training = _Training(trial, observe, halfway or NothingKept())
 
     train = {"federated": _federated, "centralized": _centralized, "local": _local}[job.arm]
     models = train(training)
@@ -278,21 +319,22 @@ def _federated(training: _Training) -> Models:
     execute = engines.load(scenario.engine).execute(SiteApp(), scenario.cohort_size)
     sites = misbehaving(execute, scenario, trial.seed, trial.names)
     grid = InProcessGrid(sites, len(trial.names), _run_config(trial))
+    noise = budget.noise if isinstance(budget, CentralBudget) else None
     if isinstance(strategy, Foreign):
         hosted = Hosted(strategy.inner, trial.seed, len(trial.names))
     else:
         hosted = _adapted(training, budget)
 
-    def models(arrays: ArrayRecord) -> Models:
+    def models(arrays: ArrayRecord, number: int) -> Models:
         center = flatten(arrays).to(trial.device)
         told = hosted.told() if isinstance(hosted, Adapter) else {}
-        return {GLOBAL: trial.parts(center), **training.personal(strategy, told, center, grid)}
+        return {GLOBAL: trial.parts(center), **training.personal(strategy, told, center, grid, number)}
 
     def observe(number: int, arrays: ArrayRecord) -> None:
         if scenario.training.duration_spread:
             asked = [node - FIRST_NODE for node in hosted.asked]
             training.time = trial.time_after(number, asked, training.time or 0.0)
-        training.end_round(number, models(arrays))
+        training.end_round(number, models(arrays, number))
 
     finished = run_rounds(
         strategy=hosted,
@@ -303,13 +345,75 @@ def _federated(training: _Training) -> Models:
         observe=observe,
         patient=trial.arrivals is not None,
         names=names,
+        halfway=_WithRecords(training, grid, noise),
     )
 
+    training.note_unseen(finished.unseen)
     training.notes += _irregularities(finished, names)
     training.end(finished.rounds)
-    trained = models(finished.arrays)
+    trained = models(finished.arrays, finished.rounds)
     training.note_backdoor(trained)
     return trained
+
+
+def check_finite(vector: Tensor, number: int, whose: str) -> None:
+    """Make sure that a model, (params,), holds numbers after a round.
+
+    Raises:
+        RunFailed: It holds a NaN or an infinity.
+    """
+    if not vector.isfinite().all():
+        raise RunFailed(
+            f"round {number}: {whose} is no longer finite: the training diverged; a lower training.optimizer.lr "
+            "or weight_decay may help"
+        )
+
+
+class _WithRecords:
+    """Keeps, beside the state of the rounds, what the training and its sites remember.
+
+    Args:
+        training: The training.
+        grid: The grid with the sites' memories.
+        noise: The server's noise, if it adds any.
+    """
+
+    def __init__(self, training: _Training, grid: InProcessGrid, noise: CentralNoise | None) -> None:
+        self._training = training
+        self._grid = grid
+        self._noise = noise
+
+    def found(self) -> Mapping[str, Any] | None:
+        """Return the state of the rounds that was kept, and put back what was kept beside it."""
+        state = self._training.halfway.found()
+        if state is None:
+            return None
+        self._training.restore(state["training"])
+        memories.restore(self._grid, state["sites"])
+        if self._noise:
+            self._noise.restore(state["noise"])
+        return state["server"]
+
+    def unseen(self, number: int) -> Sequence[Sequence[int]]:
+        """Hand it on."""
+        return self._training.halfway.unseen(number)
+
+    def begin(self, number: int, asked: Sequence[int]) -> None:
+        """Hand it on."""
+        self._training.halfway.begin(number, asked)
+
+    def end(self, number: int, snapshot: Callable[[], Mapping[str, Any]]) -> None:
+        """Hand it on, with what is kept beside the state of the rounds."""
+
+        def all_of_it() -> Mapping[str, Any]:
+            return {
+                "server": snapshot(),
+                "training": self._training.snapshot(),
+                "sites": memories.snapshot(self._grid),
+                "noise": self._noise.snapshot() if self._noise else None,
+            }
+
+        self._training.halfway.end(number, all_of_it)
 
 
 def _irregularities(finished: Finished, names: Mapping[int, str]) -> Iterator[str]:
@@ -439,45 +543,106 @@ def _train_alone(
         keys_of: From the number of a round to the models that are trained in it.
     """
     trial = training.trial
-    scenario = trial.scenario
-    train_all = engines.load(scenario.engine).train_all
-    vectors = dict.fromkeys(learners, trial.start)
-
-    # The pool is in every round, a site in those in which it would take part.
-    charged = {key: POOL if isinstance(key, Shared) else key for key in learners}
-    number_of = {key: number for number, key in enumerate(learners)}
-    budget = None
-    if training.spending:
-        planned = {}
-        for key, learner in learners.items():
-            planned[number_of[key]] = (charged[key], learner.plan_of(1))
-        most_rounds = scenario.training.rounds if GLOBAL in learners else trial.most_rounds
-        budget = training.spending.own(planned, most_rounds)
-
-    done = 0
-    for number in range(1, scenario.training.rounds + 1):
-        keys = keys_of(number)
-        if budget and not budget.allows(number_of[key] for key in keys):
+    alone = _Alone(training, learners)
+    for number in range(alone.done + 1, trial.scenario.training.rounds + 1):
+        if not alone.round(number, keys_of(number)):
             break
+        training.end_round(number, alone.models)
+        training.halfway.end(number, alone.snapshot)
+    training.note_unseen(alone.unseen)
+    training.end(alone.done)
+    return alone.models
+
+
+class _Alone:
+    """Models that are trained in no federation, each on its own rows.
+
+    Args:
+        training: The training.
+        learners: {key of the model: its rows and plans}.
+
+    Attributes:
+        done: The number of rounds that were run.
+        unseen: {round: how often it was begun by trainings that were interrupted in it}.
+    """
+
+    def __init__(self, training: _Training, learners: Mapping[Key, _Learner]) -> None:
+        self._training = training
+        self._learners = learners
+        self._vectors = dict.fromkeys(learners, training.trial.start)
+        self._numbers = {key: number for number, key in enumerate(learners)}
+        # The pool is in every round, a site in those in which it would take part.
+        self._charged = {key: POOL if isinstance(key, Shared) else key for key in learners}
+        self._budget = self._planned(training.spending) if training.spending else None
+        self.done = 0
+        self.unseen: dict[int, int] = {}
+        state = training.halfway.found()
+        if state is not None:
+            self._restore(state)
+
+    @property
+    def models(self) -> Models:
+        """The models as they are now."""
+        parts = self._training.trial.parts
+        return {key: parts(vector) for key, vector in self._vectors.items()}
+
+    def round(self, number: int, keys: Sequence[Key]) -> bool:
+        """Train some of the models for a round; return whether the budget allowed it."""
+        trial = self._training.trial
+        halfway = self._training.halfway
+        numbers = [self._numbers[key] for key in keys]
+        for asked in halfway.unseen(number):
+            self.unseen[number] = self.unseen.get(number, 0) + 1
+            if self._budget:
+                self._budget.charge_unseen(number, asked)
+        if self._budget and not self._budget.allows(numbers):
+            return False
+
+        halfway.begin(number, numbers)
         works = []
         for key in keys:
-            site = learners[key].rows_of(number)
+            site = self._learners[key].rows_of(number)
             work = Work(
                 model=trial.model,
-                start=vectors[key],
+                start=self._vectors[key],
                 examples=site.train,
-                plan=learners[key].plan_of(number),
+                plan=self._learners[key].plan_of(number),
                 streams=trial.streams(site.name, number),
                 losses=trial.losses,
             )
             works.append(work)
 
         # All at once: an engine may stack them.
-        for key, trained in zip(keys, train_all(works, scenario.cohort_size), strict=True):
-            vectors[key] = trained.parameters
-            if budget and trained.mechanism:
-                budget.ledger.charge(charged[key], number, trained.mechanism)
-        done = number
-        training.end_round(number, {key: trial.parts(vector) for key, vector in vectors.items()})
-    training.end(done)
-    return {key: trial.parts(vector) for key, vector in vectors.items()}
+        train_all = engines.load(trial.scenario.engine).train_all
+        for key, trained in zip(keys, train_all(works, trial.scenario.cohort_size), strict=True):
+            check_finite(trained.parameters, number, "the model" if key is GLOBAL else f"the model of {key}")
+            self._vectors[key] = trained.parameters
+            if self._budget and trained.mechanism:
+                self._budget.ledger.charge(self._charged[key], number, trained.mechanism)
+        self.done = number
+        return True
+
+    def snapshot(self) -> Mapping[str, Any]:
+        """Return what later rounds depend on; of the models those that were trained."""
+        start = self._training.trial.start
+        trained = {self._numbers[key]: vector for key, vector in self._vectors.items() if vector is not start}
+        records = self._training.snapshot()
+        return {"training": records, "rounds": self.done, "unseen": self.unseen, "models": trained}
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what ``snapshot`` returned."""
+        self._training.restore(state["training"])
+        self.done = state["rounds"]
+        self.unseen = state["unseen"]
+        for key, number in self._numbers.items():
+            if number in state["models"]:
+                self._vectors[key] = state["models"][number]
+
+    def _planned(self, spending: Spending) -> Budget:
+        """Return the budget of the models' rows."""
+        trial = self._training.trial
+        planned = {}
+        for key, learner in self._learners.items():
+            planned[self._numbers[key]] = (self._charged[key], learner.plan_of(1))
+        most_rounds = trial.scenario.training.rounds if GLOBAL in self._learners else trial.most_rounds
+        return spending.own(planned, most_rounds)

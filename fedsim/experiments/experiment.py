@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import itertools
-import json
-import os
-import platform
-import subprocess
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,29 +15,23 @@ import pandas as pd
 import torch
 
 from fedsim.data import loading
-from fedsim.data.own_table.image_files import telling
+from fedsim.data.own_table.images.files import telling
 from fedsim.data.own_table.ranges import MissingRanges, leave_template
-from fedsim.data.scale import Scale
 from fedsim.data.settling import settled
-from fedsim.experiments.arms import Job, Shared, Trained, jobs, run_job
+from fedsim.experiments import begun
 from fedsim.experiments.given import GivenData, scenario_of
+from fedsim.experiments.outcome import write_manifest, write_results
 from fedsim.experiments.progress import Progress, shown
-from fedsim.mistakes import Interrupted, Mistake
+from fedsim.experiments.trainings import train_all
+from fedsim.mistakes import CannotGoOn, Interrupted, Mistake, Terminated
 from fedsim.planning.checks import check
-from fedsim.planning.trial import Trial, without_noise
-from fedsim.privacy.accounting import ACCOUNTANT
-from fedsim.privacy.unit import Protected
-from fedsim.privacy.units import unit_of
 from fedsim.report import page as report
-from fedsim.report.statement import random_of
 from fedsim.results import run_directory as results
-from fedsim.results.base_rates import base_rates
-from fedsim.results.coefficients import coefficients
 from fedsim.results.evaluation import POOLED, TOGETHER
-from fedsim.scenario import catalog
+from fedsim.results.seal import seal, unseal
+from fedsim.results.whole_files import open_own, remove_leftovers
 from fedsim.scenario.files import read, with_strategy
-from fedsim.scenario.schema import FRAME, Evaluation, Scenario
-from fedsim.training.model import best_device
+from fedsim.scenario.schema import FRAME, Scenario
 
 _DISTRIBUTIONS = ("fedsim-flower", "torch", "flwr", "opacus", "dp-accounting", "numpy", "pandas")
 
@@ -128,6 +117,7 @@ def execute(scenario: Scenario, out: str | Path | None = None, progress: Progres
     check(scenario)
     folder = _new_folder(scenario.name, out)
     with _lock(folder):
+        begun.write(folder, scenario)
         results.write_scenario(folder, scenario)
         return _complete(folder, scenario, progress)
 
@@ -140,7 +130,7 @@ def _settled(scenario: Scenario) -> Scenario:
 
 
 def _is_interrupted(folder: Path) -> bool:
-    return (folder / "scenario.toml").is_file() and not (folder / "manifest.json").exists()
+    return (folder / "scenario.toml").is_file() and not results.is_finished(folder)
 
 
 def _resume_with_frame(scenario: Scenario, folder: Path, progress: Progress | None) -> results.Run:
@@ -162,19 +152,28 @@ def _resume_with_frame(scenario: Scenario, folder: Path, progress: Progress | No
     return resume(folder, progress)
 
 
-def resume(path: str | Path, progress: Progress | None = None) -> results.Run:
-    """Go on with an interrupted run: trainings that were finished are not run again.
+def resume(path: str | Path, progress: Progress | None = None, force: bool = False) -> results.Run:
+    """Go on with an interrupted run: what was finished is not run again, and what failed is tried again.
+
+    Args:
+        path: The run directory.
+        progress: Called with (what is trained, rounds done, rounds in all).
+        force: Whether to go on also under other circumstances than it was begun under, such as other versions; that
+            is written down.
 
     Raises:
-        Mistake: There is nothing to go on with, or someone else is at it.
+        Mistake: There is nothing to go on with, or someone else is at it, or the circumstances are others.
     """
     folder = Path(path)
     if not (folder / "scenario.toml").is_file():
         raise Mistake(f"{path}: expected an interrupted run, there is no scenario.toml")
     with _lock(folder):
-        if (folder / "manifest.json").exists():
-            return results.load(folder)
+        if results.is_finished(folder):
+            run = results.load(folder)
+            if not run.failed:
+                return run
         scenario = read(str(folder / "scenario.toml"), all_used=False)
+        begun.check(folder, scenario, force)
         loading.check_digest(scenario.data)
         with telling(progress):  # images are read again
             loading.task_of(scenario)
@@ -212,246 +211,47 @@ def _columns_of(sites: list[str], others: set[str]) -> list[str]:
 
 
 def _complete(folder: Path, scenario: Scenario, progress: Progress | None) -> results.Run:
-    """Run what is not yet finished, then write the results."""
-    started, clock = datetime.now(UTC), time.perf_counter()
+    """Run what is not yet finished, then write the results.
+
+    Raises:
+        Interrupted: It was stopped.
+        CannotGoOn: A file can't be read or written.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the number of threads changes the order of sums, so the last bits
     try:
-        finished = _train_all(folder, scenario, progress)
-    except KeyboardInterrupt:
-        raise Interrupted(folder) from None
+        return _train_and_write(folder, scenario, progress)
+    except KeyboardInterrupt as stop:
+        raise Interrupted(folder, isinstance(stop, Terminated)) from None
+    except OSError as error:
+        raise CannotGoOn(folder, error) from error
     finally:
         torch.set_num_threads(threads)
-    _write_results(folder, scenario, finished)
-    seconds = {job.key: values["seconds"] for job, _, values in finished}
-    results.write_manifest(
-        folder,
-        {
-            "task": _about_task(scenario),
-            "data": intake.as_json() if (intake := loading.intake_of(scenario)) else None,
-            "versions": {name: version(name) for name in _DISTRIBUTIONS} | {"python": platform.python_version()},
-            "git": _git_revision(),
-            "device": best_device(scenario.device),
-            "threads": 1,
-            "rng": _random(finished),
-            "seeds": scenario.all_seeds,
-            "started": started.isoformat(timespec="seconds"),
-            "seconds": round(time.perf_counter() - clock, 3),
-            "seconds_per_training": seconds,
-            "notes": [{**_names(job), "note": note} for job, _, values in finished for note in values["notes"]],
-        },
-    )
-    run = results.load(folder)
+
+
+def _train_and_write(folder: Path, scenario: Scenario, progress: Progress | None) -> results.Run:
+    started = datetime.now(UTC)
+    clock = time.perf_counter()
+    checkpoints = folder / "checkpoints"
+    if checkpoints.is_symlink() or (checkpoints.exists() and not checkpoints.is_dir()):
+        raise Mistake(f"{checkpoints}: expected a folder, got a link or a file")
+    for written in (folder, checkpoints):
+        remove_leftovers(written)
+
+    finished, failed = train_all(folder, scenario, progress)
+    unseal(folder)  # of a run whose failed trainings were tried again
+    write_results(folder, scenario, finished)
+    times = {"started": started.isoformat(timespec="seconds"), "seconds": round(time.perf_counter() - clock, 3)}
+    write_manifest(folder, scenario, finished, failed, times)
+    run = results.read_run(folder)
     report.write(run)
+    seal(folder)
     return run
 
 
-_Finished = tuple[Job, results.Tensors, dict[str, Any]]
-_ANEW = "begun anew after an interruption: what had been released until then has other noise, and is not counted"
-
-
-def _train_all(folder: Path, scenario: Scenario, progress: Progress | None) -> list[_Finished]:
-    todo = jobs(scenario)
-    same = results.sha256(scenario.model_dump_json(exclude=_left_out_of_hash(scenario)).encode())
-    same += catalog.code_hash(scenario.strategy.name)  # a file that was changed is another strategy
-    total = len(todo) * scenario.training.rounds
-    finished = []
-    for index, job in enumerate(todo):
-        ticks = itertools.count(index * scenario.training.rounds + 1)
-        label = f"{job.arm}{', private' if job.private else ''}, seed {job.seed}"
-
-        def observe(ticks: Iterable[int] = ticks, label: str = label) -> None:
-            if progress:
-                progress(label, next(iter(ticks)), total)
-
-        kept = results.read_checkpoint(folder / "checkpoints", job.key)
-        if kept and kept[1]["scenario"] != same:
-            raise Mistake(f"{folder}: scenario.toml is not the one that this run was begun with")
-        if kept is None:
-            anew = job.private and scenario.privacy.rng == "secure" and _was_begun(folder / "checkpoints", job)
-            clock = time.perf_counter()
-            trained = run_job(scenario, job, observe)
-            trained.notes.extend([_ANEW] if anew else [])
-            kept = _tensors(trained), _values(trained, time.perf_counter() - clock) | {"scenario": same}
-            results.write_checkpoint(folder / "checkpoints", job.key, *kept)
-        finished.append((job, _with_todays_names(folder, *kept), kept[1]))
-    return finished
-
-
-def _left_out_of_hash(scenario: Scenario) -> dict[str, Any]:
-    """Return the keys that don't tell whether a checkpoint is of this scenario."""
-    keys: dict[str, Any] = dict.fromkeys(("seed", "seeds", "arms"), True)
-    if scenario.evaluation == Evaluation():
-        keys["evaluation"] = True  # checkpoints of versions without this section are still good
-    of_images = ("layout", "image", "image_size", "channels", "classes")
-    keys["data"] = {key for key in of_images if getattr(scenario.data, key) is None}  # and without these keys
-    return keys
-
-
-def _was_begun(folder: Path, job: Job) -> bool:
-    """Return whether a secure training was begun before, which can't be repeated, and remember that it is now."""
-    folder.mkdir(exist_ok=True)
-    mark = folder / f"{job.key}.begun"
-    found = mark.exists()
-    mark.touch()
-    return found
-
-
-def _random(finished: list[_Finished]) -> str | None:
-    """Return the kind of the private trainings' randomness, as it was reported with what they released."""
-    ledgers = [values["ledger"] for _, _, values in finished if values["ledger"]]
-    return random_of(ledgers) if ledgers else None
-
-
-_OF_ALL = "global/"  # before the names of the shared model's parameters
-
-
-def _tensors(trained: Trained) -> results.Tensors:
-    """Return all parameters by names that tell the model that all sites share from a site's, whatever it is called."""
-    tensors = {}
-    for model, held in trained.models.items():
-        place = _OF_ALL if isinstance(model, Shared) else _of_site(model)
-        tensors |= {f"{place}{name}": value for name, value in held.items()}
-    return tensors
-
-
-def _of_site(site: str) -> str:
-    """Return what stands before the names of a site's parameters: no slash of its own name ends it too early."""
-    escaped = site.replace("%", "%25").replace("/", "%2F")
-    return f"site/{escaped}/"
-
-
-def _with_todays_names(folder: Path, tensors: results.Tensors, values: dict[str, Any]) -> results.Tensors:
-    """Return the tensors of a checkpoint; of an older version's, a site's parameters began with its bare name.
-
-    Raises:
-        Mistake: In an older version's, a site's model can't be told from the one that all sites share.
-    """
-    if "tensor_names" in values:
-        return tensors
-    sites = {row["site"] for row in values["scores"]} - {POOLED}
-    renamed = {}
-    for name, value in tensors.items():
-        owners = [site for site in sites if name.startswith(f"{site}/")]
-        if len(owners) + name.startswith(_OF_ALL) != 1:
-            raise Mistake(f"{folder}: expected checkpoints of this version, got an older one's, in which {name} may be "
-                          "of more than one model; run the scenario into a new directory")  # fmt: skip
-        renamed[_of_site(owners[0]) + name.removeprefix(f"{owners[0]}/") if owners else name] = value
-    return renamed
-
-
-def _values(trained: Trained, seconds: float) -> dict[str, Any]:
-    return {
-        "scores": results.as_rows(trained.scores),
-        "groups": results.as_rows(trained.groups),
-        "calibration": results.as_rows(trained.calibration),
-        "confusion": results.as_rows(trained.confusion),
-        "curve": results.as_rows(trained.curve),
-        "ledger": trained.ledger.as_json() if trained.ledger else None,
-        "notes": trained.notes,
-        "seconds": round(seconds, 3),
-        "tensor_names": "global/ or site/",
-    }
-
-
-def _write_results(folder: Path, scenario: Scenario, finished: list[_Finished]) -> None:
-    def table(key: str) -> pd.DataFrame:
-        return pd.DataFrame(rows_of(key))
-
-    def rows_of(key: str) -> list[dict[str, Any]]:
-        # Checkpoints of older versions lack some tables.
-        return [{**_names(job), **row} for job, _, values in finished for row in values.get(key, [])]
-
-    results.write_table(folder / "sites.parquet", table("scores"))
-    results.write_table(folder / "groups.parquet", table("groups"))
-    results.write_table(folder / "rounds.parquet", table("curve"))
-    privacy = scenario.privacy
-    trainings = [{**_names(job), **values["ledger"]} for job, _, values in finished if values["ledger"]]
-    results.write_json(
-        folder / "ledger.json",
-        {
-            "unit": privacy.unit,
-            "neighbours": privacy.relation,
-            "delta": privacy.delta,
-            "budget": privacy.epsilon,
-            "accountant": ACCOUNTANT,
-            "tuning": privacy.tuning.model_dump(),
-            "ranges_fitted": intake.ranges_fitted if (intake := loading.intake_of(scenario)) else False,
-            "trainings": trainings,
-        },
-    )
-    results.write_json(
-        folder / "metrics.json",
-        {
-            "threshold": scenario.evaluation.threshold if loading.task_of(scenario).kind == "binary" else None,
-            "base_rates": _base_rates(scenario),
-            "calibration": rows_of("calibration"),
-            "confusion": rows_of("confusion"),
-            "coefficients": _coefficients(scenario, finished),
-        },
-    )
-    product = _product(scenario)
-    for job, tensors, _ in finished:
-        if job == product:
-            # Where whole sites are protected, the models that sites keep are not private, and left out.
-            whole = unit_of(scenario.privacy.unit).protects is Protected.SITE
-            plain = {
-                name.removeprefix(_OF_ALL): value
-                for name, value in tensors.items()
-                if not whole or name.startswith(_OF_ALL)
-            }
-            about = {"task": scenario.task or loading.task_of(scenario).title, "training": job.key}
-            if scale := _scale(scenario, job):
-                about["scale"] = json.dumps(scale.as_json())
-            results.write_tensors(folder / "model.safetensors", plain, about)
-
-
-def _product(scenario: Scenario) -> Job:
-    """Return the training whose model is handed on: the federated one of the first seed."""
-    return Job("federated", scenario.private, scenario.seed)
-
-
-def _base_rates(scenario: Scenario) -> list[dict[str, Any]]:
-    """Return the base rates of every seed: what always giving the same answer would score."""
-    rows = []
-    for seed in scenario.all_seeds:
-        trial = Trial(scenario, seed, scenario.arms[0])
-        table = base_rates(trial.federation, trial.task.kind, trial.task.range)
-        rows += results.as_rows(table.assign(seed=seed))
-    return rows
-
-
-def _coefficients(scenario: Scenario, finished: list[_Finished]) -> list[dict[str, Any]]:
-    """Return the coefficients of the model that is handed on, if it is linear and its inputs have names."""
-    product = _product(scenario)
-    for job, tensors, _ in finished:
-        if job != product:
-            continue
-        trial = Trial(scenario, job.seed, job.arm)
-        shared = {name.removeprefix(_OF_ALL): value for name, value in tensors.items() if name.startswith(_OF_ALL)}
-        table = coefficients(trial.untried_model, shared, trial.task, _scale(scenario, job))
-        return results.as_rows(table.assign(private=job.private)) if len(table) else []
-    return []
-
-
-def _scale(scenario: Scenario, job: Job) -> Scale | None:
-    """Return the scale of a model's inputs and outputs; None where they are those of the public ranges."""
-    if loading.task_of(scenario).load is None:
-        return None  # sites that are made up have no scale of their own
-    trial = Trial(scenario if job.private else without_noise(scenario), job.seed, job.arm)
-    return trial.federation.scale
-
-
-def _about_task(scenario: Scenario) -> dict[str, Any]:
-    """Return what a report says of the task, so that a run directory can be read without it."""
-    task = loading.task_of(scenario)
-    facts = ("title", "outcome", "source", "licence", "kind", "by_time")
-    unit = task.range.unit if task.range else ""
-    return {"name": scenario.task, "unit": unit, **{fact: getattr(task, fact) for fact in facts}}
-
-
-def _names(job: Job) -> dict[str, Any]:
-    return {"arm": job.arm, "private": job.private, "seed": job.seed}
+def _belongs_to_somebody(path: Path) -> bool:
+    """Whether a file is more than what a run leaves that was killed before it began."""
+    return not path.name.startswith(".") and path.name != begun.NAME
 
 
 def _new_folder(name: str, out: str | Path | None) -> Path:
@@ -466,7 +266,7 @@ def _new_folder(name: str, out: str | Path | None) -> Path:
         except FileExistsError:
             if out is None:
                 continue
-            if not folder.is_dir() or any(folder.iterdir()):
+            if not folder.is_dir() or any(map(_belongs_to_somebody, folder.iterdir())):
                 raise Mistake(f"--out: expected a new or empty directory, {out} is taken") from None
         return folder
     raise AssertionError("itertools.count ended")
@@ -475,25 +275,13 @@ def _new_folder(name: str, out: str | Path | None) -> Path:
 @contextmanager
 def _lock(folder: Path) -> Iterator[None]:
     """Keep other processes out of a run directory."""
-    # The directory may be a stranger's: a link is not followed, and a pipe not waited for.
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        opened = os.open(folder / ".lock", flags, 0o666)
+        opened = open_own(folder / ".lock")
     except OSError as error:
         raise Mistake(f"{folder / '.lock'}: expected a file that can be written, got {error.strerror}") from None
-    with os.fdopen(opened, "rb") as file:
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Mistake(f"{folder}: another process is at work in this run directory") from None
         yield
-
-
-def _git_revision() -> str | None:
-    """Return the revision of the checkout fedsim runs from, if it does."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return found.stdout.strip()

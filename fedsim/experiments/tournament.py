@@ -6,6 +6,7 @@ scenario, the seed, the source of the strategy and of fedsim, and the versions o
 
 import itertools
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
@@ -29,6 +30,7 @@ from fedsim.privacy.ledger import Ledger
 from fedsim.privacy.unit import Protected
 from fedsim.privacy.units import unit_of
 from fedsim.results import run_directory as results
+from fedsim.results.digests import sha256
 from fedsim.scenario import catalog
 from fedsim.scenario.changes import value_of, with_attack, with_epsilon, with_strategy
 from fedsim.scenario.files import read
@@ -45,7 +47,7 @@ _SHARE_OF_ATTACKERS = "0.2"  # of the sites, if nothing else is said
 _SITES_OF = attrgetter("task", "data", "partition")  # all that decides which rows are at one site
 _NO_MATTER = {"name", "title", "about", "seed", "seeds", "arms", "evaluation"}
 _FLOAT32_BYTES = 4
-_SUFFIXES = (".py", ".csv", ".gz")  # of files that decide the result of a training
+_log = logging.getLogger(__name__)
 _VERSIONS = ("torch", "flwr", "opacus", "dp-accounting", "numpy")
 
 
@@ -297,20 +299,37 @@ def _megabytes(scenario: Scenario) -> float:
 def _training(cell: Cell, seed: int, folder: Path) -> dict[str, Any]:
     """Read one training's scores, curve and releases from the folder, or run it."""
     path = folder / f"{_key(cell, seed)}.json"
-    if path.exists():
-        return results.read_json(path)
+    found = _read_kept(path)
+    if found is not None:
+        return found
 
     job = Job("federated", cell.private, seed)
     with _one_thread():
-        trained = run_job(cell.scenario, job, lambda: None)
+        trained = run_job(cell.scenario, job, lambda number: None)
     kept = {
         "scores": results.as_rows(trained.scores),
         "curve": results.as_rows(trained.curve),
         "notes": trained.notes,
         "spent": _spent_most(trained.ledger),
     }
-    results.write_json(path, kept)
-    return kept
+    body = json.dumps(kept, allow_nan=False)
+    results.write_json(path, {"sha256": sha256(body.encode()), "body": body})
+    return json.loads(body)
+
+
+def _read_kept(path: Path) -> dict[str, Any] | None:
+    """Return what was kept of a training; None if it is not there, or not as it was written: it is trained again."""
+    if not path.exists():
+        return None
+    try:
+        kept = results.read_json(path)
+        body = str(kept["body"])
+        if kept["sha256"] != sha256(body.encode()):
+            raise ValueError("its SHA-256 differs")
+        return json.loads(body)
+    except (KeyError, TypeError, ValueError) as error:  # so are the Mistakes of a file that is no JSON
+        _log.warning("%s is trained again: %s", path, error)
+        return None
 
 
 @contextmanager
@@ -343,15 +362,11 @@ def _key(cell: Cell, seed: int) -> str:
         "code": _code(),
         "device": best_device(cell.scenario.device),
     }
-    return results.sha256(json.dumps(decides, sort_keys=True).encode())[:32]
+    return sha256(json.dumps(decides, sort_keys=True).encode())[:32]
 
 
 @cache
 def _code() -> str:
     """Hash fedsim's and the clients' source, their data, and the versions of the libraries."""
-    parts = [f"{name} {version(name)}".encode() for name in _VERSIONS]
-    for folder in catalog.source_folders():
-        for path in sorted(folder.rglob("*")):
-            if path.suffix in _SUFFIXES:
-                parts.append(path.read_bytes())
-    return results.sha256(b"\0".join(parts))
+    versions = [f"{name} {version(name)}" for name in _VERSIONS]
+    return sha256("\0".join([*versions, catalog.source_digest()]).encode())

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from math import isclose
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
@@ -11,6 +11,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 from torch import Tensor
 
+from fedsim.flower.object_state import put_back, state_of
 from fedsim.flower.records import (
     ARRAYS,
     CONFIG,
@@ -172,6 +173,24 @@ class Adapter(FlowerStrategy):
     def told(self) -> State:
         """Return what the sites are told beside the model."""
         return {name: self.state[name] for name in self.math.tells if name in self.state}
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return what later rounds depend on: the state, and the models that sites still work with.
+
+        Raises:
+            Opaque: The strategy remembers something itself that can't be written down.
+        """
+        return {
+            "state": dict(self.state),
+            "models": {version: flatten(model) for version, model in self._models.items()},
+            "strategy": state_of(self.math),
+        }
+
+    def restore(self, state: Mapping[str, Any], like: ArrayRecord) -> None:
+        """Go on from what ``snapshot`` returned; models are like another one."""
+        self.state = state["state"]
+        self._models = {version: unflatten(vector, like) for version, vector in state["models"].items()}
+        put_back(self.math, state["strategy"])
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

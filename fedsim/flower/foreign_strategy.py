@@ -1,8 +1,9 @@
 """A Strategy class of Flower's, or of somebody else, in fedsim's round loop: run as it is, with guards around it."""
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -11,9 +12,11 @@ from flwr.server.strategy import Strategy as OlderStrategy
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
+from fedsim.figures import as_written
+from fedsim.flower.object_state import put_back, state_of
 from fedsim.flower.older_interface import Legacy, attribute
 from fedsim.flower.records import flatten, unflatten
-from fedsim.mistakes import Mistake
+from fedsim.mistakes import Mistake, place_of
 from fedsim.randomness import torch_seed
 
 
@@ -34,6 +37,7 @@ class Hosted(FlowerStrategy):
             least = max(attribute(inner, "min_available_nodes"), attribute(inner, "min_train_nodes"))
         if least > sites:  # it would wait for them for ever
             raise Mistake(f"strategy.min_available_nodes: expected at most the {sites} sites there are, got {least}")
+        _check_fractions(strategy)
 
         self.inner = inner
         self.name = type(strategy).__name__
@@ -46,7 +50,7 @@ class Hosted(FlowerStrategy):
     ) -> Iterable[Message]:
         """Let it choose sites and say what they are sent."""
         self._sent = arrays
-        with _seeded(torch_seed(self._seed, "sites", "flower", server_round)):
+        with self._named(server_round), _seeded(torch_seed(self._seed, "sites", "flower", server_round)):
             messages = list(self.inner.configure_train(server_round, arrays.copy(), config, grid))
         self.asked = [message.metadata.dst_node_id for message in messages]
         return messages
@@ -55,11 +59,8 @@ class Hosted(FlowerStrategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Let it aggregate; what it gives must be a model like the one that was sent, with finite numbers."""
-        try:
-            with _seeded(torch_seed(self._seed, "aggregate", "flower", server_round)):
-                arrays, _ = self.inner.aggregate_train(server_round, replies)
-        except (AppExitException, ValueError) as error:
-            raise Mistake(f"strategy {self.name}, round {server_round}: {error}") from error
+        with self._named(server_round), _seeded(torch_seed(self._seed, "aggregate", "flower", server_round)):
+            arrays, _ = self.inner.aggregate_train(server_round, replies)
         if arrays is None:
             return None, None
         got = {key: tuple(array.shape) for key, array in arrays.items()}
@@ -70,6 +71,35 @@ class Hosted(FlowerStrategy):
         if not found.isfinite().all():
             raise Mistake(f"strategy {self.name}, round {server_round}: expected finite numbers, got NaN or Inf")
         return unflatten(found, like=self._sent), None
+
+    @contextmanager
+    def _named(self, server_round: int) -> Iterator[None]:
+        """Turn whatever the strategy raises into a line that names it, the round and, of no foreseen error, the place.
+
+        Raises:
+            Mistake: It raised something.
+        """
+        try:
+            yield
+        except Mistake:
+            raise
+        except (Exception, SystemExit) as error:
+            what = str(error)
+            if not isinstance(error, AppExitException | ValueError):
+                what = f"{type(error).__name__}: {error} ({place_of(error)})"
+            raise Mistake(f"strategy {self.name}, round {server_round}: {what}") from error
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return what the strategy remembers.
+
+        Raises:
+            Opaque: That can't be written down.
+        """
+        return state_of(self.inner)
+
+    def restore(self, state: Mapping[str, Any], like: ArrayRecord) -> None:
+        """Go on from what ``snapshot`` returned."""
+        put_back(self.inner, state)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -83,6 +113,18 @@ class Hosted(FlowerStrategy):
 
     def summary(self) -> None:
         """Log nothing."""
+
+
+def _check_fractions(strategy: FlowerStrategy | OlderStrategy) -> None:
+    """Make sure that a strategy asks for no more sites than there are: it would wait for them for ever.
+
+    Raises:
+        Mistake: It does.
+    """
+    for name in ("fraction_train", "fraction_fit"):
+        fraction = vars(strategy).get(name, 1.0)
+        if not isinstance(fraction, int | float) or not 0 <= fraction <= 1:
+            raise Mistake(f"strategy.{name}: expected a number from 0 to 1, got {as_written(fraction)}")
 
 
 @contextmanager

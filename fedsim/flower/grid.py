@@ -87,6 +87,8 @@ class InProcessGrid(Grid):
             message.metadata.__dict__["_message_id"] = self._next_id()
         contexts = [self.context(message.metadata.dst_node_id) for message in pushed]
         for message, reply in zip(pushed, self._execute(pushed, contexts) if pushed else [], strict=True):
+            if not isinstance(reply, Message):
+                continue  # a ClientApp that gives nothing, or something else, has not answered
             reply.metadata.__dict__["_message_id"] = self._next_id()
             self._replies[message.metadata.message_id] = reply
         return [message.metadata.message_id for message in pushed]

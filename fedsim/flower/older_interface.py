@@ -15,15 +15,23 @@ from flwr.server.strategy import Strategy as OlderStrategy
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
+from fedsim.figures import as_written
 from fedsim.flower.records import ARRAYS, CONFIG, METRICS, ROUND, WEIGHT
+from fedsim.mistakes import Mistake
 
 
 def attribute(strategy: FlowerStrategy | OlderStrategy, name: str) -> int:
-    """Return a number that most of Flower's strategies hold in an attribute; 0 for one that has none of that name.
+    """Return a whole number that most of Flower's strategies hold in an attribute; 0 for one that has none of the name.
 
     Flower's base classes don't have it: each class that waits for sites holds it in its own instances.
+
+    Raises:
+        Mistake: It is no whole number.
     """
-    return vars(strategy).get(name, 0)
+    value = vars(strategy).get(name, 0)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise Mistake(f"strategy.{name}: expected a whole number, got {as_written(value)}")
+    return value
 
 
 class _StandIn(ClientProxy):

@@ -1,16 +1,18 @@
 """The server's round loop: drives a Flower Strategy's public methods over a Grid."""
 
 import gc
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
 
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fedsim.flower.records import MECHANISM, to_mechanism
+from fedsim.flower.object_state import Opaque
+from fedsim.flower.records import MECHANISM, flatten, to_mechanism, unflatten
 from fedsim.flower.screening import Rejected, match, screen
 from fedsim.mistakes import Mistake, RunFailed
 from fedsim.privacy.central import CentralNoise
@@ -72,6 +74,11 @@ class Budget:
         self.ledger.charge(site, round_number, did)
         return doubt
 
+    def charge_unseen(self, round_number: int, asked: Sequence[int]) -> None:
+        """Write down what the nodes released in a round that was begun and not finished."""
+        for node in asked:
+            self.charge(round_number, node, None)
+
 
 @runtime_checkable
 class Screens(Protocol):
@@ -113,6 +120,10 @@ class CentralBudget:
         """Write nothing down: only the server sees an answer."""
         return ""
 
+    def charge_unseen(self, round_number: int, asked: Sequence[int]) -> None:
+        """Write down the noisy mean of a round that was begun and not finished."""
+        self.noise.charge_unseen(round_number, asked)
+
 
 def _allows(
     ledger: Ledger,
@@ -140,7 +151,58 @@ def _allows(
     return True
 
 
-@dataclass(frozen=True)
+@runtime_checkable
+class Resumable(Protocol):
+    """A strategy that can go on in another process from what it remembers."""
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return what later rounds depend on, for ``pack``."""
+        ...
+
+    def restore(self, state: Mapping[str, Any], like: ArrayRecord) -> None:
+        """Go on from what ``snapshot`` returned; models are like another one."""
+        ...
+
+
+class Halfway(Protocol):
+    """Keeps what a training needs to go on after an interruption."""
+
+    def found(self) -> Mapping[str, Any] | None:
+        """Return what was kept of an interrupted training; None if it begins."""
+        ...
+
+    def unseen(self, number: int) -> Sequence[Sequence[int]]:
+        """Return who was asked in a round each time that a training was interrupted in it, by number."""
+        ...
+
+    def begin(self, number: int, asked: Sequence[int]) -> None:
+        """Tell that these are asked now in a round."""
+        ...
+
+    def end(self, number: int, snapshot: Callable[[], Mapping[str, Any]]) -> None:
+        """Tell that a round is over, after which ``snapshot`` returns what may be kept."""
+        ...
+
+
+class NothingKept:
+    """A ``Halfway`` that keeps nothing."""
+
+    def found(self) -> None:
+        """Find nothing."""
+        return None
+
+    def unseen(self, number: int) -> Sequence[Sequence[int]]:
+        """Say that no round was begun before."""
+        return ()
+
+    def begin(self, number: int, asked: Sequence[int]) -> None:
+        """Keep nothing."""
+
+    def end(self, number: int, snapshot: Callable[[], Mapping[str, Any]]) -> None:
+        """Keep nothing."""
+
+
+@dataclass
 class Finished:
     """The result of the rounds.
 
@@ -149,14 +211,49 @@ class Finished:
         rejected: {round: replies set aside}.
         doubted: {round: {node: why it was charged as planned in place of what it said it did}}.
         refused: {round: why it was refused}; the model stayed as it was.
+        unseen: {round: how often it was begun by trainings that were interrupted in it}; see ``Halfway``.
         rounds: The number of rounds that were run.
+        changed: Whether any round changed the model.
     """
 
     arrays: ArrayRecord
-    rejected: Mapping[int, list[Rejected]]
-    doubted: Mapping[int, Mapping[int, str]]
-    refused: Mapping[int, str]
-    rounds: int
+    rejected: dict[int, list[Rejected]] = field(default_factory=dict)
+    doubted: dict[int, dict[int, str]] = field(default_factory=dict)
+    refused: dict[int, str] = field(default_factory=dict)
+    unseen: dict[int, int] = field(default_factory=dict)
+    rounds: int = 0
+    changed: bool = False
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return this as values that can be written down."""
+        rejected = {}
+        for number, replies in self.rejected.items():
+            rejected[number] = [(one.node, one.reason) for one in replies]
+        return {
+            "model": flatten(self.arrays),
+            "rejected": rejected,
+            "doubted": self.doubted,
+            "refused": self.refused,
+            "unseen": self.unseen,
+            "rounds": self.rounds,
+            "changed": self.changed,
+        }
+
+    @classmethod
+    def from_snapshot(cls, state: Mapping[str, Any], like: ArrayRecord) -> "Finished":
+        """Return what ``snapshot`` was taken of; the model is like another one."""
+        rejected = {}
+        for number, replies in state["rejected"].items():
+            rejected[number] = [Rejected(node, reason) for node, reason in replies]
+        return cls(
+            arrays=unflatten(state["model"], like),
+            rejected=rejected,
+            doubted=state["doubted"],
+            refused=state["refused"],
+            unseen=state["unseen"],
+            rounds=state["rounds"],
+            changed=state["changed"],
+        )
 
 
 def run_rounds(
@@ -168,6 +265,7 @@ def run_rounds(
     observe: Callable[[int, ArrayRecord], None],
     patient: bool = False,
     names: Mapping[int, str] | None = None,
+    halfway: Halfway | None = None,
 ) -> Finished:
     """Run rounds until they are over, or until the next one would exceed the budget.
 
@@ -181,6 +279,7 @@ def run_rounds(
         patient: Whether a round without a usable model leaves the model as it is, unless all rounds
             do: a few sites that are not in step may well all fail.
         names: {node: name of its site}, for messages; without it they name nodes by their numbers.
+        halfway: Where the state after a round is kept, and from which an interrupted training goes on.
 
     Raises:
         Mistake: A strategy asks a site twice in one round, which no plan of a budget foresees.
@@ -188,7 +287,9 @@ def run_rounds(
             has the reasons.
     """
     with _old_objects_left_alone():
-        return _run_rounds(strategy, grid, initial, rounds, budget, observe, patient, names or {})
+        return _run_rounds(
+            strategy, grid, initial, rounds, budget, observe, patient, names or {}, halfway or NothingKept()
+        )
 
 
 @contextmanager
@@ -213,47 +314,73 @@ def _run_rounds(
     observe: Callable[[int, ArrayRecord], None],
     patient: bool,
     names: Mapping[int, str],
+    halfway: Halfway,
 ) -> Finished:
-    arrays = initial
-    rounds_done = 0
-    model_changed = False
-    rejected: dict[int, list[Rejected]] = {}
-    doubted: dict[int, dict[int, str]] = {}
-    refused: dict[int, str] = {}
+    done = _begun(strategy, initial, halfway.found())
 
-    for number in range(1, rounds + 1):
-        may_fail = patient and (model_changed or number < rounds)
+    def snapshot() -> Mapping[str, Any]:
+        if not isinstance(strategy, Resumable):
+            raise Opaque(f"expected a strategy that can go on, got a {type(strategy).__name__}")
+        return {"rounds": done.snapshot(), "strategy": strategy.snapshot()}
+
+    for number in range(done.rounds + 1, rounds + 1):
+        may_fail = patient and (done.changed or number < rounds)
         account = _Account()
+        for asked in halfway.unseen(number):
+            done.unseen[number] = done.unseen.get(number, 0) + 1
+            if budget:
+                budget.charge_unseen(number, asked)
         try:
-            new_arrays = _round(strategy, grid, number, arrays, budget, may_fail, account, names)
+            new_arrays = _round(
+                strategy, grid, number, done.arrays, budget, may_fail, account, names, partial(halfway.begin, number)
+            )
             if new_arrays is None:  # the budget is spent
                 break
-            model_changed = model_changed or new_arrays is not arrays
-            arrays = new_arrays
+            done.changed = done.changed or new_arrays is not done.arrays
+            done.arrays = new_arrays
         except Refused as error:
-            refused[number] = str(error)
+            done.refused[number] = str(error)
 
         # Those of its last step, too, which it takes when it aggregates.
         if isinstance(strategy, Screens):
             account.rejected += strategy.set_aside
-        rejected[number] = account.rejected
-        doubted[number] = account.doubted
+        done.rejected[number] = account.rejected
+        done.doubted[number] = account.doubted
 
-        questions = strategy.configure_evaluate(number, arrays, ConfigRecord(), grid)
+        questions = strategy.configure_evaluate(number, done.arrays, ConfigRecord(), grid)
         strategy.aggregate_evaluate(number, grid.send_and_receive(questions))
-        observe(number, arrays)
-        rounds_done = number
+        done.rounds = number
+        observe(number, done.arrays)
+        halfway.end(number, snapshot)
 
-    if refused and len(refused) == rounds_done:
-        last = max(refused)
-        reasons = _reasons(rejected[last], names)
-        raise RunFailed(f"every round was refused; round {last}: {refused[last]}\n{reasons}")
-    return Finished(arrays, rejected, doubted, refused, rounds_done)
+    _check_not_all_refused(done, names)
+    return done
+
+
+def _begun(strategy: Strategy, initial: ArrayRecord, state: Mapping[str, Any] | None) -> Finished:
+    """Return the rounds that are finished before the first one here: none, or those of an interrupted training."""
+    if state is None:
+        return Finished(initial)
+    if isinstance(strategy, Resumable):
+        strategy.restore(state["strategy"], initial)
+    return Finished.from_snapshot(state["rounds"], initial)
+
+
+def _check_not_all_refused(done: Finished, names: Mapping[int, str]) -> None:
+    if done.refused and len(done.refused) == done.rounds:
+        last = max(done.refused)
+        reasons = _reasons(done.rejected[last], names)
+        raise RunFailed(f"every round was refused; round {last}: {done.refused[last]}\n{reasons}")
 
 
 @dataclass
 class _Account:
-    """The irregularities of a round, kept also where the round is refused: see ``Finished``."""
+    """The irregularities of a round, kept also where the round is refused: see ``Finished``.
+
+    Attributes:
+        rejected: The replies that were set aside.
+        doubted: {node: why it was charged as planned}.
+    """
 
     rejected: list[Rejected] = field(default_factory=list)
     doubted: dict[int, str] = field(default_factory=dict)
@@ -268,10 +395,12 @@ def _round(
     may_fail: bool,
     account: _Account,
     names: Mapping[int, str],
+    begin: Callable[[Sequence[int]], None],
 ) -> ArrayRecord | None:
     """Run one round: return the new model, or None if the budget does not allow a round.
 
-    Replies that are set aside and reports that can't be go into the account.
+    Replies that are set aside and reports that can't be go into the account. ``begin`` is told who is asked, before
+    they are.
 
     Raises:
         Mistake: Under privacy, a site is asked twice.
@@ -287,6 +416,7 @@ def _round(
         )
     if budget and not budget.allows(asked):
         return None
+    begin(asked)
     answers, foreign = match(messages, grid.send_and_receive(messages), names)
     account.rejected += foreign
 

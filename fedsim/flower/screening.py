@@ -36,7 +36,8 @@ def match(
 
     Returns:
         The answer to each message, in their order, None where there is none; and the replies that are set aside, by
-        the site that was asked. They name another sender, are a site's second, or answer nothing that was sent.
+        the site that was asked. They name another sender, are a site's second, or answer nothing that was sent. A site
+        that did not answer at all is among them.
     """
     place_of = {message.metadata.message_id: place for place, message in enumerate(messages)}
     answers: list[Message | None] = [None] * len(messages)
@@ -55,6 +56,12 @@ def match(
             rejected.append(Rejected(asked, "replied twice"))
         else:
             answers[place] = reply
+
+    named = {one.node for one in rejected}
+    for message, answer in zip(messages, answers, strict=True):
+        node = message.metadata.dst_node_id
+        if answer is None and node not in named:
+            rejected.append(Rejected(node, "did not answer"))
     return answers, rejected
 
 

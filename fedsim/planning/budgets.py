@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cache
+from typing import Any
 
 from fedsim.flower.rounds import Budget, CentralBudget
 from fedsim.planning.noise import cost_of, promised
 from fedsim.planning.trial import Trial
 from fedsim.planning.whole_sites import central_noise
-from fedsim.privacy.ledger import Ledger, Party
+from fedsim.privacy.ledger import Ledger, Party, Release, Together
 from fedsim.privacy.noise_shares import NoiseShare
 from fedsim.privacy.unit import Place
+from fedsim.privacy.units import released_in
 from fedsim.training.work import Plan
 
 
@@ -72,6 +74,32 @@ class Spending:
             asked = self.trial.asked(todo, self.noise)
             releases[node] = (party, release(asked))
         return Budget(self.ledger, self.epsilon, releases, rounds)
+
+    def snapshot(self) -> list[list[Any]]:
+        """Return the entries of the ledger: (site, or whom it stands for, round, number of the release), ...
+
+        The releases, most of which are alike, come first.
+        """
+        releases: dict[Release, int] = {}
+        entries = []
+        for entry in self.ledger.entries:
+            number = releases.setdefault(entry.mechanism, len(releases))
+            together = isinstance(entry.site, Together)
+            party = entry.site.value if isinstance(entry.site, Together) else entry.site
+            entries.append((party, together, entry.round, number))
+        written = [
+            {"kind": release.kind, "mechanism": asdict(release)}  # type: ignore[call-overload]  a dataclass
+            for release in releases
+        ]
+        return [written, entries]
+
+    def restore(self, state: Sequence[Any]) -> None:
+        """Write into the ledger, which is empty, what ``snapshot`` returned."""
+        written, entries = state
+        releases = [released_in(one) for one in written]
+        for party, together, number, release in entries:
+            site = Together(party) if together else party
+            self.ledger.charge(site, number, releases[release])
 
     def share(self, sites: int) -> NoiseShare:
         """Return the share of the noise of each site, where so many are asked.

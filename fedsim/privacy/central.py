@@ -16,6 +16,7 @@ updates count as nothing) or replaced, on these conditions:
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -162,6 +163,28 @@ class CentralNoise:
 
         noise = self._correlated.next(column_norm(self.band) * drawn[0, :-1].double())
         return ((total + did.noise_multiplier * did.clip * noise) / did.denominator).float()
+
+    def charge_unseen(self, number: int, asked: Iterable[int]) -> None:
+        """Charge for a round that was begun and not finished: its noisy mean may have been seen."""
+        did = replace(self.planned(number), rng=self._kind(number, self.words(number)))
+        for party in self.charged(asked):
+            self.ledger.charge(party, number, did)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return what later rounds depend on: the clip, the noise of rounds before, and who was asked when."""
+        return {
+            "clip": self.adaptive.clip if self.adaptive else None,
+            "correlated": self._correlated.snapshot(),
+            "last": dict(self._last),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what ``snapshot`` returned."""
+        if self.adaptive:
+            self.adaptive.clip = state["clip"]
+        self._correlated.restore(state["correlated"])
+        self._last.clear()
+        self._last.update(state["last"])
 
     def _kind(self, number: int, noise: Words) -> Random:
         """Return the kind of randomness that a round's promise rests on.

@@ -11,6 +11,7 @@ so with a sum of at most ``clip`` in each of k rounds it moves ``C`` times the s
 
 import math
 from collections import deque
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -46,3 +47,12 @@ class Correlated:
             found = found - value * before
         self._before.appendleft(found)
         return found
+
+    def snapshot(self) -> list[Tensor]:
+        """Return the noise of the rounds that the next one depends on, the newest first."""
+        return list(self._before)
+
+    def restore(self, before: Sequence[Tensor]) -> None:
+        """Go on from what ``snapshot`` returned."""
+        self._before.clear()
+        self._before.extend(before)

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from fedsim.figures import figure
+from fedsim.report.blow_ups import blow_ups
 from fedsim.results.base_rates import answer_in_words
 from fedsim.results.comparison import SAME, UNBOUNDED
 from fedsim.results.estimate import Estimate
@@ -109,8 +110,11 @@ def _learned_from(run: Run) -> str:
 
 
 def cautions(run: Run) -> list[str]:
-    """Return the warnings that follow from the base rate: arms that are no better, and seeds without test rows."""
-    warnings = list(_untested_seeds(run))
+    """Return the warnings that follow from figures.
+
+    They are on seeds without test rows, trainings that blew up, and arms that are no better than the base rate.
+    """
+    warnings = [*_untested_seeds(run), *blow_ups(run)]
     answer = base_answer(run)
     over_base = run.over_base
     if answer is None or over_base is None:

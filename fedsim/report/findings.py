@@ -92,8 +92,8 @@ class Numbers:
         keys = ("private", "arm", "metric", "site")
         self._rows = {tuple(row[key] for key in keys): row for row in self.table.to_dict("records")}
         self.private = any(private for private, *_ in self._rows)
-        self.kinds = [False, True] if self.private else [False]
-        self.arms = [arm for arm in get_args(Arm) if self.was_run(arm, private=False)]
+        self.kinds = [kind for kind in (False, True) if any(private == kind for private, *_ in self._rows)]
+        self.arms = [arm for arm in get_args(Arm) if self.kinds_of(arm)]
         self.gain_kinds = [kind for kind in self.kinds if self.was_run("local", kind)] or self.kinds
         self.sites = [str(site) for site in dict.fromkeys(run.sites["site"]) if site not in TOGETHER]
         self.shown = self._largest(run.sites)
@@ -139,6 +139,10 @@ class Numbers:
         """Whether an arm was run with privacy, or without: a unit need not have a meaning in every arm."""
         return (private, arm, self.metric.name, POOLED) in self._rows
 
+    def kinds_of(self, arm: str) -> list[bool]:
+        """Return the kinds in which an arm was run, without privacy first."""
+        return [kind for kind in self.kinds if self.was_run(arm, kind)]
+
     def cost(self, here: bool = False, site: str = "") -> Estimate:
         """Return the change in the federated arm's headline that privacy brings, paired by seed; see ``of``."""
         sites = self.run.sites
@@ -172,7 +176,7 @@ def answers(numbers: Numbers) -> Pairs:
 
     if "federated" in numbers.arms:
         pairs.append((_POOL, _against_pool(numbers)))
-        if numbers.private:
+        if numbers.was_run("federated", private=True) and numbers.was_run("federated", private=False):
             pairs.append((_COST, _cost(numbers)))
         pairs.append((_JOIN, _joining(numbers)))
 

@@ -61,7 +61,8 @@ def treatment(run: Run, arm: str) -> str:
         return ""
 
     table = run.harm
-    private = bool(run.sites["private"].any())
+    kinds = set(table[table["arm"] == arm]["private"])
+    private = True in kinds
     rates = RATES[run.kind][:_SAID]
     names = [rate.name for rate in rates]
     labels = " or ".join(rate.label for rate in rates)
@@ -79,7 +80,7 @@ def treatment(run: Run, arm: str) -> str:
     )
 
     # What does privacy change?
-    if private:
+    if kinds == {False, True}:
         sentences += _changed(run, rows[rows["metric"] == names[0]])
         moved = [_moved(run, row) for row in _records(_one_of_two(rows, "widening"))]
         if not moved:

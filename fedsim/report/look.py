@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from fedsim import figures
-from fedsim.data.own_table.histograms import Histogram
-from fedsim.data.own_table.look import MOST_COLUMNS, Look
+from fedsim.data.own_table.looking.histograms import Histogram
+from fedsim.data.own_table.looking.look import MOST_COLUMNS, Look
 from fedsim.report.look_panels import MOST_NAMES, MOST_SITES, Bar, SiteGroup, drawn_column, site_groups
 from fedsim.report.pages import PAGES
 

@@ -8,7 +8,7 @@ import numpy as np
 from markupsafe import Markup
 
 from fedsim import figures
-from fedsim.data.own_table.histograms import Histogram
+from fedsim.data.own_table.looking.histograms import Histogram
 
 MOST_SITES = 12  # that have a panel each
 MOST_NAMES = 12  # columns that are named in a sentence

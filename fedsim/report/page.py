@@ -19,6 +19,7 @@ from fedsim.privacy.units import unit_of
 from fedsim.report import charts, group_charts
 from fedsim.report.base_findings import base_answer, base_figures
 from fedsim.report.base_findings import cautions as base_cautions
+from fedsim.report.failures import failures
 from fedsim.report.findings import Numbers, answers, why_pooled
 from fedsim.report.group_findings import blocks
 from fedsim.report.pages import PAGES
@@ -37,9 +38,12 @@ _ABOUT = {"binary": ["Positive", "Negative"], "classes": ["Of the most common cl
 _GAINS = {"": "", SAME: SAME, "higher": "gains", "lower": "loses"}
 
 
+FILE = "report.html"
+
+
 def write(run: Run) -> Path:
     """Write ``report.html`` into the run directory and return its path."""
-    path = run.path / "report.html"
+    path = run.path / FILE
     write_bytes(path, _render(run).encode())
     return path
 
@@ -89,7 +93,7 @@ def _cautions(run: Run) -> list[str]:
     """Return the warnings that a reader needs before the numbers."""
     seeds = run.scenario.seeds
     notes = len(run.manifest["notes"])
-    cautions = weaknesses(run) + base_cautions(run)
+    cautions = failures(run) + weaknesses(run) + base_cautions(run)
     if seeds == 1:
         cautions.append("One seed: there are no intervals, and no difference in this report can be told from chance.")
     elif seeds == 2:
@@ -207,8 +211,9 @@ def _curves_chart(run: Run) -> str | None:
 def _site_row(numbers: Numbers, site: str) -> dict[str, Any]:
     """Return how much a site was tested on, and what it gains by joining."""
     sites = numbers.run.sites
-    plain = (sites["arm"] == numbers.arms[0]) & ~sites["private"].astype(bool)
-    tested = sites[plain & (sites["site"] == site)]
+    arm = numbers.arms[0]
+    of_one_arm = (sites["arm"] == arm) & (sites["private"].astype(bool) == numbers.kinds_of(arm)[0])
+    tested = sites[of_one_arm & (sites["site"] == site)]
     gains = []
     for private in numbers.gain_kinds:
         here = numbers.of("gain", private, "federated", site=site, here=True)
@@ -253,7 +258,7 @@ def _treatment_chart(numbers: Numbers, arm: str) -> str:
     harm = harm[harm["arm"] == arm]
     labels = [
         (block.attribute, line.group, f"{block.attribute} {line.group}{' (few)' if line.cells[0].few else ''}")
-        for block in blocks(numbers.run, arm, False, numbers.shown)
+        for block in blocks(numbers.run, arm, numbers.kinds_of(arm)[0], numbers.shown)
         for line in block.lines
     ]
     return group_charts.groups(harm, RATES[numbers.run.kind][0], labels)

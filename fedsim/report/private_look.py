@@ -9,8 +9,8 @@ from importlib.metadata import version
 import numpy as np
 
 from fedsim import figures
-from fedsim.data.own_table.histograms import Histogram
-from fedsim.data.own_table.private_look import Plan
+from fedsim.data.own_table.looking.histograms import Histogram
+from fedsim.data.own_table.looking.private_look import Plan
 from fedsim.privacy import discrete_laplace
 from fedsim.privacy.looks import Account, Look, NoisyHistogram
 from fedsim.report.look_panels import MOST_NAMES, MOST_SITES, Bar, Noise, drawn_column, percent, site_groups

@@ -12,16 +12,17 @@ manifest has the SHA-256 of each.
   and the coefficients of a linear model; runs of older versions lack it.
 - ``ledger.json``: the releases of each site in the private trainings, and its epsilon.
 - ``model.safetensors``: the federated model of the first seed, with privacy if any arm has it.
+- ``begun.json``: the circumstances that the run was begun under, such as versions.
 - ``manifest.json``: versions, seeds, device, git revision, timings, notes, and the other files'
   SHA-256.
 - ``checkpoints/``: every finished training, from which an interrupted run goes on.
 - ``report.html``: the report, made from the files above.
+- ``SHA256SUMS``: the digests of all files, written last.
 """
 
-import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -39,10 +40,13 @@ from torch import Tensor
 from fedsim.mistakes import Mistake
 from fedsim.privacy.promise import most_spent
 from fedsim.results.comparison import ELSEWHERE, HERE, compare, compare_with_base
+from fedsim.results.digests import sha256
 from fedsim.results.evaluation import INSIDE, POOLED, TOGETHER, headline_of
 from fedsim.results.group_comparison import compare_groups, compare_widths
 from fedsim.results.measured import Measured
 from fedsim.results.metrics import METRICS, Metric
+from fedsim.results.seal import NAME as SEAL
+from fedsim.results.seal import check_seal
 from fedsim.results.whole_files import write_bytes
 from fedsim.scenario.files import read
 from fedsim.scenario.kinds import Kind
@@ -76,6 +80,11 @@ class Run:
     POOLED: ClassVar[str] = POOLED
     TOGETHER: ClassVar[tuple[str, ...]] = TOGETHER
     HERE: ClassVar[str] = HERE
+
+    @property
+    def failed(self) -> list[dict[str, Any]]:
+        """The trainings that failed: arm, private, seed and reason of each."""
+        return self.manifest.get("failed", [])
 
     @cached_property
     def headline(self) -> str:
@@ -223,16 +232,26 @@ def write_manifest(folder: Path, about: Mapping[str, Any]) -> None:
         path = folder / name
         if path.exists():
             files[name] = sha256(path.read_bytes())
-    write_json(folder / "manifest.json", {**about, "files": files})
+    write_json(folder / "manifest.json", {**about, "files": files, "sealed": True})
 
 
-def sha256(content: bytes) -> str:
-    """Compute the SHA-256 of bytes in hex."""
-    return hashlib.sha256(content).hexdigest()
+def is_finished(folder: Path) -> bool:
+    """Whether a run is finished, its report included.
+
+    Raises:
+        Mistake: Its manifest can't be read.
+    """
+    if not (folder / "manifest.json").exists():
+        return False
+    return not read_json(folder / "manifest.json").get("sealed") or (folder / SEAL).exists()
 
 
-def load(path: str | Path) -> Run:
+def load(path: str | Path, made_anew: Iterable[str] = ()) -> Run:
     """Read a finished run.
+
+    Args:
+        path: The run directory.
+        made_anew: Files that are about to be made anew, whatever they hold now.
 
     Raises:
         Mistake: There is none, it is not finished, or a file has changed since it was written.
@@ -240,11 +259,19 @@ def load(path: str | Path) -> Run:
     folder = Path(path)
     if not folder.is_dir():
         raise Mistake(f"{path}: expected a run directory, there is none")
-
-    # The manifest is written last: without it the run is not finished.
-    if (folder / "scenario.toml").exists() and not (folder / "manifest.json").exists():
+    if (folder / "scenario.toml").exists() and not is_finished(folder):
         raise Mistake(f"{path}: this run is not finished; go on with: fedsim resume {path}")
+    if (folder / SEAL).exists():
+        check_seal(folder, LARGEST_FILE, frozenset(made_anew))
+    return read_run(folder)
 
+
+def read_run(folder: Path) -> Run:
+    """Read a run whose manifest is written; its report and its seal may not be.
+
+    Raises:
+        Mistake: A file is missing, or has changed since it was written.
+    """
     manifest = read_json(folder / "manifest.json")
     contents = _read_files(folder, manifest)
     _check_complete(folder, manifest, contents)
@@ -371,10 +398,18 @@ def newest_interrupted() -> Path:
         Mistake: There is none.
     """
     begun = sorted(Path("runs").glob("*/scenario.toml"), key=lambda path: path.stat().st_mtime)
-    interrupted = [path.parent for path in begun if not (path.parent / "manifest.json").exists()]
+    interrupted = [path.parent for path in begun if _is_interrupted(path.parent)]
     if not interrupted:
         raise Mistake("expected the directory of an interrupted run, and there is none under runs/")
     return interrupted[-1]
+
+
+def _is_interrupted(folder: Path) -> bool:
+    """Whether a run is not finished; one whose manifest can't be read is not meant."""
+    try:
+        return not is_finished(folder)
+    except Mistake:
+        return False
 
 
 def write_checkpoint(

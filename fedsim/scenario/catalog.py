@@ -39,6 +39,7 @@ from fedsim.mistakes import Mistake
 from fedsim.scenario.reading import read_ordinary
 
 KINDS = ("scenarios", "tasks", "strategies", "attacks", "engines", "audits", "units")
+_SUFFIXES = (".py", ".csv", ".gz")  # of files that decide the result of a training
 _PACKAGE = {
     "scenarios": "scenarios",
     "tasks": "clients",
@@ -78,6 +79,17 @@ def code_hash(strategy: str) -> str:
 def source_folders() -> list[Path]:
     """Return the folders of the code that trains: fedsim's own and the clients'."""
     return [Path(__file__).parents[1], _folder("tasks")]
+
+
+@cache
+def source_digest() -> str:
+    """Return the SHA-256 of the code that trains, and of the data that come with it."""
+    parts = []
+    for folder in source_folders():
+        for path in sorted(folder.rglob("*")):
+            if path.suffix in _SUFFIXES:
+                parts.append(path.read_bytes())
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
 def titles(kind: str) -> Mapping[str, str]:
@@ -136,7 +148,7 @@ def _from_code(name: str) -> Any:  # noqa: ANN401  a strategy class, ours or Flo
         module = (
             _module_of_file(Path(name)) if name.endswith(".py") else importlib.import_module(name.partition(":")[0])
         )
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if isinstance(error, Mistake):
             raise
         place = traceback.extract_tb(error.__traceback__)[-1]
@@ -161,7 +173,7 @@ _MOVED = {
 """Modules that strategy files of older versions import from: {name then: name now}."""
 
 
-def _moved(error: Exception, place: traceback.FrameSummary) -> str:
+def _moved(error: BaseException, place: traceback.FrameSummary) -> str:
     """Return what to write in place of an import from a module that has moved; nothing for any other error."""
     if not isinstance(error, ModuleNotFoundError) or error.name not in _MOVED:
         return ""

@@ -253,6 +253,8 @@ def _value_in(text: str) -> bool | int | float | None:
 
 def _where_it_belongs(parts: list[str]) -> str:
     """Return a hint for a key that a section does not have: where it is, or the nearest one that is there."""
+    if not parts:
+        return ""
     section = section_of(parts[:-1])
     here = list(section.model_fields) if section else []
     name = parts[-1]

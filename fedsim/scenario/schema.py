@@ -202,6 +202,22 @@ class Evaluation(_Section):
     threshold: Probability = 0.5
 
 
+class Checkpoints(_Section):
+    """How often a training that is under way is written down, so that ``fedsim resume`` goes on from there.
+
+    It is after ``seconds`` of work, or after ``every_rounds`` where that is given. It changes no figure.
+    """
+
+    seconds: Annotated[FiniteFloat, Field(ge=0)] = 10.0
+    every_rounds: Annotated[int, Field(ge=1)] | None = None
+
+
+class Limits(_Section):
+    """How long a round of a training may take, in seconds; a training that takes longer fails, and no other."""
+
+    round_seconds: Positive | None = None
+
+
 class Optimizer(_Section):
     """A torch optimizer, made anew at each site in each round."""
 
@@ -451,6 +467,8 @@ class Scenario(_Section):
     partition: Partition = Partition()
     split: Split = Split()
     evaluation: Evaluation = Evaluation()
+    checkpoints: Checkpoints = Checkpoints()
+    limits: Limits = Limits()
     training: Training = Training()
     strategy: Strategy = Strategy()
     attack: Attack = Attack()
@@ -612,6 +630,8 @@ class Scenario(_Section):
         defaults = {
             "data": Data(),
             "evaluation": Evaluation(),
+            "checkpoints": Checkpoints(),
+            "limits": Limits(),
             "faults": Faults(),
             "secure_aggregation": SecureAggregation(),
         }

@@ -3,9 +3,12 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from flwr.server.strategy import Strategy as OlderStrategy
 from flwr.serverapp.strategy import QFedAvg
+from flwr.serverapp.strategy import Strategy as FlowerStrategy
 from torch import Tensor
 
+from fedsim.mistakes import Mistake
 from fedsim.strategy.contract import Strategy
 from fedsim.strategy.local_rule import State
 
@@ -36,6 +39,16 @@ class ForeignByLosses(Foreign):
 def is_flowers(kind: type) -> bool:
     """Whether a class is one of Flower's, or derives from one."""
     return any(part.__module__.partition(".")[0] == "flwr" for part in kind.__mro__)
+
+
+def check_is_strategy(kind: type, name: str) -> None:
+    """Make sure that a class of Flower's is a strategy.
+
+    Raises:
+        Mistake: It is something else.
+    """
+    if not issubclass(kind, FlowerStrategy | OlderStrategy):
+        raise Mistake(f"strategy.name: expected a strategy, got {name}, which is none")
 
 
 def foreign(inner: object) -> Foreign:

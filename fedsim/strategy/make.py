@@ -10,7 +10,7 @@ from fedsim.scenario import catalog
 from fedsim.scenario.changes import value_of
 from fedsim.scenario.schema import Scenario
 from fedsim.strategy.contract import FACTS, Strategy
-from fedsim.strategy.foreign import foreign, is_flowers
+from fedsim.strategy.foreign import check_is_strategy, foreign, is_flowers
 from fedsim.strategy.plain_class import check_rules, with_base
 
 
@@ -28,6 +28,7 @@ def strategy_of(scenario: Scenario, sites: int | None = None) -> Strategy:
     given = scenario.strategy.model_extra or {}
     kind = catalog.load("strategies", name)
     if is_flowers(kind):
+        check_is_strategy(kind, name)
         return foreign(make(kind, name, given))
 
     kind = with_base(kind)
@@ -73,6 +74,8 @@ def make(
         return kind(**{**wanted, **given})
     except (TypeError, ValueError) as error:
         raise Mistake(f"{section}: {error}") from None
+    except (Exception, SystemExit) as error:  # whatever the code of somebody else raises
+        raise Mistake(f"{section}: {name} refuses its parameters: {type(error).__name__}: {error}") from None
 
 
 def hyperparameters(kind: type) -> dict[str, str]:

@@ -67,7 +67,7 @@ def test_a_federation_of_all_sites_is_trained_as_in_a_run(unit: str | None):
     target = at(target, "private" if unit else "plain", quiet)
     members = np.ones((1, len(target.federation.sites)), bool)
     (found,) = site_membership.federate(target, members, [site_membership.round_of(target, 0)])
-    run = run_job(target.scenario, Job("federated", False, 0), lambda: None).models[GLOBAL]
+    run = run_job(target.scenario, Job("federated", False, 0), lambda number: None).models[GLOBAL]
     expected = np.concatenate([value.numpy().ravel() for value in run.values()])
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-3)
     assert np.abs(expected - target.start.numpy()).max() > 0.1

@@ -18,6 +18,7 @@ def test_a_run_prints_one_json_document_and_nothing_else(fedsim):
     document = json.loads(ran.out)
     assert list(document) == [
         *("run_dir", "scenario", "kind", "data", "seeds", "arms", "base_answer", "threshold", "cautions"),
+        "failed",
         *("intervals", "delta", "epsilon"),
     ]
     assert (document["base_answer"], document["threshold"]) == ("always answering positive", 0.5)
@@ -135,7 +136,7 @@ def test_a_folder_that_can_not_be_written_is_a_line(fedsim, tmp_path: Path):
 
 
 def test_a_bug_shows_its_traceback(fedsim, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("fedsim.experiments.experiment._train_all", lambda *args: 1 / 0)
+    monkeypatch.setattr("fedsim.experiments.experiment.train_all", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         fedsim("run", "hospital-heart", *SMALL)
 
@@ -144,7 +145,7 @@ def test_ctrl_c_says_how_to_go_on(fedsim, monkeypatch: pytest.MonkeyPatch):
     def stop(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fedsim.experiments.experiment.run_job", stop)
+    monkeypatch.setattr("fedsim.experiments.trainings.run_job", stop)
     ran = fedsim("run", "hospital-heart", *SMALL, "--out", "here")
     assert ran.code == 130
     assert ran.err == "fedsim: interrupted; go on with: fedsim resume here\n"

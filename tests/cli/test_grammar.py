@@ -160,7 +160,7 @@ def test_the_newest_run_is_the_default_of_all_commands_that_take_one(fedsim):
 @pytest.mark.whole
 def test_the_newest_interrupted_run_is_gone_on_with(fedsim, monkeypatch: pytest.MonkeyPatch):
     with monkeypatch.context() as patched:
-        patched.setattr("fedsim.experiments.experiment.run_job", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr("fedsim.experiments.trainings.run_job", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         assert fedsim("run", "hospital-heart", *QUICK).code == 130
     resumed = fedsim("resume", "--json", "--quiet")
     assert resumed.code == 0, resumed.err

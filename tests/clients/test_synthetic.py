@@ -67,7 +67,7 @@ def test_the_timed_workloads_are_these_tasks():
 @pytest.mark.whole
 @pytest.mark.parametrize("arm", ["federated", "centralized", "local"])
 def test_arms_of_a_run_with_some_sites_a_round_stay_within_the_budget(arm):
-    done = run_job(made(sites_per_round=2, rounds=4), Job(arm, True, 0), lambda: None)
+    done = run_job(made(sites_per_round=2, rounds=4), Job(arm, True, 0), lambda number: None)
     assert done.ledger is not None
     spent = {entry.site: done.ledger.epsilon(entry.site) for entry in done.ledger.entries}
     assert 7.8 < max(spent.values()) <= 8.0
@@ -77,7 +77,7 @@ def test_arms_of_a_run_with_some_sites_a_round_stay_within_the_budget(arm):
 
 
 def test_learning_happens():
-    done = run_job(made(rounds=5, local_steps=4, expected_batch=51.0), Job("federated", False, 0), lambda: None)
+    done = run_job(made(rounds=5, local_steps=4, expected_batch=51.0), Job("federated", False, 0), lambda number: None)
     assert done.scores.iloc[-1]["auc"] > 0.99
     assert done.scores.iloc[-1]["accuracy"] > 0.95
 
@@ -87,7 +87,7 @@ def test_engines_agree_on_a_recurrent_network():
     chosen = made("synthetic/sequences", sites=3)
     for private in (False, True):
         one, other = (
-            run_job(chosen.model_copy(update={"engine": engine}), Job("federated", private, 0), lambda: None)
+            run_job(chosen.model_copy(update={"engine": engine}), Job("federated", private, 0), lambda number: None)
             for engine in ("serial", "cohort")
         )
         assert (one.ledger and one.ledger.entries) == (other.ledger and other.ledger.entries)

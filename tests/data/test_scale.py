@@ -141,7 +141,7 @@ def parts(site: object) -> list[Examples]:
 
 
 def r2(scenario: Scenario, arm: str = "federated") -> float:
-    scores = run_job(scenario, Job(arm, False, 0), lambda: None).scores  # type: ignore[arg-type]
+    scores = run_job(scenario, Job(arm, False, 0), lambda number: None).scores  # type: ignore[arg-type]
     return float(scores[scores["site"] == POOLED].iloc[0]["r2"])
 
 
@@ -205,7 +205,7 @@ def test_a_private_model_does_not_depend_on_the_scale_of_the_others(own):
     models = []
     for scale in ("learned", "public"):
         chosen = own(*PRIVATE, "training.rounds=2", f"data.scale={scale}")
-        trained = run_job(chosen, Job("federated", True, 0), lambda: None)
+        trained = run_job(chosen, Job("federated", True, 0), lambda number: None)
         models.append(next(iter(trained.models.values())))
     for name, value in models[0].items():
         assert torch.equal(value, models[1][name])
@@ -260,7 +260,7 @@ def test_a_wide_range_does_not_ruin_the_default_training(own, width: float):
 
 
 def test_metrics_are_in_the_outcomes_unit(own):
-    scores = run_job(own("training.rounds=30"), Job("local", False, 0), lambda: None).scores
+    scores = run_job(own("training.rounds=30"), Job("local", False, 0), lambda number: None).scores
     pooled = scores[scores["site"] == POOLED].iloc[0]
     encoded = federate(own("data.scale=public"), 0)
     prices = (torch.cat([site.test.target for site in encoded.sites]).double().numpy() + 1) * 500_000

@@ -51,7 +51,7 @@ def test_many_tiny_sites_learn_together(tmp_path: Path):
 
     def auc(*changes: str) -> float:
         scenario = settled(read_own([*about, *changes]))
-        scores = run_job(scenario, Job("federated", False, 0), lambda: None).scores
+        scores = run_job(scenario, Job("federated", False, 0), lambda number: None).scores
         return float(scores.set_index("site").loc[POOLED, "auc"])
 
     assert auc() > 0.85
@@ -68,7 +68,7 @@ def test_a_table_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(prepared, "read_table", counted)
     scenario = settled(read_own([*table(tmp_path, 7, 20), "training.rounds=1"]))
-    run_job(scenario, Job("federated", False, 0), lambda: None)
+    run_job(scenario, Job("federated", False, 0), lambda number: None)
     assert len(reads) == 1
 
 

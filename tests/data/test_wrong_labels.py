@@ -52,7 +52,7 @@ def test_a_late_site_is_there_from_its_round_on(scenario):
 @pytest.mark.parametrize("arm", ["federated", "local"])
 def test_the_ledger_charges_a_late_site_for_the_rounds_it_was_in(scenario, arm):
     private = scenario(LATE, "privacy.epsilon=8", "training.rounds=4")
-    done = run_job(private, Job(arm, True, 0), lambda: None)
+    done = run_job(private, Job(arm, True, 0), lambda number: None)
     assert done.ledger is not None
     rounds = {
         site: [entry.round for entry in done.ledger.entries if entry.site == site]
@@ -72,12 +72,14 @@ def test_the_centralized_arm_waits_for_the_rows_of_a_late_site(scenario):
     sizes = {"cleveland": 90.0, "hungarian": 90.0, "switzerland": 36.0, "va_long_beach": 60.0}
     batches = ", ".join(f"{site}={size}" for site, size in sizes.items())
     private = scenario(LATE, f"training.expected_batch={{{batches}}}", "training.rounds=3")
-    done = run_job(private, Job("centralized", True, 0), lambda: None)
+    done = run_job(private, Job("centralized", True, 0), lambda number: None)
     assert done.ledger is not None
     assert [entry.mechanism.expected_batch for entry in done.ledger.entries] == [240, 240, 276]
     never = scenario("faults.joins_late={switzerland=3}", "training.rounds=3", "privacy.unit='none'")
     wrong = scenario(LATE, "faults.wrong_labels={switzerland=1.0}", "training.rounds=3", "privacy.unit='none'")
-    curves = [run_job(one, Job("centralized", False, 0), lambda: None).curve["log_loss"] for one in (never, wrong)]
+    curves = [
+        run_job(one, Job("centralized", False, 0), lambda number: None).curve["log_loss"] for one in (never, wrong)
+    ]
     assert (curves[0][:2] == curves[1][:2]).all()
     assert curves[0][2] != curves[1][2]
 

@@ -23,8 +23,8 @@ ENGINES = list(catalog.titles("engines"))
 @pytest.mark.parametrize("engine", ENGINES)
 def test_every_engine_gives_what_serial_gives(scenario, engine: str, arm, private: bool):
     job = Job(arm, private, 0)
-    one = run_job(scenario("training.rounds=5", "engine=serial"), job, lambda: None)
-    other = run_job(scenario("training.rounds=5", f"engine={engine}"), job, lambda: None)
+    one = run_job(scenario("training.rounds=5", "engine=serial"), job, lambda number: None)
+    other = run_job(scenario("training.rounds=5", f"engine={engine}"), job, lambda number: None)
     for name, model in one.models.items():
         torch.testing.assert_close(other.models[name]["weight"], model["weight"], rtol=1e-4, atol=1e-6)
     assert (other.ledger and other.ledger.entries) == (one.ledger and one.ledger.entries)
@@ -35,10 +35,10 @@ def test_the_stack_is_cut_to_fit_into_memory(scenario, monkeypatch: pytest.Monke
     sizes = []
     whole = cohort.train_together
     monkeypatch.setattr(cohort, "train_together", lambda works, stack: sizes.append(len(works)) or whole(works, stack))
-    first = run_job(scenario("engine=cohort"), Job("federated", True, 0), lambda: None).models[GLOBAL]["weight"]
+    first = run_job(scenario("engine=cohort"), Job("federated", True, 0), lambda number: None).models[GLOBAL]["weight"]
     assert set(sizes) == {4}
     monkeypatch.setattr(cohort, "_MEMORY", 1)
-    second = run_job(scenario("engine=cohort"), Job("federated", True, 0), lambda: None).models[GLOBAL]["weight"]
+    second = run_job(scenario("engine=cohort"), Job("federated", True, 0), lambda number: None).models[GLOBAL]["weight"]
     assert set(sizes) == {4, 1}
     torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-6)
 
@@ -50,7 +50,7 @@ def test_a_stack_that_fails_half_way_is_trained_again_from_its_start(
 ):
     """Steps that were taken before are neither in the model nor in the ledger, and their noise is not drawn anew."""
     job, chosen, whole, tried = Job("federated", private, 0), scenario("training.rounds=1"), cohort.train_together, []
-    expected = run_job(chosen, job, lambda: None)
+    expected = run_job(chosen, job, lambda number: None)
 
     def failing(works, stack):
         tried.append(len(works))
@@ -60,8 +60,8 @@ def test_a_stack_that_fails_half_way_is_trained_again_from_its_start(
         return done
 
     monkeypatch.setattr(cohort, "train_together", failing)
-    monkeypatch.setattr(cohort, "_cores", lambda: 1)
-    found = run_job(chosen, job, lambda: None)
+    monkeypatch.setattr(cohort, "cores", lambda: 1)
+    found = run_job(chosen, job, lambda number: None)
     assert tried == sizes
     torch.testing.assert_close(found.models[GLOBAL]["weight"], expected.models[GLOBAL]["weight"], rtol=1e-4, atol=1e-6)
     assert (found.ledger and found.ledger.entries) == (expected.ledger and expected.ledger.entries)
@@ -103,7 +103,7 @@ def test_a_site_that_fails_to_start_does_not_stop_the_others(scenario, monkeypat
         return honest(self, message, context)
 
     monkeypatch.setattr(fedsim.site.app.SiteApp, "prepare", failing)
-    notes = run_job(scenario("engine=cohort"), Job("federated", False, 0), lambda: None).notes
+    notes = run_job(scenario("engine=cohort"), Job("federated", False, 0), lambda number: None).notes
     assert [note.partition(" was")[0] for note in notes] == ["round 1: switzerland", "round 2: switzerland"]
 
 
@@ -114,8 +114,8 @@ def test_what_can_not_be_stacked_is_trained_one_by_one_and_said_once(scenario, m
     monkeypatch.setattr(cohort, "train_together", broken)
     monkeypatch.setattr(cohort, "_told", set())
     with caplog.at_level(logging.WARNING, "fedsim"):
-        found = run_job(scenario("engine=cohort"), Job("federated", True, 0), lambda: None)
-    expected = run_job(scenario("engine=serial"), Job("federated", True, 0), lambda: None)
+        found = run_job(scenario("engine=cohort"), Job("federated", True, 0), lambda number: None)
+    expected = run_job(scenario("engine=serial"), Job("federated", True, 0), lambda number: None)
     assert torch.equal(found.models[GLOBAL]["weight"], expected.models[GLOBAL]["weight"])
     assert caplog.messages == ["cohort: Batching rule not implemented; these sites are trained one after another"]
 
@@ -137,7 +137,9 @@ def test_a_site_that_fails_in_training_does_not_stop_the_others(scenario, monkey
 
     monkeypatch.setattr(cohort, "train_together", failing)
     monkeypatch.setattr(fedsim.site.app, "train_site", lambda work: failing([work]) and alone(work))
-    notes = run_job(scenario("engine=cohort", "training.rounds=1"), Job("federated", False, 0), lambda: None).notes
+    notes = run_job(
+        scenario("engine=cohort", "training.rounds=1"), Job("federated", False, 0), lambda number: None
+    ).notes
     assert [note.partition(" (")[0] for note in notes] == [
         "round 1: switzerland was left out: failed: ZeroDivisionError: broken"
     ]

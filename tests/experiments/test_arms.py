@@ -17,7 +17,7 @@ from tests.conftest import streams
 
 
 def trained(scenario, arm: str, private: bool = False):
-    return run_job(scenario, Job(arm, private, 0), lambda: None)  # type: ignore[arg-type]
+    return run_job(scenario, Job(arm, private, 0), lambda number: None)  # type: ignore[arg-type]
 
 
 def test_federated_is_fedavg_written_out_naively(scenario):
@@ -135,7 +135,7 @@ def test_under_privacy_no_arm_trains_a_model_that_mixes_rows(scenario, monkeypat
 
     monkeypatch.setattr(trial, "new_model", lambda scenario, site, *_: Centering(site.train.inputs.shape[1]))
     with pytest.raises(Mistake, match="mixes rows in training mode"):
-        run_job(scenario(), Job(arm, True, 0), lambda: None)  # type: ignore[arg-type]
+        run_job(scenario(), Job(arm, True, 0), lambda number: None)  # type: ignore[arg-type]
 
 
 def test_jobs_come_seed_by_seed(scenario):

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import fedsim
-from fedsim.experiments import arms, experiment
+from fedsim.experiments import arms, trainings
 from fedsim.experiments.experiment import execute, resume
 from fedsim.mistakes import Interrupted, Mistake
 from fedsim.results.measured import Measured
@@ -67,10 +67,10 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(small, tmp_path: Path, mon
         trained.append(args)
         return arms.run_job(*args)
 
-    monkeypatch.setattr(experiment, "run_job", three_then_stop)
+    monkeypatch.setattr(trainings, "run_job", three_then_stop)
     with pytest.raises(Interrupted) as caught:
         execute(scenario, tmp_path / "second")
-    monkeypatch.setattr(experiment, "run_job", lambda *args: trained.append(args) or arms.run_job(*args))
+    monkeypatch.setattr(trainings, "run_job", lambda *args: trained.append(args) or arms.run_job(*args))
     resume(caught.value.folder)
     assert len(trained) == 12  # none was run twice
     assert products(tmp_path / "second") == products(first)
@@ -105,7 +105,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(small, tmp_path: Path):
 
 def test_a_finished_run_is_not_run_again(small, monkeypatch: pytest.MonkeyPatch):
     _, first = small
-    monkeypatch.setattr(experiment, "run_job", None)
+    monkeypatch.setattr(trainings, "run_job", None)
     assert resume(first).path == first
 
 

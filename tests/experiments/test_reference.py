@@ -96,7 +96,7 @@ class Fold:
 
 
 def centralized(scenario: Scenario, seed: int, metric: str) -> float:
-    done = run_job(scenario, Job("centralized", False, seed), lambda: None)
+    done = run_job(scenario, Job("centralized", False, seed), lambda number: None)
     return float(done.scores[metric].iloc[-1])
 
 

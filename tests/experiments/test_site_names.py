@@ -77,7 +77,7 @@ def private(unit: str, *overrides: str) -> Scenario:
 def test_what_is_released_is_the_global_model_and_no_sites_own(table: Path, unit: str, strategy: str):
     chosen = private(unit, f"strategy.name={strategy}", "data.model=mlp", "arms=['federated']")
     done = execute(chosen, table / "run")
-    trained = run_job(settled(chosen), Job("federated", True, 0), lambda: None)
+    trained = run_job(settled(chosen), Job("federated", True, 0), lambda number: None)
     shared = trained.models[GLOBAL]
     assert set(trained.models) == {GLOBAL, *NAMES}
 
@@ -220,7 +220,7 @@ def test_an_older_runs_directory_is_read_as_before(tmp_path: Path, monkeypatch: 
 
     # An interrupted one goes on: what was trained is found again, under today's names.
     (done.path / "manifest.json").unlink()
-    monkeypatch.setattr("fedsim.experiments.experiment.run_job", None)
+    monkeypatch.setattr("fedsim.experiments.trainings.run_job", None)
     assert statement(resume(done.path)) == said
     assert (done.path / "model.safetensors").read_bytes() == model
 

@@ -32,7 +32,7 @@ OTHERS = "qora.strategy:QoraStrategy"
 
 
 def weights(scenario, *overrides: str, private: bool = False) -> torch.Tensor:
-    found = run_job(scenario(*overrides), Job("federated", private, 0), lambda: None)
+    found = run_job(scenario(*overrides), Job("federated", private, 0), lambda number: None)
     assert found.notes == []
     return found.models[GLOBAL]["weight"]
 

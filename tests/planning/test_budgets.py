@@ -26,7 +26,7 @@ def of_kind(scenario, kind: str, limit: float, *overrides: str) -> Scenario:
 
 
 def trained(chosen: Scenario, kind: str) -> Trained:
-    return run_job(chosen, Job(KINDS[kind][0], True, 0), lambda: None)  # type: ignore[arg-type]
+    return run_job(chosen, Job(KINDS[kind][0], True, 0), lambda number: None)  # type: ignore[arg-type]
 
 
 def one_round(scenario, kind: str) -> dict[str, Entry]:

@@ -57,7 +57,7 @@ def test_an_attack_under_privacy_is_charged_like_an_honest_site(scenario):
 
 def test_dropping_out_is_drawn_for_each_site_and_round(scenario):
     notes = run_job(
-        scenario("training.rounds=50", "faults.drop_out=0.3"), Job("federated", False, 0), lambda: None
+        scenario("training.rounds=50", "faults.drop_out=0.3"), Job("federated", False, 0), lambda number: None
     ).notes
     assert all(note.endswith("was left out: failed: dropped out") for note in notes)
     assert 40 <= len(notes) <= 80  # 200 draws at 0.3: 60, standard deviation 6.5
@@ -68,7 +68,7 @@ def test_a_crashed_site_does_not_come_back(scenario):
     notes = run_job(
         scenario("training.rounds=5", "faults.crash=0.25", "faults.crash_round=3"),
         Job("federated", False, 0),
-        lambda: None,
+        lambda number: None,
     ).notes
     assert [note[:8] for note in notes] == ["round 3:", "round 4:", "round 5:"]
     assert len({note[8:] for note in notes}) == 1

@@ -31,7 +31,7 @@ def scenario(*overrides: str) -> Scenario:
 
 
 def trained(chosen: Scenario, seed: int = 0):
-    return run_job(chosen, Job("federated", True, seed), lambda: None)
+    return run_job(chosen, Job("federated", True, seed), lambda number: None)
 
 
 def test_only_the_federated_arm_is_private():

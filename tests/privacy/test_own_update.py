@@ -57,7 +57,7 @@ def test_a_training_spends_its_epsilon_whatever_the_strategy(scenario, name: str
     """A9, and post-processing: any strategy; a second training at a site stays there and costs nothing."""
     chosen = scenario("privacy.unit=local", "privacy.epsilon=50", f"strategy={{name='{name}'}}",
                       "training.expected_batch=60")  # fmt: skip
-    found = run_job(chosen, Job("federated", True, 0), lambda: None)
+    found = run_job(chosen, Job("federated", True, 0), lambda number: None)
     assert found.ledger is not None
     assert len(found.ledger.entries) == 2 * 4
     noise = noise_for(chosen, 0, "federated")
@@ -70,7 +70,7 @@ def test_a_training_spends_its_epsilon_whatever_the_strategy(scenario, name: str
 
 def test_engines_agree(scenario):
     found = [
-        run_job(scenario("privacy.unit=local", f"engine={engine}"), Job("federated", True, 0), lambda: None)
+        run_job(scenario("privacy.unit=local", f"engine={engine}"), Job("federated", True, 0), lambda number: None)
         for engine in ("serial", "cohort")
     ]
     torch.testing.assert_close(*(one.models[GLOBAL]["weight"] for one in found), rtol=1e-4, atol=1e-4)
@@ -103,7 +103,7 @@ def test_no_two_updates_share_noise(scenario, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("fedsim.privacy.units.local.noised", watching)
     for epsilon_, seed in ((5, 0), (5, 1), (6, 0)):
         chosen = scenario("privacy.unit=local", f"privacy.epsilon={epsilon_}")
-        run_job(chosen, Job("federated", True, seed), lambda: None)
+        run_job(chosen, Job("federated", True, seed), lambda number: None)
     assert len(keys) == len(set(keys)) == 3 * 2 * 4
 
 

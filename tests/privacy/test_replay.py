@@ -2,15 +2,15 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from fedsim.data import federation
 from fedsim.data.federation import Examples, Federation
-from fedsim.experiments import arms, experiment
+from fedsim.experiments import arms, trainings
 from fedsim.experiments.arms import Job, jobs, run_job
 from fedsim.experiments.experiment import execute, resume
 from fedsim.mistakes import Interrupted
@@ -48,7 +48,7 @@ def test_every_noisy_step_is_accounted_and_nothing_else(watch: Watch, name: str)
     """A9: as many draws of noise as accounted steps, also in rounds in which sites fail."""
     start, *changes = SCENARIOS[name]
     chosen = read(start, [*NOISE, *changes])
-    done = run_job(chosen, Job("federated", True, 0), lambda: None)
+    done = run_job(chosen, Job("federated", True, 0), lambda number: None)
     assert done.ledger is not None
     assert len(watch.digests) == sum(entry.mechanism.steps for entry in done.ledger.entries) > 0
     assert bool(done.notes) == (name in ("drop-outs", "crashes", "spoiled models", "a budget that ends"))
@@ -68,17 +68,17 @@ def test_a_resumed_run_draws_no_noise_of_a_finished_training_again(watch: Watch,
     """B3: it draws again only what was not finished, which is the same release, and what it had not come to."""
     chosen, finished = read("hospital-heart", NOISE), []
 
-    def stop_before_the_last(scenario: Scenario, job: Job, observe: Callable[[], None]) -> arms.Trained:
+    def stop_before_the_last(scenario: Scenario, job: Job, *more: Any) -> arms.Trained:
         if job == jobs(scenario)[-1]:
             raise KeyboardInterrupt
         finished.append(job)
-        return run_job(scenario, job, observe)
+        return run_job(scenario, job, *more)
 
-    monkeypatch.setattr(experiment, "run_job", stop_before_the_last)
+    monkeypatch.setattr(trainings, "run_job", stop_before_the_last)
     with pytest.raises(Interrupted):
         execute(chosen, tmp_path / "run")
     before = len(watch.digests)
-    monkeypatch.setattr(experiment, "run_job", run_job)
+    monkeypatch.setattr(trainings, "run_job", run_job)
     resume(tmp_path / "run")
     assert len(finished) == 5
     assert len(watch.digests) - before == 4 * 3 * 2

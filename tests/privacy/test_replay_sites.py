@@ -22,7 +22,7 @@ from fedsim.cli.terminal import closing_lines
 from fedsim.data import federation
 from fedsim.data.federation import Examples, Federation, Site
 from fedsim.engines import cohort
-from fedsim.experiments import arms, experiment
+from fedsim.experiments import arms, experiment, trainings
 from fedsim.experiments.arms import Job, Trained, run_job
 from fedsim.flower.records import ARRAYS, CONFIG, MECHANISM, METRICS, REPORTED, ROUND, TOLD, WEIGHT
 from fedsim.flower.secure import server
@@ -222,7 +222,7 @@ class Replay:
         """Train; return what came of it, and what was seen of it."""
         self.begin(own, gone)
         with self._log.at_level(logging.DEBUG, "fedsim"):
-            done = run_job(chosen, PRIVATE, lambda: None)
+            done = run_job(chosen, PRIVATE, lambda number: None)
         seen = {
             "draws of noise": (list(self.noise.shapes), list(self.noise.digests)),
             "draws of keys": self.keys,
@@ -238,12 +238,12 @@ class Replay:
     def execute(self, chosen: Scenario, own: Federation, folder: Path) -> Run:
         """Run the whole scenario; what is trained without privacy is not frozen."""
 
-        def train(scenario: Scenario, job: Job, observe: Callable[[], None]) -> Trained:
+        def train(scenario: Scenario, job: Job, *more: Any) -> Trained:
             self.tape.runs = job.private
-            return run_job(scenario, job, observe)
+            return run_job(scenario, job, *more)
 
         self.begin(own)
-        self._patch.setattr(experiment, "run_job", train)
+        self._patch.setattr(trainings, "run_job", train)
         with self._log.at_level(logging.DEBUG, "fedsim"):
             return experiment.execute(chosen, folder)
 

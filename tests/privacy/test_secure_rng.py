@@ -13,7 +13,7 @@ import torch
 
 from fedsim import randomness
 from fedsim.data.federation import federate
-from fedsim.experiments import arms, experiment
+from fedsim.experiments import arms, trainings
 from fedsim.experiments.arms import Job, jobs, run_job
 from fedsim.experiments.experiment import execute, resume
 from fedsim.flower.adapter import Adapter
@@ -65,7 +65,7 @@ def chosen_otherwise(**how: int) -> dict[str, Training]:
 
 
 def trained(chosen: Scenario) -> arms.Trained:
-    return run_job(chosen, PRIVATE, lambda: None)
+    return run_job(chosen, PRIVATE, lambda number: None)
 
 
 def weights(done: arms.Trained) -> torch.Tensor:
@@ -85,10 +85,12 @@ def kinds(done: arms.Trained) -> set[str]:
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("arm", ARMS)
 def test_two_secure_trainings_differ_and_say_that_they_are_secure(scenario, engine: str, arm):
-    one, other = (run_job(scenario(SECURE, f"engine={engine}"), Job(arm, True, 0), lambda: None) for _ in range(2))
+    one, other = (
+        run_job(scenario(SECURE, f"engine={engine}"), Job(arm, True, 0), lambda number: None) for _ in range(2)
+    )
     assert (weights(one) != weights(other)).any()
     assert kinds(one) == kinds(other) == {"secure"}
-    assert kinds(run_job(scenario(f"engine={engine}"), Job(arm, True, 0), lambda: None)) == {"reproducible"}
+    assert kinds(run_job(scenario(f"engine={engine}"), Job(arm, True, 0), lambda number: None)) == {"reproducible"}
 
 
 @pytest.mark.whole
@@ -200,7 +202,10 @@ def test_all_but_noise_and_batches_still_follows_from_the_seed(scenario):
 
 @pytest.mark.parametrize("arm", ARMS)
 def test_trainings_without_privacy_stay_as_they_are(scenario, arm):
-    found = [weights(run_job(scenario(*extra), Job(arm, False, 0), lambda: None)) for extra in ([SECURE], [], [SECURE])]
+    found = [
+        weights(run_job(scenario(*extra), Job(arm, False, 0), lambda number: None))
+        for extra in ([SECURE], [], [SECURE])
+    ]
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
 
@@ -224,7 +229,7 @@ def test_the_operating_system_alone_decides(scenario, engine: str, arm, monkeypa
     chosen, found = scenario(SECURE, f"engine={engine}"), []
     for start in (1, 1, 10_000):
         keys_from(monkeypatch, start)
-        found.append(weights(run_job(chosen, Job(arm, True, 0), lambda: None)))
+        found.append(weights(run_job(chosen, Job(arm, True, 0), lambda number: None)))
     assert torch.equal(found[0], found[1])
     assert (found[0] != found[2]).all()
 
@@ -370,17 +375,21 @@ def test_the_statement_follows_what_ran(tmp_path: Path, weak: dict | None):
 def test_an_interrupted_secure_run_keeps_what_was_finished_and_tells_of_the_rest(
     unit: str, tmp_path: Path, monkeypatch
 ):
+    """The round that was interrupted has left its noise, though no model was kept: it is charged, too."""
     scenario = of_unit(unit, "training.rounds=1", "seeds=2", SECURE)
     todo, begun = jobs(scenario), []
+
+    def interrupt(number: int) -> None:
+        raise KeyboardInterrupt
+
     last = max(number for number, job in enumerate(todo) if job.private)
 
-    def stop_in_the_last(scenario, job, observe):
+    def stop_in_the_last(scenario, job, observe, under_way):
         begun.append(job)
-        if len(begun) == last + 1:
-            raise KeyboardInterrupt
-        return run_job(scenario, job, observe)
+        stops = len(begun) == last + 1
+        return run_job(scenario, job, interrupt if stops else observe, under_way)
 
-    monkeypatch.setattr(experiment, "run_job", stop_in_the_last)
+    monkeypatch.setattr(trainings, "run_job", stop_in_the_last)
     with pytest.raises(Interrupted):
         execute(scenario, tmp_path / "run")
     kept = {path: path.read_bytes() for path in (tmp_path / "run" / "checkpoints").glob("*.safetensors")}
@@ -391,7 +400,10 @@ def test_an_interrupted_secure_run_keeps_what_was_finished_and_tells_of_the_rest
     assert all(path.read_bytes() == content for path, content in kept.items())
     (note,) = run.manifest["notes"]
     assert (note["arm"], note["private"]) == (todo[last].arm, True)
-    assert note["note"].startswith("begun anew after an interruption")
+    assert note["note"].startswith("round 1 was begun once before and interrupted: what may have left until then is")
+    whole, twice = [one for one in run.ledger["trainings"] if one["arm"] == todo[last].arm]
+    assert twice["entries"] == [*whole["entries"], *whole["entries"]]
+    assert all(twice["epsilon"][site] > epsilon for site, epsilon in whole["epsilon"].items())
 
 
 def test_an_unknown_kind_is_refused(scenario):
@@ -400,7 +412,7 @@ def test_an_unknown_kind_is_refused(scenario):
 
 
 def test_the_mechanism_of_a_site_is_checked(scenario):
-    done = run_job(scenario(SECURE), Job("federated", True, 0), lambda: None)
+    done = run_job(scenario(SECURE), Job("federated", True, 0), lambda number: None)
     values = json.loads(json.dumps(done.ledger.as_json()))["entries"][0]["mechanism"]  # type: ignore[union-attr]
     assert training.Mechanism(**values).rng == "secure"
     with pytest.raises(Mistake, match="rng: expected reproducible or secure, got 'mine'"):

@@ -81,9 +81,9 @@ def test_without_privacy_arms_and_variants_share_batches(scenario):
 def test_a_charged_training_stops_before_all_together_would_exceed_the_budget(scenario):
     """A noise of 8 lasts for both rounds of one training, but for one round of four."""
     settings = ["privacy.noise_multiplier=8", "privacy.epsilon=1"]
-    alone = run_job(scenario(*settings), Job("federated", True, 0), lambda: None)
+    alone = run_job(scenario(*settings), Job("federated", True, 0), lambda number: None)
     shared = scenario(*settings, "privacy.tuning={ runs = 8, charged = true }")
-    together = run_job(shared, Job("federated", True, 0), lambda: None)
+    together = run_job(shared, Job("federated", True, 0), lambda number: None)
     assert alone.ledger
     assert together.ledger
     assert len(alone.ledger.entries) == 2 * 4

@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from fedsim.data.own_table.histograms import Histogram
+from fedsim.data.own_table.looking.histograms import Histogram
 from fedsim.privacy.looks import noisy, shared_out
 from fedsim.report.look_panels import MOST_SITES, Noise, counts_table, panels, site_groups
 from fedsim.report.private_look import rows_by_site

@@ -14,6 +14,7 @@ from fedsim.mistakes import Mistake
 from fedsim.report import page as report
 from fedsim.results import run_directory as results
 from fedsim.scenario.files import read_own
+from tests.runs import unsealed
 
 
 @pytest.fixture(scope="module")
@@ -29,14 +30,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copied(finished: Path, tmp_path: Path) -> Path:
     import shutil
 
-    return Path(shutil.copytree(finished, tmp_path / "copy"))
+    return unsealed(Path(shutil.copytree(finished, tmp_path / "copy")))
 
 
 def test_a_run_directory_holds_plain_files_only(finished: Path):
     names = {path.name for path in finished.iterdir()}
     assert names == {
-        ".lock", "scenario.toml", "manifest.json", "rounds.parquet", "sites.parquet", "groups.parquet", "ledger.json",
-        "metrics.json", "model.safetensors", "checkpoints", "report.html",
+        ".lock", "SHA256SUMS", "begun.json", "scenario.toml", "manifest.json", "rounds.parquet", "sites.parquet",
+        "groups.parquet", "ledger.json", "metrics.json", "model.safetensors", "checkpoints", "report.html",
     }  # fmt: skip
     assert not [path for path in finished.rglob("*") if path.suffix in (".pkl", ".pt", ".tmp")]
 

@@ -47,7 +47,7 @@ def test_a_scenario_says_in_three_lines_what_to_look_for(name: str):
 def test_a_scenario_runs_to_its_end(name: str):
     scenario = small(name)
     for job in jobs(scenario):
-        done = run_job(scenario, job, lambda: None)
+        done = run_job(scenario, job, lambda number: None)
         planned = ["dropped out"] if scenario.faults.drop_out else []
         assert not [note for note in done.notes if not any(note.endswith(known) for known in planned)]
         assert list(done.scores["site"]) == [*federate(scenario, 0).names, *TOGETHER]

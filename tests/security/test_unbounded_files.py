@@ -18,6 +18,7 @@ from fedsim.mistakes import Mistake
 from fedsim.results import run_directory as results
 from fedsim.scenario import catalog
 from fedsim.scenario.files import read
+from tests.runs import unsealed
 
 SMALL = ("training.rounds=1", "seeds=1", "arms=['federated']", "privacy.unit=none")
 FILES = ("scenario.toml", "manifest.json", "ledger.json", "sites.parquet", "rounds.parquet", "model.safetensors")
@@ -30,7 +31,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copied(finished: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(finished, tmp_path / "run"))
+    return unsealed(Path(shutil.copytree(finished, tmp_path / "run")))
 
 
 def put_pipe(path: Path) -> None:

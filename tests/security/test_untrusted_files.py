@@ -24,6 +24,7 @@ from fedsim.scenario import catalog
 from fedsim.scenario.files import read
 from fedsim.scenario.reading import LARGEST
 from fedsim.scenario.toml_depth import MOST_DOTS
+from tests.runs import unsealed
 
 SMALL = ("training.rounds=1", "seeds=1", "arms=['federated']", "privacy.unit=none")
 GOOD = 'title = "x"\ntask = "hospital/heart"\n'
@@ -68,7 +69,7 @@ def test_the_payloads_do_run_where_they_are_unpickled(tmp_path: Path):
 @pytest.mark.parametrize("name", ["federated-plain-0.safetensors", "federated-plain-0.json"])
 def test_a_pickle_as_a_checkpoint_is_not_run(finished: Path, tmp_path: Path, payloads, kind: str, name: str):
     """G1: also where its SHA-256 is the one that is written down."""
-    folder = Path(shutil.copytree(finished, tmp_path / "run"))
+    folder = unsealed(Path(shutil.copytree(finished, tmp_path / "run")))
     (folder / "manifest.json").unlink()
     (folder / "checkpoints" / name).write_bytes(payloads[kind])
     if name.endswith("safetensors"):
@@ -84,7 +85,7 @@ def test_a_pickle_as_a_checkpoint_is_not_run(finished: Path, tmp_path: Path, pay
 )
 def test_a_pickle_in_a_run_directory_is_not_run(finished: Path, tmp_path: Path, payloads, kind: str, name: str):
     """G1."""
-    folder = Path(shutil.copytree(finished, tmp_path / "run"))
+    folder = unsealed(Path(shutil.copytree(finished, tmp_path / "run")))
     put(folder, name, payloads[kind])
     with pytest.raises(Mistake, match="expected"):
         results.load(folder)
@@ -154,7 +155,7 @@ def test_no_name_in_a_file_leads_out_of_its_place(tmp_path: Path, monkeypatch, p
 @pytest.mark.parametrize("name", ["../outside.json", "/etc/passwd", "checkpoints/../../outside.json", "a/b"])
 def test_a_manifest_does_not_lead_out_of_its_run(finished: Path, tmp_path: Path, name: str):
     """G2."""
-    folder = Path(shutil.copytree(finished, tmp_path / "run"))
+    folder = unsealed(Path(shutil.copytree(finished, tmp_path / "run")))
     (tmp_path / "outside.json").write_text("{}")
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["files"][name] = results.sha256(b"{}")
@@ -258,7 +259,7 @@ def test_a_hostile_setting_is_only_text():
 @pytest.mark.parametrize("name", ["manifest.json", "ledger.json"])
 def test_json_that_nests_without_end_is_refused(finished: Path, tmp_path: Path, name: str):
     """G3."""
-    folder = Path(shutil.copytree(finished, tmp_path / "run"))
+    folder = unsealed(Path(shutil.copytree(finished, tmp_path / "run")))
     put(folder, name, b"[" * 100_000)
     with pytest.raises(Mistake, match="expected JSON"):
         results.load(folder)

@@ -90,9 +90,9 @@ TAMPERED: dict[str, tuple[Tamper, list[tuple[int, str]], list[int]]] = {
     "another site's id": (under_another_id, [(0, OTHER)], [1, 2, 3]),
     "an unknown id": (under_no_sites_id, [(0, ODD)], [1, 2, 3]),
     "duplicates": (twice, [(site, "replied twice") for site in range(SITES)], [0, 1, 2, 3]),
-    "no reply of one": (without_the_first, [], [1, 2, 3]),
+    "no reply of one": (without_the_first, [(0, "did not answer")], [1, 2, 3]),
     "a reply to nothing": (to_nothing_that_was_sent, [(0, "was not asked")], [1, 2, 3]),
-    "in another's place": (in_place_of_another, [(1, f"{FOREIGN} site0")], [1, 2, 3]),
+    "in another's place": (in_place_of_another, [(1, f"{FOREIGN} site0"), (0, "did not answer")], [1, 2, 3]),
     "another order": (in_another_order, [], [0, 1, 2, 3]),
 }
 """{kind: (what is done to the replies, (site, reason) of those that are set aside, the sites whose models count)}."""
@@ -247,7 +247,7 @@ FIXED = ["privacy.noise_multiplier=3.0", "privacy.epsilon=9"]
 
 def charges(scenario, monkeypatch: pytest.MonkeyPatch, tamper: Tamper, *overrides: str):
     tampering(monkeypatch, tamper)
-    done = run_job(scenario(*FIXED, *overrides), Job("federated", True, 0), lambda: None)
+    done = run_job(scenario(*FIXED, *overrides), Job("federated", True, 0), lambda number: None)
     assert done.ledger is not None
     sites = ["cleveland", "hungarian", "switzerland", "va_long_beach"]
     assert [(entry.round, entry.site) for entry in done.ledger.entries] == [(n, site) for n in (1, 2) for site in sites]
@@ -292,4 +292,8 @@ def test_on_the_whole_path_a_reply_of_nobody_we_know_is_named_by_its_number(scen
     usual, _ = charges(scenario, monkeypatch, lambda replies: replies)
     spent, notes = charges(scenario, monkeypatch, tamper)
     assert spent == usual
-    assert notes == [f"round {number}: node 77 was left out: was not asked" for number in (1, 2)]
+    assert notes == [
+        f"round {number}: {reason}"
+        for number in (1, 2)
+        for reason in ("node 77 was left out: was not asked", "cleveland was left out: did not answer")
+    ]

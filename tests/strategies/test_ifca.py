@@ -62,7 +62,7 @@ def test_ifca_is_algorithm_1_with_model_averaging(scenario, engine: str):
 def test_two_kinds_of_sites_are_told_apart(seed: int):
     """Those of one kind end with one model, the others with the other."""
     scenario = read("synthetic-two-kinds", [NAME, "training.rounds=5"])
-    models = run_job(scenario, Job("federated", False, seed), lambda: None).models
+    models = run_job(scenario, Job("federated", False, seed), lambda number: None).models
     names = federate(scenario, seed).names
     kinds = [
         {names.index(name) for name in names if models[name]["0.weight"].equal(models[of]["0.weight"])}

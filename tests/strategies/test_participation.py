@@ -208,10 +208,10 @@ def test_a_run_with_all_sites_in_every_round_is_what_it_was(scenario, monkeypatc
     """Nothing is set anew: with the strategy as it was built, the same bits come out."""
     for name in ("scaffold", "feddyn"):
         chosen = scenario(f"strategy.name={name}")
-        found = run_job(chosen, Job("federated", False, 0), lambda: None).models[GLOBAL]
+        found = run_job(chosen, Job("federated", False, 0), lambda number: None).models[GLOBAL]
         with monkeypatch.context() as patch:
             patch.setattr(Adapter, "_in_round", lambda self, weight: self.math)
-            before = run_job(chosen, Job("federated", False, 0), lambda: None).models[GLOBAL]
+            before = run_job(chosen, Job("federated", False, 0), lambda number: None).models[GLOBAL]
         for parameter, value in found.items():
             assert torch.equal(value, before[parameter])
 
@@ -227,5 +227,5 @@ def test_a_run_with_some_of_the_sites_has_the_shares_of_its_weights(scenario, mo
     masked = ["secure_aggregation.on=true", "secure_aggregation.threshold=1.0"]
     for how in ([], masked):
         seen.clear()
-        run_job(scenario(*usual, *how), Job("federated", False, 0), lambda: None)
+        run_job(scenario(*usual, *how), Job("federated", False, 0), lambda number: None)
         assert seen == pytest.approx([1 - weights["hungarian"] / sum(weights.values()), 1.0], rel=1e-6)

@@ -168,7 +168,7 @@ def test_whatever_comes_in_the_model_is_finite_or_the_numbers_are_named(name, si
         (QFedAvg, {"q": -0.1}, "q: expected a number"),
         (AFL, {"gamma": 0}, "gamma: expected a number"),
         (APFL, {"alpha": 0}, r"alpha: expected a number in \(0, 1\], got 0"),
-        (IFCA, {"k": 1.5}, r"k: expected a whole number in \[1, inf\), got 1.5"),
+        (IFCA, {"k": 1.5}, r"k: expected a whole number in \[1, 1000\], got 1.5"),
         (Moon, {"tau": 0.0}, r"tau: expected a number in \(0, inf\), got 0.0"),
         (Moon, {"mu": -1}, r"mu: expected a number in \[0, inf\), got -1"),
     ],

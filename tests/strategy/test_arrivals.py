@@ -198,7 +198,7 @@ def test_serial_and_cohort_agree_on_sites_that_are_not_in_step(scenario, private
 @pytest.mark.usefixtures("speeds")
 def test_a_site_pays_when_it_answers_and_the_busiest_keeps_the_budget(scenario):
     chosen = scenario("strategy.name=fedbuff", SPREAD, "training.rounds=9")
-    found = run_job(chosen, Job("federated", True, 0), lambda: None)
+    found = run_job(chosen, Job("federated", True, 0), lambda number: None)
     whole = Arrivals(0, 4, 2, 4, 1.0)
     expected = [(n, NAMES[site]) for n in range(1, 10) for site in whole.flush(n).begun]
     assert [(entry.round, entry.site) for entry in found.ledger.entries] == expected
@@ -221,20 +221,20 @@ def test_the_other_arms_do_as_much_as_the_buffer_takes(scenario):
 @pytest.mark.usefixtures("speeds")
 def test_who_fails_is_left_out_and_the_schedule_goes_on(scenario, faults):
     chosen = scenario("strategy={ name='fedbuff', k=3 }", SPREAD, "training.rounds=8", *faults)
-    found = run_job(chosen, Job("federated", True, 0), lambda: None)
+    found = run_job(chosen, Job("federated", True, 0), lambda number: None)
     assert found.notes
     assert len(found.ledger.entries) == 3 * 8
     assert all(value.isfinite().all() for value in found.models[GLOBAL].values())
 
 
 def test_time_is_written_down_where_sites_differ_in_speed(scenario):
-    buffered = run_job(scenario("strategy.name=fedbuff", SPREAD), Job("federated", False, 0), lambda: None)
+    buffered = run_job(scenario("strategy.name=fedbuff", SPREAD), Job("federated", False, 0), lambda number: None)
     assert buffered.curve["time"].tolist() == [Arrivals(0, 4, 2, 4, 1.0).flush(n).time for n in (1, 2)]
     slowest = durations(0, 4, 1.0).max()
     for strategy in ("strategy.name=fedavg", "strategy={ class='flwr.serverapp.strategy:FedAvg' }"):
-        in_step = run_job(scenario(strategy, SPREAD), Job("federated", False, 0), lambda: None)
+        in_step = run_job(scenario(strategy, SPREAD), Job("federated", False, 0), lambda number: None)
         assert in_step.curve["time"].tolist() == pytest.approx([slowest, 2 * slowest])
-    assert "time" not in run_job(scenario(), Job("federated", False, 0), lambda: None).curve
+    assert "time" not in run_job(scenario(), Job("federated", False, 0), lambda number: None).curve
 
 
 @pytest.mark.parametrize(
@@ -253,11 +253,11 @@ def test_what_does_not_go_together_is_said_before_anything_is_run(scenario, over
 
 def test_a_buffer_of_failures_leaves_the_model_but_a_run_of_failures_fails(scenario):
     chosen = ["strategy={ name='fedbuff', k=1 }", "training.rounds=8"]
-    found = run_job(scenario(*chosen, "faults.drop_out=0.5"), Job("federated", False, 0), lambda: None)
+    found = run_job(scenario(*chosen, "faults.drop_out=0.5"), Job("federated", False, 0), lambda number: None)
     assert 0 < len(found.notes) < 8
     assert len(found.curve) == 8
     with pytest.raises(RunFailed, match="round 8: no site sent a usable model"):
-        run_job(scenario(*chosen, "faults.drop_out=0.9999"), Job("federated", False, 0), lambda: None)
+        run_job(scenario(*chosen, "faults.drop_out=0.9999"), Job("federated", False, 0), lambda number: None)
 
 
 # In the adapter.

@@ -49,7 +49,9 @@ def chosen(name: str) -> list[str]:
 
 def trained(scenario, *overrides: str, private: bool = False, engine: str = "serial") -> dict[str, Vector]:
     """Return the models of a federated training, weights and bias in one vector each."""
-    found = run_job(scenario(*SETTING, f"engine={engine}", *overrides), Job("federated", private, 0), lambda: None)
+    found = run_job(
+        scenario(*SETTING, f"engine={engine}", *overrides), Job("federated", private, 0), lambda number: None
+    )
     return {
         name: torch.cat([part.flatten() for part in parts.values()]).double().numpy()
         for name, parts in found.models.items()
@@ -279,7 +281,7 @@ def test_a_second_training_is_paid_for(scenario, name: str, engine: str):
     assert (passes_of(twice, "local"), passes_of(twice, "centralized")) == (1, 1)
     assert noise_for(twice, 0, "federated") > noise_for(plain, 0, "federated")
     assert noise_for(twice, 0, "local") == noise_for(plain, 0, "local")
-    found = run_job(twice, Job("federated", True, 0), lambda: None)
+    found = run_job(twice, Job("federated", True, 0), lambda number: None)
     assert {entry.mechanism.steps for entry in found.ledger.entries} == {2 * twice.training.local_steps}
     assert found.notes == []
     assert found.ledger.epsilon("cleveland") <= twice.privacy.epsilon
@@ -306,14 +308,16 @@ def test_a_site_that_fails_in_its_second_half_does_not_stop_the_others(scenario,
 
     monkeypatch.setattr(fedsim.site.app.SiteApp, half, failing)
     setting = ["strategy.name=ditto", f"engine={engine}", "training.rounds=2"]
-    found = run_job(scenario(*setting), Job("federated", False, 0), lambda: None)
+    found = run_job(scenario(*setting), Job("federated", False, 0), lambda number: None)
     assert [note.partition(" was")[0] for note in found.notes] == ["round 1: switzerland", "round 2: switzerland"]
     assert "power cut" in found.notes[0]
     assert set(found.models) == {GLOBAL, *BATCH} - {"switzerland"}
     monkeypatch.undo()
-    alone = run_job(scenario(*setting, "engine=serial", "training.rounds=1"), Job("federated", False, 0), lambda: None)
+    alone = run_job(
+        scenario(*setting, "engine=serial", "training.rounds=1"), Job("federated", False, 0), lambda number: None
+    )
     monkeypatch.setattr(fedsim.site.app.SiteApp, half, failing)
-    once = run_job(scenario(*setting, "training.rounds=1"), Job("federated", False, 0), lambda: None)
+    once = run_job(scenario(*setting, "training.rounds=1"), Job("federated", False, 0), lambda number: None)
     for name in ("cleveland", "hungarian", "va_long_beach"):
         torch.testing.assert_close(once.models[name]["weight"], alone.models[name]["weight"], rtol=1e-4, atol=1e-6)
 
@@ -322,7 +326,7 @@ def test_a_site_that_fails_in_its_second_half_does_not_stop_the_others(scenario,
 def test_a_site_does_not_send_what_losses_tell_under_privacy(scenario, name: str):
     """Nor is it asked by a server that checks nothing."""
     with pytest.raises(RunFailed, match="PermissionError"):
-        run_job(scenario(f"strategy.name={name}"), Job("federated", True, 0), lambda: None)
+        run_job(scenario(f"strategy.name={name}"), Job("federated", True, 0), lambda number: None)
 
 
 @pytest.mark.parametrize(
@@ -462,7 +466,7 @@ def test_layers_are_told_apart_by_kind_and_place():
 
 def test_one_local_step_of_fedavg_is_a_step_on_the_pooled_rows(scenario):
     alike = ["training.local_steps=1", "training.rounds=5"]
-    one = run_job(scenario(*SETTING, *alike), Job("federated", False, 0), lambda: None).models[GLOBAL]
-    pooled = run_job(scenario(*SETTING, *alike), Job("centralized", False, 0), lambda: None).models[GLOBAL]
+    one = run_job(scenario(*SETTING, *alike), Job("federated", False, 0), lambda number: None).models[GLOBAL]
+    pooled = run_job(scenario(*SETTING, *alike), Job("centralized", False, 0), lambda number: None).models[GLOBAL]
     for name, value in one.items():
         torch.testing.assert_close(value, pooled[name], rtol=1e-5, atol=1e-6)

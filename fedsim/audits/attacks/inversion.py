@@ -20,6 +20,7 @@ from fedsim.audits.rebuilding import (
     gradients_of_each,
     judge,
     parameter_name,
+    record_to_draw,
     some_records,
 )
 from fedsim.audits.target import Target
@@ -65,7 +66,12 @@ def solve(target: Target, records: Examples) -> Inversion | None:
         return None
     shape = records.inputs[:1].shape
     gradients = gradients_of_each(target, records)
-    return judge(records, [analytic(target.model, gradient, layer).reshape(shape) for gradient in gradients])
+    found = judge(records, [analytic(target.model, gradient, layer).reshape(shape) for gradient in gradients])
+    made_up = record_to_draw(target)
+    if made_up is None:
+        return found
+    (gradient,) = gradients_of_each(target, made_up, "inversion of a made-up record")
+    return found.showing(made_up, analytic(target.model, gradient, layer).reshape(shape))
 
 
 def analytic(model: nn.Module, gradient: Tensor, layer: str) -> Tensor:

@@ -17,7 +17,7 @@ from torch.nn import functional
 from fedsim.audits.attack import Attack
 from fedsim.audits.claims import RECORDS as RECORD_UNITS
 from fedsim.audits.finding import IN_WORDS, RECORDS, Finding
-from fedsim.audits.rebuilding import Inversion, gradients_of_each, judge, some_records
+from fedsim.audits.rebuilding import Inversion, gradients_of_each, judge, record_to_draw, some_records
 from fedsim.audits.target import Target
 from fedsim.data.federation import Examples
 from fedsim.randomness import stream
@@ -104,8 +104,13 @@ def search_for(target: Target, records: Examples) -> dict[str, Inversion] | None
     # Clipping changes a gradient's length and not its direction.
     distance = squared if target.plan.noise is None else angle
     search = Search(target.model, target.start, target.losses, shape, distance, target.seed)
+    by_dlg = judge(few, [dlg(search, gradient) for gradient in gradients])
+    made_up = record_to_draw(target)
+    if made_up is not None:
+        (gradient,) = gradients_of_each(target, made_up, "search for a made-up record")
+        by_dlg = by_dlg.showing(made_up, dlg(search, gradient))
     return {
-        "dlg": judge(few, [dlg(search, gradient) for gradient in gradients]),
+        "dlg": by_dlg,
         "idlg": judge(few, [idlg(search, gradient, labels) for gradient in gradients]),
     }
 

@@ -15,10 +15,10 @@ from fedsim.data.own_table.cleaning import Cells
 from fedsim.data.own_table.features import Features, features_of
 from fedsim.data.own_table.file_bytes import digest, is_pattern, site_of
 from fedsim.data.own_table.frames import held_table, is_frame
-from fedsim.data.own_table.image_classes import declared_beside_images, declared_in_folder
-from fedsim.data.own_table.image_files import Pictures, read_pictures
-from fedsim.data.own_table.image_files import digest_of as digest_of_images
-from fedsim.data.own_table.image_folder import Listing, in_columns, named_by
+from fedsim.data.own_table.images.classes import declared_beside_images, declared_in_folder
+from fedsim.data.own_table.images.files import Pictures, read_pictures
+from fedsim.data.own_table.images.files import digest_of as digest_of_images
+from fedsim.data.own_table.images.folder import Listing, in_columns, named_by
 from fedsim.data.own_table.ranges import (
     FITTED,
     Declared,

@@ -7,7 +7,7 @@ import numpy as np
 
 from fedsim.data.own_table import cleaning
 from fedsim.data.own_table.cleaning import Cells
-from fedsim.data.own_table.image_folder import in_columns
+from fedsim.data.own_table.images.folder import in_columns
 from fedsim.data.own_table.prepared import Intake, Usable, assembled, usable
 from fedsim.data.own_table.ranges import LEAVE_OUT, declares
 from fedsim.mistakes import Mistake

@@ -6,6 +6,7 @@ were the only update; so the strategy must be one that uses nothing else (``mean
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -164,6 +165,14 @@ class SecureAdapter(FlowerStrategy):
         denominator = self._denominator(weight, now.asked)
         share = sent.new_tensor([weight / denominator])
         return self.inner.aggregate(server_round, updates, share, denominator), None
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return what later rounds depend on: no secret outlives its round."""
+        return self.inner.snapshot()
+
+    def restore(self, state: Mapping[str, Any], like: ArrayRecord) -> None:
+        """Go on from what ``snapshot`` returned."""
+        self.inner.restore(state, like)
 
     def configure_evaluate(
         self,

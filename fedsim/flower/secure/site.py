@@ -61,9 +61,9 @@ def advertise(message: Message, context: Context, settings: SecureAggregation) -
     """
     number = _round_of(message)
     sites = int(message.content[CONFIG][SITES])  # type: ignore[arg-type]
-    own = context.state.get(_OWN)
-    if isinstance(own, ConfigRecord) and number <= int(own["round"]):  # type: ignore[arg-type]
-        raise Refused(f"expected a round after {own['round']}, got {number}: no site takes part in one twice")
+    last = last_round(context)
+    if last is not None and number <= last:
+        raise Refused(f"expected a round after {last}, got {number}: no site takes part in one twice")
     party = Party(context.node_id, terms_of(settings, number, sites), urandom)
     keys = party.advertise()
     _keep(context, party)
@@ -143,10 +143,21 @@ def unmask(message: Message, context: Context) -> Message:
     try:
         shares = party.unmask(to_sites(message.content, ANSWERED))
     finally:
-        context.state[_OWN] = ConfigRecord({"round": party.terms.round})
+        remember_round(context, party.terms.round)
         for name in (_KEYS, _HELD):
             context.state.pop(name, None)
     return Message(from_unmasking(shares), reply_to=message)
+
+
+def last_round(context: Context) -> int | None:
+    """Return the number of the last round that a node took part in; None if there was none."""
+    own = context.state.get(_OWN)
+    return int(own["round"]) if isinstance(own, ConfigRecord) else None  # type: ignore[arg-type]
+
+
+def remember_round(context: Context, number: int) -> None:
+    """Put the number of a round that is over into the node's state, in place of its secrets."""
+    context.state[_OWN] = ConfigRecord({"round": number})
 
 
 def _round_of(message: Message) -> int:

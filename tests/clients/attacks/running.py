@@ -21,7 +21,7 @@ def forged(attack, attackers: int = 5, sites: int = 20) -> torch.Tensor:
 
 
 def run(scenario, *overrides: str, private: bool = False):
-    return run_job(scenario("training.rounds=2", *overrides), Job("federated", private, 0), lambda: None)
+    return run_job(scenario("training.rounds=2", *overrides), Job("federated", private, 0), lambda number: None)
 
 
 def weights(found) -> torch.Tensor:

@@ -34,7 +34,7 @@ def scenario(*overrides: str) -> Scenario:
 
 
 def trained(chosen: Scenario):
-    return run_job(chosen, PRIVATE, lambda: None)
+    return run_job(chosen, PRIVATE, lambda number: None)
 
 
 @pytest.fixture

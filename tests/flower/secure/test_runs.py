@@ -35,7 +35,7 @@ def one_drops_out(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def weights(scenario, job: Job = PLAIN) -> torch.Tensor:
-    return run_job(scenario, job, lambda: None).models[GLOBAL]["weight"]
+    return run_job(scenario, job, lambda number: None).models[GLOBAL]["weight"]
 
 
 @pytest.mark.parametrize("engine", catalog.titles("engines"))
@@ -47,22 +47,22 @@ def test_a_run_gives_what_it_gives_without_masks(scenario, engine: str, strategy
 
 @pytest.mark.parametrize("step", ["keys", "shares", "train"])
 def test_a_run_with_drop_outs_gives_what_it_gives_without_masks(scenario, one_drops_out: str, step: str):
-    masked = run_job(scenario(one_drops_out, ON, f"secure_aggregation.drop_out_at={step}"), PLAIN, lambda: None)
-    plain = run_job(scenario(one_drops_out), PLAIN, lambda: None)
+    masked = run_job(scenario(one_drops_out, ON, f"secure_aggregation.drop_out_at={step}"), PLAIN, lambda number: None)
+    plain = run_job(scenario(one_drops_out), PLAIN, lambda number: None)
     assert masked.notes == plain.notes != []
     torch.testing.assert_close(masked.models[GLOBAL]["weight"], plain.models[GLOBAL]["weight"], rtol=1e-5, atol=1e-6)
 
 
 def test_who_drops_out_at_the_last_step_counts(scenario, one_drops_out: str):
-    masked = run_job(scenario(one_drops_out, ON, "secure_aggregation.drop_out_at=unmask"), PLAIN, lambda: None)
+    masked = run_job(scenario(one_drops_out, ON, "secure_aggregation.drop_out_at=unmask"), PLAIN, lambda number: None)
     assert masked.notes == ["round 2: hungarian was left out: failed: dropped out"]
     torch.testing.assert_close(masked.models[GLOBAL]["weight"], weights(scenario()), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("fault", ["crash", "spoiled"])
 def test_a_run_with_broken_sites_goes_on_without_them(scenario, fault: str):
-    masked = run_job(scenario(f"faults.{fault}=0.25", ON), PLAIN, lambda: None)
-    plain = run_job(scenario(f"faults.{fault}=0.25"), PLAIN, lambda: None)
+    masked = run_job(scenario(f"faults.{fault}=0.25", ON), PLAIN, lambda number: None)
+    plain = run_job(scenario(f"faults.{fault}=0.25"), PLAIN, lambda number: None)
     assert [note.partition(" was")[0] for note in masked.notes] == [note.partition(" was")[0] for note in plain.notes]
     assert len(masked.notes) == 2
     torch.testing.assert_close(masked.models[GLOBAL]["weight"], plain.models[GLOBAL]["weight"], rtol=1e-5, atol=1e-6)
@@ -70,7 +70,7 @@ def test_a_run_with_broken_sites_goes_on_without_them(scenario, fault: str):
 
 def test_a_refused_round_is_noted_and_charged(scenario, one_drops_out: str):
     """What a site sent is charged, whether or not the masks came off."""
-    done = run_job(scenario(one_drops_out, "secure_aggregation.threshold=1.0"), PRIVATE, lambda: None)
+    done = run_job(scenario(one_drops_out, "secure_aggregation.threshold=1.0"), PRIVATE, lambda number: None)
     assert done.notes == [
         "round 2: hungarian was left out: failed: dropped out",
         "round 2 was refused: 3 of 4 sites sent a vector, and 4 must; nothing was revealed",
@@ -88,7 +88,9 @@ def test_a_result_does_not_depend_on_the_keys(scenario):
 
 
 def test_both_engines_agree_under_privacy(scenario):
-    one, other = (run_job(scenario(ON, f"engine={name}"), PRIVATE, lambda: None) for name in ("serial", "cohort"))
+    one, other = (
+        run_job(scenario(ON, f"engine={name}"), PRIVATE, lambda number: None) for name in ("serial", "cohort")
+    )
     torch.testing.assert_close(one.models[GLOBAL]["weight"], other.models[GLOBAL]["weight"], rtol=1e-4, atol=1e-6)
     assert one.ledger is not None
     assert other.ledger is not None
@@ -112,7 +114,7 @@ def tapped(monkeypatch: pytest.MonkeyPatch, scenario, job: Job) -> list[Message]
     with monkeypatch.context() as patch:
         patch.setattr(InProcessGrid, "send_and_receive", tap)
         patch.setattr(site, "urandom", stream)
-        run_job(scenario, job, lambda: None)
+        run_job(scenario, job, lambda number: None)
     return seen
 
 
@@ -182,6 +184,6 @@ def test_an_error_says_nothing_of_the_rows(scenario, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(fedsim.site.app, "mask", leak)
     with pytest.raises(Exception, match="every round was refused") as raised:
-        run_job(scenario(ON, "training.rounds=1"), PLAIN, lambda: None)
+        run_job(scenario(ON, "training.rounds=1"), PLAIN, lambda number: None)
     assert "ValueError (test_runs.py" in str(raised.value)
     assert "3.14" not in str(raised.value)

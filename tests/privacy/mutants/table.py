@@ -39,7 +39,7 @@ TOURNAMENT = "tests/experiments/test_tournament.py"
 TUNING = "tests/privacy/test_tuning.py"
 RULES = "tests/strategy/test_local_rules.py"
 IMAGES = "tests/scenario/test_images.py"
-PIXELS = "tests/data/own_table/test_image_files.py"
+PIXELS = "tests/data/own_table/images/test_files.py"
 FRAMES = "tests/data/own_table/test_frames.py"
 SITES = "tests/privacy/test_central.py tests/privacy/test_adaptive_clip.py tests/privacy/test_correlated.py"
 SAMPLING = "tests/planning/test_participation.py"
@@ -55,12 +55,14 @@ UNKNOWN = "tests/privacy/units/test_unknown.py"
 LEDGERS = "tests/privacy/units/test_files.py"
 SCALE = "tests/data/test_scale.py"
 LOOK_NOISE = "tests/privacy/test_discrete_laplace.py tests/privacy/test_looks.py"
-LOOK_ROWS = "tests/data/own_table/test_private_look.py"
+LOOK_ROWS = "tests/data/own_table/looking/test_private_look.py"
 LOOK = "tests/cli/test_look.py"
+UNSEEN = "tests/experiments/test_unseen_rounds.py"
 _SITE = "fedsim/site/app.py"
 _ARMS = "fedsim/experiments/arms.py"
 _TOURNAMENT = "fedsim/experiments/tournament.py"
 _ROUNDS = "fedsim/flower/rounds.py"
+_UNDER_WAY = "fedsim/experiments/under_way.py"
 _ADAPTER = "fedsim/flower/adapter.py"
 _PARTICIPATION = "fedsim/planning/participation.py"
 _WHOLE = "fedsim/planning/whole_sites.py"
@@ -68,7 +70,7 @@ _NOISE_OF = "fedsim/planning/noise.py"
 _TRIAL = "fedsim/planning/trial.py"
 _WORK = "fedsim/training/work.py"
 _MODEL = "fedsim/training/model.py"
-_PIXELS = "fedsim/data/own_table/image_files.py"
+_PIXELS = "fedsim/data/own_table/images/files.py"
 _SCHEMA = "fedsim/scenario/schema.py"
 _STATEMENT = "fedsim/report/statement.py"
 _PROMISE = "fedsim/privacy/promise.py"
@@ -97,9 +99,9 @@ _PROTOCOL, _SITE_SIDE, _SERVER_SIDE = (
 )
 _LAPLACE = "fedsim/privacy/discrete_laplace.py"
 _LOOKS = "fedsim/privacy/looks.py"
-_BINS = "fedsim/data/own_table/public_bins.py"
-_COUNTED = "fedsim/data/own_table/private_look.py"
-_LINES = "fedsim/data/own_table/single_rows.py"
+_BINS = "fedsim/data/own_table/looking/public_bins.py"
+_COUNTED = "fedsim/data/own_table/looking/private_look.py"
+_LINES = "fedsim/data/own_table/looking/single_rows.py"
 _LOOK = "fedsim/cli/look.py"
 _DRAW = "chosen = choose(work.streams.batches.draw(len(rows)), work.plan.sampling_rate)"
 _NOISE = 'Words.of(seed, "noise", scenario.release, arm, site, round_number)'
@@ -340,8 +342,8 @@ MUTANTS = (
            "M7: the first site's budget stands for all, where the server adds the noise", BUDGETS),
     Mutant(_TRIAL, "steps = self.passes * todo.steps", "steps = todo.steps",
            "M7: of two trainings in a round, one is planned for: the last round exceeds the budget", BUDGETS),
-    Mutant(_ARMS, "budget.allows(number_of[key] for key in keys)",
-           "budget.allows(number_of[key] for key in keys[:1])", "M7: the first site's budget stands for all, alone",
+    Mutant(_ARMS, "self._budget.allows(numbers)", "self._budget.allows(numbers[:1])",
+           "M7: the first site's budget stands for all, alone",
            BUDGETS),
     Mutant(_ROUNDS, "release, 1) > epsilon:", "release, 1) > 1.2 * epsilon:",
            "M7: the budget is exceeded by a fifth", ROUNDS),
@@ -377,7 +379,8 @@ MUTANTS = (
     Mutant(_CENTRAL, "did.noise_multiplier * did.clip * noise",
            "did.noise_multiplier * (self.adaptive.clip if self.adaptive else did.clip) * noise",
            "M18: the noise of the next clip", SITES),
-    Mutant(_CENTRAL, "for party in self.charged(asked):", "for party in self.charged(asked) if nodes else []:",
+    Mutant(_CENTRAL, "answered: those that were asked are charged.\n        for party in self.charged(asked):",
+           "answered: those that were asked are charged.\n        for party in self.charged(asked) if nodes else []:",
            "M9: a round without an answer is not charged", SITES),
     Mutant(_CENTRAL, "noise_multiplier = noise_on_the_sum(self.noise_multiplier, bit_noise)", "pass",
            "M19: the bits cost nothing", SITES),
@@ -496,14 +499,14 @@ MUTANTS = (
            "one share fewer gives the secret back", SECURE),
     Mutant("fedsim/privacy/fixed_point.py", "if not (np.abs(values) <= self.range).all():", "if False:",
            "a value that is not finite, or wraps around, is sent", SECURE),
-    Mutant(_SITE_SIDE, 'if isinstance(own, ConfigRecord) and number <= int(own["round"]):', "if False:",
+    Mutant(_SITE_SIDE, "if last is not None and number <= last:", "if False:",
            "the same round twice, with other survivors", SECURE),
     Mutant(_SITE, "            check_ready(message, context)\n", "",
            "a site trains for a server that left keys and shares out, before it refuses", SECURE),
     Mutant(_SITE_SIDE, ".secrets.done != _STEPS_BEFORE_TRAINING:",
            ".secrets.done < _STEPS_BEFORE_TRAINING:", "a site trains twice",
            SECURE),
-    Mutant(_SITE_SIDE, '        context.state[_OWN] = ConfigRecord({"round": party.terms.round})\n', "",
+    Mutant(_SITE_SIDE, "        remember_round(context, party.terms.round)\n", "",
            "secrets outlive their round", SECURE),
     Mutant(_SERVER_SIDE, '        self._enough(len(masked), "sent a vector")\n', "",
            "shares are asked for although too few sent a vector", SECURE),
@@ -635,7 +638,7 @@ MUTANTS = (
            "a site called global leaves its exact model in place of the one that all share", NAMED),
     Mutant(_LEDGER, "class Together(Enum):", "class Together(str, Enum):",
            "a site's name is taken for several sites together", NAMED),
-    Mutant("fedsim/experiments/experiment.py", 'return f"site/{escaped}/"', 'return f"{escaped}/"',
+    Mutant("fedsim/experiments/trainings.py", 'return f"site/{escaped}/"', 'return f"{escaped}/"',
            "a site called global leaves its exact model beside the one that all share", NAMED),
     Mutant(_STATEMENT, "            if charged_together(training):",
            '            if entry["site"] == "pooled":', "a site called pooled is taken for the pool", NAMED),
@@ -719,7 +722,7 @@ MUTANTS = (
            "M3: the outputs of a private model follow from the names of folders", IMAGES),
     Mutant(_SCHEMA, 'data.undeclared is None and data.ranges not in (None, "from-data")', "data.ranges != {}",
            "M3: the outcome of a private table of images is fitted to its rows", IMAGES),
-    Mutant("fedsim/data/own_table/image_classes.py", "        names = [str(name) for name in classes]\n",
+    Mutant("fedsim/data/own_table/images/classes.py", "        names = [str(name) for name in classes]\n",
            "        names = found_classes(listing.classes)\n",
            "M3: classes are found where they are declared", IMAGES),
     Mutant(_PIXELS, "        inputs /= np.float32(127.5)\n", "        inputs /= max(inputs.max() / 2, 1)\n",
@@ -730,4 +733,22 @@ MUTANTS = (
     Mutant("fedsim/data/own_table/frames.py",
            '        hashed.update(places[values.codes].astype("<i4").tobytes())\n', "",
            "M11: frames with the same values in other rows have the same noise", FRAMES),
+    # interrupted trainings
+    Mutant(_ROUNDS, "                budget.charge_unseen(number, asked)\n", "                pass\n",
+           "M7: a federated round that was interrupted is not charged", UNSEEN),
+    Mutant(_ARMS, "                self._budget.charge_unseen(number, asked)\n", "                pass\n",
+           "M7: a round of another arm that was interrupted is not charged", UNSEEN),
+    Mutant(_CENTRAL, "            self.ledger.charge(party, number, did)\n\n    def", "            pass\n\n    def",
+           "M7: a noisy mean that was interrupted is not charged", SECRET),
+    Mutant("fedsim/planning/budgets.py", "            self.ledger.charge(site, number, releases[release])\n",
+           "            if number > 1:\n                self.ledger.charge(site, number, releases[release])\n",
+           "M7: a ledger that is read back lacks the first round", UNSEEN),
+    Mutant(_UNDER_WAY, "        if self._repeatable:\n            return\n", "        return\n",
+           "M7: no round is written down before something leaves in it", UNSEEN),
+    Mutant(_UNDER_WAY, '"position": self._size_of_journal()', '"position": 10**9',
+           "M7: rounds that were begun are forgotten with the state", UNSEEN),
+    Mutant(_UNDER_WAY, 'numbers = " ".join(map(str, [number, *asked]))', "numbers = str(number)",
+           "M7: of an interrupted round nobody is charged", UNSEEN),
+    Mutant("fedsim/experiments/trainings.py", 'not (job.private and scenario.privacy.rng == "secure")', "True",
+           "M7: secure noise is taken for noise that can be repeated", SECRET),
 )  # fmt: skip

@@ -67,9 +67,9 @@ DOORS = {
     "its masks": _masks,
     "all checks": check,
     "its claim": claim_of,
-    "a training": lambda unknown: run_job(unknown, Job("federated", True, 0), lambda: None),
+    "a training": lambda unknown: run_job(unknown, Job("federated", True, 0), lambda number: None),
     "a training without noise": lambda unknown: unknown.all_seeds and run_job(
-        unknown, Job("local", True, 0), lambda: None
+        unknown, Job("local", True, 0), lambda number: None
     ),
 }  # fmt: skip
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from fedsim.data.own_table import cleaning
 from fedsim.data.own_table.cleaning import Cells, LeftOut
-from fedsim.data.own_table.histograms import Histogram, Scale, scaled_text
-from fedsim.data.own_table.image_folder import in_columns
+from fedsim.data.own_table.images.folder import in_columns
+from fedsim.data.own_table.looking.histograms import Histogram, Scale, scaled_text
 from fedsim.data.own_table.prepared import ALL_ROWS, Faults, Usable, converted, notes_of, usable
 from fedsim.data.own_table.ranges import LEAVE_OUT, declares
 from fedsim.data.own_table.survey import ColumnSurvey, columns_of

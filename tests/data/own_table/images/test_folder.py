@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from fedsim.data.own_table.image_classes import found_classes
+from fedsim.data.own_table.images.classes import found_classes
 from fedsim.data.own_table.prepared import check_digest, data_digest, prepare, settled
 from fedsim.data.own_table.ranges import MissingRanges
 from fedsim.data.own_table.survey import survey

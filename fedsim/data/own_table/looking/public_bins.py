@@ -17,7 +17,7 @@ import numpy as np
 
 from fedsim.data.own_table import notation
 from fedsim.data.own_table.cleaning import Options, missing_words
-from fedsim.data.own_table.histograms import Histogram, Scale, scaled_text
+from fedsim.data.own_table.looking.histograms import Histogram, Scale, scaled_text
 from fedsim.data.own_table.ranges import column_of, listed_levels, options_of, origin_of
 from fedsim.data.own_table.reading import clean
 from fedsim.data.own_table.values import fold

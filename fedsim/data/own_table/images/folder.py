@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import numpy as np
 import pyarrow as pa
 
-from fedsim.data.own_table.image_files import ImageFaults, Named
+from fedsim.data.own_table.images.files import ImageFaults, Named
 from fedsim.data.own_table.reading import Table
 from fedsim.data.own_table.values import Values, of_chunks
 from fedsim.figures import listed

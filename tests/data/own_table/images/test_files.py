@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from fedsim.data.own_table import image_files
-from fedsim.data.own_table.image_files import Named, digest_of, read_pictures, telling
+from fedsim.data.own_table.images import files as image_files
+from fedsim.data.own_table.images.files import Named, digest_of, read_pictures, telling
 from fedsim.mistakes import Mistake
 from tests.data.own_table.pictures import png, save
 

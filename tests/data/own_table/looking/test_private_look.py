@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedsim.data.own_table.private_look import OTHER_SITES, Plan, counted, plan_of
+from fedsim.data.own_table.looking.private_look import OTHER_SITES, Plan, counted, plan_of
 from fedsim.mistakes import Mistake
 from fedsim.scenario.schema import Data
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from fedsim.data.own_table.file_bytes import is_pattern
+from fedsim.data.own_table.looking.public_bins import PublicBins, PublicSites, levels_of_sites, public_bins
+from fedsim.data.own_table.looking.single_rows import header_of, rows_of
 from fedsim.data.own_table.prepared import ALL_ROWS
-from fedsim.data.own_table.public_bins import PublicBins, PublicSites, levels_of_sites, public_bins
 from fedsim.data.own_table.ranges import LEAVE_OUT, Declared, declared_for, declares, options_of, side_file
-from fedsim.data.own_table.single_rows import header_of, rows_of
 from fedsim.data.own_table.values import fold
 from fedsim.mistakes import Mistake
 from fedsim.scenario.schema import Data

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedsim.data.own_table.image_folder import CLASS, SITE, Listing
+from fedsim.data.own_table.images.folder import CLASS, SITE, Listing
 from fedsim.data.own_table.ranges import Declared, declared_for, declares
 from fedsim.data.own_table.target import AFFIRMATIVE
 from fedsim.data.own_table.values import fold

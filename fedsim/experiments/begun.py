@@ -1,0 +1,115 @@
+"""Under which circumstances a run was begun: what its bits depend on beside its scenario.
+
+``begun.json`` in the run directory holds them. A run that goes on under others could end with other bits than it would
+have ended with, so it does not, unless it is forced to; then the differences stand in the manifest.
+"""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fedsim.engines.cohort import cores
+from fedsim.mistakes import Mistake
+from fedsim.results import run_directory as results
+from fedsim.scenario import catalog
+from fedsim.scenario.schema import Scenario
+from fedsim.training.model import best_device
+
+NAME = "begun.json"
+_DISTRIBUTIONS = ("fedsim-flower", "torch", "flwr", "opacus", "dp-accounting", "numpy", "pandas")
+_FORCED = "forced"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that decide about results."""
+    return {name: version(name) for name in _DISTRIBUTIONS} | {"python": platform.python_version()}
+
+
+def circumstances(scenario: Scenario) -> dict[str, str]:
+    """Return what the bits of a run depend on beside its scenario, each in words."""
+    device = best_device(scenario.device)
+    found = {f"version of {name}": value for name, value in versions().items()}
+    found["code of fedsim"] = catalog.source_digest()
+    found["device"] = device if device == "cpu" else torch.cuda.get_device_name()
+    found["processor"] = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    found["code of the strategy"] = catalog.source_hash(scenario.strategy.name)
+    if scenario.engine == "cohort" and scenario.cohort_size == "auto":
+        found["number of cores, by which cohort_size = auto cuts"] = str(cores())
+    return found
+
+
+def write(folder: Path, scenario: Scenario) -> None:
+    """Write down the circumstances of a run that begins."""
+    results.write_json(folder / NAME, {"circumstances": circumstances(scenario), _FORCED: []})
+
+
+def check(folder: Path, scenario: Scenario, force: bool) -> None:
+    """Make sure that a run goes on under the circumstances that it was begun under.
+
+    Args:
+        folder: The run directory.
+        scenario: Its scenario.
+        force: Whether to go on all the same, and write the differences down.
+
+    Raises:
+        Mistake: They differ, and it is not forced; each difference has a line.
+    """
+    now = circumstances(scenario)
+    told = _read(folder)
+    begun = told["circumstances"]
+    differences = []
+    for name in sorted({*begun, *now}):
+        before, after = begun.get(name, "nothing"), now.get(name, "nothing")
+        if before != after:
+            differences.append(f"{name}: begun with {_short(before)}, now {_short(after)}")
+    if not differences:
+        return
+    if not force:
+        lines = [f"{folder}: {line}" for line in differences]
+        hint = "the run would not end as it would have ended; to go on all the same, which is written down: --force"
+        raise Mistake("\n".join([*lines, f"{folder}: {hint}"]))
+    told[_FORCED].append(differences)
+    results.write_json(folder / NAME, told)
+
+
+def forced(folder: Path) -> list[list[str]]:
+    """Return the differences under which a run went on by force, for each time it did."""
+    return _read(folder)[_FORCED] if (folder / NAME).exists() else []
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    """Return the contents of the file.
+
+    Raises:
+        Mistake: It is not what was written.
+    """
+    path = folder / NAME
+    if not path.exists():  # of an earlier version, or killed before it was written
+        return {"circumstances": {}, _FORCED: []}
+    told = results.read_json(path)
+    if not isinstance(told.get("circumstances"), Mapping) or not isinstance(told.get(_FORCED), list):
+        raise Mistake(f"{path}: expected the circumstances of the run, as fedsim writes them")
+    return told
+
+
+def git_revision() -> str | None:
+    """Return the revision of the checkout fedsim runs from, if it does."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
+
+
+def _short(value: str) -> str:
+    """Return a value as messages have it: of a digest its beginning."""
+    is_digest = len(value) == 64 and all(character in "0123456789abcdef" for character in value)
+    return f"{value[:12]}..." if is_digest else value

@@ -1,0 +1,172 @@
+"""What a run leaves in its directory: tables, ledger, model and manifest of the trainings that are finished."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fedsim.data import loading
+from fedsim.data.scale import Scale
+from fedsim.experiments import begun
+from fedsim.experiments.arms import Job
+from fedsim.experiments.trainings import OF_ALL, Failed, Finished
+from fedsim.planning.trial import Trial, without_noise
+from fedsim.privacy.accounting import ACCOUNTANT
+from fedsim.privacy.unit import Protected
+from fedsim.privacy.units import unit_of
+from fedsim.report.statement import random_of
+from fedsim.results import run_directory as results
+from fedsim.results.base_rates import base_rates
+from fedsim.results.coefficients import coefficients
+from fedsim.scenario.schema import Scenario
+from fedsim.training.model import best_device
+
+
+def write_results(folder: Path, scenario: Scenario, finished: list[Finished]) -> None:
+    """Write the tables, the ledger and the model of a run."""
+
+    def table(key: str) -> pd.DataFrame:
+        return pd.DataFrame(rows_of(key))
+
+    def rows_of(key: str) -> list[dict[str, Any]]:
+        # Checkpoints of older versions lack some tables.
+        return [{**_names(one.job), **row} for one in finished for row in one.values.get(key, [])]
+
+    results.write_table(folder / "sites.parquet", table("scores"))
+    results.write_table(folder / "groups.parquet", table("groups"))
+    results.write_table(folder / "rounds.parquet", table("curve"))
+    privacy = scenario.privacy
+    trainings = [{**_names(one.job), **one.values["ledger"]} for one in finished if one.values["ledger"]]
+    results.write_json(
+        folder / "ledger.json",
+        {
+            "unit": privacy.unit,
+            "neighbours": privacy.relation,
+            "delta": privacy.delta,
+            "budget": privacy.epsilon,
+            "accountant": ACCOUNTANT,
+            "tuning": privacy.tuning.model_dump(),
+            "ranges_fitted": intake.ranges_fitted if (intake := loading.intake_of(scenario)) else False,
+            "trainings": trainings,
+        },
+    )
+    results.write_json(
+        folder / "metrics.json",
+        {
+            "threshold": scenario.evaluation.threshold if loading.task_of(scenario).kind == "binary" else None,
+            "base_rates": _base_rates(scenario),
+            "calibration": rows_of("calibration"),
+            "confusion": rows_of("confusion"),
+            "coefficients": _coefficients(scenario, finished),
+        },
+    )
+    product = _product(scenario)
+    for one in finished:
+        if one.job == product:
+            # Where whole sites are protected, the models that sites keep are not private, and left out.
+            whole = unit_of(scenario.privacy.unit).protects is Protected.SITE
+            plain = {
+                name.removeprefix(OF_ALL): value
+                for name, value in one.tensors.items()
+                if not whole or name.startswith(OF_ALL)
+            }
+            about = {"task": scenario.task or loading.task_of(scenario).title, "training": product.key}
+            if scale := _scale(scenario, product):
+                about["scale"] = json.dumps(scale.as_json())
+            results.write_tensors(folder / "model.safetensors", plain, about)
+
+
+def write_manifest(
+    folder: Path,
+    scenario: Scenario,
+    finished: Sequence[Finished],
+    failed: Sequence[Failed],
+    times: Mapping[str, Any],
+) -> None:
+    """Write the manifest, by which a run is finished.
+
+    Args:
+        folder: The run directory.
+        scenario: The scenario.
+        finished: The trainings that are finished.
+        failed: Those that failed.
+        times: When the run was started, and how many seconds it took.
+    """
+    intake = loading.intake_of(scenario)
+    notes = []
+    for one in finished:
+        notes += [{**_names(one.job), "note": note} for note in one.values["notes"]]
+    results.write_manifest(
+        folder,
+        {
+            "task": _about_task(scenario),
+            "data": intake.as_json() if intake else None,
+            "versions": begun.versions(),
+            "git": begun.git_revision(),
+            "device": best_device(scenario.device),
+            "threads": 1,
+            "forced": begun.forced(folder),
+            "rng": _random(finished),
+            "seeds": scenario.all_seeds,
+            **times,
+            "seconds_per_training": {one.job.key: one.values["seconds"] for one in finished},
+            "failed": [{**_names(one.job), "reason": one.reason} for one in failed],
+            "notes": notes,
+        },
+    )
+
+
+def _product(scenario: Scenario) -> Job:
+    """Return the training whose model is handed on: the federated one of the first seed."""
+    return Job("federated", scenario.private, scenario.seed)
+
+
+def _base_rates(scenario: Scenario) -> list[dict[str, Any]]:
+    """Return the base rates of every seed: what always giving the same answer would score."""
+    rows = []
+    for seed in scenario.all_seeds:
+        trial = Trial(scenario, seed, scenario.arms[0])
+        table = base_rates(trial.federation, trial.task.kind, trial.task.range)
+        rows += results.as_rows(table.assign(seed=seed))
+    return rows
+
+
+def _coefficients(scenario: Scenario, finished: list[Finished]) -> list[dict[str, Any]]:
+    """Return the coefficients of the model that is handed on, if it is linear and its inputs have names."""
+    product = _product(scenario)
+    for one in finished:
+        if one.job != product:
+            continue
+        trial = Trial(scenario, product.seed, product.arm)
+        shared = {name.removeprefix(OF_ALL): value for name, value in one.tensors.items() if name.startswith(OF_ALL)}
+        table = coefficients(trial.untried_model, shared, trial.task, _scale(scenario, product))
+        return results.as_rows(table.assign(private=product.private)) if len(table) else []
+    return []
+
+
+def _scale(scenario: Scenario, job: Job) -> Scale | None:
+    """Return the scale of a model's inputs and outputs; None where they are those of the public ranges."""
+    if loading.task_of(scenario).load is None:
+        return None  # sites that are made up have no scale of their own
+    trial = Trial(scenario if job.private else without_noise(scenario), job.seed, job.arm)
+    return trial.federation.scale
+
+
+def _random(finished: Sequence[Finished]) -> str | None:
+    """Return the kind of the private trainings' randomness, as it was reported with what they released."""
+    ledgers = [one.values["ledger"] for one in finished if one.values["ledger"]]
+    return random_of(ledgers) if ledgers else None
+
+
+def _about_task(scenario: Scenario) -> dict[str, Any]:
+    """Return what a report says of the task, so that a run directory can be read without it."""
+    task = loading.task_of(scenario)
+    facts = ("title", "outcome", "source", "licence", "kind", "by_time")
+    unit = task.range.unit if task.range else ""
+    return {"name": scenario.task, "unit": unit, **{fact: getattr(task, fact) for fact in facts}}
+
+
+def _names(job: Job) -> dict[str, Any]:
+    return {"arm": job.arm, "private": job.private, "seed": job.seed}

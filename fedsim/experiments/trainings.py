@@ -1,0 +1,204 @@
+"""All trainings of a run, one after another: each is kept when it is finished, and one that fails ends no other."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedsim.experiments.arms import Job, Shared, Trained, jobs, run_job
+from fedsim.experiments.progress import Progress
+from fedsim.experiments.time_limit import limited
+from fedsim.experiments.under_way import UnderWay
+from fedsim.mistakes import Mistake, RunFailed, place_of
+from fedsim.results import run_directory as results
+from fedsim.results.digests import sha256
+from fedsim.results.evaluation import POOLED
+from fedsim.scenario import catalog
+from fedsim.scenario.schema import Evaluation, Scenario
+from fedsim.training.model import best_device
+
+_log = logging.getLogger(__name__)
+
+OF_ALL = "global/"
+"""What stands before the names of the shared model's parameters."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A training that is finished.
+
+    Attributes:
+        job: Which one.
+        tensors: The parameters of its models.
+        values: All else, as JSON has it.
+    """
+
+    job: Job
+    tensors: results.Tensors
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A training that failed.
+
+    Attributes:
+        job: Which one.
+        reason: Why, in a line or some.
+        is_mistake: Whether it is the user's mistake.
+    """
+
+    job: Job
+    reason: str
+    is_mistake: bool
+
+
+def train_all(folder: Path, scenario: Scenario, progress: Progress | None) -> tuple[list[Finished], list[Failed]]:
+    """Run the trainings of a run that are not yet finished; return all that are, and those that failed.
+
+    Raises:
+        Mistake: What is in the directory is of another scenario, or was changed; or no training is finished, and one
+            failed by the user's mistake.
+        RunFailed: No training is finished.
+        OSError: Something can't be written.
+    """
+    todo = jobs(scenario)
+    same = _name_of_same(scenario)
+    total = len(todo) * scenario.training.rounds
+    finished = []
+    failed = []
+    for index, job in enumerate(todo):
+        done_before = index * scenario.training.rounds
+
+        def observe(number: int, done_before: int = done_before, label: str = label_of(job)) -> None:
+            if progress:
+                progress(label, done_before + number, total)
+
+        kept = results.read_checkpoint(folder / "checkpoints", job.key)
+        if kept and kept[1]["scenario"] != same:
+            raise Mistake(f"{folder}: scenario.toml is not the one that this run was begun with")
+        if kept is None:
+            try:
+                kept = _train(folder, scenario, job, same, observe)
+            except OSError:
+                raise  # of the disk; whoever comes next would meet it, too
+            except (Exception, SystemExit) as error:
+                failed.append(_failed(job, error))
+                continue
+        finished.append(Finished(job, _with_todays_names(folder, *kept), kept[1]))
+    _check_some_finished(finished, failed)
+    return finished, failed
+
+
+def label_of(job: Job) -> str:
+    """Return a training in words."""
+    return f"{job.arm}{', private' if job.private else ''}, seed {job.seed}"
+
+
+def _train(
+    folder: Path, scenario: Scenario, job: Job, same: str, observe: Callable[[int], None]
+) -> tuple[results.Tensors, dict[str, Any]]:
+    """Run a training, from where it was interrupted; keep and return what came of it."""
+    checkpoints = folder / "checkpoints"
+    repeatable = not (job.private and scenario.privacy.rng == "secure")
+    device = best_device(scenario.device)
+    under_way = UnderWay(checkpoints, job.key, same, scenario.checkpoints, repeatable, device)
+    clock = time.perf_counter()
+    with limited(scenario.limits.round_seconds, observe) as tell:
+        trained = run_job(scenario, job, tell, under_way)
+    kept = _tensors(trained), _values(trained, time.perf_counter() - clock) | {"scenario": same}
+    results.write_checkpoint(checkpoints, job.key, *kept)
+    under_way.forget()
+    return kept
+
+
+def _failed(job: Job, error: BaseException) -> Failed:
+    """Return the training that an error ended; what is neither a mistake nor foreseen is named with its place."""
+    if isinstance(error, Mistake | RunFailed):
+        reason = str(error)
+    else:
+        reason = f"{type(error).__name__}: {error} ({place_of(error)})"
+        _log.debug("%s failed", label_of(job), exc_info=error)
+    _log.warning("%s failed: %s", label_of(job), reason.partition("\n")[0])
+    return Failed(job, reason, isinstance(error, Mistake))
+
+
+def _check_some_finished(finished: list[Finished], failed: list[Failed]) -> None:
+    """Make sure that there is something to report.
+
+    Raises:
+        Mistake: There is nothing, and the user's mistake is among the reasons.
+        RunFailed: There is nothing.
+    """
+    if finished or not failed:
+        return
+    for one in failed:
+        if one.is_mistake:
+            raise Mistake(one.reason)
+    raise RunFailed(failed[0].reason)
+
+
+def _name_of_same(scenario: Scenario) -> str:
+    """Return what tells the trainings of a scenario from those of another."""
+    keys = sha256(scenario.model_dump_json(exclude=_left_out_of_hash(scenario)).encode())
+    return keys + catalog.code_hash(scenario.strategy.name)  # a file that was changed is another strategy
+
+
+def _left_out_of_hash(scenario: Scenario) -> dict[str, Any]:
+    """Return the keys that don't tell whether a checkpoint is of this scenario."""
+    keys: dict[str, Any] = dict.fromkeys(("seed", "seeds", "arms", "checkpoints", "limits"), True)
+    if scenario.evaluation == Evaluation():
+        keys["evaluation"] = True  # checkpoints of versions without this section are still good
+    of_images = ("layout", "image", "image_size", "channels", "classes")
+    keys["data"] = {key for key in of_images if getattr(scenario.data, key) is None}  # and without these keys
+    return keys
+
+
+def _tensors(trained: Trained) -> results.Tensors:
+    """Return all parameters by names that tell the model that all sites share from a site's, whatever it is called."""
+    tensors = {}
+    for model, held in trained.models.items():
+        place = OF_ALL if isinstance(model, Shared) else _of_site(model)
+        tensors |= {f"{place}{name}": value for name, value in held.items()}
+    return tensors
+
+
+def _of_site(site: str) -> str:
+    """Return what stands before the names of a site's parameters: no slash of its own name ends it too early."""
+    escaped = site.replace("%", "%25").replace("/", "%2F")
+    return f"site/{escaped}/"
+
+
+def _with_todays_names(folder: Path, tensors: results.Tensors, values: dict[str, Any]) -> results.Tensors:
+    """Return the tensors of a checkpoint; of an older version's, a site's parameters began with its bare name.
+
+    Raises:
+        Mistake: In an older version's, a site's model can't be told from the one that all sites share.
+    """
+    if "tensor_names" in values:
+        return tensors
+    sites = {row["site"] for row in values["scores"]} - {POOLED}
+    renamed = {}
+    for name, value in tensors.items():
+        owners = [site for site in sites if name.startswith(f"{site}/")]
+        if len(owners) + name.startswith(OF_ALL) != 1:
+            raise Mistake(f"{folder}: expected checkpoints of this version, got an older one's, in which {name} may be "
+                          "of more than one model; run the scenario into a new directory")  # fmt: skip
+        renamed[_of_site(owners[0]) + name.removeprefix(f"{owners[0]}/") if owners else name] = value
+    return renamed
+
+
+def _values(trained: Trained, seconds: float) -> dict[str, Any]:
+    return {
+        "scores": results.as_rows(trained.scores),
+        "groups": results.as_rows(trained.groups),
+        "calibration": results.as_rows(trained.calibration),
+        "confusion": results.as_rows(trained.confusion),
+        "curve": results.as_rows(trained.curve),
+        "ledger": trained.ledger.as_json() if trained.ledger else None,
+        "notes": trained.notes,
+        "seconds": round(seconds, 3),
+        "tensor_names": "global/ or site/",
+    }

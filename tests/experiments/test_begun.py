@@ -1,0 +1,225 @@
+"""A run goes on under the circumstances that it was begun under, or says which are others."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from fedsim.cli.commands import app
+from fedsim.engines import cohort
+from fedsim.experiments import begun, trainings
+from fedsim.experiments.arms import run_job
+from fedsim.experiments.experiment import execute, resume
+from fedsim.mistakes import CannotGoOn, Interrupted, Mistake, Terminated
+from fedsim.results import run_directory as results
+from fedsim.results import whole_files
+from fedsim.results.seal import NAME as SEAL
+from fedsim.scenario import catalog
+from fedsim.scenario.files import read
+from fedsim.scenario.schema import Scenario
+from tests.experiments.test_under_way import flip
+
+SMALL = ("training.rounds=1", "privacy.unit=none", "seeds=2")
+
+
+@pytest.fixture
+def scenario() -> Scenario:
+    return read("hospital-heart", SMALL)
+
+
+@pytest.fixture
+def interrupted(scenario: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the directory of a run that was stopped after its first training."""
+    ran = []
+
+    def stop(*args):
+        ran.append(args)
+        if len(ran) == 2:
+            raise KeyboardInterrupt
+        return run_job(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(trainings, "run_job", stop)
+        with pytest.raises(Interrupted):
+            execute(scenario, tmp_path / "run")
+    return tmp_path / "run"
+
+
+CHANGES = {
+    "version of torch": lambda patch: patch.setattr(begun, "version", lambda name: "0.1" if name == "torch" else "1"),
+    "code of fedsim": lambda patch: patch.setattr(begun.catalog, "source_digest", lambda: "b" * 64),
+    "code of the strategy": lambda patch: patch.setattr(begun.catalog, "source_hash", lambda name: "c" * 64),
+    "processor": lambda patch: patch.setattr(begun.platform, "machine", lambda: "abacus"),
+    "number of cores": lambda patch: patch.setattr(begun, "cores", lambda: 77),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_other_circumstances_are_named_and_refused_or_forced_and_recorded(
+    interrupted: Path, change: str, monkeypatch: pytest.MonkeyPatch
+):
+    CHANGES[change](monkeypatch)
+    with pytest.raises(Mistake, match=rf"{change}.*: begun with .*, now ") as caught:
+        resume(interrupted)
+    assert "--force" in str(caught.value)
+    assert not (interrupted / "manifest.json").exists()
+    run = resume(interrupted, force=True)
+    (differences,) = run.manifest["forced"]
+    assert any(line.startswith(change) for line in differences)
+    assert "forced" in (run.path / "report.html").read_text("utf-8")
+
+
+def test_what_is_the_same_goes_on_and_records_nothing(interrupted: Path):
+    assert resume(interrupted).manifest["forced"] == []
+
+
+def test_a_run_that_says_nothing_of_its_circumstances_is_not_believed(interrupted: Path):
+    (interrupted / begun.NAME).unlink()
+    with pytest.raises(Mistake, match="code of fedsim: begun with nothing"):
+        resume(interrupted)
+    (interrupted / begun.NAME).write_text('{"circumstances": 3}')
+    with pytest.raises(Mistake, match=r"begun\.json: expected the circumstances of the run"):
+        resume(interrupted, force=True)
+
+
+def test_the_code_has_the_digest_of_every_file(monkeypatch: pytest.MonkeyPatch):
+    digest = catalog.source_digest.__wrapped__
+    before = digest()
+    place = Path(cohort.__file__)
+    read_bytes = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read_bytes(path) + b" " * (path == place))
+    assert digest() != before
+
+
+def test_the_command_says_how_to_go_on_all_the_same(interrupted: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(begun, "cores", lambda: 77)
+    refused = CliRunner().invoke(app, ["resume", str(interrupted)])
+    assert isinstance(refused.exception, Mistake)
+    ended = CliRunner().invoke(app, ["resume", str(interrupted), "--force"])
+    assert ended.exit_code == 0
+
+
+# The seal.
+
+
+def test_every_changed_file_of_a_finished_run_is_noticed_when_it_is_read(scenario: Scenario, tmp_path: Path):
+    folder = execute(scenario, tmp_path / "run").path
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".lock"]
+    assert len(files) > 20
+    for path in files:
+        size = path.stat().st_size
+        for place in {0, size // 2, size - 1}:
+            flip(path, place)
+            with pytest.raises(Mistake, match=f"{path.name}|{SEAL}"):
+                results.load(folder)
+            flip(path, place)
+    assert results.load(folder).path == folder
+
+
+def test_a_missing_file_and_a_missing_seal_are_noticed(scenario: Scenario, tmp_path: Path):
+    folder = execute(scenario, tmp_path / "run").path
+    page = (folder / "report.html").read_bytes()
+    (folder / "report.html").unlink()
+    with pytest.raises(Mistake, match=r"report\.html: expected the file that SHA256SUMS names"):
+        results.load(folder)
+    (folder / "report.html").write_bytes(page)
+    (folder / SEAL).unlink()
+    with pytest.raises(Mistake, match="this run is not finished; go on with: fedsim resume"):
+        results.load(folder)
+    assert resume(folder).path == folder  # nothing is trained again, and it is sealed
+    assert results.load(folder).path == folder
+
+
+def test_a_report_that_was_changed_can_be_made_anew(scenario: Scenario, tmp_path: Path):
+    folder = execute(scenario, tmp_path / "run").path
+    page = (folder / "report.html").read_bytes()
+    (folder / "report.html").write_text("something else")
+    ended = CliRunner().invoke(app, ["report", str(folder)])
+    assert ended.exit_code == 0
+    assert (folder / "report.html").read_bytes() == page
+    assert results.load(folder).path == folder
+
+
+@pytest.mark.parametrize("line", ["", "abc", f"{'a' * 64}  ../outside", f"{'a' * 64}  /etc/passwd", "\udcff"])
+def test_a_seal_from_a_stranger_leads_nowhere(scenario: Scenario, tmp_path: Path, line: str):
+    folder = execute(scenario, tmp_path / "run").path
+    (folder / SEAL).write_bytes(f"{line}\n".encode("utf-8", "surrogateescape"))
+    with pytest.raises(Mistake, match=f"{SEAL}: expected "):
+        results.load(folder)
+
+
+# What a disk, a stranger or a killed process leaves.
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "report.html", "SHA256SUMS", "ledger.json", "local-plain-1.json"])
+def test_a_full_disk_is_named_with_the_way_on_and_nothing_finished_is_lost(
+    name: str, scenario: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    whole = execute(scenario, tmp_path / "whole").path
+    fsync = os.fsync
+    full: list[int] = []
+
+    def no_space(number: int) -> None:
+        if f".{name}." in str(Path(f"/proc/self/fd/{number}").readlink()):
+            full.append(number)
+            raise OSError(28, "No space left on device")
+        fsync(number)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(whole_files.os, "fsync", no_space)
+        with pytest.raises(CannotGoOn, match="No space left on device") as caught:
+            execute(scenario, tmp_path / "run")
+    assert full
+    assert Path(str(caught.value.filename)).name == name
+    assert caught.value.folder == tmp_path / "run"
+    run = resume(tmp_path / "run")
+    assert (run.path / "report.html").exists()
+    for kept in ("model.safetensors", "sites.parquet", "ledger.json"):
+        assert (run.path / kept).read_bytes() == (whole / kept).read_bytes()
+    assert not list(run.path.rglob("*.tmp"))
+
+
+def test_checkpoints_that_lead_elsewhere_are_refused(interrupted: Path, tmp_path: Path):
+    (tmp_path / "outside").mkdir()
+    checkpoints = interrupted / "checkpoints"
+    for path in checkpoints.iterdir():
+        path.unlink()
+    checkpoints.rmdir()
+    checkpoints.symlink_to(tmp_path / "outside")
+    with pytest.raises(Mistake, match="checkpoints: expected a folder, got a link"):
+        resume(interrupted)
+    assert list((tmp_path / "outside").iterdir()) == []
+
+
+def test_a_temporary_name_that_is_a_link_is_not_followed(tmp_path: Path):
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / f".x.json.{os.getpid()}.tmp").symlink_to(tmp_path / "mine")
+    whole_files.write_bytes(tmp_path / "x.json", b"{}")
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert (tmp_path / "x.json").read_bytes() == b"{}"
+
+
+def test_what_killed_processes_left_is_removed(interrupted: Path):
+    (interrupted / ".manifest.json.123.tmp").write_text("half")
+    (interrupted / "checkpoints" / ".local-plain-0.json.123.tmp").write_text("half")
+    resume(interrupted)
+    assert not list(interrupted.rglob("*.tmp"))
+
+
+def test_a_directory_in_which_a_run_was_killed_before_it_began_is_free(scenario: Scenario, tmp_path: Path):
+    (tmp_path / ".lock").touch()
+    (tmp_path / begun.NAME).write_text("{}")
+    assert execute(scenario, tmp_path).path == tmp_path
+
+
+def test_a_run_that_the_system_ends_says_so_and_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def end(*args):
+        raise Terminated
+
+    monkeypatch.setattr(trainings, "run_job", end)
+    ended = CliRunner().invoke(app, ["run", "hospital-heart", "--out", str(tmp_path / "run"), "--quiet"])
+    assert ended.exit_code == 143
+    assert ended.stderr == f"fedsim: terminated; go on with: fedsim resume {tmp_path / 'run'}\n"
+    assert json.loads((tmp_path / "run" / begun.NAME).read_text())["circumstances"]

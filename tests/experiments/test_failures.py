@@ -1,0 +1,168 @@
+"""A training that fails ends no other: the run reports the rest, says what failed, and tries it again."""
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from fedsim.cli.commands import app
+from fedsim.experiments import trainings
+from fedsim.experiments.arms import Job, Trained, run_job
+from fedsim.experiments.experiment import execute, resume
+from fedsim.experiments.time_limit import limited
+from fedsim.mistakes import Mistake, RunFailed
+from fedsim.results import run_directory as results
+from fedsim.scenario.changes import with_strategy
+from fedsim.scenario.files import read
+from fedsim.scenario.schema import Scenario
+
+SMALL = ("training.rounds=2", "privacy.noise_multiplier=3.0", "privacy.epsilon=900", "seeds=3")
+Failing = Callable[[Job], bool]
+
+WHICH: dict[str, Failing] = {
+    "one": lambda job: job == Job("local", False, 1),
+    "the one whose model is handed on": lambda job: job == Job("federated", True, 0),
+    "an arm": lambda job: job.arm == "centralized",
+    "an arm, plain": lambda job: job.arm == "federated" and not job.private,
+    "an arm, private": lambda job: job.arm == "federated" and job.private,
+    "all that are plain": lambda job: not job.private,
+    "all that are private": lambda job: job.private,
+    "a seed": lambda job: job.seed == 0,
+    "all but one": lambda job: job != Job("local", False, 2),
+}
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, fails: Failing, error: Exception) -> list[Job]:
+    """Let some trainings fail; return those that are run, as they are."""
+    ran: list[Job] = []
+
+    def train(scenario: Scenario, job: Job, *more: Any) -> Trained:
+        ran.append(job)
+        if fails(job):
+            raise error
+        return run_job(scenario, job, *more)
+
+    monkeypatch.setattr(trainings, "run_job", train)
+    return ran
+
+
+@pytest.mark.parametrize("which", WHICH)
+def test_the_rest_is_reported_and_resume_tries_what_failed(which: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    scenario, fails = read("hospital-heart", SMALL), WHICH[which]
+    ran = failing(monkeypatch, fails, ZeroDivisionError("by nothing"))
+    run = execute(scenario, tmp_path / "run")
+    failed = [job for job in ran if fails(job)]
+    assert len(ran) == len(set(ran)) == 18
+    assert [Job(one["arm"], one["private"], one["seed"]) for one in run.failed] == failed
+    assert "ZeroDivisionError: by nothing (test_failures.py:" in run.failed[0]["reason"]
+    page = (run.path / "report.html").read_text("utf-8")
+    assert "Failed, and not in these figures: " in page
+    assert "ZeroDivisionError: by nothing" in page
+
+    ran = failing(monkeypatch, lambda job: False, ValueError())
+    again = resume(run.path)
+    assert ran == failed
+    assert again.failed == []
+    assert "Failed, and not" not in (run.path / "report.html").read_text("utf-8")
+    assert results.load(run.path).manifest == again.manifest
+
+
+def test_what_is_finished_has_the_figures_that_it_would_have_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    scenario = read("hospital-heart", SMALL)
+    whole = execute(scenario, tmp_path / "whole")
+    failing(monkeypatch, WHICH["one"], RunFailed("no site answered"))
+    part = execute(scenario, tmp_path / "part")
+    kept = whole.sites[(whole.sites["arm"] != "local") | whole.sites["private"] | (whole.sites["seed"] != 1)]
+    assert part.sites.equals(kept.reset_index(drop=True))
+    monkeypatch.undo()
+    again = resume(part.path)
+    for name in ("model.safetensors", "sites.parquet", "rounds.parquet", "groups.parquet", "ledger.json"):
+        assert (again.path / name).read_bytes() == (whole.path / name).read_bytes()
+
+
+@pytest.mark.parametrize("error", [Mistake("too few sites"), RunFailed("no site answered"), TypeError("odd")])
+def test_where_nothing_is_finished_there_is_no_report_but_the_reason(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    failing(monkeypatch, lambda job: True, error)
+    with pytest.raises(Mistake if isinstance(error, Mistake) else RunFailed, match=str(error)):
+        execute(read("hospital-heart", SMALL), tmp_path / "run")
+    assert not (tmp_path / "run" / "manifest.json").exists()
+    monkeypatch.undo()
+    assert resume(tmp_path / "run").failed == []
+
+
+def test_the_command_ends_with_a_line_and_the_exit_code_of_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    failing(monkeypatch, WHICH["one"], RunFailed("no site answered"))
+    words = ["run", "hospital-heart", "--out", str(tmp_path / "run"), "--seeds", "3"]
+    words += ["--set", "training.rounds=2", "--set", "privacy.unit=none"]
+    ended = CliRunner().invoke(app, words)
+    assert ended.exit_code == 1
+    lines = ended.stderr.splitlines()
+    assert lines[-2:] == [
+        "fedsim: Failed, and not in these figures: local, without privacy, seed 1. The reason: no site answered",
+        f"fedsim: try what failed again with: fedsim resume {tmp_path / 'run'}",
+    ]
+    assert "Traceback" not in ended.output
+    shown = CliRunner().invoke(app, ["show", str(tmp_path / "run"), "--json"])
+    assert json.loads(shown.stdout)["failed"] == [
+        {"arm": "local", "private": False, "seed": 1, "reason": "no site answered"}
+    ]
+
+
+DIVERGING = {
+    "centralized": ("centralized", ()),
+    "local": ("local", ()),
+    "personal": ("federated", ("strategy={name='ditto', lambda_=1e30}",)),
+}
+
+
+@pytest.mark.parametrize("which", DIVERGING)
+def test_a_training_that_diverges_is_a_failure_with_its_round(which: str):
+    arm, changes = DIVERGING[which]
+    decay = () if changes else ("training.optimizer.weight_decay=1e30",)
+    scenario = read("hospital-heart", ["privacy.unit=none", "training.rounds=5", *changes, *decay])
+    with pytest.raises(RunFailed, match=r"round \d: the .*model.* is no longer finite: the training diverged"):
+        run_job(scenario, Job(arm, False, 0), lambda number: None)  # type: ignore[arg-type]
+
+
+def test_a_loss_that_blows_up_is_a_caution(tmp_path: Path):
+    attacked = "attack={name='sign-flip', factor=1e6, share=0.25}"
+    scenario = read("hospital-heart", ["privacy.unit=none", "training.rounds=3", "seeds=3", attacked])
+    run = execute(scenario, tmp_path / "run")
+    assert "Such a training has blown up" in (run.path / "report.html").read_text("utf-8")
+
+
+HANGS = """
+import time
+
+class Hangs:
+    def aggregate(self, center, updates, weights, state):
+        time.sleep(60)
+        return center, {}
+"""
+
+
+def test_a_round_that_hangs_ends_its_training_and_no_other(tmp_path: Path):
+    path = tmp_path / "hangs.py"
+    path.write_text(HANGS)
+    limit = "limits.round_seconds=2"
+    changes = [*SMALL[:1], "seeds=1", "privacy.unit=none", limit, with_strategy(str(path))]
+    run = execute(read("hospital-heart", changes), tmp_path / "run")
+    (failed,) = run.failed
+    assert failed["arm"] == "federated"
+    assert failed["reason"].startswith("round 1 took more than the 2 seconds of limits.round_seconds")
+
+
+def test_a_limit_in_a_thread_is_refused_and_none_is_not(tmp_path: Path):
+    with (
+        ThreadPoolExecutor(1) as pool,
+        pytest.raises(Mistake, match=r"limits\.round_seconds: expected none in a thread"),
+    ):
+        pool.submit(lambda: limited(2.0, print).__enter__()).result()
+    with limited(None, print) as tell:
+        assert tell is print

@@ -1,0 +1,26 @@
+"""A short version of each kind of trial; ``make torture`` runs many more."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.torture.__main__ import KINDS
+
+SHARES = {
+    "kills": 0.03,
+    "disk": 0.07,
+    "flips": 0.02,
+    "scenarios": 0.02,
+    "commands": 0.06,
+    "flower": 0.04,
+    "replies": 0.1,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_lost_and_nothing_goes_wrong_in_silence(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    trials, most = KINDS[kind]
+    tried = trials(round(SHARES[kind] * most), 1, tmp_path)
+    assert tried.count >= 3
+    assert tried.wrong == []
