@@ -18,16 +18,9 @@ from tests.torture.trials import Tried, chooser
 
 PRODUCTS = ("model.safetensors", "ledger.json", "sites.parquet", "groups.parquet", "rounds.parquet")
 EVERY = 5  # rounds between two states that are kept
-KILLED = (
-    "training.rounds=60", "seeds=1", "privacy.epsilon=900", "privacy.noise_multiplier=2", f"checkpoints.every_rounds={EVERY}",
-)  # fmt: skip
-SMALL = (
-    "training.rounds=2",
-    "seeds=1",
-    "privacy.epsilon=900",
-    "privacy.noise_multiplier=2",
-    "checkpoints.every_rounds=1",
-)
+ONE_SEED = ("seeds=1", "privacy.epsilon=900", "privacy.noise_multiplier=2")
+KILLED = ("training.rounds=60", f"checkpoints.every_rounds={EVERY}", *ONE_SEED)
+SMALL = ("training.rounds=2", "checkpoints.every_rounds=1", *ONE_SEED)
 
 
 def products(folder: Path) -> dict[str, bytes]:
