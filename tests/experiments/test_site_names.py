@@ -23,6 +23,7 @@ from fedsim.results import run_directory as results
 from fedsim.scenario.files import read_own
 from fedsim.scenario.schema import Data, Scenario
 from fedsim.training.work import Streams
+from tests.runs import unsealed
 
 NAMES = ["each site", "global", "global/x", "mean", "pooled", "sites"]
 UNITS = {
@@ -215,7 +216,7 @@ def test_an_older_runs_directory_is_read_as_before(tmp_path: Path, monkeypatch: 
     write_table(tmp_path, monkeypatch, ["a/b", "north"])
     done = execute(private("record", "strategy.name=ditto"), tmp_path / "run")
     model, said = (done.path / "model.safetensors").read_bytes(), statement(done)
-    older(done.path)
+    older(unsealed(done.path))
     assert statement(results.load(done.path)) == said
 
     # An interrupted one goes on: what was trained is found again, under today's names.
