@@ -24,7 +24,7 @@ from fedsim.flower.adapter import Adapter
 from fedsim.flower.foreign_strategy import Hosted
 from fedsim.flower.grid import FIRST_NODE, InProcessGrid, node_of
 from fedsim.flower.records import Flat, Layout, flatten, kept_in
-from fedsim.flower.rounds import Budget, CentralBudget, Finished, Halfway, NothingKept, run_rounds
+from fedsim.flower.rounds import Budget, CentralBudget, Finished, Halfway, NothingKept, charge_unseen, run_rounds
 from fedsim.flower.secure.server import SecureAdapter
 from fedsim.flower.secure.shares import weights_of
 from fedsim.mistakes import RunFailed
@@ -594,10 +594,7 @@ class _Alone:
         trial = self._training.trial
         halfway = self._training.halfway
         numbers = [self._numbers[key] for key in keys]
-        for asked in halfway.unseen(number):
-            self.unseen[number] = self.unseen.get(number, 0) + 1
-            if self._budget:
-                self._budget.charge_unseen(number, asked)
+        charge_unseen(halfway, number, self._budget, self.unseen)
         if self._budget and not self._budget.allows(numbers):
             return False
 

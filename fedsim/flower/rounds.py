@@ -202,6 +202,26 @@ class NothingKept:
         """Keep nothing."""
 
 
+def charge_unseen(
+    halfway: Halfway,
+    number: int,
+    budget: Budget | CentralBudget | None,
+    unseen: dict[int, int],
+) -> None:
+    """Charge for what may have left in a round each time that a training was interrupted in it.
+
+    Args:
+        halfway: Knows who was asked then.
+        number: The round.
+        budget: Whom it is charged to; None without privacy.
+        unseen: {round: how often that was}, to which this round is added.
+    """
+    for asked in halfway.unseen(number):
+        unseen[number] = unseen.get(number, 0) + 1
+        if budget:
+            budget.charge_unseen(number, asked)
+
+
 @dataclass
 class Finished:
     """The result of the rounds.
@@ -326,10 +346,7 @@ def _run_rounds(
     for number in range(done.rounds + 1, rounds + 1):
         may_fail = patient and (done.changed or number < rounds)
         account = _Account()
-        for asked in halfway.unseen(number):
-            done.unseen[number] = done.unseen.get(number, 0) + 1
-            if budget:
-                budget.charge_unseen(number, asked)
+        charge_unseen(halfway, number, budget, done.unseen)
         try:
             new_arrays = _round(
                 strategy, grid, number, done.arrays, budget, may_fail, account, names, partial(halfway.begin, number)

@@ -46,7 +46,7 @@ def remove_leftovers(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def open_own(path: Path, *more_flags: int) -> FileIO:
+def open_own(path: Path, more_flags: int = 0) -> FileIO:
     """Open a file without a buffer, made if it is not there; a link is not followed, a pipe not waited for.
 
     Args:
@@ -57,6 +57,4 @@ def open_own(path: Path, *more_flags: int) -> FileIO:
         OSError: It can't be written, or is a link or a folder.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    for flag in more_flags:
-        flags |= flag
-    return FileIO(os.open(path, flags, 0o666), "r+")
+    return FileIO(os.open(path, flags | more_flags, 0o666), "r+")

@@ -20,7 +20,6 @@ from fedsim.experiments import arms
 from fedsim.experiments.arms import Job, run_job
 from fedsim.flower.records import ARRAYS, METRICS, WEIGHT
 from fedsim.planning.checks import check
-from fedsim.scenario import catalog
 from fedsim.scenario.files import read
 from tests.torture.trials import FORESEEN, Tried, chooser
 
@@ -309,4 +308,3 @@ ODD_REPLIES = (
 )  # fmt: skip
 HARMLESS = (no_weight, negative_weight, weight_list)
 """What is not read where weights are public."""
-STRATEGIES = tuple(catalog.titles("strategies"))

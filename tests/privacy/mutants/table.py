@@ -734,9 +734,9 @@ MUTANTS = (
            '        hashed.update(places[values.codes].astype("<i4").tobytes())\n', "",
            "M11: frames with the same values in other rows have the same noise", FRAMES),
     # interrupted trainings
-    Mutant(_ROUNDS, "                budget.charge_unseen(number, asked)\n", "                pass\n",
+    Mutant(_ROUNDS, "        charge_unseen(halfway, number, budget, done.unseen)\n", "        pass\n",
            "M7: a federated round that was interrupted is not charged", UNSEEN),
-    Mutant(_ARMS, "                self._budget.charge_unseen(number, asked)\n", "                pass\n",
+    Mutant(_ARMS, "        charge_unseen(halfway, number, self._budget, self.unseen)\n", "        pass\n",
            "M7: a round of another arm that was interrupted is not charged", UNSEEN),
     Mutant(_CENTRAL, "            self.ledger.charge(party, number, did)\n\n    def", "            pass\n\n    def",
            "M7: a noisy mean that was interrupted is not charged", SECRET),
