@@ -3,17 +3,15 @@
 It is the reference that other engines are checked against.
 """
 
-import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
 from fedsim.flower.grid import Execute, own_copy
-from fedsim.mistakes import Mistake
+from fedsim.mistakes import Mistake, place_of
 from fedsim.training.steps import train
 from fedsim.training.work import Done, Work
 
@@ -60,7 +58,6 @@ def guarded(do: Callable[[], T], message: Message, context: Context) -> T | Mess
     except Mistake:
         raise
     except Exception as error:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
         text = "" if private else f": {error}"  # the text may hold values of a row
-        reason = f"{type(error).__name__}{text} ({Path(frame.filename).name}:{frame.lineno})"
+        reason = f"{type(error).__name__}{text} ({place_of(error)})"
         return Message(Error(code=_CLIENT_APP_RAISED, reason=reason), reply_to=message)

@@ -119,7 +119,8 @@ def _failed(job: Job, error: BaseException) -> Failed:
     if isinstance(error, Mistake | RunFailed):
         reason = str(error)
     else:
-        reason = f"{type(error).__name__}: {error} ({place_of(error)})"
+        text = "" if job.private else f": {error}"  # the text may hold values of a row
+        reason = f"{type(error).__name__}{text} ({place_of(error)})"
         _log.debug("%s failed", label_of(job), exc_info=error)
     _log.warning("%s failed: %s", label_of(job), reason.partition("\n")[0])
     return Failed(job, reason, isinstance(error, Mistake))
