@@ -6,12 +6,14 @@ os.environ.update(FLWR_TELEMETRY_ENABLED="0", FLWR_DISABLE_UPDATE_CHECK="1")
 
 import math
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from matplotlib.figure import Figure
 from torch import nn
 from torch.nn.utils import parameters_to_vector
 
@@ -60,6 +62,22 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 def _no_lines_of_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the line now and then, which a slow machine would see, out of what tests compare."""
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", math.inf)
+
+
+@pytest.fixture(scope="module")
+def charts_undrawn() -> Iterator[None]:
+    """Leave the charts of reports empty, which take longer than a small run, where no test looks at them."""
+    savefig = Figure.savefig
+
+    def save(figure: Figure, file: Any, **how: Any) -> None:
+        if how.get("format") == "svg":
+            file.write("<svg ></svg>")
+        else:
+            savefig(figure, file, **how)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Figure, "savefig", save)
+        yield
 
 
 @pytest.fixture

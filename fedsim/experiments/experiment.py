@@ -111,12 +111,14 @@ def execute(scenario: Scenario, out: str | Path | None = None, progress: Progres
 
     Raises:
         Mistake: The directory is taken, or what the scenario asks for can't be done here.
+        Interrupted: It was stopped.
+        CannotGoOn: A file can't be written.
     """
     with telling(progress):
         scenario = _settled(scenario)
     check(scenario)
     folder = _new_folder(scenario.name, out)
-    with _lock(folder):
+    with _lock(folder), _end_told(folder):
         begun.write(folder, scenario)
         results.write_scenario(folder, scenario)
         return _complete(folder, scenario, progress)
@@ -163,11 +165,13 @@ def resume(path: str | Path, progress: Progress | None = None, force: bool = Fal
 
     Raises:
         Mistake: There is nothing to go on with, or someone else is at it, or the circumstances are others.
+        Interrupted: It was stopped.
+        CannotGoOn: A file can't be read or written.
     """
     folder = Path(path)
     if not (folder / "scenario.toml").is_file():
         raise Mistake(f"{path}: expected an interrupted run, there is no scenario.toml")
-    with _lock(folder):
+    with _lock(folder), _end_told(folder):
         if results.is_finished(folder):
             run = results.load(folder)
             if not run.failed:
@@ -211,22 +215,33 @@ def _columns_of(sites: list[str], others: set[str]) -> list[str]:
 
 
 def _complete(folder: Path, scenario: Scenario, progress: Progress | None) -> results.Run:
-    """Run what is not yet finished, then write the results.
+    """Run what is not yet finished, then write the results."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the number of threads changes the order of sums, so the last bits
+    try:
+        return _train_and_write(folder, scenario, progress)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def _end_told(folder: Path) -> Iterator[None]:
+    """Tell of the directory in which the run can go on, once it has its scenario.
 
     Raises:
         Interrupted: It was stopped.
         CannotGoOn: A file can't be read or written.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the number of threads changes the order of sums, so the last bits
     try:
-        return _train_and_write(folder, scenario, progress)
+        yield
     except KeyboardInterrupt as stop:
+        if not (folder / "scenario.toml").exists():
+            raise
         raise Interrupted(folder, isinstance(stop, Terminated)) from None
     except OSError as error:
+        if not (folder / "scenario.toml").exists():
+            raise
         raise CannotGoOn(folder, error) from error
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _train_and_write(folder: Path, scenario: Scenario, progress: Progress | None) -> results.Run:

@@ -9,9 +9,9 @@ from typing import Any
 
 from fedsim.experiments.arms import Job, Shared, Trained, jobs, run_job
 from fedsim.experiments.progress import Progress
-from fedsim.experiments.time_limit import limited
 from fedsim.experiments.under_way import UnderWay
 from fedsim.mistakes import Mistake, RunFailed, place_of
+from fedsim.planning.time_limit import limited
 from fedsim.results import run_directory as results
 from fedsim.results.digests import sha256
 from fedsim.results.evaluation import POOLED

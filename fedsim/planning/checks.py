@@ -18,6 +18,7 @@ from fedsim.planning.misbehaviour import attack_of, attackers_of, some_of
 from fedsim.planning.noise import noise_for
 from fedsim.planning.participation import arrivals_of, size_of_round
 from fedsim.planning.secure_checks import secure_faults
+from fedsim.planning.time_limit import within
 from fedsim.planning.trial import Trial
 from fedsim.planning.whole_sites import check_bits, check_mean_only
 from fedsim.privacy.unit import Place
@@ -108,9 +109,10 @@ def strategy_faults(scenario: Scenario, sites: int, model: nn.Module) -> Iterato
     if scenario.secure_aggregation.on:
         yield from secure_faults(scenario, strategy, sites, len(start))
     try:
-        strategy.local_rule().begin(start, {}, layers_of(model))
-        if not isinstance(strategy, Foreign):
-            _try(strategy, start, size_of_round(scenario, sites))
+        with within(scenario.limits.round_seconds, lambda: _hangs(scenario)):
+            strategy.local_rule().begin(start, {}, layers_of(model))
+            if not isinstance(strategy, Foreign):
+                _try(strategy, start, size_of_round(scenario, sites))
     except ValueError as error:
         yield f"strategy {scenario.strategy.name}: {error}"
 
@@ -154,6 +156,13 @@ def _try(strategy: Strategy, start: Tensor, asked: int) -> None:
     weights = torch.full((asked,), 1 / asked).to(few)
     reports = {name: torch.ones(asked) for name in strategy.reports}
     aggregate(strategy, few, updates, weights, {}, reports)
+
+
+def _hangs(scenario: Scenario) -> Mistake:
+    return Mistake(
+        f"strategy {scenario.strategy.name}: a trial of it took more than the {scenario.limits.round_seconds:g} "
+        "seconds of limits.round_seconds: it hangs, or the limit is too low"
+    )
 
 
 def attack_faults(scenario: Scenario, names: Sequence[str]) -> Iterator[str]:

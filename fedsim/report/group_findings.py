@@ -18,6 +18,7 @@ from fedsim.results.run_directory import Run
 _SAID = 2  # of a kind's rates are spoken of, the others are in the table
 _CLEAR = ("higher", "lower")
 _Row = Mapping[str, Any]
+_Widths = Mapping[tuple[str, str], _Row]  # {(attribute, metric): how far apart its groups are}
 _HERE = f"{HERE[0].upper()}{HERE[1:]}"
 _COUNTED = ["group", "rows", "positives"]
 
@@ -98,18 +99,27 @@ def blocks(run: Run, arm: str, private: bool, shown: list[str]) -> list[Block]:
     """Return the table of an arm with or without privacy: protected attributes, then some of the sites."""
     table = run.harm[(run.harm["arm"] == arm) & (run.harm["private"] == private)]
     names = [name for name in dict.fromkeys(table["attribute"]) if name != SITE]
+    widths = _widths_of(run, arm, private)
     return [
-        _block(run, str(name), table[table["attribute"] == name], shown if name == SITE else None)
+        _block(run, str(name), table[table["attribute"] == name], widths, shown if name == SITE else None)
         for name in (*names, SITE)
     ]
 
 
-def _block(run: Run, attribute: str, table: pd.DataFrame, shown: list[str] | None) -> Block:
+def _widths_of(run: Run, arm: str, private: bool) -> _Widths:
+    table = run.widths
+    if table.empty:
+        return {}
+    rows = _records(table[(table["arm"] == arm) & (table["private"] == private)])
+    return {(row["attribute"], row["metric"]): row for row in rows}
+
+
+def _block(run: Run, attribute: str, table: pd.DataFrame, widths: _Widths, shown: list[str] | None) -> Block:
     rows = {(row["group"], row["metric"]): row for row in _records(table)}
     groups = [group for group in dict.fromkeys(table["group"]) if shown is None or group in shown]
     arm = table["arm"].iloc[0]
     private = table["private"].iloc[0]
-    apart = tuple(_apart(run, arm, private, attribute, rate) for rate in RATES[run.kind])
+    apart = tuple(_apart(widths.get((attribute, rate.name)), rate) for rate in RATES[run.kind])
 
     # How many rows and positives a seed has of each group.
     counted = run.groups[(run.groups["attribute"] == attribute) & (run.groups["site"] == POOLED)]
@@ -148,20 +158,14 @@ def _span(counts: pd.Series) -> str:
     return f"{most}" if least == most else f"{least}–{most}"
 
 
-def _apart(run: Run, arm: str, private: bool, attribute: str, rate: Rate) -> str:
+def _apart(row: _Row | None, rate: Rate) -> str:
     """Return the distance between the groups, and the worst group; nothing if fewer than two have enough rows."""
-    table = run.widths
-    if table.empty:
-        return ""
-    rows = table[(table["arm"] == arm) & (table["private"] == private) & (table["attribute"] == attribute)]
-    rows = _records(rows[rows["metric"] == rate.name])
-    if not rows:
+    if row is None:
         return ""
 
-    row = rows[0]
     worst = f"; worst {row['worst_group']}" if rate.better != "neither" else ""
     change = _estimate(row, "width_change")
-    changed = f"; by privacy {change.value(signed=True)}" if private and change.verdict in _CLEAR else ""
+    changed = f"; by privacy {change.value(signed=True)}" if row["private"] and change.verdict in _CLEAR else ""
     return f"{_estimate(row, 'width').value()} apart{worst}{changed}"
 
 

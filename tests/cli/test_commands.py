@@ -8,6 +8,8 @@ import pytest
 
 from fedsim.scenario import catalog
 
+pytestmark = pytest.mark.usefixtures("charts_undrawn")
+
 SMALL = ["--set", "training.rounds=1", "--set", "privacy.epsilon=1", "--seeds", "2"]
 
 

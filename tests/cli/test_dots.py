@@ -12,6 +12,8 @@ from fedsim.experiments.experiment import resume
 from fedsim.results import run_directory as results
 from fedsim.scenario.files import read
 
+pytestmark = pytest.mark.usefixtures("charts_undrawn")
+
 TABLE = "export.2024.01.31.v1.2.final.csv"
 OUTCOME = "icd.I10.9.v1.2.3.4.5.ill"
 COLUMN = "lab.bp.systolic.mm.hg.mean.24.h"

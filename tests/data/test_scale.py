@@ -204,7 +204,7 @@ def test_under_privacy_no_row_has_a_part_in_the_scale(own, unit: str, arm: str):
 def test_a_private_model_does_not_depend_on_the_scale_of_the_others(own):
     models = []
     for scale in ("learned", "public"):
-        chosen = own(*PRIVATE, "training.rounds=2", f"data.scale={scale}")
+        chosen = own(*PRIVATE, "privacy.noise_multiplier=2", "training.rounds=2", f"data.scale={scale}")
         trained = run_job(chosen, Job("federated", True, 0), lambda number: None)
         models.append(next(iter(trained.models.values())))
     for name, value in models[0].items():

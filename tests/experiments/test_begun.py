@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,8 @@ from fedsim.scenario.files import read
 from fedsim.scenario.schema import Scenario
 from tests.experiments.test_under_way import flip
 
+pytestmark = pytest.mark.usefixtures("charts_undrawn")
+
 SMALL = ("training.rounds=1", "privacy.unit=none", "seeds=2")
 
 
@@ -29,9 +32,26 @@ def scenario() -> Scenario:
     return read("hospital-heart", SMALL)
 
 
+@pytest.fixture(scope="module")
+def finished_once(charts_undrawn: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return execute(read("hospital-heart", SMALL), tmp_path_factory.mktemp("finished") / "run").path
+
+
 @pytest.fixture
-def interrupted(scenario: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the directory of a run that was stopped after its first training."""
+def finished(finished_once: Path, tmp_path: Path) -> Path:
+    """Return the directory of a run that is finished, for this test to spoil."""
+    return shutil.copytree(finished_once, tmp_path / "run")
+
+
+@pytest.fixture
+def interrupted(interrupted_once: Path, tmp_path: Path) -> Path:
+    """Return the directory of a run that was stopped after its first training, for this test to spoil."""
+    return shutil.copytree(interrupted_once, tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def interrupted_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("interrupted") / "run"
     ran = []
 
     def stop(*args):
@@ -40,11 +60,11 @@ def interrupted(scenario: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             raise KeyboardInterrupt
         return run_job(*args)
 
-    with monkeypatch.context() as patched:
+    with pytest.MonkeyPatch.context() as patched:
         patched.setattr(trainings, "run_job", stop)
         with pytest.raises(Interrupted):
-            execute(scenario, tmp_path / "run")
-    return tmp_path / "run"
+            execute(read("hospital-heart", SMALL), folder)
+    return folder
 
 
 CHANGES = {
@@ -104,50 +124,46 @@ def test_the_command_says_how_to_go_on_all_the_same(interrupted: Path, monkeypat
 # The seal.
 
 
-def test_every_changed_file_of_a_finished_run_is_noticed_when_it_is_read(scenario: Scenario, tmp_path: Path):
-    folder = execute(scenario, tmp_path / "run").path
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".lock"]
+def test_every_changed_file_of_a_finished_run_is_noticed_when_it_is_read(finished: Path):
+    files = [path for path in sorted(finished.rglob("*")) if path.is_file() and path.name != ".lock"]
     assert len(files) > 20
     for path in files:
         size = path.stat().st_size
         for place in {0, size // 2, size - 1}:
             flip(path, place)
             with pytest.raises(Mistake, match=f"{path.name}|{SEAL}"):
-                results.load(folder)
+                results.load(finished)
             flip(path, place)
-    assert results.load(folder).path == folder
+    assert results.load(finished).path == finished
 
 
-def test_a_missing_file_and_a_missing_seal_are_noticed(scenario: Scenario, tmp_path: Path):
-    folder = execute(scenario, tmp_path / "run").path
-    page = (folder / "report.html").read_bytes()
-    (folder / "report.html").unlink()
+def test_a_missing_file_and_a_missing_seal_are_noticed(finished: Path):
+    page = (finished / "report.html").read_bytes()
+    (finished / "report.html").unlink()
     with pytest.raises(Mistake, match=r"report\.html: expected the file that SHA256SUMS names"):
-        results.load(folder)
-    (folder / "report.html").write_bytes(page)
-    (folder / SEAL).unlink()
+        results.load(finished)
+    (finished / "report.html").write_bytes(page)
+    (finished / SEAL).unlink()
     with pytest.raises(Mistake, match="this run is not finished; go on with: fedsim resume"):
-        results.load(folder)
-    assert resume(folder).path == folder  # nothing is trained again, and it is sealed
-    assert results.load(folder).path == folder
+        results.load(finished)
+    assert resume(finished).path == finished  # nothing is trained again, and it is sealed
+    assert results.load(finished).path == finished
 
 
-def test_a_report_that_was_changed_can_be_made_anew(scenario: Scenario, tmp_path: Path):
-    folder = execute(scenario, tmp_path / "run").path
-    page = (folder / "report.html").read_bytes()
-    (folder / "report.html").write_text("something else")
-    ended = CliRunner().invoke(app, ["report", str(folder)])
+def test_a_report_that_was_changed_can_be_made_anew(finished: Path):
+    page = (finished / "report.html").read_bytes()
+    (finished / "report.html").write_text("something else")
+    ended = CliRunner().invoke(app, ["report", str(finished)])
     assert ended.exit_code == 0
-    assert (folder / "report.html").read_bytes() == page
-    assert results.load(folder).path == folder
+    assert (finished / "report.html").read_bytes() == page
+    assert results.load(finished).path == finished
 
 
 @pytest.mark.parametrize("line", ["", "abc", f"{'a' * 64}  ../outside", f"{'a' * 64}  /etc/passwd", "\udcff"])
-def test_a_seal_from_a_stranger_leads_nowhere(scenario: Scenario, tmp_path: Path, line: str):
-    folder = execute(scenario, tmp_path / "run").path
-    (folder / SEAL).write_bytes(f"{line}\n".encode("utf-8", "surrogateescape"))
+def test_a_seal_from_a_stranger_leads_nowhere(finished: Path, line: str):
+    (finished / SEAL).write_bytes(f"{line}\n".encode("utf-8", "surrogateescape"))
     with pytest.raises(Mistake, match=f"{SEAL}: expected "):
-        results.load(folder)
+        results.load(finished)
 
 
 # What a disk, a stranger or a killed process leaves.
@@ -155,9 +171,8 @@ def test_a_seal_from_a_stranger_leads_nowhere(scenario: Scenario, tmp_path: Path
 
 @pytest.mark.parametrize("name", ["manifest.json", "report.html", "SHA256SUMS", "ledger.json", "local-plain-1.json"])
 def test_a_full_disk_is_named_with_the_way_on_and_nothing_finished_is_lost(
-    name: str, scenario: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, scenario: Scenario, finished_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    whole = execute(scenario, tmp_path / "whole").path
     fsync = os.fsync
     full: list[int] = []
 
@@ -177,8 +192,24 @@ def test_a_full_disk_is_named_with_the_way_on_and_nothing_finished_is_lost(
     run = resume(tmp_path / "run")
     assert (run.path / "report.html").exists()
     for kept in ("model.safetensors", "sites.parquet", "ledger.json"):
-        assert (run.path / kept).read_bytes() == (whole / kept).read_bytes()
+        assert (run.path / kept).read_bytes() == (finished_once / kept).read_bytes()
     assert not list(run.path.rglob("*.tmp"))
+
+
+def test_a_fault_after_the_scenario_has_its_name_is_told_with_the_way_on(
+    scenario: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    fsync = os.fsync
+
+    def read_only(number: int) -> None:
+        if (tmp_path / "run" / "scenario.toml").exists():
+            raise OSError(30, "Read-only file system")
+        fsync(number)
+
+    monkeypatch.setattr(whole_files.os, "fsync", read_only)
+    with pytest.raises(CannotGoOn) as caught:
+        execute(scenario, tmp_path / "run")
+    assert caught.value.folder == tmp_path / "run"
 
 
 def test_checkpoints_that_lead_elsewhere_are_refused(interrupted: Path, tmp_path: Path):
@@ -219,7 +250,8 @@ def test_a_run_that_the_system_ends_says_so_and_how_to_go_on(tmp_path: Path, mon
         raise Terminated
 
     monkeypatch.setattr(trainings, "run_job", end)
-    ended = CliRunner().invoke(app, ["run", "hospital-heart", "--out", str(tmp_path / "run"), "--quiet"])
+    plain = ["--quiet", "--set", "privacy.unit=none"]
+    ended = CliRunner().invoke(app, ["run", "hospital-heart", *plain, "--out", str(tmp_path / "run")])
     assert ended.exit_code == 143
     assert ended.stderr == f"fedsim: terminated; go on with: fedsim resume {tmp_path / 'run'}\n"
     assert json.loads((tmp_path / "run" / begun.NAME).read_text())["circumstances"]

@@ -19,6 +19,8 @@ from fedsim.results.measured import Measured
 from fedsim.results.run_directory import read_checkpoint, write_checkpoint
 from fedsim.scenario.schema import Evaluation, Scenario
 
+pytestmark = pytest.mark.usefixtures("charts_undrawn")
+
 PRODUCTS = (
     *("scenario.toml", "sites.parquet", "groups.parquet", "rounds.parquet"),
     *("ledger.json", "metrics.json", "model.safetensors"),

@@ -13,14 +13,17 @@ from fedsim.cli.commands import app
 from fedsim.experiments import trainings
 from fedsim.experiments.arms import Job, Trained, run_job
 from fedsim.experiments.experiment import execute, resume
-from fedsim.experiments.time_limit import limited
 from fedsim.mistakes import Mistake, RunFailed
+from fedsim.planning.checks import check
+from fedsim.planning.time_limit import limited
 from fedsim.results import run_directory as results
 from fedsim.scenario.changes import with_strategy
 from fedsim.scenario.files import read
 from fedsim.scenario.schema import Scenario
 
-SMALL = ("training.rounds=2", "privacy.noise_multiplier=3.0", "privacy.epsilon=900", "seeds=3")
+pytestmark = pytest.mark.usefixtures("charts_undrawn")
+
+SMALL = ("training.rounds=2", "privacy.noise_multiplier=3.0", "privacy.epsilon=900", "seeds=2")
 Failing = Callable[[Job], bool]
 
 WHICH: dict[str, Failing] = {
@@ -32,19 +35,26 @@ WHICH: dict[str, Failing] = {
     "all that are plain": lambda job: not job.private,
     "all that are private": lambda job: job.private,
     "a seed": lambda job: job.seed == 0,
-    "all but one": lambda job: job != Job("local", False, 2),
+    "all but one": lambda job: job != Job("local", False, 1),
 }
 
 
+TRAINED: dict[tuple[str, Job], Trained] = {}
+"""What came of a training, so that no test waits for the same one again."""
+
+
 def failing(monkeypatch: pytest.MonkeyPatch, fails: Failing, error: Exception) -> list[Job]:
-    """Let some trainings fail; return those that are run, as they are."""
+    """Let some trainings fail; return those that are run, or are told to have been, as they are."""
     ran: list[Job] = []
 
     def train(scenario: Scenario, job: Job, *more: Any) -> Trained:
         ran.append(job)
         if fails(job):
             raise error
-        return run_job(scenario, job, *more)
+        about = (scenario.model_dump_json(), job)
+        if about not in TRAINED:
+            TRAINED[about] = run_job(scenario, job, *more)
+        return TRAINED[about]
 
     monkeypatch.setattr(trainings, "run_job", train)
     return ran
@@ -56,7 +66,7 @@ def test_the_rest_is_reported_and_resume_tries_what_failed(which: str, tmp_path:
     ran = failing(monkeypatch, fails, ZeroDivisionError("by nothing"))
     run = execute(scenario, tmp_path / "run")
     failed = [job for job in ran if fails(job)]
-    assert len(ran) == len(set(ran)) == 18
+    assert len(ran) == len(set(ran)) == 12
     assert [Job(one["arm"], one["private"], one["seed"]) for one in run.failed] == failed
     for one in run.failed:
         text = "" if one["private"] else ": by nothing"  # it may hold values of a row
@@ -143,21 +153,34 @@ HANGS = """
 import time
 
 class Hangs:
+    calls = 0
+
     def aggregate(self, center, updates, weights, state):
-        time.sleep(60)
+        Hangs.calls += 1
+        if Hangs.calls == NUMBER:
+            time.sleep(600)
         return center, {}
 """
 
 
-def test_a_round_that_hangs_ends_its_training_and_no_other(tmp_path: Path):
-    path = tmp_path / "hangs.py"
-    path.write_text(HANGS)
+def hanging(folder: Path, at_call: int) -> Scenario:
+    path = folder / "hangs.py"
+    path.write_text(HANGS.replace("NUMBER", str(at_call)))
     limit = "limits.round_seconds=2"
-    changes = [*SMALL[:1], "seeds=1", "privacy.unit=none", limit, with_strategy(str(path))]
-    run = execute(read("hospital-heart", changes), tmp_path / "run")
+    return read("hospital-heart", [*SMALL[:1], "seeds=1", "privacy.unit=none", limit, with_strategy(str(path))])
+
+
+def test_a_round_that_hangs_ends_its_training_and_no_other(tmp_path: Path):
+    run = execute(hanging(tmp_path, at_call=3), tmp_path / "run")  # the first call is a trial before the run
     (failed,) = run.failed
     assert failed["arm"] == "federated"
-    assert failed["reason"].startswith("round 1 took more than the 2 seconds of limits.round_seconds")
+    assert failed["reason"].startswith("round 2 took more than the 2 seconds of limits.round_seconds")
+
+
+def test_a_strategy_that_hangs_is_refused(tmp_path: Path):
+    strategy = hanging(tmp_path, at_call=1)
+    with pytest.raises(Mistake, match=r"hangs\.py: a trial of it took more than the 2 seconds of limits\."):
+        check(strategy)
 
 
 def test_a_limit_in_a_thread_is_refused_and_none_is_not(tmp_path: Path):
@@ -166,5 +189,7 @@ def test_a_limit_in_a_thread_is_refused_and_none_is_not(tmp_path: Path):
         pytest.raises(Mistake, match=r"limits\.round_seconds: expected none in a thread"),
     ):
         pool.submit(lambda: limited(2.0, print).__enter__()).result()
-    with limited(None, print) as tell:
-        assert tell is print
+    told: list[int] = []
+    with ThreadPoolExecutor(1) as pool, limited(None, told.append) as tell:
+        pool.submit(lambda: tell(3)).result()
+    assert told == [3]

@@ -13,6 +13,8 @@ from fedsim.experiments.experiment import execute, resume
 from fedsim.experiments.given import GivenData, scenario_of
 from fedsim.mistakes import Mistake
 
+pytestmark = pytest.mark.usefixtures("charts_undrawn")
+
 RANGES = {"age": (20, np.int64(90), "years"), "sex": ["f", "m"], "visit": "leave out"}
 SHORT = ("training.rounds=2", 'arms=["federated"]')
 GIVEN: dict[str, Any] = {"target": "ill", "site": "hospital", "ranges": RANGES}
@@ -58,7 +60,7 @@ def test_a_frame_gives_what_its_file_gives(frame: pd.DataFrame, tmp_path: Path):
 
 def test_a_run_directory_is_read_without_the_frame_and_has_no_row_of_it(frame: pd.DataFrame, tmp_path: Path):
     frame.loc[7, "age"] = 77
-    private = ("privacy.unit=record", "privacy.epsilon=8", "privacy.delta=1e-4")
+    private = ("privacy.unit=record", "privacy.noise_multiplier=2", "privacy.epsilon=8", "privacy.delta=1e-4")
     run(tmp_path / "run", *private, data=frame, ranges={**RANGES, "ill": ["False", "True"], "age": [0, 99]})
     loaded = fedsim.load(tmp_path / "run")
     assert loaded.manifest["data"]["rows_used"] == 120
@@ -102,7 +104,7 @@ def test_an_interrupted_run_goes_on_with_the_same_frame_only(frame: pd.DataFrame
 
 
 def test_equal_frames_have_the_same_noise_and_others_another(frame: pd.DataFrame, tmp_path: Path):
-    private = ("privacy.unit=record", "privacy.epsilon=8", "privacy.delta=1e-4")
+    private = ("privacy.unit=record", "privacy.noise_multiplier=2", "privacy.epsilon=8", "privacy.delta=1e-4")
     given = GivenData(frame, **{**GIVEN, "ranges": "from-data"})
     same = GivenData(frame.copy(), **{**GIVEN, "ranges": "from-data"})
     other = GivenData(frame.iloc[::-1], **{**GIVEN, "ranges": "from-data"})

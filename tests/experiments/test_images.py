@@ -13,7 +13,9 @@ from fedsim.mistakes import Mistake
 from fedsim.scenario.files import read
 from tests.data.own_table.pictures import write_folder
 
-PRIVATE = ("privacy.unit=record", "privacy.epsilon=8", "privacy.delta=1e-4")
+pytestmark = pytest.mark.usefixtures("charts_undrawn")
+
+PRIVATE = ("privacy.unit=record", "privacy.noise_multiplier=2", "privacy.epsilon=8", "privacy.delta=1e-4")
 PUBLIC = ("data.image_size=[12, 16]", "data.channels=1", 'data.classes=["healthy", "ill"]')
 FAST = ('arms=["federated"]', "training.rounds=1")
 

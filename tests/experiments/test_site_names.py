@@ -25,6 +25,8 @@ from fedsim.scenario.schema import Data, Scenario
 from fedsim.training.work import Streams
 from tests.runs import unsealed
 
+pytestmark = pytest.mark.usefixtures("charts_undrawn")
+
 NAMES = ["each site", "global", "global/x", "mean", "pooled", "sites"]
 UNITS = {
     "record": [],

@@ -67,7 +67,7 @@ def interrupted(
     return run_job(scenario, job, stopping(), under_way(folder, scenario, job, settings))
 
 
-PRIVATE = ("privacy.unit=record", "privacy.epsilon=8", "privacy.delta=1e-3")
+PRIVATE = ("privacy.unit=record", "privacy.noise_multiplier=2", "privacy.epsilon=900", "privacy.delta=1e-3")
 WHOLE = ("privacy.noise_multiplier=2", "privacy.clip=0.1", "privacy.epsilon=900", "privacy.delta=1e-4")
 CLIP_THAT_MOVES = "privacy.adaptive_clip={quantile=0.5, bit_noise=1.5}"
 CORRELATED = ("privacy.correlated=true", "training.site_turns=2")

@@ -16,6 +16,8 @@ from fedsim.results import run_directory as results
 from fedsim.scenario.files import read_own
 from tests.runs import unsealed
 
+pytestmark = pytest.mark.usefixtures("charts_undrawn")
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:

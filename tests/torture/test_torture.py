@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.torture import interruptions
 from tests.torture.__main__ import KINDS
 
 SHARES = {
@@ -17,9 +18,15 @@ SHARES = {
 }
 
 
+ONE_ARM = 'arms=["federated"]'
+
+
+@pytest.mark.usefixtures("charts_undrawn")
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_is_lost_and_nothing_goes_wrong_in_silence(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(interruptions, "KILLED", (*interruptions.KILLED, ONE_ARM))
+    monkeypatch.setattr(interruptions, "SMALL", (*interruptions.SMALL, ONE_ARM))
     trials, most = KINDS[kind]
     tried = trials(round(SHARES[kind] * most), 1, tmp_path)
     assert tried.count >= 3

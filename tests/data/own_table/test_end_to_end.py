@@ -14,6 +14,8 @@ from fedsim.mistakes import Mistake
 from fedsim.report.statement import statement
 from fedsim.scenario.files import OWN_TRAINING, read, read_own
 
+pytestmark = pytest.mark.usefixtures("charts_undrawn")
+
 SMALL = ["--set", "training.rounds=2", "--seeds", "2"]
 STAGES = np.array(["one", "two", "three"])
 PRIVATE = ["--set", "privacy.unit=record", "--set", "privacy.epsilon=4", "--set", "privacy.delta=1e-4"]

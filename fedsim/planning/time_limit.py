@@ -1,4 +1,4 @@
-"""A time limit for the rounds of a training: a site or a strategy that hangs ends its training, and no other."""
+"""Time limits: a site, a strategy or a task that hangs ends its training, or what is tried before it, and no more."""
 
 import signal
 import threading
@@ -23,30 +23,55 @@ def limited(seconds: float | None, observe: Callable[[int], None]) -> Iterator[C
         RunFailed: A round took longer.
         Mistake: There can be no limit here.
     """
-    if seconds is None:
-        yield observe
-        return
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
-        raise Mistake("limits.round_seconds: expected none in a thread, and on systems without timers of signals")
-
     done = 0
 
-    def end(*_: object) -> None:
-        raise RunFailed(
+    def late() -> RunFailed:
+        return RunFailed(
             f"round {done + 1} took more than the {seconds:g} seconds of limits.round_seconds: a site, the strategy "
             "or the task hangs, or the limit is too low"
         )
 
-    def next_round(number: int) -> None:
-        nonlocal done
-        done = number
+    with within(seconds, late) as begin_anew:
+
+        def next_round(number: int) -> None:
+            nonlocal done
+            done = number
+            begin_anew()
+            observe(number)
+
+        yield next_round
+
+
+@contextmanager
+def within(seconds: float | None, late: Callable[[], Exception]) -> Iterator[Callable[[], None]]:
+    """Raise an error in what takes longer than so many seconds.
+
+    Args:
+        seconds: How long it may take; None for any time.
+        late: Makes the error.
+
+    Yields:
+        What gives it all its time once more.
+
+    Raises:
+        Mistake: There can be no limit here.
+    """
+    if seconds is None:
+        yield lambda: None
+        return
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        raise Mistake("limits.round_seconds: expected none in a thread, and on systems without timers of signals")
+
+    def end(*_: object) -> None:
+        raise late()
+
+    def begin() -> None:
         signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
-        observe(number)
 
     before = signal.signal(signal.SIGALRM, end)
-    signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
+    begin()
     try:
-        yield next_round
+        yield begin
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
