@@ -20,13 +20,13 @@ demo: .venv/installed
 	$(BIN)/fedsim run hospital-heart
 
 test: .venv/installed
-	$(BIN)/pytest -n 2 -m "not slow and not whole"
+	$(BIN)/pytest -n 2 --dist worksteal -m "not slow and not whole"
 
 whole: .venv/installed
-	$(BIN)/pytest -n 2 -m whole
+	$(BIN)/pytest -n 2 --dist worksteal -m whole
 
 audit: .venv/installed
-	$(BIN)/pytest -n 2 -m slow --part $(PART) tests
+	$(BIN)/pytest -n 2 --dist worksteal -m slow --part $(PART) tests
 
 torture: .venv/installed
 	$(BIN)/python -m tests.torture --share $(SHARE) $(KINDS)

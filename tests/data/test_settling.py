@@ -45,6 +45,7 @@ def test_what_is_settled_stays(tmp_path: Path):
     assert Scenario.model_validate(once.values()).training == once.training
 
 
+@pytest.mark.whole
 def test_many_tiny_sites_learn_together(tmp_path: Path):
     """The weight decay does not outweigh their rows, as it would with the denominator of few sites."""
     about = [*table(tmp_path, 400, 5), "training.rounds=40"]

@@ -60,7 +60,12 @@ def failing(monkeypatch: pytest.MonkeyPatch, fails: Failing, error: Exception) -
     return ran
 
 
-@pytest.mark.parametrize("which", WHICH)
+OFTEN = ("one", "the one whose model is handed on", "an arm, private", "all but one")
+
+
+@pytest.mark.parametrize(
+    "which", [pytest.param(which, marks=[] if which in OFTEN else pytest.mark.whole) for which in WHICH]
+)
 def test_the_rest_is_reported_and_resume_tries_what_failed(which: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     scenario, fails = read("hospital-heart", SMALL), WHICH[which]
     ran = failing(monkeypatch, fails, ZeroDivisionError("by nothing"))
@@ -83,6 +88,7 @@ def test_the_rest_is_reported_and_resume_tries_what_failed(which: str, tmp_path:
     assert results.load(run.path).manifest == again.manifest
 
 
+@pytest.mark.whole
 def test_what_is_finished_has_the_figures_that_it_would_have_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     scenario = read("hospital-heart", SMALL)
     whole = execute(scenario, tmp_path / "whole")
@@ -102,7 +108,7 @@ def test_where_nothing_is_finished_there_is_no_report_but_the_reason(
 ):
     failing(monkeypatch, lambda job: True, error)
     with pytest.raises(Mistake if isinstance(error, Mistake) else RunFailed, match=str(error)):
-        execute(read("hospital-heart", SMALL), tmp_path / "run")
+        execute(read("hospital-heart", [*SMALL, 'arms=["federated"]']), tmp_path / "run")
     assert not (tmp_path / "run" / "manifest.json").exists()
     monkeypatch.undo()
     assert resume(tmp_path / "run").failed == []

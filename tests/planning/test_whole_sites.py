@@ -146,7 +146,8 @@ def test_bits_without_enough_noise_are_refused_before_anything_runs(tmp_path: Pa
 
 
 def test_engines_agree_and_the_server_alone_adds_noise():
-    models = [trained(scenario(f"engine={engine}")).models[GLOBAL] for engine in ("serial", "cohort")]
+    known = ("privacy.noise_multiplier=2", "privacy.epsilon=900")
+    models = [trained(scenario(*known, f"engine={engine}")).models[GLOBAL] for engine in ("serial", "cohort")]
     for one, other in zip(*(model.values() for model in models), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
@@ -234,6 +235,7 @@ def test_what_ties_rounds_together_is_stated(run: Run, field: str, value: float,
     assert term not in said(run)
 
 
+@pytest.mark.whole
 def test_the_statement_of_sites_that_noise_their_own_updates(run: Run):
     ledger = copy.deepcopy(run.ledger) | {"unit": "local", "neighbours": "replace-one"}
     for entry in ledger["trainings"][0]["entries"]:
@@ -246,11 +248,13 @@ def test_the_statement_of_sites_that_noise_their_own_updates(run: Run):
     assert "Sampling" not in found
 
 
+@pytest.mark.whole
 def test_models_that_stay_at_sites_are_not_in_the_model_that_is_handed_on(run: Run):
     model = new_model(run.scenario, federate(run.scenario, 0).sites[0], 0, "cpu")
     assert load_file(run.path / "model.safetensors").keys() == model.state_dict().keys()
 
 
+@pytest.mark.whole
 def test_the_report_shows_no_empty_rows(run: Run):
     page = (run.path / "report.html").read_text("utf-8")
     assert "for each whole site" in page

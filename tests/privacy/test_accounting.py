@@ -43,7 +43,9 @@ LOWER = {
 REPLACE_ONE = {"R1": 2.843, "R3": 13.488, "R4": 8.409, "R5": 9.997}
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.whole if name == "E2" else []) for name in PUBLISHED]
+)
 def test_epsilon_is_the_published_one(name: str):
     """A1: within 1e-3, and never below what another library proves as a lower bound."""
     q, sigma, steps, delta, expected = PUBLISHED[name]

@@ -11,7 +11,7 @@ SHARES = {
     "kills": 0.03,
     "disk": 0.07,
     "flips": 0.02,
-    "scenarios": 0.02,
+    "scenarios": 0.01,
     "commands": 0.06,
     "flower": 0.04,
     "replies": 0.1,
@@ -25,7 +25,7 @@ ONE_ARM = 'arms=["federated"]'
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_is_lost_and_nothing_goes_wrong_in_silence(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(interruptions, "KILLED", (*interruptions.KILLED, ONE_ARM))
+    monkeypatch.setattr(interruptions, "KILLED", (*interruptions.KILLED, ONE_ARM, "training.rounds=20"))
     monkeypatch.setattr(interruptions, "SMALL", (*interruptions.SMALL, ONE_ARM))
     trials, most = KINDS[kind]
     tried = trials(round(SHARES[kind] * most), 1, tmp_path)

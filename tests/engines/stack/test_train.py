@@ -154,7 +154,10 @@ def cases(precision: str) -> list:
                 if precision == "double" and only_single:
                     continue
                 name = f"{model}-{optimizer}-{'private' if noise else 'plain'}"
-                found.append(pytest.param(model, optimizer, noise, id=name))
+                # What double precision shows as well is tried in single precision with one optimizer, and with the
+                # others where there is time.
+                again = precision == "single" and optimizer != "sgd" and not only_single
+                found.append(pytest.param(model, optimizer, noise, id=name, marks=[pytest.mark.whole] * again))
     return found
 
 
