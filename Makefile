@@ -23,7 +23,7 @@ test: .venv/installed
 	$(BIN)/pytest -n 2 --dist worksteal -m "not slow and not whole"
 
 whole: .venv/installed
-	$(BIN)/pytest -n 2 --dist worksteal -m whole
+	$(BIN)/pytest -n 2 --dist worksteal -m "whole and not slow"
 
 audit: .venv/installed
 	$(BIN)/pytest -n 2 --dist worksteal -m slow --part $(PART) tests

@@ -8,6 +8,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Protocol, TypeVar, runtime_checkable
@@ -31,6 +32,7 @@ _PRODUCTS = 2**23  # multiplications in a step that are worth a stack and a thre
 _costs: WeakKeyDictionary[nn.Module, Cost | NoRule] = WeakKeyDictionary()
 _log = logging.getLogger("fedsim")
 _told: set[str] = set()  # causes that were warned of
+_cut_for: list[int] = []  # cores for which stacks are cut, if not for those there are; the last one counts
 
 
 @runtime_checkable
@@ -269,6 +271,16 @@ def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(cores(), "cohort", initializer=lambda: torch.set_num_threads(1))
 
 
+@contextmanager
+def cut_for(count: int) -> Iterator[None]:
+    """Cut stacks as for so many cores: what goes on elsewhere then has the bits that it would have had."""
+    _cut_for.append(count)
+    try:
+        yield
+    finally:
+        _cut_for.pop()
+
+
 def cores() -> int:
     """Count the cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):  # not on every system
@@ -304,7 +316,8 @@ def _most_sites(works: list[Work], cost: Cost, wanted: int | str) -> int:
 
     # Enough sites for a stack to be worth a thread of its own.
     worthwhile_stacks = int(sites * rows_in_step * cost.products / _PRODUCTS)
-    stacks = min(cores(), max(1, worthwhile_stacks))
+    wanted_stacks = _cut_for[-1] if _cut_for else cores()
+    stacks = min(wanted_stacks, max(1, worthwhile_stacks))
     sites_in_stack = -(-sites // stacks)  # rounded up
     return max(1, min(most_in_memory, sites_in_stack))
 

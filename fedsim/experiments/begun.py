@@ -1,7 +1,8 @@
 """Under which circumstances a run was begun: what its bits depend on beside its scenario.
 
 ``begun.json`` in the run directory holds them. A run that goes on under others could end with other bits than it would
-have ended with, so it does not, unless it is forced to; then the differences stand in the manifest.
+have ended with, so it does not, unless it is forced to; then the differences stand in the manifest. For how many cores
+stacks are cut stands there as well, and is kept on a machine that has others.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from fedsim.training.model import best_device
 
 NAME = "begun.json"
 _DISTRIBUTIONS = ("fedsim-flower", "torch", "flwr", "opacus", "dp-accounting", "numpy", "pandas")
+_CORES = "cores"
 _FORCED = "forced"
+_MOST_CORES = 2**20
 
 
 def versions() -> dict[str, str]:
@@ -40,14 +43,12 @@ def circumstances(scenario: Scenario) -> dict[str, str]:
     found["device"] = device if device == "cpu" else torch.cuda.get_device_name()
     found["processor"] = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
     found["code of the strategy"] = catalog.source_hash(scenario.strategy.name)
-    if scenario.engine == "cohort" and scenario.cohort_size == "auto":
-        found["number of cores, by which cohort_size = auto cuts"] = str(cores())
     return found
 
 
 def write(folder: Path, scenario: Scenario) -> None:
     """Write down the circumstances of a run that begins."""
-    results.write_json(folder / NAME, {"circumstances": circumstances(scenario), _FORCED: []})
+    results.write_json(folder / NAME, {"circumstances": circumstances(scenario), _CORES: cores(), _FORCED: []})
 
 
 def check(folder: Path, scenario: Scenario, force: bool) -> None:
@@ -84,6 +85,11 @@ def forced(folder: Path) -> list[list[str]]:
     return _read(folder)[_FORCED] if (folder / NAME).exists() else []
 
 
+def cores_of(folder: Path) -> int:
+    """Return for how many cores the stacks of a run are cut: as many as there were when it was begun."""
+    return _read(folder)[_CORES]
+
+
 def _read(folder: Path) -> dict[str, Any]:
     """Return the contents of the file.
 
@@ -92,9 +98,10 @@ def _read(folder: Path) -> dict[str, Any]:
     """
     path = folder / NAME
     if not path.exists():  # of an earlier version, or killed before it was written
-        return {"circumstances": {}, _FORCED: []}
-    told = results.read_json(path)
-    if not isinstance(told.get("circumstances"), Mapping) or not isinstance(told.get(_FORCED), list):
+        return {"circumstances": {}, _CORES: cores(), _FORCED: []}
+    told = {_CORES: cores()} | results.read_json(path)
+    is_count = type(told[_CORES]) is int and 0 < told[_CORES] <= _MOST_CORES
+    if not is_count or not isinstance(told.get("circumstances"), Mapping) or not isinstance(told.get(_FORCED), list):
         raise Mistake(f"{path}: expected the circumstances of the run, as fedsim writes them")
     return told
 

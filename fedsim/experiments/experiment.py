@@ -18,6 +18,7 @@ from fedsim.data import loading
 from fedsim.data.own_table.images.files import telling
 from fedsim.data.own_table.ranges import MissingRanges, leave_template
 from fedsim.data.settling import settled
+from fedsim.engines import cohort
 from fedsim.experiments import begun
 from fedsim.experiments.given import GivenData, scenario_of
 from fedsim.experiments.outcome import write_manifest, write_results
@@ -219,7 +220,8 @@ def _complete(folder: Path, scenario: Scenario, progress: Progress | None) -> re
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the number of threads changes the order of sums, so the last bits
     try:
-        return _train_and_write(folder, scenario, progress)
+        with cohort.cut_for(begun.cores_of(folder)):
+            return _train_and_write(folder, scenario, progress)
     finally:
         torch.set_num_threads(threads)
 

@@ -108,6 +108,7 @@ def write_manifest(
             "device": best_device(scenario.device),
             "threads": 1,
             "forced": begun.forced(folder),
+            "cut_for_cores": begun.cores_of(folder),
             "rng": _random(finished),
             "seeds": scenario.all_seeds,
             **times,

@@ -21,8 +21,10 @@ import torch
 
 from fedsim.data.settling import settled
 from fedsim.experiments.arms import Job, run_job
+from fedsim.experiments.trainings import reason_of, under_way_of
 from fedsim.mistakes import Mistake, RunFailed
 from fedsim.planning.checks import check
+from fedsim.planning.time_limit import limited
 from fedsim.planning.trial import Trial
 from fedsim.privacy.accounting import Neighbours, Segment
 from fedsim.privacy.accounting import epsilon as epsilon_of
@@ -31,6 +33,7 @@ from fedsim.privacy.unit import Protected
 from fedsim.privacy.units import unit_of
 from fedsim.results import run_directory as results
 from fedsim.results.digests import sha256
+from fedsim.results.whole_files import remove_leftovers
 from fedsim.scenario import catalog
 from fedsim.scenario.changes import value_of, with_attack, with_epsilon, with_strategy
 from fedsim.scenario.files import read
@@ -45,7 +48,7 @@ Spent = Sequence[Sequence[Any]]
 
 _SHARE_OF_ATTACKERS = "0.2"  # of the sites, if nothing else is said
 _SITES_OF = attrgetter("task", "data", "partition")  # all that decides which rows are at one site
-_NO_MATTER = {"name", "title", "about", "seed", "seeds", "arms", "evaluation"}
+_NO_MATTER = {"name", "title", "about", "seed", "seeds", "arms", "evaluation", "checkpoints", "limits"}
 _FLOAT32_BYTES = 4
 _log = logging.getLogger(__name__)
 _VERSIONS = ("torch", "flwr", "opacus", "dp-accounting", "numpy")
@@ -194,6 +197,7 @@ def play(grid: Sequence[Cell], folder: Path, progress: Callable[[str, int, int],
         progress: Called with (the place in the grid, trainings done, trainings in all).
     """
     folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder, shared=True)
     total = sum(cell.scenario.seeds for cell in grid)
     done = 0
     scores: list[dict[str, Any]] = []
@@ -204,25 +208,30 @@ def play(grid: Sequence[Cell], folder: Path, progress: Callable[[str, int, int],
 
     for cell in grid:
         place = ", ".join(value for value in cell.place.values() if value != NONE)
+        done_before = done
         try:
             check(cell.scenario)
             megabytes = _megabytes(cell.scenario)
+            trainings = {}
             for seed in cell.scenario.all_seeds:
                 if progress:
                     progress(place, done, total)
-                kept = _training(cell, seed, folder)
+                trainings[seed] = _training(cell, seed, folder)
                 done += 1
-                if kept["spent"]:
-                    spent.append((cell, kept["spent"]))
-                scores += [{**cell.place, "seed": seed, **row} for row in kept["scores"]]
-                curves += [{**cell.place, "seed": seed, **row} for row in kept["curve"]]
-            costs.append({**cell.place, "megabytes": megabytes})
+                if releases := trainings[seed]["spent"]:
+                    spent.append((cell, releases))  # also where another seed fails: it was released
 
         # The other cells are worth their figures all the same.
         except (Mistake, RunFailed) as error:
-            reason = " ".join(str(error).split())
-            refused.append({**cell.place, "reason": reason})
-            total -= cell.scenario.seeds
+            refused.append({**cell.place, "reason": " ".join(str(error).split())})
+            total -= cell.scenario.seeds - (done - done_before)
+            continue
+
+        # A cell is compared by all its seeds, or not at all.
+        for seed, kept in trainings.items():
+            scores += [{**cell.place, "seed": seed, **row} for row in kept["scores"]]
+            curves += [{**cell.place, "seed": seed, **row} for row in kept["curve"]]
+        costs.append({**cell.place, "megabytes": megabytes})
 
     return Played(
         scores=pd.DataFrame(scores),
@@ -297,15 +306,28 @@ def _megabytes(scenario: Scenario) -> float:
 
 
 def _training(cell: Cell, seed: int, folder: Path) -> dict[str, Any]:
-    """Read one training's scores, curve and releases from the folder, or run it."""
-    path = folder / f"{_key(cell, seed)}.json"
+    """Read one training's scores, curve and releases from the folder, or run it, from where it was interrupted.
+
+    Raises:
+        RunFailed: It failed.
+        OSError: Something can't be written.
+    """
+    key = _key(cell, seed)
+    path = folder / f"{key}.json"
     found = _read_kept(path)
     if found is not None:
         return found
 
+    scenario = cell.scenario
     job = Job("federated", cell.private, seed)
-    with _one_thread():
-        trained = run_job(cell.scenario, job, lambda number: None)
+    under_way = under_way_of(folder, scenario, job, key, same=key)
+    try:
+        with _one_thread(), limited(scenario.limits.round_seconds, lambda number: None) as tell:
+            trained = run_job(scenario, job, tell, under_way)
+    except OSError:
+        raise  # of the disk; whoever comes next would meet it, too
+    except (Exception, SystemExit) as error:
+        raise RunFailed(f"seed {seed}: {reason_of(error, job)}") from error
     kept = {
         "scores": results.as_rows(trained.scores),
         "curve": results.as_rows(trained.curve),
@@ -314,6 +336,7 @@ def _training(cell: Cell, seed: int, folder: Path) -> dict[str, Any]:
     }
     body = json.dumps(kept, allow_nan=False)
     results.write_json(path, {"sha256": sha256(body.encode()), "body": body})
+    under_way.forget()
     return json.loads(body)
 
 

@@ -102,9 +102,7 @@ def _train(
 ) -> tuple[results.Tensors, dict[str, Any]]:
     """Run a training, from where it was interrupted; keep and return what came of it."""
     checkpoints = folder / "checkpoints"
-    repeatable = not (job.private and scenario.privacy.rng == "secure")
-    device = best_device(scenario.device)
-    under_way = UnderWay(checkpoints, job.key, same, scenario.checkpoints, repeatable, device)
+    under_way = under_way_of(checkpoints, scenario, job, job.key, same)
     clock = time.perf_counter()
     with limited(scenario.limits.round_seconds, observe) as tell:
         trained = run_job(scenario, job, tell, under_way)
@@ -114,16 +112,35 @@ def _train(
     return kept
 
 
+def under_way_of(folder: Path, scenario: Scenario, job: Job, name: str, same: str) -> UnderWay:
+    """Return what keeps a training of a scenario while it is under way.
+
+    Args:
+        folder: Where.
+        scenario: The scenario.
+        job: The training.
+        name: A name for files.
+        same: What tells this training from those of other scenarios.
+    """
+    repeatable = not (job.private and scenario.privacy.rng == "secure")
+    return UnderWay(folder, name, same, scenario.checkpoints, repeatable, best_device(scenario.device))
+
+
 def _failed(job: Job, error: BaseException) -> Failed:
-    """Return the training that an error ended; what is neither a mistake nor foreseen is named with its place."""
-    if isinstance(error, Mistake | RunFailed):
-        reason = str(error)
-    else:
-        text = "" if job.private else f": {error}"  # the text may hold values of a row
-        reason = f"{type(error).__name__}{text} ({place_of(error)})"
+    """Return the training that an error ended, and tell of it."""
+    reason = reason_of(error, job)
+    if not isinstance(error, Mistake | RunFailed):
         _log.debug("%s failed", label_of(job), exc_info=error)
     _log.warning("%s failed: %s", label_of(job), reason.partition("\n")[0])
     return Failed(job, reason, isinstance(error, Mistake))
+
+
+def reason_of(error: BaseException, job: Job) -> str:
+    """Return why a training failed; what is neither a mistake nor foreseen is named with its place."""
+    if isinstance(error, Mistake | RunFailed):
+        return str(error)
+    text = "" if job.private else f": {error}"  # the text may hold values of a row
+    return f"{type(error).__name__}{text} ({place_of(error)})"
 
 
 def _check_some_finished(finished: list[Finished], failed: list[Failed]) -> None:

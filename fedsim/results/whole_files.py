@@ -40,10 +40,29 @@ def _sync(folder: Path) -> None:
         os.close(opened)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files of processes that were killed while they wrote."""
+def remove_leftovers(folder: Path, shared: bool = False) -> None:
+    """Remove the temporary files of processes that were killed while they wrote.
+
+    Args:
+        folder: Where they wrote.
+        shared: Whether other processes may be at work in the folder: what they write now stays.
+    """
     for path in folder.glob(f".*{_TEMPORARY}"):
-        path.unlink(missing_ok=True)
+        if not shared or not _is_at_work(path.stem.rpartition(".")[2]):
+            path.unlink(missing_ok=True)
+
+
+def _is_at_work(number: str) -> bool:
+    """Whether there is a process of a number."""
+    if not number.isdecimal():
+        return False
+    try:
+        os.kill(int(number), 0)  # asks only
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
 
 
 def open_own(path: Path, more_flags: int = 0) -> FileIO:

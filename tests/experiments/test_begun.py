@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -72,7 +73,6 @@ CHANGES = {
     "code of fedsim": lambda patch: patch.setattr(begun.catalog, "source_digest", lambda: "b" * 64),
     "code of the strategy": lambda patch: patch.setattr(begun.catalog, "source_hash", lambda name: "c" * 64),
     "processor": lambda patch: patch.setattr(begun.platform, "machine", lambda: "abacus"),
-    "number of cores": lambda patch: patch.setattr(begun, "cores", lambda: 77),
 }
 
 
@@ -99,9 +99,10 @@ def test_a_run_that_says_nothing_of_its_circumstances_is_not_believed(interrupte
     (interrupted / begun.NAME).unlink()
     with pytest.raises(Mistake, match="code of fedsim: begun with nothing"):
         resume(interrupted)
-    (interrupted / begun.NAME).write_text('{"circumstances": 3}')
-    with pytest.raises(Mistake, match=r"begun\.json: expected the circumstances of the run"):
-        resume(interrupted, force=True)
+    for odd in ('{"circumstances": 3}', '{"circumstances": {}, "forced": [], "cores": 1e9}'):
+        (interrupted / begun.NAME).write_text(odd)
+        with pytest.raises(Mistake, match=r"begun\.json: expected the circumstances of the run"):
+            resume(interrupted, force=True)
 
 
 def test_the_code_has_the_digest_of_every_file(monkeypatch: pytest.MonkeyPatch):
@@ -113,8 +114,54 @@ def test_the_code_has_the_digest_of_every_file(monkeypatch: pytest.MonkeyPatch):
     assert digest() != before
 
 
+MANY = (
+    "task='hospital/heart-network'",
+    "partition={by='iid',sites=40}",
+    "training.expected_batch=8",
+    "arms=['federated']",
+)
+
+
+def test_stacks_are_cut_as_the_run_was_begun_with_whatever_cores_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The manifest says for how many, and the bits are those of a run that was not interrupted."""
+    monkeypatch.setattr(cohort, "_PRODUCTS", 1)  # each site is worth a stack of its own
+    scenario = read("hospital-heart", [*SMALL, *MANY])
+    stacks: list[int] = []
+    train_in_stacks = cohort._train_in_stacks
+
+    def counted(works, most_sites):
+        stacks.append(-(-len(works) // most_sites))
+        return train_in_stacks(works, most_sites)
+
+    def run_with(cores: int, run: Callable[[], results.Run]) -> results.Run:
+        stacks.clear()
+        for place in (begun, cohort):
+            monkeypatch.setattr(place, "cores", lambda: cores)
+        return run()
+
+    monkeypatch.setattr(cohort, "_train_in_stacks", counted)
+    whole = run_with(3, lambda: execute(scenario, tmp_path / "whole"))
+    assert set(stacks) == {3}
+    assert whole.manifest["cut_for_cores"] == 3
+
+    with monkeypatch.context() as patched:
+        patched.setattr(trainings, "run_job", end)
+        with pytest.raises(Interrupted):
+            run_with(3, lambda: execute(scenario, tmp_path / "run"))
+    again = run_with(7, lambda: resume(tmp_path / "run"))
+    assert set(stacks) == {3}
+    assert again.manifest["cut_for_cores"] == 3
+    assert (again.path / "model.safetensors").read_bytes() == (whole.path / "model.safetensors").read_bytes()
+
+
+def end(*_: object) -> None:
+    raise Terminated
+
+
 def test_the_command_says_how_to_go_on_all_the_same(interrupted: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(begun, "cores", lambda: 77)
+    CHANGES["processor"](monkeypatch)
     refused = CliRunner().invoke(app, ["resume", str(interrupted)])
     assert isinstance(refused.exception, Mistake)
     ended = CliRunner().invoke(app, ["resume", str(interrupted), "--force"])
@@ -239,6 +286,15 @@ def test_what_killed_processes_left_is_removed(interrupted: Path):
     assert not list(interrupted.rglob("*.tmp"))
 
 
+def test_what_another_process_writes_now_stays(tmp_path: Path):
+    for number in (os.getpid(), 2**30, 2**70, "x"):  # the others are above the highest number of a process, or none
+        (tmp_path / f".x.json.{number}.tmp").touch()
+    whole_files.remove_leftovers(tmp_path, shared=True)
+    assert [path.name for path in tmp_path.iterdir()] == [f".x.json.{os.getpid()}.tmp"]
+    whole_files.remove_leftovers(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_directory_in_which_a_run_was_killed_before_it_began_is_free(scenario: Scenario, tmp_path: Path):
     (tmp_path / ".lock").touch()
     (tmp_path / begun.NAME).write_text("{}")
@@ -246,9 +302,6 @@ def test_a_directory_in_which_a_run_was_killed_before_it_began_is_free(scenario:
 
 
 def test_a_run_that_the_system_ends_says_so_and_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def end(*args):
-        raise Terminated
-
     monkeypatch.setattr(trainings, "run_job", end)
     plain = ["--quiet", "--set", "privacy.unit=none"]
     ended = CliRunner().invoke(app, ["run", "hospital-heart", *plain, "--out", str(tmp_path / "run")])

@@ -3,7 +3,9 @@
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,12 +14,13 @@ from scipy.stats import t
 
 from fedsim.cli import commands as cli
 from fedsim.experiments import ranking, tournament, tournament_files
+from fedsim.experiments.arms import Job, Trained, run_job
 from fedsim.experiments.tournament import Axes, Played, cells, play
 from fedsim.mistakes import Mistake
 from fedsim.privacy.accounting import Neighbours, Segment, epsilon
 from fedsim.results.evaluation import HEADLINE, POOLED
 from fedsim.scenario.files import read
-from fedsim.scenario.schema import Split
+from fedsim.scenario.schema import Scenario, Split
 from fedsim.strategy.contract_check import examine
 
 QUICK = ["training.rounds=2", "privacy.epsilon=1"]
@@ -74,7 +77,7 @@ def test_what_has_run_is_not_run_again_and_what_changed_is(tmp_path: Path, monke
     ran = []
     whole = tournament.run_job
     monkeypatch.setattr(
-        tournament, "run_job", lambda scenario, job, tell: ran.append(job.seed) or whole(scenario, job, tell)
+        tournament, "run_job", lambda scenario, job, *more: ran.append(job.seed) or whole(scenario, job, *more)
     )
     axes = Axes(["hospital-heart"], ["fedavg"], changes=QUICK, seeds=2)
     first = play(cells(axes), tmp_path)
@@ -133,6 +136,61 @@ def test_what_can_not_be_run_is_listed_and_the_rest_goes_on(tmp_path: Path):
     reasons = dict(zip(played.refused["strategy"], played.refused["reason"], strict=True))
     assert "n >= 2 f + 3 = 5" in reasons["krum"]
     assert "without losses under privacy" in reasons["qfedavg"]
+
+
+FAILS = """
+calls = 0
+
+class Fails:
+    def aggregate(self, center, updates, weights, state):
+        global calls
+        calls += 1
+        if calls == 4:
+            WHAT
+        return updates.mean(0), {}
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        ("raise KeyError('moon')", r"seed 1: KeyError: 'moon' \(fails\.py:9\)"),
+        ("raise SystemExit(0)", r"seed 1: SystemExit: 0 \(fails\.py:9\)"),
+        ("import time; time.sleep(600)", r"seed 1: round 1 took more than the 2 seconds of limits\.round_seconds"),
+    ],
+)
+def test_a_training_that_fails_ends_no_other(what: str, reason: str, tmp_path: Path):
+    """The first call is the trial of the strategy, two are the rounds of seed 0."""
+    path = tmp_path / "fails.py"
+    path.write_text(FAILS.replace("WHAT", what))
+    changes = [*QUICK, "training.rounds=2", "limits.round_seconds=2"]
+    played = play(cells(Axes(["hospital-heart"], [str(path), "fedavg"], changes=changes, seeds=2)), tmp_path / "cache")
+    assert set(played.scores["strategy"]) == {"fedavg"}
+    assert re.fullmatch(f"{reason}.*", played.refused["reason"][0])
+
+
+def test_a_training_that_was_interrupted_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    axes = Axes(["hospital-heart"], ["fedavg"], changes=["training.rounds=4", "checkpoints.every_rounds=1"], seeds=1)
+    whole = play(cells(axes), tmp_path / "whole")
+    rounds: list[int] = []
+
+    def stopped(scenario: Scenario, job: Job, tell: Callable[[int], None], *more: Any) -> Trained:
+        def stop(number: int) -> None:
+            rounds.append(number)
+            if len(rounds) == 3:
+                raise KeyboardInterrupt
+            tell(number)
+
+        return run_job(scenario, job, stop, *more)
+
+    monkeypatch.setattr(tournament, "run_job", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        play(cells(axes), tmp_path / "cache")
+    again = play(cells(axes), tmp_path / "cache")
+    assert rounds == [1, 2, 3, 3, 4]
+    pd.testing.assert_frame_equal(again.scores, whole.scores)
+    pd.testing.assert_frame_equal(again.curves, whole.curves)
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".json"]
 
 
 FEW = ["partition.sites=7", "training.rounds=2", "training.local_steps=1", "training.site_sampling_rate=1.0"]
