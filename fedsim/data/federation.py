@@ -87,9 +87,13 @@ class Federation:
     @cached_property
     def names(self) -> Sequence[str]:
         """The sites' names, sorted."""
-        if isinstance(self.sites, _MadeSites):
+        if isinstance(self.sites, _MadeSites | _SomeSites):
             return self.sites.names  # without making their rows
         return [site.name for site in self.sites]
+
+    def some(self, numbers: Sequence[int]) -> "Federation":
+        """Return the federation of some of the sites, by number."""
+        return Federation(_SomeSites(self.sites, [self.names[number] for number in numbers], numbers), self.scale)
 
     def pooled(self, numbers: Sequence[int]) -> Site:
         """Pool the rows of some sites, by number, into one site: the centralized arm."""
@@ -136,6 +140,21 @@ class _MadeSites(Sequence[Site]):
 
         self._kept.move_to_end(number)
         return self._kept[number]
+
+
+class _SomeSites(Sequence[Site]):
+    """Some of the sites of a federation, each asked for when it is needed."""
+
+    def __init__(self, sites: Sequence[Site], names: Sequence[str], numbers: Sequence[int]) -> None:
+        self.names = names
+        self._sites = sites
+        self._numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, place: int) -> Site:  # type: ignore[override]
+        return self._sites[self._numbers[place]]
 
 
 def _bytes(site: Site) -> int:

@@ -144,11 +144,11 @@ class _Training:
         """Return each site's answers on its test rows, by the model that it would use."""
         trial = self.trial
         by_site = self.by_site(models)
-        return answers(trial.model, by_site, trial.federation, "test", trial.task.kind)
+        return answers(trial.model, by_site, trial.tested, "test", trial.task.kind)
 
     def by_site(self, models: Models) -> dict[str, Mapping[str, Tensor]]:
-        """Return {site: the model it would use}."""
-        return {name: models.get(name) or models[GLOBAL] for name in self.trial.names}
+        """Return {site: the model it would use} of the sites on whose rows models are judged."""
+        return {name: models.get(name) or models[GLOBAL] for name in self.trial.tested.names}
 
     def end_round(self, number: int, models: Models) -> None:
         """Measure on the validation rows, and tell that a round is over."""
@@ -159,7 +159,7 @@ class _Training:
             table = evaluate(
                 trial.model,
                 by_site,
-                trial.federation,
+                trial.tested,
                 "validation",
                 kind,
                 False,
@@ -222,7 +222,7 @@ class _Training:
         # The rows of other classes with the trigger in them, and the model that each site would use.
         by_site = self.by_site(models)
         asked = []
-        for site in trial.federation.sites:
+        for site in trial.tested.sites:
             others = site.test.target != target
             inputs = triggered(trial.scenario, site.test.inputs[others])
             if inputs is not None and len(inputs):

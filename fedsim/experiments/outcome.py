@@ -111,6 +111,7 @@ def write_manifest(
             "cut_for_cores": begun.cores_of(folder),
             "rng": _random(finished),
             "seeds": scenario.all_seeds,
+            "sites": len(Trial(scenario, scenario.seed, scenario.arms[0]).names),
             **times,
             "seconds_per_training": {one.job.key: one.values["seconds"] for one in finished},
             "failed": [{**_names(one.job), "reason": one.reason} for one in failed],
@@ -129,7 +130,7 @@ def _base_rates(scenario: Scenario) -> list[dict[str, Any]]:
     rows = []
     for seed in scenario.all_seeds:
         trial = Trial(scenario, seed, scenario.arms[0])
-        table = base_rates(trial.federation, trial.task.kind, trial.task.range)
+        table = base_rates(trial.tested, trial.task.kind, trial.task.range)
         rows += results.as_rows(table.assign(seed=seed))
     return rows
 

@@ -48,7 +48,10 @@ Spent = Sequence[Sequence[Any]]
 
 _SHARE_OF_ATTACKERS = "0.2"  # of the sites, if nothing else is said
 _SITES_OF = attrgetter("task", "data", "partition")  # all that decides which rows are at one site
-_NO_MATTER = {"name", "title", "about", "seed", "seeds", "arms", "evaluation", "checkpoints", "limits"}
+_NO_MATTER: dict[str, Any] = {
+    **dict.fromkeys(("name", "title", "about", "seed", "seeds", "arms", "checkpoints", "limits"), True),
+    "evaluation": {"threshold"},
+}
 _FLOAT32_BYTES = 4
 _log = logging.getLogger(__name__)
 _VERSIONS = ("torch", "flwr", "opacus", "dp-accounting", "numpy")

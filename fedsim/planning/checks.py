@@ -188,7 +188,7 @@ def evaluation_faults(scenario: Scenario, device: str) -> Iterator[str]:
     """Yield what makes it impossible to judge the models: no test row anywhere, or a threshold without a use."""
     kind = task_of(scenario).kind
     threshold = scenario.evaluation.threshold
-    if kind != "binary" and scenario.evaluation != Evaluation():
+    if kind != "binary" and threshold != Evaluation().threshold:
         yield (
             f"evaluation.threshold: expected none with an outcome that is {_OUTCOMES[kind]}: a threshold is for a "
             f"binary outcome, got {threshold:g}"

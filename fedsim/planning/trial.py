@@ -28,7 +28,7 @@ from fedsim.planning.participation import (
 )
 from fedsim.privacy.unit import Asked, Place, Unit
 from fedsim.privacy.units import unit_of
-from fedsim.randomness import Random, Words
+from fedsim.randomness import Random, Words, stream
 from fedsim.scenario.schema import Arm, Privacy, Scenario
 from fedsim.strategy.arrivals import Arrivals
 from fedsim.strategy.contract import Strategy
@@ -82,6 +82,18 @@ class Trial:
         """All sites with their rows, split under this seed."""
         alone = self.arm == "local"
         return federate(self.scenario, self.seed, self.device, alone)
+
+    @cached_property
+    def tested(self) -> Federation:
+        """The sites on whose rows models are judged: all, or as many as are asked for, drawn at random.
+
+        They are the same in all arms and under all seeds.
+        """
+        most = self.scenario.evaluation.most_sites
+        if len(self.names) <= most:
+            return self.federation
+        drawn = stream(self.scenario.seed, "tested sites").choice(len(self.names), most, replace=False, shuffle=False)
+        return self.federation.some(sorted(map(int, drawn)))
 
     @property
     def names(self) -> Sequence[str]:

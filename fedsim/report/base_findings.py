@@ -112,9 +112,10 @@ def _learned_from(run: Run) -> str:
 def cautions(run: Run) -> list[str]:
     """Return the warnings that follow from figures.
 
-    They are on seeds without test rows, trainings that blew up, and arms that are no better than the base rate.
+    They are on seeds without test rows, sites that are not tested, trainings that blew up, and arms that are no better
+    than the base rate.
     """
-    warnings = [*_untested_seeds(run), *blow_ups(run)]
+    warnings = [*_untested_seeds(run), *_untested_sites(run), *blow_ups(run)]
     answer = base_answer(run)
     over_base = run.over_base
     if answer is None or over_base is None:
@@ -153,6 +154,16 @@ def _untested_seeds(run: Run) -> Iterator[str]:
     if untested:
         seeds = f"seed{'s' if len(untested) > 1 else ''} {', '.join(untested)}"
         yield f"Under {seeds} no site has a test row: only the other {len(tested) - len(untested)} give figures."
+
+
+def _untested_sites(run: Run) -> Iterator[str]:
+    sites = run.manifest.get("sites", 0)  # runs of earlier versions tested all
+    most = run.scenario.evaluation.most_sites
+    if type(sites) is int and sites > most:
+        yield (
+            f"All figures, the base rate included, are those of {most} of the {sites} sites, drawn at random "
+            "(evaluation.most_sites)."
+        )
 
 
 def _all_beside(run: Run, over_base: pd.DataFrame, metric: Metric) -> Iterator[Beside]:

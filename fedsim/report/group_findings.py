@@ -115,8 +115,9 @@ def _widths_of(run: Run, arm: str, private: bool) -> _Widths:
 
 
 def _block(run: Run, attribute: str, table: pd.DataFrame, widths: _Widths, shown: list[str] | None) -> Block:
-    rows = {(row["group"], row["metric"]): row for row in _records(table)}
     groups = [group for group in dict.fromkeys(table["group"]) if shown is None or group in shown]
+    of_groups = table[table["group"].isin(groups)]  # of thousands of sites some are shown
+    rows = {(row["group"], row["metric"]): row for row in _records(of_groups)}
     arm = table["arm"].iloc[0]
     private = table["private"].iloc[0]
     apart = tuple(_apart(widths.get((attribute, rate.name)), rate) for rate in RATES[run.kind])
@@ -125,7 +126,7 @@ def _block(run: Run, attribute: str, table: pd.DataFrame, widths: _Widths, shown
     counted = run.groups[(run.groups["attribute"] == attribute) & (run.groups["site"] == POOLED)]
     counted = counted[(counted["arm"] == arm) & (counted["private"] == private)].reindex(columns=_COUNTED)
     counts = {}
-    for group, seeds in counted.groupby("group"):
+    for group, seeds in counted[counted["group"].isin(groups)].groupby("group"):
         counts[group] = (_span(seeds["rows"]), _span(seeds["positives"]))
 
     lines = []

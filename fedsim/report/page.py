@@ -254,14 +254,14 @@ def _treatment(numbers: Numbers, arm: str, private: bool) -> dict[str, Any]:
 
 
 def _treatment_chart(numbers: Numbers, arm: str) -> str:
-    harm = numbers.run.harm
-    harm = harm[harm["arm"] == arm]
     labels = [
         (block.attribute, line.group, f"{block.attribute} {line.group}{' (few)' if line.cells[0].few else ''}")
         for block in blocks(numbers.run, arm, numbers.kinds_of(arm)[0], numbers.shown)
         for line in block.lines
     ]
-    return group_charts.groups(harm, RATES[numbers.run.kind][0], labels)
+    harm = numbers.run.harm
+    drawn = harm[(harm["arm"] == arm) & harm["group"].isin([group for _, group, _ in labels])]
+    return group_charts.groups(drawn, RATES[numbers.run.kind][0], labels)
 
 
 def _about_rows(run: Run, tested: pd.DataFrame) -> list[str]:

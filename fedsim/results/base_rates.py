@@ -28,7 +28,7 @@ def base_rates(
     """Score the same answer to every test row.
 
     Args:
-        federation: The sites, under one seed.
+        federation: The sites whose rows are tested, under one seed. The answer is learned from their training rows.
         kind: The kind of the task's targets.
         range: The public range of a number.
 

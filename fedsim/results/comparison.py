@@ -107,7 +107,7 @@ def state(
         overlap: As in ``interval``.
         ends: The least and the largest value of the metric.
     """
-    stated = _state_all(values.to_numpy(dtype=float)[None], overlap, ends)  # of a single row
+    stated = state_all(values.to_numpy(dtype=float)[None], overlap, ends)  # of a single row
     return Stated(
         mean=float(stated["mean"][0]),
         low=float(stated["low"][0]),
@@ -155,18 +155,18 @@ def _compare_by(
     values = _by_seed(scores, metric.name, keys)  # (keys, seeds)
     table = pd.DataFrame(keys, columns=["private", "arm", "site"])
     table["metric"] = metric.name
-    stated = _state_all(values, overlap, (metric.low, metric.high))
+    stated = state_all(values, overlap, (metric.low, metric.high))
     table[["mean", "low", "high", "why"]] = pd.DataFrame(stated)
 
     span = metric.high - metric.low
     for reference in REFERENCES:
         change = values - _of_reference(values, keys, reference.arm)  # (keys, seeds)
-        elsewhere = _state_all(change, overlap, (-span, span))
-        here = _state_all(change, 0.0, (-span, span))
+        elsewhere = state_all(change, overlap, (-span, span))
+        here = state_all(change, 0.0, (-span, span))
 
         table[reference.name] = elsewhere["mean"]
-        _add_interval(table, reference.name, reference.verdict, elsewhere)
-        _add_interval(table, f"{reference.name}_here", reference.here_verdict, here)
+        add_interval(table, reference.name, reference.verdict, elsewhere)
+        add_interval(table, f"{reference.name}_here", reference.here_verdict, here)
     return table
 
 
@@ -197,15 +197,15 @@ def compare_with_base(scores: pd.DataFrame, base: pd.DataFrame, overlap: float) 
         base_values = _by_seed(both, metric.name, base_keys)  # (keys, seeds)
         change = values - base_values
         span = metric.high - metric.low
-        elsewhere = _state_all(change, overlap, (-span, span))
-        here = _state_all(change, 0.0, (-span, span))
+        elsewhere = state_all(change, overlap, (-span, span))
+        here = state_all(change, 0.0, (-span, span))
 
         table = pd.DataFrame(keys, columns=["private", "arm", "site"])
         table["metric"] = metric.name
-        table["base"] = _state_all(base_values, overlap, (metric.low, metric.high))["mean"]
+        table["base"] = state_all(base_values, overlap, (metric.low, metric.high))["mean"]
         table["difference"] = elsewhere["mean"]
-        _add_interval(table, "difference", "verdict", elsewhere)
-        _add_interval(table, "difference_here", "here_verdict", here)
+        add_interval(table, "difference", "verdict", elsewhere)
+        add_interval(table, "difference_here", "here_verdict", here)
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
 
@@ -230,7 +230,7 @@ def _of_reference(values: np.ndarray, keys: list[_Key], reference_arm: str) -> n
     return reference
 
 
-def _add_interval(
+def add_interval(
     table: pd.DataFrame,
     name: str,
     verdict_name: str,
@@ -289,7 +289,7 @@ def _intervals(values: np.ndarray, overlap: float) -> tuple[np.ndarray, np.ndarr
     return mean, mean - reach, mean + reach
 
 
-def _state_all(
+def state_all(
     values: np.ndarray,
     overlap: float,
     ends: tuple[float, float],

@@ -11,6 +11,7 @@ like them be treated so? Changes by privacy have intervals for these records: wh
 noise make here? See ``fedsim.results.comparison``.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -18,7 +19,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from fedsim.results.comparison import Stated, state, verdict
+from fedsim.results.comparison import Stated, add_interval, state, state_all
 from fedsim.results.evaluation import POOLED
 from fedsim.results.groups import FEW, RATES, SUMS, Rate, denominators, rates
 from fedsim.scenario.kinds import Kind
@@ -51,16 +52,10 @@ def compare_groups(groups: pd.DataFrame, kind: Kind, overlap: float) -> pd.DataF
 
         The difference, the change and the widening each have a ``verdict``. All are paired by seed.
     """
-    rate_of = {rate.name: rate for rate in RATES[kind]}
-    seed_count = groups["seed"].nunique()
     by_seed = _by_seed(groups, kind)
-
-    rows = []
-    for key, table in cast(_Tables, by_seed.groupby(_KEYS, sort=False)):
-        names = dict(zip(_KEYS, key, strict=True))
-        comparison = _compare_group(table, rate_of[names["metric"]], seed_count, overlap)
-        rows.append({**names, **comparison})
-    return pd.DataFrame(rows)
+    seeds = pd.Index(groups["seed"].unique())
+    tables = [_compare_in(rate, by_seed[by_seed["metric"] == rate.name], seeds, overlap) for rate in RATES[kind]]
+    return pd.concat(tables, ignore_index=True)
 
 
 def compare_widths(groups: pd.DataFrame, kind: Kind, overlap: float) -> pd.DataFrame:
@@ -168,44 +163,47 @@ def _with_enough_rows(by_seed: pd.DataFrame, seed_count: int) -> pd.DataFrame:
     return by_seed[least >= FEW]
 
 
-def _compare_group(
-    table: pd.DataFrame,
-    metric: Rate,
-    seed_count: int,
-    overlap: float,
-) -> dict[str, Any]:
-    """Compare a group in a metric, see ``compare_groups``.
+def _compare_in(metric: Rate, table: pd.DataFrame, seeds: pd.Index, overlap: float) -> pd.DataFrame:
+    """Compare all groups at once in a metric, see ``compare_groups``.
 
     Args:
-        table: The rows of ``_by_seed`` for the group and the metric.
         metric: The metric.
-        seed_count: The number of seeds; the group may have no rows in some of them.
+        table: The rows of ``_by_seed`` for the metric.
+        seeds: All seeds; a group may have no rows in some of them.
         overlap: As in ``compare_groups``.
     """
-    in_all_seeds = len(table) == seed_count
-    least = int(table["least"].min()) if in_all_seeds else 0
-    row: dict[str, Any] = {
-        "least": least,
-        "most": int(table["least"].max()),
-        "few": least < FEW,
-    }
+    by_group = table.groupby(_KEYS, sort=False)
+    group_places = by_group.ngroup().to_numpy()
+    seed_places = seeds.get_indexer(table["seed"])
+    compared = table.drop_duplicates(_KEYS)[_KEYS].reset_index(drop=True)
 
-    rate = state(table["rate"], overlap, (metric.low, metric.high))
-    row |= {"mean": rate.mean, "low": rate.low, "high": rate.high, "why": rate.why}
+    def arranged(values: pd.Series) -> np.ndarray:
+        """Arrange a value by group and seed: (groups, seeds), NaN where the group has no rows."""
+        by_group_and_seed = np.full((len(compared), len(seeds)), math.nan)
+        by_group_and_seed[group_places, seed_places] = values
+        return by_group_and_seed
+
+    in_all_seeds = by_group.size().to_numpy() == len(seeds)
+    compared["least"] = np.where(in_all_seeds, by_group["least"].min().to_numpy(), 0).astype(int)
+    compared["most"] = by_group["least"].max().to_numpy().astype(int)
+    compared["few"] = compared["least"] < FEW
+
+    for name, values in state_all(arranged(table["rate"]), overlap, (metric.low, metric.high)).items():
+        compared[name] = values
 
     # Two rates differ by the span at most, and two differences by twice that.
     span = metric.high - metric.low
     change = table["rate"] - table["rate_before"]
     widening = table["difference"] - table["difference_before"]
     comparisons = {
-        "difference": state(table["difference"], overlap, (-span, span)),
-        "change": state(change, 0.0, (-span, span)),
-        "widening": state(widening, 0.0, (-2 * span, 2 * span)),
+        "difference": state_all(arranged(table["difference"]), overlap, (-span, span)),
+        "change": state_all(arranged(change), 0.0, (-span, span)),
+        "widening": state_all(arranged(widening), 0.0, (-2 * span, 2 * span)),
     }
     for name, stated in comparisons.items():
-        row |= _columns(name, stated)
-        row[f"{name}_verdict"] = verdict(stated.low, stated.high)
-    return row
+        compared[name] = stated["mean"]
+        add_interval(compared, name, f"{name}_verdict", stated)
+    return compared
 
 
 def _extremes(table: pd.DataFrame, metric: Rate) -> _Extremes:

@@ -197,9 +197,12 @@ class Evaluation(_Section):
 
     A row is called positive from ``threshold`` on, in the confusion matrix of a binary outcome. It is declared, and
     never chosen by looking at test rows.
+
+    Of more than ``most_sites`` sites, so many are drawn at random, and models are judged on their rows.
     """
 
     threshold: Probability = 0.5
+    most_sites: Annotated[int, Field(ge=1)] = 10_000
 
 
 class Checkpoints(_Section):
