@@ -127,8 +127,12 @@ class Trial:
         return losses_of(self.scenario)
 
     def parts(self, vector: Tensor) -> dict[str, Tensor]:
-        """Return a model's vector (params,) as {name: parameter}."""
-        return parts_of(self.model, vector.to(self.device))
+        """Return a model's vector (params,) as {name: parameter}.
+
+        They are a copy: the last digits of products depend on where in memory a vector begins, and a row of a stack
+        begins elsewhere than the same row that was read from a file.
+        """
+        return parts_of(self.model, vector.to(self.device, copy=True))
 
     @cached_property
     def strategy(self) -> Strategy:

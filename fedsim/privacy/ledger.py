@@ -272,6 +272,7 @@ class Ledger:
         self.neighbours: Neighbours = neighbours
         self.trainings = trainings
         self._entries: list[Entry] = []
+        self._releases: dict[Release, Release] = {}
         self._charged = SITES
         self._rounds: Counter[Party] = Counter()
         self._spent: dict[Party, Spent] = {}
@@ -295,7 +296,8 @@ class Ledger:
             raise ValueError(f"expected one kind of party in a ledger, got {charged} beside {self._charged}")
 
         self._charged = charged
-        self._entries.append(Entry(site, round_number, mechanism))
+        same = self._releases.setdefault(mechanism, mechanism)  # one object for thousands of rounds
+        self._entries.append(Entry(site, round_number, same))
         self._rounds[site] += 1
         self._spent[site] = _added(self.spent(site), mechanism.segment())
 

@@ -107,6 +107,10 @@ def test_it_ends_where_it_would_have_ended(name: str, tmp_path: Path):
     again = interrupted(scenario, job, tmp_path, 1, 3, 4)
     assert bytes_of(again) == bytes_of(whole)
 
+    # What came of it could not be written: all rounds are behind, and the models are tested once more.
+    tested_again = run_job(scenario, job, stopping(), under_way(tmp_path, scenario, job))
+    assert bytes_of(tested_again) == bytes_of(whole)
+
 
 SEVEN = ("task='hospital/heart-network'", "partition={by='iid',sites=7}", "training.expected_batch=20")
 

@@ -72,3 +72,14 @@ def test_a_model_that_mixes_rows_is_no_model_of_a_private_trial(scenario, monkey
     with pytest.raises(Mistake, match="expected a model"):
         _ = Trial(scenario(), 0, "local").model
     assert isinstance(Trial(without_noise(scenario()), 0, "local").model, Mixing)
+
+
+def test_a_models_parts_begin_in_memory_where_any_new_vector_does(scenario):
+    """A row of a stack does not, and the last digits of products depend on it: a run that is resumed would differ."""
+    trial = Trial(scenario(), 0, "federated")
+    stack = torch.randn(3, len(trial.start))
+    for row in stack:
+        parts = list(trial.parts(row).values())
+        assert torch.equal(torch.cat([part.flatten() for part in parts]), row)
+        assert parts[0].storage_offset() == 0
+        assert parts[0].data_ptr() % 64 == torch.randn(len(row)).data_ptr() % 64 == 0

@@ -1,10 +1,12 @@
 """``make torture``: kills, disk faults, flipped bits, odd files, commands, settings and replies, with a table."""
 
 import argparse
+import logging
 import os
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,6 +39,8 @@ def main() -> int:
     parser.add_argument("kinds", nargs="*", choices=[*KINDS, []], help="all by default")
     asked = parser.parse_args()
     torch.set_num_threads(1)
+    logging.disable(logging.WARNING)  # of what is tried
+    warnings.simplefilter("ignore")
 
     wrong = []
     for name in asked.kinds or KINDS:
