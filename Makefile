@@ -5,12 +5,14 @@
 #              PART=3/10 runs a tenth, the fourth
 # make torture kills, disk faults, flipped bits, odd files, commands, settings and replies, with a table; SHARE=0.1 a tenth,
 #              KINDS="kills flips" some of them
+#              LOCKED=1 before any of them: the packages of .ci/requirements.lock, with their hashes, as CI installs them
 # make bench   timings, e.g. WORKLOADS=tabular ROUNDS=5 DEVICE=cuda; make clean   forget the virtual environment
 .PHONY: demo test whole audit torture check bench clean
 PYTHON ?= python3
 WORKLOADS ?= tabular,small,cifar,sequence
 ROUNDS ?= 5
 PART ?= 0/1
+LOCKED_TORCH := 2.13.0
 SHARE ?= 1
 KINDS ?=
 DEVICE ?= cpu
@@ -58,5 +60,12 @@ clean:
 		|| { echo "installing python3-venv"; SUDO=`[ $$(id -u) = 0 ] || echo sudo`; \
 		     $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq python3-venv; }
 	$(PYTHON) -m venv .venv
+ifdef LOCKED
+	$(BIN)/pip install --quiet --disable-pip-version-check "torch==$(LOCKED_TORCH)"
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r .ci/requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(BIN)/pip check
+else
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[dev]"
+endif
 	touch $@
