@@ -174,7 +174,7 @@ def _compare_in(metric: Rate, table: pd.DataFrame, seeds: pd.Index, overlap: flo
     """
     by_group = table.groupby(_KEYS, sort=False)
     group_places = by_group.ngroup().to_numpy()
-    seed_places = seeds.get_indexer(table["seed"])
+    seed_places = seeds.get_indexer(pd.Index(table["seed"]))
     compared = table.drop_duplicates(_KEYS)[_KEYS].reset_index(drop=True)
 
     def arranged(values: pd.Series) -> np.ndarray:

@@ -160,8 +160,10 @@ _OTHER_WORDS = {
 def explain(detail: Any, source: Source) -> str:  # noqa: ANN401  pydantic's ErrorDetails is a TypedDict
     """Return ``privacy.epsilon: expected a number > 0, got -1 (scenarios/my.toml:17)``."""
     parts = [str(part) for part in detail["loc"] if " " not in str(part)]  # a Tag is no key
-    key = ".".join(parts)
     kind = detail["type"]
+    if kind == "extra_forbidden" and " " in str(detail["loc"][-1]):
+        parts.append(json.dumps(detail["loc"][-1], ensure_ascii=False))  # but this is one, as somebody wrote it
+    key = ".".join(parts)
     place = source.of(key)
 
     if kind == "extra_forbidden":

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 from collections.abc import Iterable, Mapping
+from types import UnionType
 from typing import Any
 
 from fedsim.mistakes import Mistake
@@ -69,6 +70,7 @@ def make(
         if key not in known:
             hint = catalog.nearest(key, known) if known else "; it has no hyperparameters"
             raise Mistake(f"{section}.{key}: {name} has no such hyperparameter{hint}")
+    check_types(kind, given, section)
     wanted = {key: value for key, value in (facts or {}).items() if key in FACTS and key in known}
     try:
         return kind(**{**wanted, **given})
@@ -76,6 +78,37 @@ def make(
         raise Mistake(f"{section}: {error}") from None
     except (Exception, SystemExit) as error:  # whatever the code of somebody else raises
         raise Mistake(f"{section}: {name} refuses its parameters: {type(error).__name__}: {error}") from None
+
+
+_TYPES: dict[object, tuple[str, type | UnionType]] = {
+    bool: ("true or false", bool),
+    int: ("a whole number", int),
+    float: ("a number", int | float),
+    str: ("a text", str),
+}
+"""{annotation of a field: (what is expected, the types of it)}."""
+
+
+def check_types(kind: type, given: Mapping[str, Any], section: str) -> None:
+    """Make sure that parameters have the types that a dataclass declares; fields of other types are left to the class.
+
+    Raises:
+        Mistake: Some have not; each has a line.
+    """
+    if not dataclasses.is_dataclass(kind):
+        return
+    declared = {field.name: field.type for field in dataclasses.fields(kind)}
+    by_text = {expected.__name__: expected for expected in (bool, int, float, str)}
+    faults = []
+    for key, value in given.items():
+        annotation = by_text.get(str(declared.get(key)), declared.get(key))
+        if annotation not in _TYPES:
+            continue
+        expected, types = _TYPES[annotation]
+        if not isinstance(value, types) or (isinstance(value, bool) and annotation is not bool):
+            faults.append(f"{section}.{key}: expected {expected}, got {value!r}")
+    if faults:
+        raise Mistake("\n".join(faults))
 
 
 def hyperparameters(kind: type) -> dict[str, str]:

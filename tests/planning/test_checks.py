@@ -1,5 +1,6 @@
 """What can't be run is refused in one place: the same by whole experiments and by tournaments, and all at once."""
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +14,11 @@ from fedsim.data.task import Rows, Task
 from fedsim.experiments.experiment import execute
 from fedsim.experiments.tournament import Cell, play
 from fedsim.mistakes import Mistake
-from fedsim.planning.checks import check
+from fedsim.planning.checks import check, strategy_faults
+from fedsim.planning.trial import Trial
 from fedsim.scenario import catalog
 from fedsim.scenario.schema import Scenario
+from fedsim.strategy.make import hyperparameters
 
 
 class Mixing(nn.Module):
@@ -62,6 +65,12 @@ CLIENT = ["privacy.unit=client", "privacy.delta=0.1", "training.expected_batch=6
         (["secure_aggregation=true", "strategy.name=median"], "expected one that uses the mean of the updates alone"),
         (["training.expected_batch={cleveland=3}"], "training.expected_batch: expected one number for each of"),
         (["training.sites_per_round=5"], "training.sites_per_round: expected at most 4, the number of sites, got 5"),
+        (["strategy={name='fedper', private=1}"], "strategy.private: expected a text, got 1"),
+        (
+            ["strategy={name='fedadam', tau=1e308}"],
+            "strategy fedadam: a trial of it failed, with these hyperparameters",
+        ),
+        (["strategy={name='geometric_median', nu=1e308}"], "RuntimeError: value cannot be converted to type float"),
     ],
 )
 def test_experiments_and_tournaments_refuse_the_same(scenario, tmp_path: Path, overrides: list[str], message: str):
@@ -178,3 +187,18 @@ def test_a_threshold_is_for_a_binary_outcome(scenario, monkeypatch, kind: str, o
     check(scenario(*PLAIN))
     with pytest.raises(Mistake, match=f"evaluation.threshold: expected none with an outcome that is {outcome}.*0.3"):
         check(scenario(*PLAIN, "evaluation.threshold=0.3"))
+
+
+EXTREME = (0, -1, 1e308, -1e308, 1e-320, 10**30, float("inf"), float("nan"))
+
+
+@pytest.mark.parametrize("strategy", sorted(catalog.titles("strategies")))
+def test_no_hyperparameter_ends_a_check_with_a_traceback(scenario, strategy: str):
+    usual = scenario("privacy.unit=none", f"strategy.name={strategy}")
+    model = Trial(usual, 0, "federated").untried_model
+    for name in hyperparameters(catalog.load("strategies", strategy)):
+        for value in EXTREME:
+            extreme = usual.model_copy(update={"strategy": usual.strategy.model_copy(update={name: value})})
+            with suppress(Mistake):
+                for fault in strategy_faults(extreme, 4, model):
+                    assert fault.startswith(("strategy", "training"))

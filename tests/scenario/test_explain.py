@@ -45,6 +45,7 @@ WRONG = {
     "training.batch_size=32": "did you mean 'training.expected_batch'?",
     "training.epochs=2": "did you mean 'training.local_steps'?",
     "training.ronds=2": "did you mean 'rounds'?",
+    'training={"a b"=1}': """training."a b": unknown key; there is 'rounds',""",
     # a word of another tool
     "device=gpu": "expected 'auto', 'cpu' or 'cuda', got 'gpu'; did you mean 'cuda'?",
     "privacy.unit=patient": "did you mean 'record'?",
