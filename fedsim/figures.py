@@ -106,6 +106,11 @@ def setting(value: float) -> str:
     return f"{value:g}"
 
 
+def level(value: float | str) -> str:
+    """Write the level of a category: a text as it is, a number as a setting."""
+    return value if isinstance(value, str) else setting(value)
+
+
 def listed(names: Sequence[str], most: int) -> str:
     """Write names in a row, and of those beyond ``most`` their number."""
     more = len(names) - most

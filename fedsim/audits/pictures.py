@@ -21,7 +21,7 @@ def names_of(columns: Sequence[Column], inputs: int) -> list[str]:
     for column in columns:
         levels = getattr(column, "levels", ())
         if levels:
-            names += [f"{column.name} {figures.setting(level)}" for level in levels]
+            names += [f"{column.name} {figures.level(level)}" for level in levels]
         elif column.missing:
             names += [column.name, f"{column.name} missing"]
         else:

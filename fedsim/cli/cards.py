@@ -9,6 +9,7 @@ from typing import Any
 
 import tomli_w
 
+from fedsim import figures
 from fedsim.data.contents import Contents, contents_of
 from fedsim.data.loading import named, task_of
 from fedsim.data.settling import settled
@@ -82,7 +83,8 @@ def _scenario_card(scenario: Scenario) -> Card:
     contents = contents_of(fixed)
     values = scenario.values()
     if task.kind == "binary":
-        values["evaluation"] = scenario.evaluation.model_dump()  # the default, too, where it has a meaning
+        threshold = {"threshold": scenario.evaluation.threshold}  # the default, too, where it has a meaning
+        values["evaluation"] = threshold | values.get("evaluation", {})
 
     heading = _wrapped(f"# sites of {scenario.task or 'the table'}: {task.title}", "# ")
     text = f"{_toml(values)}\n{heading}\n{_sites(contents)}"
@@ -232,7 +234,7 @@ def _range(column: Column) -> str:
     if isinstance(column, Number):
         scale = ", on a logarithmic scale" if column.log else ""
         return f"{setting(column.low)} to {setting(column.high)} {column.unit}".rstrip() + scale
-    levels = [level if isinstance(level, str) else setting(level) for level in column.levels]
+    levels = [figures.level(level) for level in column.levels]
     listed = ", ".join(levels[:_MOST_LEVELS])
     if len(levels) > _MOST_LEVELS:
         listed += f" and {len(levels) - _MOST_LEVELS} more"

@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fedsim import figures
 from fedsim.data.own_table import notation
 from fedsim.data.own_table.reading import Table
 from fedsim.data.own_table.values import Values, changed, compute, fold
@@ -452,7 +453,7 @@ def levels(cells: Cells, column: Levels) -> tuple[np.ndarray, str]:
             by_distinct[cells.known & (values == level)] = number
 
     strange = cells.known & (by_distinct < 0)
-    expected = f"one of {', '.join(_level_text(level) for level in column.levels)}"
+    expected = f"one of {', '.join(figures.level(level) for level in column.levels)}"
     if strange.any():
         raise cells.wrong(strange, expected, _level_hint(cells, strange, column))
     if not column.missing and cells.rows_missing().any():
@@ -470,17 +471,13 @@ def _unique_folds(listed: Sequence[float | str]) -> dict[str, int]:
 
 def _level_hint(cells: Cells, strange: np.ndarray, column: Levels) -> str:
     """Advise how to read a text that is almost a level."""
-    listed = [_level_text(level) for level in column.levels]
+    listed = [figures.level(level) for level in column.levels]
     for number in np.flatnonzero(strange):
         text = cells.values.texts[number]
         close = catalog.closest(text, listed)
         if close:
             return f'; write read_as = {{ "{text}" = "{close}" }} in its entry if that is meant'
     return ""
-
-
-def _level_text(level: float | str) -> str:
-    return level if isinstance(level, str) else f"{level:g}"
 
 
 def typed(

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
+from fedsim import figures
 from fedsim.data.own_table import cleaning
 from fedsim.data.own_table.cleaning import Cells
 from fedsim.data.own_table.ranges import Declared, column_of, declares, fitted
@@ -217,13 +218,13 @@ def _with_positive(
     if positive is not None:
         matching = [level for level in levels if _same(level, positive)]
         if not matching:
-            expected = f"one of {', '.join(map(_text, levels))}"
+            expected = f"one of {', '.join(map(figures.level, levels))}"
             raise Mistake(f"data.positive: expected {expected}, got {as_written(positive)}")
         chosen = matching[0]
     elif is_ordered:
         chosen = levels[1]
     else:
-        affirmative = [level for level in levels if fold(_text(level)) in AFFIRMATIVE]
+        affirmative = [level for level in levels if fold(figures.level(level)) in AFFIRMATIVE]
         chosen = affirmative[0] if len(affirmative) == 1 else levels[1]
 
     other = next(level for level in levels if level != chosen)
@@ -231,7 +232,7 @@ def _with_positive(
     if is_ordered or positive is not None:
         return ordered, ""
     hint = f"data.positive = {json.dumps(other, ensure_ascii=False)} takes the other"
-    return ordered, f"{cells.name}: {_text(chosen)} is positive, {_text(other)} is not; {hint}"
+    return ordered, f"{cells.name}: {figures.level(chosen)} is positive, {figures.level(other)} is not; {hint}"
 
 
 def _same(level: float | str, wanted: float | str) -> bool:
@@ -264,7 +265,7 @@ def _binary(cells: Cells, column: Column | None, notes: tuple[str, ...], file_ma
         return Target("binary", None, zero_one, f"{name} is 1", notes)
 
     level_numbers, note = cleaning.levels(cells, column)
-    meaning = f"{name} is {_text(column.levels[1])}"
+    meaning = f"{name} is {figures.level(column.levels[1])}"
     return Target("binary", column, level_numbers.astype(np.float32), meaning, _with(notes, note))
 
 
@@ -273,7 +274,7 @@ def _classes(cells: Cells, column: Column | None, notes: tuple[str, ...], file_m
     levels = column.levels if isinstance(column, Levels) else ()
     level_numbers, note = cleaning.levels(cells, Levels(cells.name, levels))
 
-    listed = ", ".join(map(_text, levels[:_LISTED]))
+    listed = ", ".join(map(figures.level, levels[:_LISTED]))
     if len(levels) > _LISTED:
         listed += f" and {len(levels) - _LISTED} more"
     meaning = f"{cells.name}: {listed}"
@@ -292,10 +293,6 @@ def _number(cells: Cells, column: Column | None, notes: tuple[str, ...], file_ma
 
 def _with(notes: tuple[str, ...], note: str) -> tuple[str, ...]:
     return (*notes, note) if note else notes
-
-
-def _text(level: float | str) -> str:
-    return level if isinstance(level, str) else f"{level:g}"
 
 
 _CONVERSIONS: dict[Kind, _Convert] = {"binary": _binary, "classes": _classes, "number": _number}

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from fedsim import figures
 from fedsim.data.own_table import notation
 from fedsim.data.own_table.cleaning import Options, missing_words
 from fedsim.data.own_table.looking.histograms import Histogram, Scale, scaled_text
@@ -56,8 +57,7 @@ class PublicBins:
     def labels(self) -> tuple[str, ...]:
         """The text of each bin; the last is that of missing values."""
         if isinstance(self.column, Levels):
-            levels = [str(level) if isinstance(level, str) else f"{level:g}" for level in self.column.levels]
-            return (*levels, OTHER_LEVELS, MISSING)
+            return (*map(figures.level, self.column.levels), OTHER_LEVELS, MISSING)
         texts = [scaled_text(edge + (self.origin or 0.0), self.scale) for edge in self._edges]
         ranges = [f"{low} to {high}" for low, high in itertools.pairwise(texts)]
         return (*ranges, UNREADABLE)
