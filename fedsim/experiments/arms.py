@@ -125,7 +125,7 @@ class _Training:
         observe: Called after each round with its number.
         halfway: Where the state after a round is kept.
         spending: The ledger and the budget; None without privacy.
-        curve: The validation metrics after each round.
+        curve: The validation metrics after each round: {column: its values}.
         time: The virtual time, where sites differ in speed.
         notes: Remarks on irregularities.
     """
@@ -136,7 +136,7 @@ class _Training:
         self.observe = observe
         self.halfway = halfway
         self.spending = Spending.of(trial) if trial.private else None
-        self.curve: list[dict[str, Any]] = []
+        self.curve: dict[str, list[float]] = {}
         self.time: float | None = None
         self.notes: list[str] = []
 
@@ -171,7 +171,8 @@ class _Training:
                 point["time"] = self.time
             for metric in METRICS[kind]:
                 point[metric.name] = headline[metric.name]
-            self.curve.append(point)
+            for column, value in point.items():
+                self.curve.setdefault(column, []).append(value)
         self.observe(number)
 
     def personal(
@@ -243,14 +244,14 @@ class _Training:
     def snapshot(self) -> dict[str, Any]:
         """Return the records so far as values that can be written down."""
         return {
-            "curve": self.curve,
+            "curve": {column: np.array(values) for column, values in self.curve.items()},
             "time": self.time,
             "ledger": self.spending.snapshot() if self.spending else None,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what ``snapshot`` returned."""
-        self.curve = state["curve"]
+        self.curve = {column: values.tolist() for column, values in state["curve"].items()}
         self.time = state["time"]
         if self.spending:
             self.spending.restore(state["ledger"])

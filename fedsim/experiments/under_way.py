@@ -22,6 +22,9 @@ from fedsim.scenario.reading import read_ordinary
 from fedsim.scenario.schema import Checkpoints
 
 _log = logging.getLogger(__name__)
+_FORMAT = 2
+"""Of what is kept; another version's is not read."""
+
 _SHARE_OF_TIME = 0.1  # at most this part of a training goes into writing it down
 
 
@@ -88,7 +91,7 @@ class UnderWay:
         if self._opaque or not self._is_due(number):
             return
         started = time.monotonic()
-        kept = {"round": number, "same": self._same, "position": self._size_of_journal()}
+        kept = {"format": _FORMAT, "round": number, "same": self._same, "position": self._size_of_journal()}
         try:
             content = pack(kept | {"state": snapshot()})
         except (Opaque, Unpackable) as error:
@@ -126,6 +129,9 @@ class UnderWay:
             return None
         except (OSError, ValueError) as error:
             _log.warning("%s is left aside: %s", path, error)
+            return None
+        if kept.get("format") != _FORMAT:
+            _log.warning("%s is left aside: another version of fedsim wrote it", path)
             return None
         if kept["same"] != self._same:
             raise Mistake(f"{path}: expected the scenario that this run was begun with, scenario.toml is another one")

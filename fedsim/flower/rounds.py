@@ -361,8 +361,10 @@ def _run_rounds(
         # Those of its last step, too, which it takes when it aggregates.
         if isinstance(strategy, Screens):
             account.rejected += strategy.set_aside
-        done.rejected[number] = account.rejected
-        done.doubted[number] = account.doubted
+        if account.rejected:
+            done.rejected[number] = account.rejected
+        if account.doubted:
+            done.doubted[number] = account.doubted
 
         questions = strategy.configure_evaluate(number, done.arrays, ConfigRecord(), grid)
         strategy.aggregate_evaluate(number, grid.send_and_receive(questions))
@@ -386,7 +388,7 @@ def _begun(strategy: Strategy, initial: ArrayRecord, state: Mapping[str, Any] | 
 def _check_not_all_refused(done: Finished, names: Mapping[int, str]) -> None:
     if done.refused and len(done.refused) == done.rounds:
         last = max(done.refused)
-        reasons = _reasons(done.rejected[last], names)
+        reasons = _reasons(done.rejected.get(last, []), names)
         raise RunFailed(f"every round was refused; round {last}: {done.refused[last]}\n{reasons}")
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
+
+import numpy as np
 
 from fedsim.flower.rounds import Budget, CentralBudget
 from fedsim.planning.noise import cost_of, promised
@@ -75,31 +77,36 @@ class Spending:
             releases[node] = (party, release(asked))
         return Budget(self.ledger, self.epsilon, releases, rounds)
 
-    def snapshot(self) -> list[list[Any]]:
-        """Return the entries of the ledger: (site, or whom it stands for, round, number of the release), ...
+    def snapshot(self) -> dict[str, Any]:
+        """Return the entries of the ledger: the parties and the releases that occur, then the numbers of each entry.
 
-        The releases, most of which are alike, come first.
+        There are thousands of entries, and few releases.
         """
         releases: dict[Release, int] = {}
+        parties: dict[Party, int] = {}
         entries = []
         for entry in self.ledger.entries:
-            number = releases.setdefault(entry.mechanism, len(releases))
-            together = isinstance(entry.site, Together)
-            party = entry.site.value if isinstance(entry.site, Together) else entry.site
-            entries.append((party, together, entry.round, number))
-        written = [
-            {"kind": release.kind, "mechanism": asdict(release)}  # type: ignore[call-overload]  a dataclass
-            for release in releases
-        ]
-        return [written, entries]
+            party = parties.setdefault(entry.site, len(parties))
+            release = releases.setdefault(entry.mechanism, len(releases))
+            entries.append((party, entry.round, release))
+        return {
+            "parties": [
+                (party.value if isinstance(party, Together) else party, isinstance(party, Together))
+                for party in parties
+            ],
+            "releases": [
+                {"kind": release.kind, "mechanism": asdict(release)}  # type: ignore[call-overload]  a dataclass
+                for release in releases
+            ],
+            "entries": np.array(entries, dtype=np.int64).reshape(-1, 3),  # (entries, party, round and release)
+        }
 
-    def restore(self, state: Sequence[Any]) -> None:
+    def restore(self, state: Mapping[str, Any]) -> None:
         """Write into the ledger, which is empty, what ``snapshot`` returned."""
-        written, entries = state
-        releases = [released_in(one) for one in written]
-        for party, together, number, release in entries:
-            site = Together(party) if together else party
-            self.ledger.charge(site, number, releases[release])
+        releases = [released_in(one) for one in state["releases"]]
+        parties = [Together(party) if together else party for party, together in state["parties"]]
+        for party, number, release in state["entries"].tolist():
+            self.ledger.charge(parties[party], number, releases[release])
 
     def share(self, sites: int) -> NoiseShare:
         """Return the share of the noise of each site, where so many are asked.

@@ -224,6 +224,17 @@ def test_state_of_another_scenario_is_refused(plain, tmp_path: Path):
         other.found()
 
 
+def test_state_of_another_version_is_left_aside(
+    plain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    scenario, job = plain
+    with monkeypatch.context() as patched, pytest.raises(Stop):
+        patched.setattr(under_way_module, "_FORMAT", 1)
+        run_job(scenario, job, stopping(3), under_way(tmp_path, scenario, job))
+    assert rounds_run(scenario, job, tmp_path) == [1, 2, 3, 4]
+    assert "is left aside: another version of fedsim wrote it" in caplog.text
+
+
 def test_a_finished_training_leaves_nothing_of_the_kind(plain, tmp_path: Path):
     keeper = under_way(tmp_path, *plain)
     run_job(plain[0], plain[1], stopping(), keeper)
