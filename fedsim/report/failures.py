@@ -5,22 +5,25 @@ from fedsim.report import charts
 from fedsim.results.run_directory import Run
 
 _MOST_REASONS = 5
-_MOST_TRAININGS = 5
+_MOST_SEEDS = 10
 
 
 def failures(run: Run) -> list[str]:
     """Return a sentence for each reason why trainings failed: which they were, and why."""
-    trainings_by_reason: dict[str, list[str]] = {}
+    seeds_of: dict[str, dict[str, list[str]]] = {}
     for one in run.failed:
-        name = f"{one['arm']}, {charts.PRIVACY[one['private']]}, seed {one['seed']}"
-        trainings_by_reason.setdefault(one["reason"], []).append(name)
+        arm = f"{one['arm']}, {charts.PRIVACY[one['private']]}"
+        seeds_of.setdefault(one["reason"], {}).setdefault(arm, []).append(str(one["seed"]))
 
     sentences = []
-    for reason, trainings in list(trainings_by_reason.items())[:_MOST_REASONS]:
-        sentences.append(
-            f"Failed, and not in these figures: {listed(trainings, _MOST_TRAININGS)}. The reason: {reason}"
-        )
-    if len(trainings_by_reason) > _MOST_REASONS:
-        more = len(trainings_by_reason) - _MOST_REASONS
+    for reason, arms in list(seeds_of.items())[:_MOST_REASONS]:
+        trainings = "; ".join(f"{arm}, {_seeds(seeds)}" for arm, seeds in arms.items())
+        sentences.append(f"Failed, and not in these figures: {trainings}. The reason: {reason}")
+    if len(seeds_of) > _MOST_REASONS:
+        more = len(seeds_of) - _MOST_REASONS
         sentences.append(f"{more} more reasons of trainings that failed are in manifest.json.")
     return sentences
+
+
+def _seeds(seeds: list[str]) -> str:
+    return f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {listed(seeds, _MOST_SEEDS)}"
