@@ -17,29 +17,31 @@ SHARE ?= 1
 KINDS ?=
 DEVICE ?= cpu
 BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+INSTALLED := .venv/$(if $(LOCKED),locked,installed)
 
-demo: .venv/installed
+demo: $(INSTALLED)
 	$(BIN)/fedsim run hospital-heart
 
-test: .venv/installed
+test: $(INSTALLED)
 	$(BIN)/pytest -n 2 --dist worksteal -m "not slow and not whole"
 
-whole: .venv/installed
+whole: $(INSTALLED)
 	$(BIN)/pytest -n 2 --dist worksteal -m "whole and not slow"
 
-audit: .venv/installed
+audit: $(INSTALLED)
 	$(BIN)/pytest -n 2 --dist worksteal -m slow --part $(PART) tests
 
-torture: .venv/installed
+torture: $(INSTALLED)
 	$(BIN)/python -m tests.torture --share $(SHARE) $(KINDS)
 
-check: .venv/installed
+check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-bench: .venv/installed benchmarks/.venv-pfl/installed benchmarks/.venv-ray/installed
+bench: $(INSTALLED) benchmarks/.venv-pfl/installed benchmarks/.venv-ray/installed
 	$(BIN)/python benchmarks/rounds.py --workloads $(WORKLOADS) --rounds $(ROUNDS) --device $(DEVICE)
 
 # The peers' packages clash with ours: each has an environment of its own.
@@ -53,19 +55,25 @@ clean:
 	rm -rf .venv benchmarks/.venv-pfl benchmarks/.venv-ray
 
 # Debian and Ubuntu keep the venv module in a package of its own; it is installed where it is missing.
-.venv/installed: pyproject.toml
+define VENV
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "expected Python 3.11 or newer, got `$(PYTHON) --version`; try: make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null \
 		|| { echo "installing python3-venv"; SUDO=`[ $$(id -u) = 0 ] || echo sudo`; \
 		     $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq python3-venv; }
-	$(PYTHON) -m venv .venv
-ifdef LOCKED
-	$(BIN)/pip install --quiet --disable-pip-version-check "torch==$(LOCKED_TORCH)"
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r .ci/requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
-	$(BIN)/pip check
-else
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[dev]"
-endif
+	$(PYTHON) -m venv $(1) .venv
+endef
+
+.venv/installed: pyproject.toml
+	$(call VENV)
+	$(PIP) --editable ".[dev]"
+	rm -f .venv/locked
 	touch $@
+
+.venv/locked: pyproject.toml .ci/requirements.lock
+	$(call VENV,--clear)
+	$(PIP) "torch==$(LOCKED_TORCH)"
+	$(PIP) --require-hashes --no-deps -r .ci/requirements.lock
+	$(PIP) --no-deps --editable .
+	$(BIN)/pip check
+	touch .venv/installed $@
