@@ -157,11 +157,10 @@ def _untested_seeds(run: Run) -> Iterator[str]:
 
 
 def _untested_sites(run: Run) -> Iterator[str]:
-    sites = run.manifest.get("sites", 0)  # runs of earlier versions tested all
     most = run.scenario.evaluation.most_sites
-    if type(sites) is int and sites > most:
+    if run.site_count > most:
         yield (
-            f"All figures, the base rate included, are those of {most} of the {sites} sites, drawn at random "
+            f"All figures, the base rate included, are those of {most} of the {run.site_count} sites, drawn at random "
             "(evaluation.most_sites)."
         )
 

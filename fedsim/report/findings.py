@@ -266,16 +266,24 @@ def _baseline(numbers: Numbers) -> str:
     return f"{sentence}, and always naming the most common class of the row's own site {figures.figure(share_inside)}."
 
 
+def _absent(run: Run, arm: str) -> str:
+    """Return why an arm has no figures."""
+    return "failed" if any(one["arm"] == arm for one in run.failed) else "was not run"
+
+
 def _reached(numbers: Numbers) -> str:
     run = numbers.run
-    count = len(numbers.sites)
+    count = run.site_count
     terms = _terms(numbers)
     label = numbers.metric.label
     arms = [arm for arm in numbers.arms if numbers.was_run(arm, numbers.private)]
     means = {arm: numbers.of("mean", numbers.private, arm).text() for arm in arms}
     if "federated" not in means:
         reached = (f"{arm} reaches {mean}" for arm, mean in means.items())
-        sentence = f"The federated arm was not run. By {label} {run.headline_place}, {terms}: {'; '.join(reached)}."
+        sentence = (
+            f"The federated arm {_absent(run, 'federated')}. By {label} {run.headline_place}, {terms}: "
+            f"{'; '.join(reached)}."
+        )
     else:
         many = f"the {count} sites together reach" if count > 1 else "the only site reaches"
         sentence = (
@@ -343,7 +351,8 @@ def _against_pool(numbers: Numbers) -> str:
     run = numbers.run
     private = numbers.private
     if "centralized" not in numbers.arms:
-        return "How it compares with pooling all records cannot be told: the centralized arm was not run."
+        absent = _absent(run, "centralized")
+        return f"How it compares with pooling all records cannot be told: the centralized arm {absent}."
     pool = numbers.of("mean", private, "centralized")
     if not numbers.was_run("centralized", private):
         exact = numbers.of("mean", False, "centralized")
@@ -411,7 +420,7 @@ def _joining(numbers: Numbers) -> str:
     """Say which sites gain by joining, and what all sites together gain."""
     run = numbers.run
     if "local" not in numbers.arms:
-        return "Which site gains by joining cannot be told: the local arm, each site alone, was not run."
+        return f"Which site gains by joining cannot be told: the local arm, each site alone, {_absent(run, 'local')}."
     private = numbers.gain_kinds[-1]
     same = ""
     if numbers.private:

@@ -86,6 +86,13 @@ class Run:
         """The trainings that failed: arm, private, seed and reason of each."""
         return self.manifest.get("failed", [])
 
+    @property
+    def site_count(self) -> int:
+        """How many sites there are, also where only some of them are tested."""
+        tested = self.sites["site"].nunique() - len(set(self.sites["site"]) & set(TOGETHER))
+        counted = self.manifest.get("sites")
+        return max(tested, counted) if type(counted) is int else tested  # earlier versions tested all
+
     @cached_property
     def headline(self) -> str:
         """The row in ``sites`` and ``comparison`` that is reported first: POOLED if there is nothing inside sites."""

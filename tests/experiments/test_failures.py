@@ -79,6 +79,8 @@ def test_the_rest_is_reported_and_resume_tries_what_failed(which: str, tmp_path:
     page = (run.path / "report.html").read_text("utf-8")
     assert "Failed, and not in these figures: " in page
     assert ("ZeroDivisionError: by nothing" in page) == any(not job.private for job in failed)
+    assert ("the centralized arm failed." in page) == (which == "an arm")
+    assert "was not run" not in page
 
     ran = failing(monkeypatch, lambda job: False, ValueError())
     again = resume(run.path)

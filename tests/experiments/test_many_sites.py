@@ -78,7 +78,10 @@ def test_a_run_tests_those_in_each_arm_and_seed_and_says_so(finished: Run):
     assert finished.manifest["sites"] == 12
     said = "All figures, the base rate included, are those of 5 of the 12 sites, drawn at random"
     assert any(text.startswith(said) for text in cautions(finished))
-    assert said in (finished.path / "report.html").read_text("utf-8")
+    page = (finished.path / "report.html").read_text("utf-8")
+    assert said in page
+    assert "· 12 sites ·" in page
+    assert "the 12 sites together reach" in page
 
 
 def test_the_base_rate_is_of_the_same_rows(finished: Run):
