@@ -228,8 +228,8 @@ class Finished:
 
     Attributes:
         arrays: The global model.
-        rejected: {round: replies set aside}.
-        doubted: {round: {node: why it was charged as planned in place of what it said it did}}.
+        rejected: {round: replies set aside}; a round without any is not there.
+        doubted: {round: {node: why it was charged as planned in place of what it said it did}}, likewise.
         refused: {round: why it was refused}; the model stayed as it was.
         unseen: {round: how often it was begun by trainings that were interrupted in it}; see ``Halfway``.
         rounds: The number of rounds that were run.
