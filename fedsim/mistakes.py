@@ -10,6 +10,19 @@ def place_of(error: BaseException) -> str:
     return f"{Path(last.filename).name}:{last.lineno}"
 
 
+def said_by(error: BaseException) -> str:
+    """Return what an error of somebody else's code says: its kind, its text and its place, in a line."""
+    return f"{type(error).__name__}: {text_of(error)} ({place_of(error)})"
+
+
+def text_of(error: BaseException) -> str:
+    """Return the text of an error of somebody else's code, in a line."""
+    try:
+        return " ".join(str(error).split())
+    except Exception:
+        return "its text can't be made"
+
+
 class Mistake(ValueError):
     """A user's mistake: what was expected, what came and where. One line for each."""
 

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -73,13 +74,22 @@ def _terminate(*_: object) -> NoReturn:
     raise Terminated
 
 
+def _prepare_streams() -> None:
+    """Open the streams that the shell closed, as in ``fedsim list >&-``; write plainly what their encoding lacks."""
+    if sys.stdout is None:
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  for as long as the process lives
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_PLAIN)
+
+
 def main() -> None:
     """Run the command line. What is not a bug ends in one line for each mistake, without a traceback."""
     signal.signal(signal.SIGTERM, _terminate)
     codecs.register_error(_PLAIN, _plain)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=_PLAIN)
+    _prepare_streams()
     try:
         app(prog_name="fedsim")
     except Mistake as mistake:

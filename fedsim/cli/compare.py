@@ -1,12 +1,13 @@
 """``fedsim compare``: a tournament of strategies over scenarios, attacks and privacy budgets."""
 
+import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from fedsim.cli import options
-from fedsim.cli.output import print_json, print_lines, print_places, print_table, waiting
+from fedsim.cli.output import FAILURE, print_json, print_lines, print_places, print_table, waiting
 from fedsim.mistakes import Mistake
 
 EXAMPLES = (
@@ -67,6 +68,8 @@ def compare(
     as_json: options.AsJson = False,
 ) -> None:
     """Run a tournament of strategies. What has run before is not run again."""
+    if reach is not None and not math.isfinite(reach):
+        raise Mistake(f"--reach: expected a finite number, got {reach:g}")
     with waiting(quiet, as_json) as progress:
         from fedsim.experiments import ranking, tournament, tournament_files
 
@@ -92,7 +95,9 @@ def compare(
     tournament_files.write(out, played, ranked, pairs, axes, metric, seeds)
     if as_json:
         print_json({"out": str(out), **tournament_files.as_document(ranked, played, metric)})
-        return
-    print_table(tournament_files.table(ranked, axes, metric))
-    print_lines(tournament_files.lines(played, ranked, axes, seeds))
-    print_places({"page": out / "tournament.html"})
+    else:
+        print_table(tournament_files.table(ranked, axes, metric))
+        print_lines(tournament_files.lines(played, ranked, axes, seeds))
+        print_places({"page": out / "tournament.html"})
+    if played.failures:
+        raise typer.Exit(FAILURE)

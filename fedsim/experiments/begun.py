@@ -101,9 +101,20 @@ def _read(folder: Path) -> dict[str, Any]:
         return {"circumstances": {}, _CORES: cores(), _FORCED: []}
     told = {_CORES: cores()} | results.read_json(path)
     is_count = type(told[_CORES]) is int and 0 < told[_CORES] <= _MOST_CORES
-    if not is_count or not isinstance(told.get("circumstances"), Mapping) or not isinstance(told.get(_FORCED), list):
+    if not (is_count and _is_words(told.get("circumstances")) and _is_differences(told.get(_FORCED))):
         raise Mistake(f"{path}: expected the circumstances of the run, as fedsim writes them")
     return told
+
+
+def _is_words(value: object) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(text, str) for text in value.values())
+
+
+def _is_differences(value: object) -> bool:
+    """Whether a value is a list of lists of texts."""
+    if not isinstance(value, list):
+        return False
+    return all(isinstance(times, list) and all(isinstance(line, str) for line in times) for times in value)
 
 
 def git_revision() -> str | None:

@@ -7,6 +7,7 @@ scenario, the seed, the source of the strategy and of fedsim, and the versions o
 import itertools
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
@@ -128,6 +129,7 @@ class Played:
         costs: A row for each cell: the axes, and ``megabytes`` that are sent in one training.
         refused: A row for each cell that can't be run or whose model was lost: the axes, and ``reason``.
         released: The privacy that the private trainings of each scenario cost together.
+        failures: How many of the refused cells failed in training.
     """
 
     scores: pd.DataFrame
@@ -135,6 +137,7 @@ class Played:
     costs: pd.DataFrame
     refused: pd.DataFrame
     released: Sequence[Released] = ()
+    failures: int = 0
 
 
 def cells(axes: Axes) -> list[Cell]:
@@ -143,6 +146,7 @@ def cells(axes: Axes) -> list[Cell]:
     Raises:
         Mistake: A name or value is wrong.
     """
+    _check_keys(axes)
     units = {name: read(name, axes.changes, all_used=False).privacy.unit for name in axes.scenarios}
     varied = itertools.product(*(_values(text) for text in axes.varied))
     fields = itertools.product(axes.scenarios, axes.attacks, axes.epsilons, varied, axes.strategies)
@@ -161,6 +165,7 @@ def cells(axes: Axes) -> list[Cell]:
             'arms=["federated"]',
         ]
         scenario = settled(read(name, overrides))
+        catalog.load("strategies", scenario.strategy.name)  # a wrong name is no cell that can't be run
 
         place = {
             "scenario": name,
@@ -174,6 +179,33 @@ def cells(axes: Axes) -> list[Cell]:
             raise Mistake(f"compare: expected each field of the grid once, got {field} twice")
         grid.append(Cell(place, scenario))
     return grid
+
+
+_SET_BY_OPTIONS = {
+    "seeds": "--seeds",
+    "strategy": "--strategy",
+    "strategy.name": "--strategy",
+    "attack.name": "--attack",
+    "arms": "nothing, since the federated arm alone is trained",
+    "name": "nothing, since the name is the scenario's",
+}
+"""{a key: what is to be typed in its place}."""
+
+
+def _check_keys(axes: Axes) -> None:
+    """Make sure that every setting has an effect.
+
+    Raises:
+        Mistake: Some have not; each has a line.
+    """
+    faults = []
+    varied = [text.partition("=")[0].strip() for text in axes.varied]
+    for option, keys in (("--set", [text.partition("=")[0].strip() for text in axes.changes]), ("--vary", varied)):
+        faults += [f"{option} {key}: expected {_SET_BY_OPTIONS[key]}" for key in keys if key in _SET_BY_OPTIONS]
+    twice = [key for key, count in Counter(varied).items() if count > 1]
+    faults += [f"--vary {key}: expected once, with all values, as in {key}=1,2" for key in twice]
+    if faults:
+        raise Mistake("\n".join(faults))
 
 
 def _shown_attack(attack: str, scenario: Scenario) -> str:
@@ -203,6 +235,7 @@ def play(grid: Sequence[Cell], folder: Path, progress: Callable[[str, int, int],
     remove_leftovers(folder, shared=True)
     total = sum(cell.scenario.seeds for cell in grid)
     done = 0
+    failures = 0
     scores: list[dict[str, Any]] = []
     curves: list[dict[str, Any]] = []
     costs: list[dict[str, Any]] = []
@@ -227,6 +260,7 @@ def play(grid: Sequence[Cell], folder: Path, progress: Callable[[str, int, int],
         # The other cells are worth their figures all the same.
         except (Mistake, RunFailed) as error:
             refused.append({**cell.place, "reason": " ".join(str(error).split())})
+            failures += isinstance(error, RunFailed)
             total -= cell.scenario.seeds - (done - done_before)
             continue
 
@@ -242,6 +276,7 @@ def play(grid: Sequence[Cell], folder: Path, progress: Callable[[str, int, int],
         costs=pd.DataFrame(costs),
         refused=pd.DataFrame(refused),
         released=_together(spent),
+        failures=failures,
     )
 
 
@@ -329,7 +364,9 @@ def _training(cell: Cell, seed: int, folder: Path) -> dict[str, Any]:
             trained = run_job(scenario, job, tell, under_way)
     except OSError:
         raise  # of the disk; whoever comes next would meet it, too
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise RunFailed(f"seed {seed}: {reason_of(error, job)}") from error
     kept = {
         "scores": results.as_rows(trained.scores),

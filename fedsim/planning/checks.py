@@ -12,7 +12,7 @@ from torch.nn.utils import parameters_to_vector
 
 from fedsim.data.federation import Federation, federate
 from fedsim.data.loading import task_of
-from fedsim.mistakes import Mistake, place_of
+from fedsim.mistakes import Mistake, said_by, text_of
 from fedsim.planning.delta_rule import delta_faults
 from fedsim.planning.misbehaviour import attack_of, attackers_of, some_of
 from fedsim.planning.noise import noise_for
@@ -114,12 +114,11 @@ def strategy_faults(scenario: Scenario, sites: int, model: nn.Module) -> Iterato
             if not isinstance(strategy, Foreign):
                 _try(strategy, start, size_of_round(scenario, sites))
     except ValueError as error:
-        yield f"strategy {scenario.strategy.name}: {error}"
-    except (Exception, SystemExit) as error:  # such as a number that is too large for the parameters' type
-        yield (
-            f"strategy {scenario.strategy.name}: a trial of it failed, with these hyperparameters: "
-            f"{type(error).__name__}: {error} ({place_of(error)})"
-        )
+        yield f"strategy {scenario.strategy.name}: {text_of(error)}"
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # such as a number that is too large for the parameters' type
+        yield f"strategy {scenario.strategy.name}: a trial of it failed, with these hyperparameters: {said_by(error)}"
 
 
 def _privacy_faults(scenario: Scenario, strategy: Strategy) -> Iterator[str]:

@@ -8,6 +8,10 @@ from contextlib import contextmanager
 from fedsim.mistakes import Mistake, RunFailed
 
 
+class _TooLate(BaseException):
+    """The time is over. No ``except Exception`` of the code that hangs catches it."""
+
+
 @contextmanager
 def limited(seconds: float | None, observe: Callable[[int], None]) -> Iterator[Callable[[int], None]]:
     """Give each round of a training so many seconds.
@@ -63,7 +67,7 @@ def within(seconds: float | None, late: Callable[[], Exception]) -> Iterator[Cal
         raise Mistake("limits.round_seconds: expected none in a thread, and on systems without timers of signals")
 
     def end(*_: object) -> None:
-        raise late()
+        raise _TooLate
 
     def begin() -> None:
         signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
@@ -72,6 +76,8 @@ def within(seconds: float | None, late: Callable[[], Exception]) -> Iterator[Cal
     begin()
     try:
         yield begin
+    except _TooLate:
+        raise late() from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

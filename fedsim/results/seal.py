@@ -1,5 +1,6 @@
-"""The seal of a run directory: the SHA-256 of every file in it, as ``sha256sum --check SHA256SUMS`` reads them."""
+"""The seal of a run directory: the SHA-256 of every file of the run, as ``sha256sum --check SHA256SUMS`` reads them."""
 
+import re
 from pathlib import Path
 
 from fedsim.mistakes import Mistake
@@ -11,11 +12,16 @@ NAME = "SHA256SUMS"
 LARGEST = 2**24
 """Bytes that the file may have."""
 
+_FILES = frozenset((
+    "begun.json", "groups.parquet", "ledger.json", "manifest.json", "metrics.json", "model.safetensors", "report.html",
+    "rounds.parquet", "scenario.toml", "sites.parquet",
+))  # fmt: skip
+_CHECKPOINT = re.compile(r"checkpoints/[a-z]+-[a-z]+-[0-9]+\.(json|safetensors)", re.ASCII)
 _MARK = "  "  # between digest and name, as sha256sum writes them
 
 
 def seal(folder: Path) -> None:
-    """Write down the digests of all files; it is the last that is written of a run."""
+    """Write down the digests of all files of the run, not of the user's beside them; it is written last."""
     lines = []
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
@@ -67,5 +73,6 @@ def _lines(place: Path) -> list[str]:
 
 
 def _belongs(path: Path, name: str) -> bool:
-    """Whether a file is one of the run: neither the seal nor a lock, nor what a killed process left behind."""
-    return path.is_file() and not path.is_symlink() and name != NAME and not path.name.startswith(".")
+    """Whether a file is one of the run: neither the user's, nor the seal, nor what a killed process left behind."""
+    is_own = name in _FILES or _CHECKPOINT.fullmatch(name) is not None
+    return is_own and path.is_file() and not path.is_symlink()

@@ -218,7 +218,7 @@ class Checkpoints(_Section):
 class Limits(_Section):
     """How long a round of a training may take, in seconds; a training that takes longer fails, and no other."""
 
-    round_seconds: Positive | None = None
+    round_seconds: Annotated[FiniteFloat, Field(ge=0.01, le=1e7)] | None = None
 
 
 class Optimizer(_Section):

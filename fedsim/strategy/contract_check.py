@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from fedsim.mistakes import said_by
 from fedsim.strategy.contract import Strategy, aggregate, needs_mean_only
 from fedsim.strategy.local_rule import State
 
@@ -91,7 +92,7 @@ class Bench:
         for sites in SITES:
             try:
                 self.run(Round.made(sites))
-            except Exception:  # noqa: S112  a ValueError may ask for more sites; what it can't do, the checks will say
+            except (Exception, SystemExit):  # noqa: S112  a ValueError may ask for more sites; what it can't do, the checks will say
                 continue
             self.sites = sites
             break
@@ -113,8 +114,8 @@ def examine(strategy: Strategy) -> list[Finding]:
     for check in (*_REQUIRED, *_KINDS):
         try:
             answer = check(bench)
-        except Exception as error:  # the strategy's; the check goes on with the others
-            answer = False, f"{type(error).__name__}: {error}"
+        except (Exception, SystemExit) as error:  # the strategy's; the check goes on with the others
+            answer = False, said_by(error)
         holds, detail = answer if isinstance(answer, tuple) else (answer, "")
         name = (inspect.getdoc(check) or "").partition(".")[0]
         findings.append(Finding(name, bool(holds), check in _REQUIRED, detail))

@@ -2,11 +2,12 @@
 
 import dataclasses
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from types import UnionType
 from typing import Any
 
-from fedsim.mistakes import Mistake
+from fedsim.mistakes import Mistake, said_by, text_of
 from fedsim.scenario import catalog
 from fedsim.scenario.changes import value_of
 from fedsim.scenario.schema import Scenario
@@ -32,7 +33,8 @@ def strategy_of(scenario: Scenario, sites: int | None = None) -> Strategy:
         check_is_strategy(kind, name)
         return foreign(make(kind, name, given))
 
-    kind = with_base(kind)
+    with _hosted(name):
+        kind = with_base(kind)
     optimizer = scenario.training.optimizer
     if kind.plain_sgd and (optimizer.name, optimizer.momentum) != ("sgd", 0):
         raise Mistake(
@@ -40,8 +42,24 @@ def strategy_of(scenario: Scenario, sites: int | None = None) -> Strategy:
             f"got {optimizer.name} with momentum {optimizer.momentum:g}"
         )
     strategy = make(kind, name, given, _facts(scenario, sites))
-    check_rules(strategy)
+    with _hosted(name):
+        check_rules(strategy)
     return strategy
+
+
+@contextmanager
+def _hosted(name: str) -> Iterator[None]:
+    """Tell what the code of a strategy raises as a mistake, with its place.
+
+    Raises:
+        Mistake: It raised something.
+    """
+    try:
+        yield
+    except (Mistake, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise Mistake(f"strategy {name}: {said_by(error)}") from None
 
 
 def _facts(scenario: Scenario, sites: int | None) -> dict[str, Any]:
@@ -75,9 +93,11 @@ def make(
     try:
         return kind(**{**wanted, **given})
     except (TypeError, ValueError) as error:
-        raise Mistake(f"{section}: {error}") from None
-    except (Exception, SystemExit) as error:  # whatever the code of somebody else raises
-        raise Mistake(f"{section}: {name} refuses its parameters: {type(error).__name__}: {error}") from None
+        raise Mistake(f"{section}: {text_of(error)}") from None
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever the code of somebody else raises
+        raise Mistake(f"{section}: {name} refuses its parameters: {said_by(error)}") from None
 
 
 _TYPES: dict[object, tuple[str, type | UnionType]] = {
@@ -133,6 +153,7 @@ def made_of(name: str, settings: Iterable[str]) -> Strategy:
     if is_flowers(kind):
         raise Mistake(f"{name}: expected a class with a method aggregate(center, updates, weights, state), "
                       f"got {kind.__name__}")  # fmt: skip
-    strategy = make(with_base(kind), name, dict(value_of(setting) for setting in settings))
-    check_rules(strategy)
+    with _hosted(name):
+        strategy = make(with_base(kind), name, dict(value_of(setting) for setting in settings))
+        check_rules(strategy)
     return strategy

@@ -1,8 +1,11 @@
 """How the command ends when something goes wrong: a line, the way on, and its exit code."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from fedsim.cli import commands
 from fedsim.mistakes import CannotGoOn, Mistake, RunFailed, Terminated
@@ -46,6 +49,22 @@ def test_it_ends_with_a_line_and_its_exit_code(
     raised, code, told = ENDINGS[name]
     assert ending(raised, monkeypatch) == code
     assert capsys.readouterr().err == told
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize(("closed", "words", "code"), [(1, ["list"], 0), (2, ["run", "nobody"], 2)])
+def test_closed_streams_are_no_fault(closed: int, words: list[str], code: int):
+    command = f"{sys.executable} -m fedsim {' '.join(words)} {closed}>&-"
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (code, "")
+
+
+def test_a_strategy_that_exits_does_not_pass_the_check(tmp_path: Path):
+    path = tmp_path / "leaves.py"
+    path.write_text("class Leaves:\n    def aggregate(self, *all):\n        raise SystemExit(0)\n")
+    ended = CliRunner().invoke(commands.app, ["check", str(path)])
+    assert ended.exit_code == 1
+    assert "SystemExit: 0 (leaves.py:3)" in " ".join(ended.stdout.split())
 
 
 def test_a_bug_shows_its_traceback(monkeypatch: pytest.MonkeyPatch):

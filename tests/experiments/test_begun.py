@@ -99,7 +99,14 @@ def test_a_run_that_says_nothing_of_its_circumstances_is_not_believed(interrupte
     (interrupted / begun.NAME).unlink()
     with pytest.raises(Mistake, match="code of fedsim: begun with nothing"):
         resume(interrupted)
-    for odd in ('{"circumstances": 3}', '{"circumstances": {}, "forced": [], "cores": 1e9}'):
+    odd_ones = [
+        '{"circumstances": 3}',
+        '{"circumstances": {"device": 5}, "forced": []}',
+        '{"circumstances": {}, "forced": [5]}',
+        '{"circumstances": {}, "forced": [[5]]}',
+        '{"circumstances": {}, "forced": [], "cores": 1e9}',
+    ]
+    for odd in odd_ones:
         (interrupted / begun.NAME).write_text(odd)
         with pytest.raises(Mistake, match=r"begun\.json: expected the circumstances of the run"):
             resume(interrupted, force=True)
@@ -182,6 +189,26 @@ def test_every_changed_file_of_a_finished_run_is_noticed_when_it_is_read(finishe
                 results.load(finished)
             flip(path, place)
     assert results.load(finished).path == finished
+
+
+def test_the_users_own_files_are_not_sealed(finished: Path):
+    """Whatever their names and sizes, and they may be changed."""
+    names = ["notes.txt", "a\nb", os.fsdecode(b"\xff"), "line\u2028end", "checkpoints/mine.json"]
+    for name in names:
+        (finished / name).write_text("mine")
+    with (finished / "large.bin").open("wb") as file:
+        file.truncate(60 * 2**30)
+    ended = CliRunner().invoke(app, ["report", str(finished)])
+    assert ended.exit_code == 0
+    assert "mine" not in (finished / SEAL).read_text()
+    (finished / "notes.txt").write_text("changed")
+    assert results.load(finished).path == finished
+
+
+def test_every_file_of_a_run_is_sealed(finished: Path):
+    sealed = {line.partition("  ")[2] for line in (finished / SEAL).read_text().splitlines()}
+    there = {path.relative_to(finished).as_posix() for path in finished.rglob("*") if path.is_file()}
+    assert sealed == there - {SEAL, ".lock"}
 
 
 def test_a_missing_file_and_a_missing_seal_are_noticed(finished: Path):

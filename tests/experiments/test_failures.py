@@ -185,6 +185,66 @@ def test_a_round_that_hangs_ends_its_training_and_no_other(tmp_path: Path):
     assert failed["reason"].startswith("round 2 took more than the 2 seconds of limits.round_seconds")
 
 
+SWALLOWS = """
+import time
+
+class Swallows:
+    calls = 0
+
+    def aggregate(self, center, updates, weights, state):
+        Swallows.calls += 1
+        while Swallows.calls == 3:
+            try:
+                time.sleep(0.01)
+            except Exception:
+                pass
+        return updates.mean(0), {}
+"""
+
+
+def test_a_strategy_that_swallows_errors_is_ended_too(tmp_path: Path):
+    path = tmp_path / "swallows.py"
+    path.write_text(SWALLOWS)
+    changes = ["training.rounds=2", "seeds=1", "privacy.unit=none", "limits.round_seconds=1"]
+    run = execute(read("hospital-heart", [*changes, with_strategy(str(path))]), tmp_path / "run")
+    (failed,) = run.failed
+    assert failed["reason"].startswith("round 2 took more than the 1 seconds of limits.round_seconds")
+
+
+@pytest.mark.parametrize("seconds", ["1e-7", "0", "1e10", "nan"])
+def test_a_limit_that_no_round_or_no_clock_can_keep_is_refused(seconds: str):
+    with pytest.raises(Mistake, match=r"limits\.round_seconds: expected a (finite )?number"):
+        read("hospital-heart", [f"limits.round_seconds={seconds}"])
+
+
+ODD_CLASSES = {
+    "a hook that raises": ("def local_rule(self): raise ValueError('own bug')", "ValueError: own bug"),
+    "a hook that lacks something": ("def second_rule(self): return self.x", "AttributeError"),
+    "a subclass that is refused": ("def __init_subclass__(cls, **more): raise TypeError('final')", "TypeError: final"),
+    "attributes that raise": ("def __getattribute__(self, name): raise LookupError(name)", "LookupError"),
+    "an error without a text": (
+        "def aggregate(self, *all):\n"
+        "        class Odd(Exception):\n            def __str__(self): raise ValueError\n        raise Odd",
+        "Odd: its text can't be made",
+    ),
+    "an error that is no Exception": (
+        "def aggregate(self, *all):\n        class Odd(BaseException): pass\n        raise Odd('base')",
+        "Odd: base",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ODD_CLASSES)
+def test_odd_classes_of_strategies_end_in_a_line_with_its_place(name: str, tmp_path: Path):
+    body, said = ODD_CLASSES[name]
+    path = tmp_path / "odd.py"
+    usual = "def aggregate(self, center, updates, weights, state): return center, {}"
+    path.write_text(f"class Odd:\n    {usual}\n    {body}\n")
+    with pytest.raises(Mistake, match=said) as caught:
+        check(read("hospital-heart", ["privacy.unit=none", with_strategy(str(path))]))
+    assert "(odd.py:" in str(caught.value)
+
+
 def test_a_strategy_that_hangs_is_refused(tmp_path: Path):
     strategy = hanging(tmp_path, at_call=1)
     with pytest.raises(Mistake, match=r"hangs\.py: a trial of it took more than the 2 seconds of limits\."):

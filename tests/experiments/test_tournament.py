@@ -169,6 +169,39 @@ def test_a_training_that_fails_ends_no_other(what: str, reason: str, tmp_path: P
     assert re.fullmatch(f"{reason}.*", played.refused["reason"][0])
 
 
+WITHOUT_EFFECT = {
+    "--set seeds=4": "--set seeds: expected --seeds",
+    "--set strategy={name='median'}": "--set strategy: expected --strategy",
+    "--set arms=['local']": "--set arms: expected nothing, since the federated arm alone is trained",
+    "--vary seeds=3,4": "--vary seeds: expected --seeds",
+    "--vary arms=a": "--vary arms: expected nothing",
+    "--vary strategy.name=fedavg,median": "--vary strategy.name: expected --strategy",
+    "--vary training.rounds=1 --vary training.rounds=2": "--vary training.rounds: expected once",
+    "--reach nan": "--reach: expected a finite number, got nan",
+    "--strategy nope.py": "nope.py: expected a Python file, there is none",
+    "--strategy fedavg,flwr.serverapp.strategy:Nope": "Nope",
+}
+
+
+@pytest.mark.parametrize("words", WITHOUT_EFFECT)
+def test_what_would_have_no_effect_is_refused(fedsim, words: str):
+    code, _, err = fedsim(
+        "compare", "hospital-heart", *(["--strategy", "fedavg"] * ("--strategy" not in words)), *words.split(" ")
+    )
+    assert code == 2
+    assert WITHOUT_EFFECT[words] in err
+    assert "Traceback" not in err
+
+
+def test_the_command_ends_with_the_exit_code_of_a_failure(fedsim, tmp_path: Path):
+    path = tmp_path / "fails.py"
+    path.write_text(FAILS.replace("WHAT", "raise KeyError('moon')").replace("== 4", "== 2"))
+    settings = ["--set", "privacy.unit=none", "--set", "training.rounds=2", "--seeds", "1"]
+    code, out, _ = fedsim("compare", "hospital-heart", "--strategy", f"{path},fedavg", *settings)
+    assert code == 1
+    assert "KeyError" in out
+
+
 def test_a_training_that_was_interrupted_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     axes = Axes(["hospital-heart"], ["fedavg"], changes=["training.rounds=4", "checkpoints.every_rounds=1"], seeds=1)
     whole = play(cells(axes), tmp_path / "whole")
