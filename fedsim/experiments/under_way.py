@@ -25,6 +25,7 @@ _log = logging.getLogger(__name__)
 _FORMAT = 2
 """Of what is kept; another version's is not read."""
 
+_KEYS = {"format", "round", "same", "position", "state"}
 _SHARE_OF_TIME = 0.1  # at most this part of a training goes into writing it down
 
 
@@ -130,8 +131,11 @@ class UnderWay:
         except (OSError, ValueError) as error:
             _log.warning("%s is left aside: %s", path, error)
             return None
-        if kept.get("format") != _FORMAT:
+        if not isinstance(kept, dict) or kept.get("format") != _FORMAT:
             _log.warning("%s is left aside: another version of fedsim wrote it", path)
+            return None
+        if set(kept) != _KEYS or type(kept["round"]) is not int or type(kept["position"]) is not int:
+            _log.warning("%s is left aside: it is not what fedsim writes", path)
             return None
         if kept["same"] != self._same:
             raise Mistake(f"{path}: expected the scenario that this run was begun with, scenario.toml is another one")

@@ -235,6 +235,21 @@ def test_state_of_another_version_is_left_aside(
     assert "is left aside: another version of fedsim wrote it" in caplog.text
 
 
+OF_A_STRANGER: list[Any] = [
+    [1],
+    {"format": 2},
+    {"format": 2, "round": "a", "same": "", "position": 0, "state": {}},
+    {"format": 2, "round": 1, "same": "", "position": None, "state": {}},
+]
+
+
+@pytest.mark.parametrize("odd", OF_A_STRANGER)
+def test_a_state_of_a_stranger_is_left_aside(odd: Any, plain, tmp_path: Path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / f"{plain[1].key}.under-way-0").write_bytes(pack(odd))
+    assert rounds_run(*plain, tmp_path) == [1, 2, 3, 4]
+
+
 def test_a_finished_training_leaves_nothing_of_the_kind(plain, tmp_path: Path):
     keeper = under_way(tmp_path, *plain)
     run_job(plain[0], plain[1], stopping(), keeper)
