@@ -1,12 +1,14 @@
 """The grammar of the command line: arguments and options that several commands share, each with one meaning."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from fedsim.mistakes import Mistake
 from fedsim.scenario import catalog
 from fedsim.scenario.changes import Change
 
@@ -32,10 +34,25 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document an
 
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 
+
+def _each_once(changes: list[str] | None) -> list[str] | None:
+    """Make sure that no key is set twice: the first value would have no effect.
+
+    Raises:
+        Mistake: Some are.
+    """
+    times = Counter(text.partition("=")[0].strip() for text in changes or [])
+    twice = [f"--set {key}: expected once, got it {count} times" for key, count in times.items() if count > 1]
+    if twice:
+        raise Mistake("\n".join(twice))
+    return changes
+
+
 Changes = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
+        callback=_each_once,
         metavar="KEY=VALUE",
         help="Change a value of the scenario, e.g. training.rounds=3. May be given several times.",
     ),

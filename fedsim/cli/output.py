@@ -5,7 +5,7 @@ import json
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from rich.console import Console, RenderableType
 from rich.segment import Segment, Segments
@@ -28,7 +28,8 @@ _TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 def print_json(value: Any) -> None:  # noqa: ANN401  anything JSON can hold
     """Write one JSON document."""
-    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+    document = _documents[-1] if _documents else sys.stdout
+    document.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def print_table(table: RenderableType, piped_width: int = _PIPED_WIDTH) -> None:
@@ -86,15 +87,33 @@ def _console(piped_width: int) -> Console:
 
 @contextlib.contextmanager
 def waiting(quiet: bool, as_json: bool) -> Iterator[progress.Progress]:
-    """Show progress at once, before anything heavy is imported; say how to go on when interrupted."""
+    """Show progress at once, before anything heavy is imported; say how to go on when interrupted.
+
+    Under ``--json`` what somebody else's code prints goes to the standard error stream, out of the document.
+    """
+    printed = _only_documents() if as_json else contextlib.nullcontext()
     try:
-        with progress.shown(wanted=not quiet, lines=not as_json) as tell:
+        with progress.shown(wanted=not quiet, lines=not as_json) as tell, printed:
             yield tell
     except Interrupted as stop:
         what, code = _ended(stop.terminated)
         fail(f"{what}; go on with: fedsim resume {stop.folder}", code)
     except KeyboardInterrupt as stop:
         fail(*_ended(isinstance(stop, Terminated)))
+
+
+_documents: list[TextIO] = []
+"""Where documents are written, while all else that is printed goes elsewhere; the last one counts."""
+
+
+@contextlib.contextmanager
+def _only_documents() -> Iterator[None]:
+    _documents.append(sys.stdout)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _documents.pop()
 
 
 def _ended(terminated: bool) -> tuple[str, int]:

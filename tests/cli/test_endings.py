@@ -1,5 +1,6 @@
 """How the command ends when something goes wrong: a line, the way on, and its exit code."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,33 @@ def test_a_strategy_that_exits_does_not_pass_the_check(tmp_path: Path):
     ended = CliRunner().invoke(commands.app, ["check", str(path)])
     assert ended.exit_code == 1
     assert "SystemExit: 0 (leaves.py:3)" in " ".join(ended.stdout.split())
+
+
+PRINTS = """
+print("on import")
+
+class Prints:
+    def aggregate(self, center, updates, weights, state):
+        print("in a round")
+        return updates.mean(0), {}
+"""
+
+
+def test_what_a_strategy_prints_is_no_part_of_the_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "prints.py").write_text(PRINTS)
+    ended = CliRunner().invoke(commands.app, ["check", "prints.py", "--json"])
+    assert json.loads(ended.stdout)["strategy"] == "prints.py"
+    quick = ["--set", "privacy.unit=none", "--set", "training.rounds=1", "--seeds", "1"]
+    ended = CliRunner().invoke(commands.app, ["run", "hospital-heart", "--strategy", "prints.py", *quick, "--json"])
+    assert json.loads(ended.stdout)["seeds"] == [0]
+    assert "in a round" in ended.stderr
+
+
+def test_a_key_that_is_set_twice_is_refused():
+    words = ["run", "hospital-heart", "--set", "training.rounds=3", "--set", "training.rounds =2"]
+    ended = CliRunner().invoke(commands.app, words)
+    assert str(ended.exception) == "--set training.rounds: expected once, got it 2 times"
 
 
 def test_a_bug_shows_its_traceback(monkeypatch: pytest.MonkeyPatch):
