@@ -1,5 +1,6 @@
 """Every command in the README and under docs/ works."""
 
+import itertools
 import re
 import shlex
 import sys
@@ -47,6 +48,18 @@ def made_small(words: list[str]) -> list[str]:
     return [*more, *(NOISE if is_scenario and read(scenario).private else [])]
 
 
+def with_settings(words: list[str], more: list[str]) -> list[str]:
+    """Return a command with more options; its own settings of the same keys are left out."""
+    replaced = {word.partition("=")[0] for option, word in itertools.pairwise(more) if option == "--set"}
+    kept: list[str] = []
+    for word in words:
+        if kept and kept[-1] == "--set" and word.partition("=")[0] in replaced:
+            kept.pop()
+        else:
+            kept.append(word)
+    return [*kept, *more]
+
+
 def patients() -> str:
     """Return a table as docs/your-data.md has it: the real patients, under other names."""
     frame = read_heart()[["site", "age", "sex", "cp", "chol", "target"]]
@@ -71,7 +84,7 @@ def test_all_commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: p
         if program == "make":
             assert re.search(rf"^{words[0]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), command
             continue
-        monkeypatch.setattr(sys, "argv", ["fedsim", *words, *made_small(words)])
+        monkeypatch.setattr(sys, "argv", ["fedsim", *with_settings(words, made_small(words))])
         with pytest.raises(SystemExit) as stop:
             cli.main()
         assert not stop.value.code, f"{command}\n{capsys.readouterr().err}"
