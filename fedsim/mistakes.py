@@ -10,9 +10,15 @@ def place_of(error: BaseException) -> str:
     return f"{Path(last.filename).name}:{last.lineno}"
 
 
-def said_by(error: BaseException) -> str:
-    """Return what an error of somebody else's code says: its kind, its text and its place, in a line."""
-    return f"{type(error).__name__}: {text_of(error)} ({place_of(error)})"
+def said_by(error: BaseException, private: bool = False) -> str:
+    """Return what an error of somebody else's code says: its kind, its text and its place, in a line.
+
+    Args:
+        error: The error.
+        private: Whether to leave out the text, which may hold values of a row.
+    """
+    text = "" if private else f": {text_of(error)}"
+    return f"{type(error).__name__}{text} ({place_of(error)})"
 
 
 def text_of(error: BaseException) -> str:
@@ -39,6 +45,10 @@ class CannotGoOn(OSError):
         self.folder = folder
 
 
+class TooLate(BaseException):
+    """The time of somebody else's code is over. No ``except Exception`` of the code that hangs catches it."""
+
+
 class Terminated(KeyboardInterrupt):
     """The system asked the process to end."""
 
@@ -55,3 +65,7 @@ class Interrupted(KeyboardInterrupt):
         super().__init__()
         self.folder = folder
         self.terminated = terminated
+
+
+STOPS = (KeyboardInterrupt, TooLate)
+"""What passes through every guard around somebody else's code."""

@@ -9,13 +9,12 @@ from typing import Any
 
 import tomli_w
 
-from fedsim import figures
 from fedsim.data.contents import Contents, contents_of
 from fedsim.data.loading import named, task_of
 from fedsim.data.settling import settled
 from fedsim.data.tables import Column, Number
 from fedsim.data.task import Task
-from fedsim.figures import setting, share
+from fedsim.figures import level, setting, share
 from fedsim.mistakes import Mistake
 from fedsim.scenario import catalog
 from fedsim.scenario.files import is_path_of_scenario, parse, read
@@ -234,7 +233,7 @@ def _range(column: Column) -> str:
     if isinstance(column, Number):
         scale = ", on a logarithmic scale" if column.log else ""
         return f"{setting(column.low)} to {setting(column.high)} {column.unit}".rstrip() + scale
-    levels = [figures.level(level) for level in column.levels]
+    levels = list(map(level, column.levels))
     listed = ", ".join(levels[:_MOST_LEVELS])
     if len(levels) > _MOST_LEVELS:
         listed += f" and {len(levels) - _MOST_LEVELS} more"

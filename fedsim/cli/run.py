@@ -118,8 +118,7 @@ def resume(
         bool,
         typer.Option(
             "--force",
-            help="Go on also with other versions, code, device or cores than the run was begun with; the manifest "
-            "says so.",
+            help="Go on also with other versions, code or device than the run was begun with; the manifest says so.",
         ),
     ] = False,
     quiet: options.Quiet = False,

@@ -11,7 +11,7 @@ from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
 from fedsim.flower.grid import Execute, own_copy
-from fedsim.mistakes import Mistake, place_of
+from fedsim.mistakes import Mistake, said_by
 from fedsim.training.steps import train
 from fedsim.training.work import Done, Work
 
@@ -58,6 +58,4 @@ def guarded(do: Callable[[], T], message: Message, context: Context) -> T | Mess
     except Mistake:
         raise
     except Exception as error:
-        text = "" if private else f": {error}"  # the text may hold values of a row
-        reason = f"{type(error).__name__}{text} ({place_of(error)})"
-        return Message(Error(code=_CLIENT_APP_RAISED, reason=reason), reply_to=message)
+        return Message(Error(code=_CLIENT_APP_RAISED, reason=said_by(error, private)), reply_to=message)

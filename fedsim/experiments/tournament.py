@@ -23,7 +23,7 @@ import torch
 from fedsim.data.settling import settled
 from fedsim.experiments.arms import Job, run_job
 from fedsim.experiments.trainings import reason_of, under_way_of
-from fedsim.mistakes import Mistake, RunFailed
+from fedsim.mistakes import STOPS, Mistake, RunFailed
 from fedsim.planning.checks import check
 from fedsim.planning.time_limit import limited
 from fedsim.planning.trial import Trial
@@ -367,10 +367,8 @@ def _training(cell: Cell, seed: int, folder: Path) -> dict[str, Any]:
     try:
         with _one_thread(), limited(scenario.limits.round_seconds, lambda number: None) as tell:
             trained = run_job(scenario, job, tell, under_way)
-    except OSError:
-        raise  # of the disk; whoever comes next would meet it, too
-    except KeyboardInterrupt:
-        raise
+    except (OSError, *STOPS):
+        raise  # a fault of the disk would meet whoever comes next, too
     except BaseException as error:
         raise RunFailed(f"seed {seed}: {reason_of(error, job)}") from error
     kept = {

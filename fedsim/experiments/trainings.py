@@ -10,7 +10,7 @@ from typing import Any
 from fedsim.experiments.arms import Job, Shared, Trained, jobs, run_job
 from fedsim.experiments.progress import Progress
 from fedsim.experiments.under_way import UnderWay
-from fedsim.mistakes import Mistake, RunFailed, place_of, said_by
+from fedsim.mistakes import STOPS, Mistake, RunFailed, said_by
 from fedsim.planning.time_limit import limited
 from fedsim.results import run_directory as results
 from fedsim.results.digests import sha256
@@ -82,10 +82,8 @@ def train_all(folder: Path, scenario: Scenario, progress: Progress | None) -> tu
         if kept is None:
             try:
                 kept = _train(folder, scenario, job, same, observe)
-            except OSError:
-                raise  # of the disk; whoever comes next would meet it, too
-            except KeyboardInterrupt:
-                raise
+            except (OSError, *STOPS):
+                raise  # a fault of the disk would meet whoever comes next, too
             except BaseException as error:
                 failed.append(_failed(job, error))
                 continue
@@ -141,9 +139,7 @@ def reason_of(error: BaseException, job: Job) -> str:
     """Return why a training failed; what is neither a mistake nor foreseen is named with its place."""
     if isinstance(error, Mistake | RunFailed):
         return str(error)
-    if job.private:  # the text may hold values of a row
-        return f"{type(error).__name__} ({place_of(error)})"
-    return said_by(error)
+    return said_by(error, job.private)
 
 
 def _check_some_finished(finished: list[Finished], failed: list[Failed]) -> None:

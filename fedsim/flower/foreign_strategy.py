@@ -16,7 +16,7 @@ from fedsim.figures import as_written
 from fedsim.flower.object_state import put_back, state_of
 from fedsim.flower.older_interface import Legacy, attribute
 from fedsim.flower.records import flatten, unflatten
-from fedsim.mistakes import Mistake, place_of
+from fedsim.mistakes import Mistake, said_by, text_of
 from fedsim.randomness import torch_seed
 
 
@@ -84,9 +84,9 @@ class Hosted(FlowerStrategy):
         except Mistake:
             raise
         except (Exception, SystemExit) as error:
-            what = str(error)
+            what = text_of(error)
             if not isinstance(error, AppExitException | ValueError):
-                what = f"{type(error).__name__}: {error} ({place_of(error)})"
+                what = said_by(error)
             raise Mistake(f"strategy {self.name}, round {server_round}: {what}") from error
 
     def snapshot(self) -> dict[str, Any]:

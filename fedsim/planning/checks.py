@@ -12,7 +12,7 @@ from torch.nn.utils import parameters_to_vector
 
 from fedsim.data.federation import Federation, federate
 from fedsim.data.loading import task_of
-from fedsim.mistakes import Mistake, said_by, text_of
+from fedsim.mistakes import STOPS, Mistake, said_by, text_of
 from fedsim.planning.delta_rule import delta_faults
 from fedsim.planning.misbehaviour import attack_of, attackers_of, some_of
 from fedsim.planning.noise import noise_for
@@ -115,7 +115,7 @@ def strategy_faults(scenario: Scenario, sites: int, model: nn.Module) -> Iterato
                 _try(strategy, start, size_of_round(scenario, sites))
     except ValueError as error:
         yield f"strategy {scenario.strategy.name}: {text_of(error)}"
-    except KeyboardInterrupt:
+    except STOPS:
         raise
     except BaseException as error:  # such as a number that is too large for the parameters' type
         yield f"strategy {scenario.strategy.name}: a trial of it failed, with these hyperparameters: {said_by(error)}"

@@ -5,11 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from fedsim.mistakes import Mistake, RunFailed
-
-
-class _TooLate(BaseException):
-    """The time is over. No ``except Exception`` of the code that hangs catches it."""
+from fedsim.mistakes import Mistake, RunFailed, TooLate
 
 
 @contextmanager
@@ -67,7 +63,7 @@ def within(seconds: float | None, late: Callable[[], Exception]) -> Iterator[Cal
         raise Mistake("limits.round_seconds: expected none in a thread, and on systems without timers of signals")
 
     def end(*_: object) -> None:
-        raise _TooLate
+        raise TooLate
 
     def begin() -> None:
         signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
@@ -76,7 +72,7 @@ def within(seconds: float | None, late: Callable[[], Exception]) -> Iterator[Cal
     begin()
     try:
         yield begin
-    except _TooLate:
+    except TooLate:
         raise late() from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

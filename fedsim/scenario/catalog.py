@@ -35,7 +35,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from fedsim.mistakes import Mistake
+from fedsim.mistakes import Mistake, place_of
 from fedsim.scenario.reading import read_ordinary
 
 KINDS = ("scenarios", "tasks", "strategies", "attacks", "engines", "audits", "units")
@@ -151,9 +151,8 @@ def _from_code(name: str) -> Any:  # noqa: ANN401  a strategy class, ours or Flo
     except (Exception, SystemExit) as error:
         if isinstance(error, Mistake):
             raise
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        where = "" if isinstance(error, SyntaxError | ImportError) else f" ({Path(place.filename).name}:{place.lineno})"
-        hint = _moved(error, place)
+        where = "" if isinstance(error, SyntaxError | ImportError) else f" ({place_of(error)})"
+        hint = _moved(error, traceback.extract_tb(error.__traceback__)[-1])
         raise Mistake(f"{name}: can't be imported: {type(error).__name__}: {error}{where}{hint}") from None
     if name.endswith(".py"):
         return _class_in(module, Path(name).stem, ("aggregate", "aggregate_train"))

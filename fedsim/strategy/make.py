@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from types import UnionType
 from typing import Any
 
-from fedsim.mistakes import Mistake, said_by, text_of
+from fedsim.mistakes import STOPS, Mistake, said_by, text_of
 from fedsim.scenario import catalog
 from fedsim.scenario.changes import value_of
 from fedsim.scenario.schema import Scenario
@@ -56,7 +56,7 @@ def _hosted(name: str) -> Iterator[None]:
     """
     try:
         yield
-    except (Mistake, KeyboardInterrupt):
+    except (Mistake, *STOPS):
         raise
     except BaseException as error:
         raise Mistake(f"strategy {name}: {said_by(error)}") from None
@@ -94,7 +94,7 @@ def make(
         return kind(**{**wanted, **given})
     except (TypeError, ValueError) as error:
         raise Mistake(f"{section}: {text_of(error)}") from None
-    except KeyboardInterrupt:
+    except STOPS:
         raise
     except BaseException as error:  # whatever the code of somebody else raises
         raise Mistake(f"{section}: {name} refuses its parameters: {said_by(error)}") from None

@@ -13,7 +13,6 @@ from fedsim.data.own_table.cleaning import Cells
 from fedsim.data.own_table.ranges import Declared, column_of, declares, fitted
 from fedsim.data.own_table.values import fold
 from fedsim.data.tables import Column, Levels, Number
-from fedsim.figures import as_written
 from fedsim.mistakes import Mistake
 from fedsim.scenario.kinds import Kind
 
@@ -90,7 +89,7 @@ def target_of(
             notes.append(note)
     elif positive is not None:
         expected = f"no positive value, since {cells.name} is {_KINDS[kind]}"
-        raise Mistake(f"data.positive: expected {expected}, got {as_written(positive)}")
+        raise Mistake(f"data.positive: expected {expected}, got {figures.as_written(positive)}")
     return _CONVERSIONS[kind](cells, column, tuple(notes), file_mark)
 
 
@@ -100,7 +99,7 @@ def _check_several(cells: Cells) -> None:
     plain = cells.values.plain_numbers[cells.known]
     as_numbers = set(plain.tolist()) if np.isfinite(plain).all() else texts
     if len(texts) < 2 or len(as_numbers) < 2:
-        got = f"all {len(cells.values)} rows have {as_written(cells.known_texts[0])}"
+        got = f"all {len(cells.values)} rows have {figures.as_written(cells.known_texts[0])}"
         raise Mistake(f"{cells.place}: expected two values or more, {got}")
 
 
@@ -139,7 +138,7 @@ def _column(
         column = column_of(name, entry, declared.place)
         if column is None:
             expected = "a range or levels of the outcome"
-            raise Mistake(f"{declared.place}: {name}: expected {expected}, got {as_written(entry)}")
+            raise Mistake(f"{declared.place}: {name}: expected {expected}, got {figures.as_written(entry)}")
 
         # [0, 1] is the range of a number, and the usual way to write a yes or no.
         is_unit_range = isinstance(column, Number) and (column.low, column.high) == (0, 1)
@@ -219,7 +218,7 @@ def _with_positive(
         matching = [level for level in levels if _same(level, positive)]
         if not matching:
             expected = f"one of {', '.join(map(figures.level, levels))}"
-            raise Mistake(f"data.positive: expected {expected}, got {as_written(positive)}")
+            raise Mistake(f"data.positive: expected {expected}, got {figures.as_written(positive)}")
         chosen = matching[0]
     elif is_ordered:
         chosen = levels[1]
