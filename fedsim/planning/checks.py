@@ -101,7 +101,8 @@ def strategy_faults(scenario: Scenario, sites: int, model: nn.Module) -> Iterato
     Raises:
         Mistake: The strategy can't be made.
     """
-    strategy = strategy_of(scenario, sites)
+    with within(scenario.limits.round_seconds, lambda: _hangs(scenario)):
+        strategy = strategy_of(scenario, sites)
     yield from _privacy_faults(scenario, strategy)
     yield from _participation_faults(scenario, strategy, sites)
 

@@ -217,6 +217,16 @@ def test_a_limit_that_no_round_or_no_clock_can_keep_is_refused(seconds: str):
         read("hospital-heart", [f"limits.round_seconds={seconds}"])
 
 
+def test_a_strategy_that_hangs_while_it_is_made_is_refused(tmp_path: Path):
+    """Also where its own guards, and ours, catch whatever is raised."""
+    path = tmp_path / "hangs.py"
+    hook = "def local_rule(self):\n        import time\n        time.sleep(600)\n"
+    path.write_text(f"class Hangs:\n    def aggregate(self, *all): pass\n    {hook}")
+    slow = read("hospital-heart", ["privacy.unit=none", "limits.round_seconds=0.5", with_strategy(str(path))])
+    with pytest.raises(Mistake, match=r"a trial of it took more than the 0\.5 seconds of limits\."):
+        check(slow)
+
+
 ODD_CLASSES = {
     "a hook that raises": ("def local_rule(self): raise ValueError('own bug')", "ValueError: own bug"),
     "a hook that lacks something": ("def second_rule(self): return self.x", "AttributeError"),
