@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from torch import nn
 
 from fedsim.data import loading
 from fedsim.data.scale import Scale
 from fedsim.experiments import begun
 from fedsim.experiments.arms import Job
 from fedsim.experiments.trainings import OF_ALL, Failed, Finished
+from fedsim.mistakes import Mistake
 from fedsim.planning.trial import Trial, without_noise
 from fedsim.privacy.accounting import ACCOUNTANT
 from fedsim.privacy.unit import Protected
@@ -143,9 +145,26 @@ def _coefficients(scenario: Scenario, finished: list[Finished]) -> list[dict[str
             continue
         trial = Trial(scenario, product.seed, product.arm)
         shared = {name.removeprefix(OF_ALL): value for name, value in one.tensors.items() if name.startswith(OF_ALL)}
+        _check_fits(trial.untried_model, shared, f"the checkpoint {product.key}.safetensors")
         table = coefficients(trial.untried_model, shared, trial.task, _scale(scenario, product))
         return results.as_rows(table.assign(private=product.private)) if len(table) else []
     return []
+
+
+def _check_fits(model: nn.Module, parameters: results.Tensors, place: str) -> None:
+    """Make sure that parameters that were read back are those of a model.
+
+    Raises:
+        Mistake: They are of another one.
+    """
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    needed = {name for name, _ in model.named_parameters()}
+    found = {name: tuple(value.shape) for name, value in parameters.items()}
+    wrong = [name for name, shape in found.items() if shapes.get(name) != shape]
+    wrong += sorted(needed - set(found))
+    if wrong:
+        raise Mistake(f"{place}: expected the parameters of the scenario's model, got others: {', '.join(wrong[:3])}; "
+                      "delete the checkpoint's two files to train that part again")  # fmt: skip
 
 
 def _scale(scenario: Scenario, job: Job) -> Scale | None:

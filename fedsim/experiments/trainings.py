@@ -7,17 +7,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
+from fedsim.data import loading
 from fedsim.experiments.arms import Job, Shared, Trained, jobs, run_job
 from fedsim.experiments.progress import Progress
 from fedsim.experiments.under_way import UnderWay
 from fedsim.mistakes import STOPS, Mistake, RunFailed, said_by
 from fedsim.planning.time_limit import limited
 from fedsim.results import run_directory as results
+from fedsim.results.contents import check_finished
 from fedsim.results.digests import sha256
 from fedsim.results.evaluation import POOLED
+from fedsim.results.measured import Measured
 from fedsim.scenario import catalog
 from fedsim.scenario.schema import Evaluation, Scenario
 from fedsim.training.model import best_device
+
+_TABLES = {"sites": "scores", "groups": "groups", "rounds": "curve"}
+"""{table of a run: its rows in a checkpoint}."""
 
 _log = logging.getLogger(__name__)
 
@@ -76,7 +84,7 @@ def train_all(folder: Path, scenario: Scenario, progress: Progress | None) -> tu
             if progress:
                 progress(label, done_before + number, total)
 
-        kept = results.read_checkpoint(folder / "checkpoints", job.key)
+        kept = _kept(folder / "checkpoints", scenario, job)
         if kept and kept[1]["scenario"] != same:
             raise Mistake(f"{folder}: scenario.toml is not the one that this run was begun with")
         if kept is None:
@@ -90,6 +98,31 @@ def train_all(folder: Path, scenario: Scenario, progress: Progress | None) -> tu
         finished.append(Finished(job, _with_todays_names(folder, *kept), kept[1]))
     _check_some_finished(finished, failed)
     return finished, failed
+
+
+def _kept(folder: Path, scenario: Scenario, job: Job) -> tuple[results.Tensors, dict[str, Any]] | None:
+    """Return what came of a training that is finished; None if it is not.
+
+    Raises:
+        Mistake: It is not what was written, or not what fedsim writes.
+    """
+    kept = results.read_checkpoint(folder, job.key)
+    if kept is None:
+        return None
+    place = str(folder / f"{job.key}.json")
+    kind = loading.task_of(scenario).kind
+    values = kept[1]
+    try:
+        check_finished(values, place)
+        names = {"arm": job.arm, "private": job.private, "seed": job.seed}
+        for table, key in _TABLES.items():
+            rows = [{**names, **row} for row in values.get(key, [])]
+            results.check_table(pd.DataFrame(rows), table, kind, f"{place}: {key}")
+        measured = {key: [{**names, **row} for row in values.get(key, [])] for key in ("calibration", "confusion")}
+        Measured.of(measured, place)
+    except Mistake as error:
+        raise Mistake(f"{error}; delete its two files to train that part again") from None
+    return kept
 
 
 def label_of(job: Job) -> str:

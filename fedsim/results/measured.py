@@ -1,21 +1,30 @@
 """Hold what ``metrics.json`` says of a run's models, beside the scores in its tables."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from itertools import product
 from typing import Any
 
 import pandas as pd
 
 from fedsim.figures import as_written
 from fedsim.mistakes import Mistake
+from fedsim.results.columns import check_columns
 
-_TEXT = {"arm", "site", "input", "unit"}  # columns that hold text; all others hold numbers
 _COLUMNS = {
     "base_rates": ("seed", "site", "answer"),
     "calibration": ("arm", "private", "seed", "bin", "rows", "said", "seen"),
     "confusion": ("arm", "private", "seed", "true", "named", "rows"),
     "coefficients": ("private", "output", "input", "unit", "per_input", "per_unit"),
 }
+_KEYS = {
+    "base_rates": ("seed", "site"),
+    "calibration": ("arm", "private", "seed", "bin"),
+    "confusion": ("arm", "private", "seed", "true", "named"),
+    "coefficients": ("private", "output", "input"),
+}
+"""{table: the columns that tell its rows apart}."""
 
 
 @dataclass(frozen=True)
@@ -55,29 +64,45 @@ class Measured:
             raise Mistake(f"{place}: expected {', '.join(sorted(known))}, got something else")
 
         tables = {}
-        for name, columns in _COLUMNS.items():
-            tables[name] = _table(values.get(name, []), columns, f"{place}: {name}")
+        for name in _COLUMNS:
+            tables[name] = _table(values.get(name, []), name, f"{place}: {name}")
+        _check_square(tables["confusion"], f"{place}: confusion")
         threshold = values.get("threshold")
-        if threshold is not None and not isinstance(threshold, int | float):
+        if threshold is not None and (isinstance(threshold, bool) or not isinstance(threshold, int | float)):
             raise Mistake(f"{place}: threshold: expected a number, got {as_written(threshold)}")
         return cls(threshold=threshold, **tables)
 
 
-def _table(rows: object, columns: Sequence[str], place: str) -> pd.DataFrame:
+def _table(rows: object, name: str, place: str) -> pd.DataFrame:
     """Make a table of rows from a file.
 
     Raises:
-        Mistake: A row lacks a column, or holds text where a number is expected.
+        Mistake: A row lacks a column, or a column holds something else than its name says.
     """
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise Mistake(f"{place}: expected a list of rows")
+    columns = _COLUMNS[name]
     for number, row in enumerate(rows):
         missing = [column for column in columns if column not in row]
         if missing:
             raise Mistake(f"{place}: expected {', '.join(missing)} in each row, row {number} lacks it")
-        for column, value in row.items():
-            expected = str if column in _TEXT else int | float | None
-            if not isinstance(value, expected):
-                wanted = "text" if column in _TEXT else "a number"
-                raise Mistake(f"{place}: {column} of row {number}: expected {wanted}, got {as_written(value)}")
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    if rows:
+        check_columns(table, columns, _KEYS[name], place)
+    return table
+
+
+def _check_square(confusion: pd.DataFrame, place: str) -> None:
+    """Check that there is a row for each pair of classes.
+
+    Raises:
+        Mistake: One is missing, or is of another class.
+    """
+    if confusion.empty:
+        return
+    for (arm, private, seed), rows in confusion.groupby(["arm", "private", "seed"]):
+        classes = range(math.isqrt(len(rows)))
+        pairs = set(zip(rows["true"], rows["named"], strict=True))
+        if pairs != set(product(classes, repeat=2)):
+            training = f"{arm}, {'private' if private else 'not private'}, seed {seed}"
+            raise Mistake(f"{place}: expected a row for each pair of classes from 0 on, {training} has others")

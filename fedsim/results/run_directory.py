@@ -37,12 +37,16 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from fedsim.figures import as_written
 from fedsim.mistakes import Mistake
 from fedsim.privacy.promise import most_spent
+from fedsim.results.columns import check_columns
 from fedsim.results.comparison import ELSEWHERE, HERE, compare, compare_with_base
+from fedsim.results.contents import check_ledger, check_manifest
 from fedsim.results.digests import sha256
 from fedsim.results.evaluation import INSIDE, POOLED, TOGETHER, headline_of
 from fedsim.results.group_comparison import compare_groups, compare_widths
+from fedsim.results.groups import RATES, SUMS
 from fedsim.results.measured import Measured
 from fedsim.results.metrics import METRICS, Metric
 from fedsim.results.seal import NAME as SEAL
@@ -59,9 +63,14 @@ LARGEST_FILE = 2**31
 _CELL = 8  # bytes of a number, or of the place of a text
 
 Tensors = dict[str, Tensor]
+_Training = tuple[str, bool, int]  # arm, whether it is private, seed
 _TABLES = ("sites.parquet", "groups.parquet", "rounds.parquet")
-_TIMES = {"started", "seconds", "seconds_per_training"}
-_MANIFEST = {"task", "data", "versions", "git", "device", "threads", "seeds", "notes", *_TIMES}
+_KEYS = {
+    "sites": ("arm", "private", "seed", "site"),
+    "groups": ("arm", "private", "seed", "attribute", "group", "site"),
+    "rounds": ("arm", "private", "seed", "round"),
+}
+"""{table: the columns that tell its rows apart}."""
 
 
 @dataclass(frozen=True)
@@ -280,22 +289,34 @@ def read_run(folder: Path) -> Run:
         Mistake: A file is missing, or has changed since it was written.
     """
     manifest = read_json(folder / "manifest.json")
+    place = folder / "manifest.json"
+    check_manifest(manifest, str(place))
     contents = _read_files(folder, manifest)
-    _check_complete(folder, manifest, contents)
+    missing = {*_TABLES, "scenario.toml", "ledger.json"} - set(contents)
+    if missing:
+        raise Mistake(f"{place}: expected the files {', '.join(sorted(missing))} in it")
+
     scenario = read(str(folder / "scenario.toml"), all_used=False)
     tables = {}
     for file_name in _TABLES:
         field_name = file_name.removesuffix(".parquet")
         tables[field_name] = _table(contents[file_name], folder / file_name)
+        check_table(tables[field_name], field_name, manifest["task"]["kind"], str(folder / file_name))
+    _check_trainings(tables, folder)
     measured = Measured()
     if "metrics.json" in contents:
-        place = str(folder / "metrics.json")
-        measured = Measured.of(parse_json(contents["metrics.json"], place), place)
+        place_of_metrics = str(folder / "metrics.json")
+        measured = Measured.of(parse_json(contents["metrics.json"], place_of_metrics), place_of_metrics)
+        if manifest["task"]["kind"] == "binary" and measured.threshold is None:
+            raise Mistake(f"{place_of_metrics}: threshold: expected the number from which on a row is called positive")
+    place_of_ledger = str(folder / "ledger.json")
+    ledger = parse_json(contents["ledger.json"], place_of_ledger)
+    check_ledger(ledger, place_of_ledger)
     return Run(
         path=folder,
         scenario=scenario,
         **tables,
-        ledger=parse_json(contents["ledger.json"], str(folder / "ledger.json")),
+        ledger=ledger,
         manifest=manifest,
         measured=measured,
     )
@@ -307,16 +328,11 @@ def _read_files(folder: Path, manifest: dict[str, Any]) -> dict[str, bytes]:
     Raises:
         Mistake: A file differs from its SHA-256 in the manifest, or lies outside the folder.
     """
-    place = folder / "manifest.json"
-    digests = manifest.get("files", {})
-    if not isinstance(digests, dict):
-        raise Mistake(f"{place}: expected the files with their SHA-256, got {digests}")
-
     contents = {}
-    for name, digest in digests.items():
+    for name, digest in manifest["files"].items():
         # A path would lead out of the run directory.
         if Path(name).name != name:
-            raise Mistake(f"{place}: expected names of files, got {name!r}")
+            raise Mistake(f"{folder / 'manifest.json'}: expected names of files, got {name!r}")
         contents[name] = _read(folder / name)
         if sha256(contents[name]) != digest:
             expected = f"SHA-256 {digest[:12]}..."
@@ -325,19 +341,71 @@ def _read_files(folder: Path, manifest: dict[str, Any]) -> dict[str, bytes]:
     return contents
 
 
-def _check_complete(folder: Path, manifest: dict[str, Any], contents: dict[str, bytes]) -> None:
-    """Check that a run has all files, and its manifest all entries.
+def check_table(table: pd.DataFrame, name: str, kind: Kind, place: str) -> None:
+    """Check a table that was read back.
+
+    Args:
+        table: The table.
+        name: ``sites``, ``groups`` or ``rounds``.
+        kind: The kind of the outcome.
+        place: The file, for messages.
 
     Raises:
-        Mistake: It lacks some.
+        Mistake: It does not hold what fedsim writes.
     """
-    place = folder / "manifest.json"
-    missing_files = {*_TABLES, "scenario.toml", "ledger.json"} - set(contents)
-    if missing_files:
-        raise Mistake(f"{place}: expected the files {', '.join(sorted(missing_files))} in it")
-    missing_entries = _MANIFEST - set(manifest)
-    if missing_entries:
-        raise Mistake(f"{place}: expected {', '.join(sorted(missing_entries))} in it")
+    if name == "rounds" and not len(table.columns):
+        return  # nothing was measured after any round
+    figures = [metric.name for metric in METRICS[kind]]
+    if name == "groups":
+        figures = [*SUMS[kind], *(rate.name for rate in RATES[kind])]
+    counts = [] if name == "rounds" else ["rows"]
+    check_columns(table, [*_KEYS[name], *counts, *figures], _KEYS[name], place)
+
+
+def _check_trainings(tables: Mapping[str, pd.DataFrame], folder: Path) -> None:
+    """Check that the tables of a run are about the same trainings, and that each was tested at the same sites.
+
+    Raises:
+        Mistake: They are not.
+    """
+    sites = _by_training(tables["sites"], "site")
+    place = folder / "sites.parquet"
+    if not sites:
+        raise Mistake(f"{place}: expected a row for each training and site, got none")
+    tested = set().union(*sites.values())
+    if POOLED not in tested:
+        raise Mistake(f"{place}: expected the site {POOLED} among the rows of each training")
+    for training, own in sites.items():
+        if own != tested:
+            lacking = as_written(sorted(tested - own)[0])
+            raise Mistake(f"{place}: expected the same sites for each training, {_named(training)} lacks {lacking}")
+
+    place = folder / "groups.parquet"
+    groups = tables["groups"]
+    pairs = groups.assign(of=groups["attribute"].str.cat(groups["group"], sep=": "))
+    whole = _by_training(pairs[pairs["site"] == POOLED], "of")
+    for training in sites:
+        of_seed = set().union(*(found for other, found in whole.items() if other[2] == training[2]))
+        if whole.get(training) != of_seed:
+            raise Mistake(f"{place}: expected the same groups for each training of a seed, {_named(training)} lacks some")
+    for name, found in (("groups", whole), ("rounds", _by_training(tables["rounds"]))):
+        for training in found:
+            if training not in sites:
+                expected = "the trainings of sites.parquet"
+                raise Mistake(f"{folder / name}.parquet: expected {expected}, got {_named(training)} beside them")
+
+
+def _by_training(table: pd.DataFrame, column: str = "seed") -> dict[_Training, set[Any]]:
+    """Return the values of a column for each training."""
+    if table.empty:
+        return {}
+    found = table.groupby(["arm", "private", "seed"])[column]
+    return {training: set(values) for training, values in found}
+
+
+def _named(training: _Training) -> str:
+    arm, private, seed = training
+    return f"{arm}, {'private' if private else 'not private'}, seed {seed}"
 
 
 def _table(content: bytes, path: Path) -> pd.DataFrame:

@@ -174,14 +174,15 @@ def explain(detail: Any, source: Source) -> str:  # noqa: ANN401  pydantic's Err
             return f"{key}: {said} ({place})"
         named = re.match(r"([\w.]+): ", said)  # of several sections, the message itself says which key it is about
         return f"{said} ({source.of(named[1]) if named else place})"
-    expected = _expected(detail)
+    expected = expected_in(detail)
     if kind == "missing":
         return f"{key}: expected {expected}; {source.say(key, '...')} ({source.place})"
     advice = _advice(key, kind, detail["input"], expected, source)
     return f"{key}: expected {expected}, got {_short(detail['input'])}{advice} ({place})"
 
 
-def _expected(detail: Any) -> str:  # noqa: ANN401  pydantic's ErrorDetails is a TypedDict
+def expected_in(detail: Any) -> str:  # noqa: ANN401  pydantic's ErrorDetails is a TypedDict
+    """Return what was expected where a value is wrong: ``a number > 0``."""
     kind = detail["type"]
     if kind == "missing":
         return "a value, it is required"

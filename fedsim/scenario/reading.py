@@ -134,9 +134,15 @@ def parse_json(content: bytes | str, name: str) -> dict[str, Any]:
         Mistake: They hold something else, or nest too deeply.
     """
     try:
-        value = json.loads(content)
+        value = json.loads(content, parse_constant=_no_json)
+        if (b"\\u" if isinstance(content, bytes) else "\\u") in content:
+            json.dumps(value, ensure_ascii=False).encode()  # half a character can be written so, and is no text
     except (ValueError, RecursionError) as error:
         raise Mistake(f"{name}: expected JSON, got {error}") from None
     if not isinstance(value, dict):
         raise Mistake(f"{name}: expected a JSON object, got {type(value).__name__}")
     return value
+
+
+def _no_json(constant: str) -> None:
+    raise ValueError(f"{constant}, which is no JSON")

@@ -208,7 +208,7 @@ def test_a_metrics_json_that_is_none_is_explained(copied: Path, change: dict, me
     [
         ("manifest.json", b"{", "manifest.json: expected JSON, got"),
         ("manifest.json", b"[]", "manifest.json: expected a JSON object, got list"),
-        ("manifest.json", b"{}", "expected the files .*ledger.json"),
+        ("manifest.json", b"{}", "manifest.json: expected data, device, files, git, .*versions in it"),
         ("manifest.json", None, "this run is not finished; go on with: fedsim resume"),
         ("ledger.json", None, "ledger.json: No such file"),
     ],

@@ -14,13 +14,14 @@ os.environ.update(FLWR_TELEMETRY_ENABLED="0", FLWR_DISABLE_UPDATE_CHECK="1")
 
 import torch
 
-from tests.torture import inputs, interruptions
+from tests.torture import changes, inputs, interruptions
 from tests.torture.trials import Tried
 
 KINDS: dict[str, tuple[Callable[[int, int, Path], Tried], int]] = {
     "kills": (interruptions.kills, 100),
     "disk": (interruptions.disk_faults, 60),
     "flips": (interruptions.flips, 1000),
+    "changes": (changes.changes, 500),
     "scenarios": (inputs.scenarios, 3000),
     "commands": (inputs.command_lines, 500),
     "flower": (inputs.flower_settings, 500),
