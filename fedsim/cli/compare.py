@@ -73,6 +73,7 @@ def compare(
     with waiting(quiet, as_json) as progress:
         from fedsim.experiments import ranking, tournament, tournament_files
 
+        tournament_files.check_place(out)
         axes_asked = tournament.Axes(
             scenarios=scenarios,
             strategies=strategy.split(","),

@@ -24,7 +24,7 @@ from fedsim.flower.adapter import Adapter
 from fedsim.flower.foreign_strategy import Hosted
 from fedsim.flower.grid import FIRST_NODE, InProcessGrid, node_of
 from fedsim.flower.records import Flat, Layout, flatten, kept_in
-from fedsim.flower.rounds import Budget, CentralBudget, Finished, Halfway, NothingKept, charge_unseen, run_rounds
+from fedsim.flower.rounds import Budget, CentralBudget, Finished, Halfway, NothingKept, charge_unseen, run_rounds, taken_up
 from fedsim.flower.secure.server import SecureAdapter
 from fedsim.flower.secure.shares import weights_of
 from fedsim.mistakes import RunFailed
@@ -253,6 +253,11 @@ class _Training:
         """Go on from what ``snapshot`` returned."""
         self.curve = {column: values.tolist() for column, values in state["curve"].items()}
         self.time = state["time"]
+        columns = {"round", *(metric.name for metric in METRICS[self.trial.task.kind])}
+        if self.time is not None:
+            columns.add("time")
+        if set(self.curve) not in (set(), columns) or len({len(values) for values in self.curve.values()}) > 1:
+            raise ValueError(f"expected the columns {', '.join(sorted(columns))} of one length")
         if self.spending:
             self.spending.restore(state["ledger"])
 
@@ -392,11 +397,12 @@ class _WithRecords:
         state = self._training.halfway.found()
         if state is None:
             return None
-        self._training.restore(state["training"])
-        memories.restore(self._grid, state["sites"])
-        if self._noise:
-            self._noise.restore(state["noise"])
-        return state["server"]
+        with taken_up():
+            self._training.restore(state["training"])
+            memories.restore(self._grid, state["sites"])
+            if self._noise:
+                self._noise.restore(state["noise"])
+            return state["server"]
 
     def unseen(self, number: int) -> Sequence[Sequence[int]]:
         """Hand it on."""
@@ -582,7 +588,8 @@ class _Alone:
         self.unseen: dict[int, int] = {}
         state = training.halfway.found()
         if state is not None:
-            self._restore(state)
+            with taken_up():
+                self._restore(state)
 
     @property
     def models(self) -> Models:

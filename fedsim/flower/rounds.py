@@ -14,7 +14,7 @@ from flwr.serverapp.strategy import Strategy
 from fedsim.flower.object_state import Opaque
 from fedsim.flower.records import MECHANISM, flatten, to_mechanism, unflatten
 from fedsim.flower.screening import Rejected, match, screen
-from fedsim.mistakes import Mistake, RunFailed
+from fedsim.mistakes import Mistake, RunFailed, said_by
 from fedsim.privacy.central import CentralNoise
 from fedsim.privacy.ledger import Ledger, Party, Release
 from fedsim.privacy.secure_aggregation import Refused
@@ -380,9 +380,28 @@ def _begun(strategy: Strategy, initial: ArrayRecord, state: Mapping[str, Any] | 
     """Return the rounds that are finished before the first one here: none, or those of an interrupted training."""
     if state is None:
         return Finished(initial)
-    if isinstance(strategy, Resumable):
-        strategy.restore(state["strategy"], initial)
-    return Finished.from_snapshot(state["rounds"], initial)
+    with taken_up():
+        if isinstance(strategy, Resumable):
+            strategy.restore(state["strategy"], initial)
+        return Finished.from_snapshot(state["rounds"], initial)
+
+
+@contextmanager
+def taken_up() -> Iterator[None]:
+    """Go on from a state that was kept; one that fedsim did not write so is the fault of its file.
+
+    Raises:
+        Mistake: The state lacks something, or holds something else.
+    """
+    try:
+        yield
+    except (Mistake, RunFailed):
+        raise
+    except Exception as error:
+        raise Mistake(
+            f"the state that was kept of this training is not what fedsim writes: {said_by(error)}; to begin the "
+            "training anew, delete its files .under-way-0 and .under-way-1 in checkpoints"
+        ) from error
 
 
 def _check_not_all_refused(done: Finished, names: Mapping[int, str]) -> None:

@@ -23,6 +23,7 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
+import os
 import re
 import sys
 import tomllib
@@ -193,11 +194,14 @@ def _module_of_file(path: Path) -> Any:  # noqa: ANN401  a module
         if spec is None or spec.loader is None:
             raise Mistake(f"{path}: expected a Python file")
         sys.modules[key] = importlib.util.module_from_spec(spec)
+        here = Path.cwd()
         try:
             spec.loader.exec_module(sys.modules[key])
         except BaseException:
             del sys.modules[key]
             raise
+        finally:
+            os.chdir(here)  # the paths that the user gave are meant from here
     return sys.modules[key]
 
 

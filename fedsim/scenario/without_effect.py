@@ -48,6 +48,7 @@ def settings_without_effect(scenario: Scenario, typed: Collection[str]) -> Itera
     yield from _faults(scenario)
     yield from _data(scenario)
     yield from _of_other_choices(scenario)
+    yield from _checkpoints(scenario)
     yield from _of_rounds_without_a_federated_arm(scenario)
 
 
@@ -137,6 +138,11 @@ def _of_other_choices(scenario: Scenario) -> Iterator[Idle]:
     draws = partition.by not in ("natural", "made", "time") or (partition.by == "natural" and partition.sites)
     if is_given(partition, "seed") and not draws:
         yield Idle("partition.seed", f"expected none beside by = {partition.by!r}, which draws nothing")
+
+
+def _checkpoints(scenario: Scenario) -> Iterator[Idle]:
+    if scenario.checkpoints.every_rounds is not None and is_given(scenario.checkpoints, "seconds"):
+        yield Idle("checkpoints.seconds", "expected either it or checkpoints.every_rounds, got both")
 
 
 def _of_rounds_without_a_federated_arm(scenario: Scenario) -> Iterator[Idle]:

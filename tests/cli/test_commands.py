@@ -137,6 +137,25 @@ def test_a_folder_that_can_not_be_written_is_a_line(fedsim, tmp_path: Path):
     assert "file/run: Not a directory" in ran.err
 
 
+@pytest.mark.parametrize("name", ["scenario.toml", "manifest.json"])
+def test_a_tournament_is_not_written_into_a_run(fedsim, tmp_path: Path, name: str):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / name).write_text("{}")
+    ran = fedsim("compare", "hospital-heart", "--out", "mine")
+    assert (ran.code, ran.err) == (2, "fedsim: --out: mine: expected a folder for a tournament, a run is in it\n")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == [name]
+
+
+def test_a_strategy_that_goes_elsewhere_when_it_is_loaded_moves_no_output(fedsim, tmp_path: Path):
+    (tmp_path / "elsewhere").mkdir()
+    own = "import os\nos.chdir('elsewhere')\nfrom strategies.fedavg import FedAvg\nclass Moves(FedAvg):\n    pass\n"
+    (tmp_path / "moves.py").write_text(own)
+    ran = fedsim("run", "hospital-heart", *SMALL, "--strategy", "moves.py", "--out", "mine")
+    assert (ran.code, ran.err) == (0, "")
+    assert (tmp_path / "mine" / "manifest.json").exists()
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 def test_a_bug_shows_its_traceback(fedsim, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("fedsim.experiments.experiment.train_all", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):

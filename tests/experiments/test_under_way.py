@@ -1,7 +1,8 @@
 """A training that is interrupted and goes on ends bit for bit where it would have ended."""
 
+import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +249,39 @@ def test_a_state_of_a_stranger_is_left_aside(odd: Any, plain, tmp_path: Path):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / f"{plain[1].key}.under-way-0").write_bytes(pack(odd))
     assert rounds_run(*plain, tmp_path) == [1, 2, 3, 4]
+
+
+def parts_of(tree: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the places of all dictionaries' values in a tree."""
+    if isinstance(tree, Mapping):
+        for key, value in tree.items():
+            yield (*place, key)
+            yield from parts_of(value, (*place, key))
+
+
+@pytest.mark.parametrize("arm", ["federated", "local"])
+def test_a_state_that_lacks_something_inside_is_named_with_what_to_do(arm: str, plain, tmp_path: Path):
+    """Its digest, its keys and its types may be right all the same, if a stranger made it."""
+    scenario = read("hospital-heart", [*HEART, f'arms=["{arm}"]'])
+    job = Job(arm, False, 0)
+    with pytest.raises(Stop):
+        run_job(scenario, job, stopping(2), under_way(tmp_path, scenario, job))
+    path = files_of(tmp_path)[0]
+    kept = unpack(path.read_bytes())
+    removed = 0
+    for place in parts_of(kept["state"]):
+        changed = copy.deepcopy(kept)
+        holder = changed["state"]
+        for key in place[:-1]:
+            holder = holder[key]
+        del holder[place[-1]]
+        path.write_bytes(pack(changed))
+        try:
+            run_job(scenario, job, stopping(), under_way(tmp_path, scenario, job))
+        except Mistake as mistake:
+            assert "to begin the training anew, delete its files .under-way-0 and .under-way-1" in str(mistake)
+            removed += 1
+    assert removed >= 4
 
 
 def test_a_finished_training_leaves_nothing_of_the_kind(plain, tmp_path: Path):

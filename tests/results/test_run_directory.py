@@ -1,6 +1,10 @@
 import json
+import math
 import random
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -13,7 +17,8 @@ from fedsim.experiments.experiment import execute, summary
 from fedsim.mistakes import Mistake
 from fedsim.report import page as report
 from fedsim.results import run_directory as results
-from fedsim.scenario.files import read_own
+from fedsim.results.evaluation import POOLED
+from fedsim.scenario.files import read, read_own
 from tests.runs import unsealed
 
 pytestmark = pytest.mark.usefixtures("charts_undrawn")
@@ -21,8 +26,6 @@ pytestmark = pytest.mark.usefixtures("charts_undrawn")
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from fedsim.scenario.files import read
-
     folder = tmp_path_factory.mktemp("runs") / "small"
     execute(read("hospital-heart", ["training.rounds=1", "seeds=1", "privacy.unit=none"]), folder)
     return folder
@@ -30,9 +33,18 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copied(finished: Path, tmp_path: Path) -> Path:
-    import shutil
-
     return unsealed(Path(shutil.copytree(finished, tmp_path / "copy")))
+
+
+@pytest.fixture(scope="module")
+def finished_privately(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    changes = ["training.rounds=1", "seeds=1", "privacy.noise_multiplier=4", 'arms=["local"]']
+    return execute(read("hospital-heart", changes), tmp_path_factory.mktemp("runs") / "private").path
+
+
+@pytest.fixture
+def private(finished_privately: Path, tmp_path: Path) -> Path:
+    return unsealed(Path(shutil.copytree(finished_privately, tmp_path / "private")))
 
 
 def test_a_run_directory_holds_plain_files_only(finished: Path):
@@ -220,6 +232,111 @@ def test_a_broken_run_directory_is_explained(copied: Path, name: str, content: b
         (copied / name).write_bytes(content)
     with pytest.raises(Mistake, match=message):
         results.load(copied)
+
+
+def change_json(folder: Path, name: str, change: Callable[[Any], None]) -> None:
+    """Change what a JSON file of a run holds, with its digest, as somebody would who means to deceive."""
+    values = json.loads((folder / name).read_text())
+    change(values)
+    (folder / name).write_text(json.dumps(values))
+    make_digest_anew(folder, name)
+
+
+def make_digest_anew(folder: Path, name: str) -> None:
+    if name != "manifest.json":
+        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest["files"][name] = results.sha256((folder / name).read_bytes())
+        results.write_json(folder / "manifest.json", manifest)
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "value", "message"),
+    [
+        ("manifest.json", ["task", "kind"], "odd", "task.kind: expected 'binary', 'classes' or 'number', got 'odd'"),
+        ("manifest.json", ["task", "kind"], math.nan, "expected JSON, got NaN, which is no JSON"),
+        ("manifest.json", ["task"], "heart", "task: expected an object, got 'heart'"),
+        ("manifest.json", ["started"], None, "started: expected text, got None"),
+        ("manifest.json", ["started"], "soon", "started: .*soon"),
+        ("manifest.json", ["seconds_per_training"], [5], r"seconds_per_training: expected an object, got \[5\]"),
+        ("manifest.json", ["versions"], "\ud800", "expected JSON, got .*surrogates not allowed"),
+        ("manifest.json", ["versions"], {}, "versions: expected fedsim-flower among them"),
+        ("manifest.json", ["seeds"], [], "seeds: expected at least 1 in the list, got"),
+        ("manifest.json", ["files", "scenario.toml"], 3, "files.scenario.toml: expected text, got 3"),
+        ("ledger.json", ["trainings"], "none", "trainings: expected a list, got 'none'"),
+        ("ledger.json", ["unit"], "person", "unit: .*expected 'client', .*'record', got 'person'"),
+        ("ledger.json", ["delta"], 1.5, "delta: expected a number < 1, got 1.5"),
+        ("ledger.json", ["delta"], None, "expected a delta beside private trainings"),
+        ("ledger.json", ["tuning"], {"runs": None, "charged": True}, "expected the number of trainings that are charg"),
+        ("ledger.json", ["trainings", 0, "epsilon"], {}, "expected an epsilon of each site that released something"),
+        ("ledger.json", ["trainings", 0, "entries", 0, "kind"], "loud", "entries.0: expected a release of the kinds"),
+        (
+            "ledger.json",
+            ["trainings", 0, "entries", 0, "mechanism", "noise_multiplier"],
+            [],
+            r"entries.0: noise_multiplier: expected a finite number > 0, got \[\]",
+        ),
+        ("metrics.json", ["confusion", 0, "true"], 10**30, "true of row 0: expected a whole number >= 0, got 1000000"),
+        ("metrics.json", ["confusion", 0, "true"], 5, "expected a row for each pair of classes from 0 on"),
+        ("metrics.json", ["calibration", 0, "arm"], "distant", "arm of row 0: expected one of federated, .*'distant'"),
+        ("metrics.json", ["calibration", 0, "arm"], [0], r"arm of row 0: expected one of .*got \[0\]"),
+        ("metrics.json", ["threshold"], None, "threshold: expected the number from which on a row is called positive"),
+    ],
+)
+def test_a_value_that_nobody_wrote_is_named_whatever_its_digest(
+    copied: Path, private: Path, name: str, place: list[str | int], value: Any, message: str
+):
+    copied = private if name == "ledger.json" else copied
+
+    def change(values: Any) -> None:
+        *holders, key = place
+        for holder in holders:
+            values = values[holder]
+        values[key] = value
+
+    change_json(copied, name, change)
+    with pytest.raises(Mistake, match=message) as caught:
+        results.load(copied)
+    assert str(copied / name) in str(caught.value)
+
+
+def test_all_faults_of_a_file_are_said_at_once(copied: Path):
+    change_json(copied, "manifest.json", lambda values: values.update(seconds="long", threads=-1, git=3))
+    with pytest.raises(Mistake) as caught:
+        results.load(copied)
+    assert [line.partition(": expected")[0].rpartition(": ")[2] for line in str(caught.value).splitlines()] == [
+        *("git", "threads", "seconds")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("sites", lambda table: table.iloc[:0], "expected a row for each training and site, got none"),
+        ("sites", lambda table: table.drop(columns="arm"), "expected the columns arm, got private, seed"),
+        ("sites", lambda table: table.drop(columns="auc"), "expected the columns auc, got"),
+        ("sites", lambda table: table.assign(private=None), "private of row 0: expected true or false, got nan"),
+        ("sites", lambda table: table.assign(seed=table["seed"] - 1), "seed of row 0: expected a whole number >= 0"),
+        ("sites", lambda table: table.assign(rows=0.5), "rows of row 0: expected a whole number >= 0, got 0.5"),
+        ("sites", lambda table: table.assign(auc="high"), "auc of row 0: expected a number, got 'high'"),
+        ("sites", lambda table: table.iloc[1:], "expected the same sites for each training, .* lacks 'cleveland'"),
+        ("sites", lambda table: table[table["site"] != POOLED], r"expected the site \(pooled\) among the rows"),
+        ("sites", lambda table: pd.concat([table, table.iloc[:1]]), "expected one row for each arm, private, seed, si"),
+        ("groups", lambda table: table.iloc[:0], "expected the same groups for each training of a seed|lacks some"),
+        ("groups", lambda table: table.assign(attribute=3), "attribute of row 0: expected text, got 3"),
+        ("groups", lambda table: table.iloc[1:], "expected the same groups for each training of a seed, federated"),
+        ("rounds", lambda table: table[["seed"]], "expected the columns arm, private, round, auc"),
+        ("rounds", lambda table: table.assign(seed=7), "expected the trainings of sites.parquet, got centralized, not private, seed 7"),
+    ],
+)
+def test_a_table_that_nobody_wrote_is_named_whatever_its_digest(
+    copied: Path, name: str, change: Callable[[pd.DataFrame], pd.DataFrame], message: str
+):
+    path = copied / f"{name}.parquet"
+    change(pd.read_parquet(path)).to_parquet(path, index=False)
+    make_digest_anew(copied, path.name)
+    with pytest.raises(Mistake, match=message) as caught:
+        results.load(copied)
+    assert str(path) in str(caught.value)
 
 
 def test_no_run_directory_is_a_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -93,6 +93,7 @@ REFUSED = {
     "training.local_steps, which is 2, got 2",
     '[secure_aggregation]\ndrop_out_at = "keys"': "secure_aggregation.drop_out_at: expected faults.drop_out beside it",
     'engine = "serial"\ncohort_size = 4': "cohort_size: expected engine = 'cohort' beside it, got 'serial'",
+    "[checkpoints]\nseconds = 5\nevery_rounds = 2": "checkpoints.seconds: expected either it or checkpoints.every_rounds",
     "[partition]\nseed = 3": "partition.seed: expected none beside by = 'natural', which draws nothing",
     '[partition]\nby = "time"\nsites = 3\nseed = 3': "partition.seed: expected none beside by = 'time'",
     '[data]\nmodel = "mlp"': "data.model: expected none beside a task, which has a model of its own",
@@ -144,6 +145,7 @@ def test_a_change_to_a_section_that_is_off_is_refused(tmp_path: Path, text: str,
         ("cohort_size = 4", []),
         ("[partition]\nsites = 3\nseed = 3", []),
         ("[faults]\nstraggler = 0.5", []),
+        ("[checkpoints]\nseconds = 10.0\nevery_rounds = 2", []),  # as a run that said every_rounds writes it
     ],
 )
 def test_what_is_switched_off_or_has_an_effect_is_taken(tmp_path: Path, text: str, changes: list[str]):
