@@ -24,7 +24,16 @@ from fedsim.flower.adapter import Adapter
 from fedsim.flower.foreign_strategy import Hosted
 from fedsim.flower.grid import FIRST_NODE, InProcessGrid, node_of
 from fedsim.flower.records import Flat, Layout, flatten, kept_in
-from fedsim.flower.rounds import Budget, CentralBudget, Finished, Halfway, NothingKept, charge_unseen, run_rounds, taken_up
+from fedsim.flower.rounds import (
+    Budget,
+    CentralBudget,
+    Finished,
+    Halfway,
+    NothingKept,
+    charge_unseen,
+    run_rounds,
+    taken_up,
+)
 from fedsim.flower.secure.server import SecureAdapter
 from fedsim.flower.secure.shares import weights_of
 from fedsim.mistakes import RunFailed

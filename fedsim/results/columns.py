@@ -36,6 +36,11 @@ _EXPECTED = {
 }
 
 
+def training_in_words(arm: str, private: bool, seed: int) -> str:
+    """Return ``federated, private, seed 0``."""
+    return f"{arm}, {'private' if private else 'not private'}, seed {seed}"
+
+
 def check_columns(table: pd.DataFrame, needed: Sequence[str], key: Sequence[str], place: str) -> None:
     """Check a table.
 

@@ -4,13 +4,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from itertools import product
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
 from fedsim.figures import as_written
 from fedsim.mistakes import Mistake
-from fedsim.results.columns import check_columns
+from fedsim.results.columns import check_columns, training_in_words
 
 _COLUMNS = {
     "base_rates": ("seed", "site", "answer"),
@@ -100,9 +100,9 @@ def _check_square(confusion: pd.DataFrame, place: str) -> None:
     """
     if confusion.empty:
         return
-    for (arm, private, seed), rows in confusion.groupby(["arm", "private", "seed"]):
+    for training, rows in confusion.groupby(["arm", "private", "seed"]):
         classes = range(math.isqrt(len(rows)))
         pairs = set(zip(rows["true"], rows["named"], strict=True))
         if pairs != set(product(classes, repeat=2)):
-            training = f"{arm}, {'private' if private else 'not private'}, seed {seed}"
-            raise Mistake(f"{place}: expected a row for each pair of classes from 0 on, {training} has others")
+            words = training_in_words(*cast(tuple[str, bool, int], training))
+            raise Mistake(f"{place}: expected a row for each pair of classes from 0 on, {words} has others")

@@ -40,7 +40,7 @@ from torch import Tensor
 from fedsim.figures import as_written
 from fedsim.mistakes import Mistake
 from fedsim.privacy.promise import most_spent
-from fedsim.results.columns import check_columns
+from fedsim.results.columns import check_columns, training_in_words
 from fedsim.results.comparison import ELSEWHERE, HERE, compare, compare_with_base
 from fedsim.results.contents import check_ledger, check_manifest
 from fedsim.results.digests import sha256
@@ -378,7 +378,9 @@ def _check_trainings(tables: Mapping[str, pd.DataFrame], folder: Path) -> None:
     for training, own in sites.items():
         if own != tested:
             lacking = as_written(sorted(tested - own)[0])
-            raise Mistake(f"{place}: expected the same sites for each training, {_named(training)} lacks {lacking}")
+            raise Mistake(
+                f"{place}: expected the same sites for each training, {training_in_words(*training)} lacks {lacking}"
+            )
 
     place = folder / "groups.parquet"
     groups = tables["groups"]
@@ -387,25 +389,27 @@ def _check_trainings(tables: Mapping[str, pd.DataFrame], folder: Path) -> None:
     for training in sites:
         of_seed = set().union(*(found for other, found in whole.items() if other[2] == training[2]))
         if whole.get(training) != of_seed:
-            raise Mistake(f"{place}: expected the same groups for each training of a seed, {_named(training)} lacks some")
+            raise Mistake(
+                f"{place}: expected the same groups for each training of a seed, {training_in_words(*training)} lacks some"
+            )
     for name, found in (("groups", whole), ("rounds", _by_training(tables["rounds"]))):
         for training in found:
             if training not in sites:
                 expected = "the trainings of sites.parquet"
-                raise Mistake(f"{folder / name}.parquet: expected {expected}, got {_named(training)} beside them")
+                raise Mistake(
+                    f"{folder / name}.parquet: expected {expected}, got {training_in_words(*training)} beside them"
+                )
 
 
 def _by_training(table: pd.DataFrame, column: str = "seed") -> dict[_Training, set[Any]]:
     """Return the values of a column for each training."""
     if table.empty:
         return {}
-    found = table.groupby(["arm", "private", "seed"])[column]
-    return {training: set(values) for training, values in found}
-
-
-def _named(training: _Training) -> str:
-    arm, private, seed = training
-    return f"{arm}, {'private' if private else 'not private'}, seed {seed}"
+    trainings = zip(table["arm"], table["private"], table["seed"], strict=True)
+    found: dict[_Training, set[Any]] = {}
+    for training, value in zip(trainings, table[column], strict=True):
+        found.setdefault(training, set()).add(value)
+    return found
 
 
 def _table(content: bytes, path: Path) -> pd.DataFrame:

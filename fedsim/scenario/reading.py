@@ -134,8 +134,9 @@ def parse_json(content: bytes | str, name: str) -> dict[str, Any]:
         Mistake: They hold something else, or nest too deeply.
     """
     try:
-        value = json.loads(content, parse_constant=_no_json)
-        if (b"\\u" if isinstance(content, bytes) else "\\u") in content:
+        text = content if isinstance(content, str) else content.decode()
+        value = json.loads(text, parse_constant=_no_json)
+        if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()  # half a character can be written so, and is no text
     except (ValueError, RecursionError) as error:
         raise Mistake(f"{name}: expected JSON, got {error}") from None

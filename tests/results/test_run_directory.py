@@ -325,7 +325,11 @@ def test_all_faults_of_a_file_are_said_at_once(copied: Path):
         ("groups", lambda table: table.assign(attribute=3), "attribute of row 0: expected text, got 3"),
         ("groups", lambda table: table.iloc[1:], "expected the same groups for each training of a seed, federated"),
         ("rounds", lambda table: table[["seed"]], "expected the columns arm, private, round, auc"),
-        ("rounds", lambda table: table.assign(seed=7), "expected the trainings of sites.parquet, got centralized, not private, seed 7"),
+        (
+            "rounds",
+            lambda table: table.assign(seed=7),
+            "expected the trainings of sites.parquet, got centralized, not private, seed 7",
+        ),
     ],
 )
 def test_a_table_that_nobody_wrote_is_named_whatever_its_digest(

@@ -93,7 +93,7 @@ REFUSED = {
     "training.local_steps, which is 2, got 2",
     '[secure_aggregation]\ndrop_out_at = "keys"': "secure_aggregation.drop_out_at: expected faults.drop_out beside it",
     'engine = "serial"\ncohort_size = 4': "cohort_size: expected engine = 'cohort' beside it, got 'serial'",
-    "[checkpoints]\nseconds = 5\nevery_rounds = 2": "checkpoints.seconds: expected either it or checkpoints.every_rounds",
+    "[checkpoints]\nseconds = 5\nevery_rounds = 2": "checkpoints.seconds: expected either it or",
     "[partition]\nseed = 3": "partition.seed: expected none beside by = 'natural', which draws nothing",
     '[partition]\nby = "time"\nsites = 3\nseed = 3': "partition.seed: expected none beside by = 'time'",
     '[data]\nmodel = "mlp"': "data.model: expected none beside a task, which has a model of its own",

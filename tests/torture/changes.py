@@ -74,7 +74,7 @@ def _change_document(run: Path, choices: random.Random) -> str:
     return f"{name}: {said}"
 
 
-def _change_value(values: Any, choices: random.Random) -> str:  # noqa: ANN401  any JSON
+def _change_value(values: Any, choices: random.Random) -> str:
     """Change one value at any depth; return what was done."""
     holder, key = values, None
     path = []
