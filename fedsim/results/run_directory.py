@@ -389,9 +389,8 @@ def _check_trainings(tables: Mapping[str, pd.DataFrame], folder: Path) -> None:
     for training in sites:
         of_seed = set().union(*(found for other, found in whole.items() if other[2] == training[2]))
         if whole.get(training) != of_seed:
-            raise Mistake(
-                f"{place}: expected the same groups for each training of a seed, {training_in_words(*training)} lacks some"
-            )
+            lacking = f"{training_in_words(*training)} lacks some"
+            raise Mistake(f"{place}: expected the same groups for each training of a seed, {lacking}")
     for name, found in (("groups", whole), ("rounds", _by_training(tables["rounds"]))):
         for training in found:
             if training not in sites:
