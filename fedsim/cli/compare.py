@@ -64,6 +64,7 @@ def compare(
     kept: Annotated[
         Path, typer.Option("--cache", metavar="DIR", help="The directory where finished trainings are kept.")
     ] = Path("runs/cache"),
+    jobs: options.Jobs = 1,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -84,7 +85,7 @@ def compare(
             seeds=seeds,
         )
         grid = tournament.cells(axes_asked)
-        played = tournament.play(grid, kept, progress)
+        played = tournament.play(grid, kept, progress, jobs)
     if played.costs.empty:  # a training that failed at a later seed leaves scores, but does not compete
         raise Mistake("\n".join(dict.fromkeys(played.refused["reason"])))
 

@@ -32,6 +32,15 @@ attacks = _names_of("attacks")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
+Jobs = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="Run trainings in so many processes, each on its own cores and GPU. The result is the same for any N.",
+    ),
+]
+
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 
 

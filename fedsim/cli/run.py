@@ -73,6 +73,7 @@ def run(
             show_default="FILE.ranges.toml",
         ),
     ] = None,
+    jobs: options.Jobs = 1,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -98,7 +99,7 @@ def run(
         from fedsim.scenario.files import read, read_own
 
         chosen = read_own(overrides, epsilon) if scenario is None else read(scenario, overrides, epsilon)
-        finished = execute(chosen, out, progress)
+        finished = execute(chosen, out, progress, jobs)
     print_run(finished, as_json)
     _end_with_failures(finished)
 
@@ -121,6 +122,7 @@ def resume(
             help="Go on also with other versions, code or device than the run was begun with; the manifest says so.",
         ),
     ] = False,
+    jobs: options.Jobs = 1,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -131,7 +133,7 @@ def resume(
         from fedsim.experiments import experiment
         from fedsim.results.run_directory import newest_interrupted
 
-        finished = experiment.resume(run_dir or newest_interrupted(), progress, force)
+        finished = experiment.resume(run_dir or newest_interrupted(), progress, force, jobs)
     print_run(finished, as_json)
     _end_with_failures(finished)
 

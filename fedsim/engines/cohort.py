@@ -281,6 +281,11 @@ def cut_for(count: int) -> Iterator[None]:
         _cut_for.pop()
 
 
+def cores_to_cut_for() -> int:
+    """Return for how many cores stacks are cut here."""
+    return _cut_for[-1] if _cut_for else cores()
+
+
 def cores() -> int:
     """Count the cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):  # not on every system
@@ -316,8 +321,7 @@ def _most_sites(works: list[Work], cost: Cost, wanted: int | str) -> int:
 
     # Enough sites for a stack to be worth a thread of its own.
     worthwhile_stacks = int(sites * rows_in_step * cost.products / _PRODUCTS)
-    wanted_stacks = _cut_for[-1] if _cut_for else cores()
-    stacks = min(wanted_stacks, max(1, worthwhile_stacks))
+    stacks = min(cores_to_cut_for(), max(1, worthwhile_stacks))
     sites_in_stack = -(-sites // stacks)  # rounded up
     return max(1, min(most_in_memory, sites_in_stack))
 

@@ -24,6 +24,7 @@ from fedsim.experiments.given import GivenData, scenario_of
 from fedsim.experiments.outcome import write_manifest, write_results
 from fedsim.experiments.progress import Progress, shown
 from fedsim.experiments.trainings import train_all
+from fedsim.figures import as_written
 from fedsim.mistakes import CannotGoOn, Interrupted, Mistake, Terminated
 from fedsim.planning.checks import check
 from fedsim.report import page as report
@@ -52,6 +53,7 @@ def run(
     strategy: str | None = None,
     epsilon: float | str | None = None,
     progress: bool | Progress = True,
+    jobs: int = 1,
 ) -> pd.DataFrame:
     """Run a scenario and return the comparison of its arms.
 
@@ -75,6 +77,7 @@ def run(
         epsilon: A privacy budget in place of the scenario's, or ``"none"``.
         progress: Whether to show progress on the standard error stream: a bar in a terminal or notebook, a line now
             and then elsewhere. A function in its place is called with (what is trained, rounds done, rounds in all).
+        jobs: In how many processes trainings run beside each other; the result is the same for any number.
 
     Returns:
         A row for each arm, private and metric with ``mean, low, high`` and the paired differences to the centralized
@@ -98,23 +101,27 @@ def run(
     with scenario_of(scenario, changes, budget, given) as chosen, shown(bool(progress)) as show:
         report_progress = progress if callable(progress) else show
         if out is not None and chosen.data.path == FRAME and _is_interrupted(Path(out)):
-            return summary(_resume_with_frame(chosen, Path(out), report_progress))
-        return summary(execute(chosen, out, report_progress))
+            return summary(_resume_with_frame(chosen, Path(out), report_progress, jobs))
+        return summary(execute(chosen, out, report_progress, jobs))
 
 
-def execute(scenario: Scenario, out: str | Path | None = None, progress: Progress | None = None) -> results.Run:
+def execute(
+    scenario: Scenario, out: str | Path | None = None, progress: Progress | None = None, jobs: int = 1
+) -> results.Run:
     """Run a scenario into a new run directory.
 
     Args:
         scenario: What to run.
         out: The directory to make; by default ``runs/<scenario>-<date>``.
         progress: Called with (what is trained, rounds done, rounds in all).
+        jobs: In how many processes trainings run beside each other.
 
     Raises:
         Mistake: The directory is taken, or what the scenario asks for can't be done here.
         Interrupted: It was stopped.
         CannotGoOn: A file can't be written.
     """
+    _check_jobs(jobs)
     with telling(progress):
         scenario = _settled(scenario)
     check(scenario)
@@ -122,7 +129,12 @@ def execute(scenario: Scenario, out: str | Path | None = None, progress: Progres
     with _lock(folder), _end_told(folder):
         begun.write(folder, scenario)
         results.write_scenario(folder, scenario)
-        return _complete(folder, scenario, progress)
+        return _complete(folder, scenario, progress, jobs)
+
+
+def _check_jobs(jobs: object) -> None:
+    if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1:
+        raise Mistake(f"jobs: expected a whole number >= 1, got {as_written(jobs)}")
 
 
 def _settled(scenario: Scenario) -> Scenario:
@@ -136,7 +148,7 @@ def _is_interrupted(folder: Path) -> bool:
     return (folder / "scenario.toml").is_file() and not results.is_finished(folder)
 
 
-def _resume_with_frame(scenario: Scenario, folder: Path, progress: Progress | None) -> results.Run:
+def _resume_with_frame(scenario: Scenario, folder: Path, progress: Progress | None, jobs: int) -> results.Run:
     """Go on with an interrupted run of a frame that is given once more.
 
     Raises:
@@ -152,10 +164,10 @@ def _resume_with_frame(scenario: Scenario, folder: Path, progress: Progress | No
     if others:
         raise Mistake(f"{folder}: expected the settings that the interrupted run in it was begun with, got others of "
                       f"{', '.join(others)}; choose another directory for a new run")  # fmt: skip
-    return resume(folder, progress)
+    return resume(folder, progress, jobs=jobs)
 
 
-def resume(path: str | Path, progress: Progress | None = None, force: bool = False) -> results.Run:
+def resume(path: str | Path, progress: Progress | None = None, force: bool = False, jobs: int = 1) -> results.Run:
     """Go on with an interrupted run: what was finished is not run again, and what failed is tried again.
 
     Args:
@@ -163,12 +175,14 @@ def resume(path: str | Path, progress: Progress | None = None, force: bool = Fal
         progress: Called with (what is trained, rounds done, rounds in all).
         force: Whether to go on also under other circumstances than it was begun under, such as other versions; that
             is written down.
+        jobs: In how many processes trainings run beside each other.
 
     Raises:
         Mistake: There is nothing to go on with, or someone else is at it, or the circumstances are others.
         Interrupted: It was stopped.
         CannotGoOn: A file can't be read or written.
     """
+    _check_jobs(jobs)
     folder = Path(path)
     if not (folder / "scenario.toml").is_file():
         raise Mistake(f"{path}: expected an interrupted run, there is no scenario.toml")
@@ -182,7 +196,7 @@ def resume(path: str | Path, progress: Progress | None = None, force: bool = Fal
         loading.check_digest(scenario.data)
         with telling(progress):  # images are read again
             loading.task_of(scenario)
-        return _complete(folder, scenario, progress)
+        return _complete(folder, scenario, progress, jobs)
 
 
 def summary(run: results.Run) -> pd.DataFrame:
@@ -215,13 +229,13 @@ def _columns_of(sites: list[str], others: set[str]) -> list[str]:
     return columns
 
 
-def _complete(folder: Path, scenario: Scenario, progress: Progress | None) -> results.Run:
+def _complete(folder: Path, scenario: Scenario, progress: Progress | None, jobs: int) -> results.Run:
     """Run what is not yet finished, then write the results."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the number of threads changes the order of sums, so the last bits
     try:
         with cohort.cut_for(begun.cores_of(folder)):
-            return _train_and_write(folder, scenario, progress)
+            return _train_and_write(folder, scenario, progress, jobs)
     finally:
         torch.set_num_threads(threads)
 
@@ -246,7 +260,7 @@ def _end_told(folder: Path) -> Iterator[None]:
         raise CannotGoOn(folder, error) from error
 
 
-def _train_and_write(folder: Path, scenario: Scenario, progress: Progress | None) -> results.Run:
+def _train_and_write(folder: Path, scenario: Scenario, progress: Progress | None, jobs: int) -> results.Run:
     started = datetime.now(UTC)
     clock = time.perf_counter()
     checkpoints = folder / "checkpoints"
@@ -255,7 +269,7 @@ def _train_and_write(folder: Path, scenario: Scenario, progress: Progress | None
     for written in (folder, checkpoints):
         remove_leftovers(written)
 
-    finished, failed = train_all(folder, scenario, progress)
+    finished, failed = train_all(folder, scenario, progress, jobs)
     unseal(folder)  # of a run whose failed trainings were tried again
     write_results(folder, scenario, finished)
     times = {"started": started.isoformat(timespec="seconds"), "seconds": round(time.perf_counter() - clock, 3)}

@@ -22,6 +22,7 @@ import torch
 
 from fedsim.data.settling import settled
 from fedsim.experiments.arms import Job, run_job
+from fedsim.experiments.processes import run_all
 from fedsim.experiments.trainings import reason_of, under_way_of
 from fedsim.mistakes import STOPS, Mistake, RunFailed
 from fedsim.planning.checks import check
@@ -228,52 +229,61 @@ def _values(text: str) -> list[tuple[str, str]]:
     return [(key, value) for value in str(values).split(",")]
 
 
-def play(grid: Sequence[Cell], folder: Path, progress: Callable[[str, int, int], None] | None = None) -> Played:
+def play(
+    grid: Sequence[Cell],
+    folder: Path,
+    progress: Callable[[str, int, int], None] | None = None,
+    jobs: int = 1,
+) -> Played:
     """Run every cell for its seeds, except what is in the folder already.
 
     Args:
         grid: The cells.
         folder: The folder where trainings are kept.
         progress: Called with (the place in the grid, trainings done, trainings in all).
+        jobs: In how many processes trainings run beside each other.
     """
     folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder, shared=True)
-    total = sum(cell.scenario.seeds for cell in grid)
-    done = 0
-    failures = 0
+    refusals: dict[int, str] = {}
+    megabytes: dict[int, float] = {}
+    for number, cell in enumerate(grid):
+        try:
+            check(cell.scenario)
+            megabytes[number] = _megabytes(cell.scenario)
+        except (Mistake, RunFailed) as error:  # the other cells are worth their figures all the same
+            refusals[number] = str(error)
+
+    wanted = [(number, seed) for number in megabytes for seed in grid[number].scenario.all_seeds]
+    attempts = [_Attempt(grid[number], seed, folder) for number, seed in wanted]
+    trained = dict(zip(wanted, _all(attempts, progress, jobs), strict=True))
+
     scores: list[dict[str, Any]] = []
     curves: list[dict[str, Any]] = []
     costs: list[dict[str, Any]] = []
     refused: list[dict[str, Any]] = []
     spent: list[tuple[Cell, Spent]] = []
-
-    for cell in grid:
-        place = ", ".join(value for value in cell.place.values() if value != NONE)
-        done_before = done
-        try:
-            check(cell.scenario)
-            megabytes = _megabytes(cell.scenario)
-            trainings = {}
-            for seed in cell.scenario.all_seeds:
-                if progress:
-                    progress(place, done, total)
-                trainings[seed] = _training(cell, seed, folder)
-                done += 1
-                if releases := trainings[seed]["spent"]:
-                    spent.append((cell, releases))  # also where another seed fails: it was released
-
-        # The other cells are worth their figures all the same.
-        except (Mistake, RunFailed) as error:
-            refused.append({**cell.place, "reason": " ".join(str(error).split())})
-            failures += isinstance(error, RunFailed)
-            total -= cell.scenario.seeds - (done - done_before)
-            continue
+    failures = 0
+    for number, cell in enumerate(grid):
+        kept = {}
+        for seed in cell.scenario.all_seeds if number in megabytes else ():
+            came = trained[number, seed]
+            if isinstance(came, _Failed):
+                refusals.setdefault(number, came.reason)
+                continue
+            kept[seed] = came
+            if came["spent"]:
+                spent.append((cell, came["spent"]))  # also where another seed fails: it was released
 
         # A cell is compared by all its seeds, or not at all.
-        for seed, kept in trainings.items():
-            scores += [{**cell.place, "seed": seed, **row} for row in kept["scores"]]
-            curves += [{**cell.place, "seed": seed, **row} for row in kept["curve"]]
-        costs.append({**cell.place, "megabytes": megabytes})
+        if number in refusals:
+            refused.append({**cell.place, "reason": " ".join(refusals[number].split())})
+            failures += number in megabytes
+            continue
+        for seed, training in kept.items():
+            scores += [{**cell.place, "seed": seed, **row} for row in training["scores"]]
+            curves += [{**cell.place, "seed": seed, **row} for row in training["curve"]]
+        costs.append({**cell.place, "megabytes": megabytes[number]})
 
     return Played(
         scores=pd.DataFrame(scores),
@@ -283,6 +293,56 @@ def play(grid: Sequence[Cell], folder: Path, progress: Callable[[str, int, int],
         released=_together(spent),
         failures=failures,
     )
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """A training that failed, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """One training of a cell, to be tried."""
+
+    cell: Cell
+    seed: int
+    folder: Path
+
+    def __call__(self, tell: Callable[[int], None]) -> dict[str, Any] | _Failed:
+        tell(0)
+        try:
+            return _training(self.cell, self.seed, self.folder)
+        except RunFailed as error:
+            return _Failed(str(error))
+
+    def kept(self) -> dict[str, Any] | None:
+        """Return what came of it, if it was done before."""
+        return _read_kept(self.folder / f"{_key(self.cell, self.seed)}.json")
+
+
+def _all(
+    attempts: Sequence[_Attempt], progress: Callable[[str, int, int], None] | None, jobs: int
+) -> list[dict[str, Any] | _Failed]:
+    """Return what came of each attempt; what is not kept is trained."""
+    kept = [attempt.kept() for attempt in attempts]
+    left = [attempt for attempt, found in zip(attempts, kept, strict=True) if found is None]
+    at_work = min(jobs, len(left))
+    begun: set[int] = set()
+
+    def tell(number: int, step: int) -> None:
+        begun.add(number)
+        place = ", ".join(value for value in left[number].cell.place.values() if value != NONE)
+        if progress:
+            done = len(attempts) - len(left) + max(0, len(begun) - at_work)
+            progress(place, done, len(attempts))
+
+    def lost(number: int, how: str) -> _Failed:
+        return _Failed(f"seed {left[number].seed}: {how}")
+
+    trained = iter(run_all(left, jobs, tell, lost))
+    return [next(trained) if found is None else found for found in kept]
 
 
 def _together(spent: Sequence[tuple[Cell, Spent]]) -> list[Released]:
@@ -349,18 +409,13 @@ def _megabytes(scenario: Scenario) -> float:
 
 
 def _training(cell: Cell, seed: int, folder: Path) -> dict[str, Any]:
-    """Read one training's scores, curve and releases from the folder, or run it, from where it was interrupted.
+    """Run one training, from where it was interrupted; keep and return its scores, curve and releases.
 
     Raises:
         RunFailed: It failed.
         OSError: Something can't be written.
     """
     key = _key(cell, seed)
-    path = folder / f"{key}.json"
-    found = _read_kept(path)
-    if found is not None:
-        return found
-
     scenario = cell.scenario
     job = Job("federated", cell.private, seed)
     under_way = under_way_of(folder, scenario, job, key, same=key)
@@ -378,7 +433,7 @@ def _training(cell: Cell, seed: int, folder: Path) -> dict[str, Any]:
         "spent": _spent_most(trained.ledger),
     }
     body = json.dumps(kept, allow_nan=False)
-    results.write_json(path, {"sha256": sha256(body.encode()), "body": body})
+    results.write_json(folder / f"{key}.json", {"sha256": sha256(body.encode()), "body": body})
     under_way.forget()
     return json.loads(body)
 

@@ -1,4 +1,7 @@
-"""All trainings of a run, one after another: each is kept when it is finished, and one that fails ends no other."""
+"""All trainings of a run, one after another or in several processes.
+
+Each is kept when it is finished, and one that fails ends no other.
+"""
 
 import logging
 import time
@@ -10,7 +13,9 @@ from typing import Any
 import pandas as pd
 
 from fedsim.data import loading
-from fedsim.experiments.arms import Job, Shared, Trained, jobs, run_job
+from fedsim.experiments.arms import Job, Shared, Trained, run_job
+from fedsim.experiments.arms import jobs as jobs_of
+from fedsim.experiments.processes import run_all
 from fedsim.experiments.progress import Progress
 from fedsim.experiments.under_way import UnderWay
 from fedsim.mistakes import STOPS, Mistake, RunFailed, said_by
@@ -63,8 +68,16 @@ class Failed:
     is_mistake: bool
 
 
-def train_all(folder: Path, scenario: Scenario, progress: Progress | None) -> tuple[list[Finished], list[Failed]]:
+def train_all(
+    folder: Path, scenario: Scenario, progress: Progress | None, jobs: int = 1
+) -> tuple[list[Finished], list[Failed]]:
     """Run the trainings of a run that are not yet finished; return all that are, and those that failed.
+
+    Args:
+        folder: The run directory.
+        scenario: The scenario.
+        progress: Called with (what is trained, rounds done, rounds in all).
+        jobs: In how many processes trainings run beside each other.
 
     Raises:
         Mistake: What is in the directory is of another scenario, or was changed; or no training is finished, and one
@@ -72,35 +85,57 @@ def train_all(folder: Path, scenario: Scenario, progress: Progress | None) -> tu
         RunFailed: No training is finished.
         OSError: Something can't be written.
     """
-    todo = jobs(scenario)
+    todo = jobs_of(scenario)
     same = _name_of_same(scenario)
+    checkpoints = folder / "checkpoints"
+    kept = {job: _kept(checkpoints, scenario, job, same) for job in todo}
+    left = [job for job in todo if kept[job] is None]
+    rounds_done = dict.fromkeys(todo, scenario.training.rounds) | dict.fromkeys(left, 0)
     total = len(todo) * scenario.training.rounds
+
+    def tell(number: int, round_done: int) -> None:
+        rounds_done[left[number]] = round_done
+        if progress:
+            progress(label_of(left[number]), sum(rounds_done.values()), total)
+
+    def lost(number: int, how: str) -> Failed:
+        return _failed(left[number], RunFailed(how))
+
+    attempts = [_Attempt(folder, scenario, job, same) for job in left]
+    failed: list[Failed] = [one for one in run_all(attempts, jobs, tell, lost) if one is not None]
+    failed_jobs = {one.job for one in failed}
     finished = []
-    failed = []
-    for index, job in enumerate(todo):
-        done_before = index * scenario.training.rounds
-
-        def observe(number: int, done_before: int = done_before, label: str = label_of(job)) -> None:
-            if progress:
-                progress(label, done_before + number, total)
-
-        kept = _kept(folder / "checkpoints", scenario, job)
-        if kept and kept[1]["scenario"] != same:
-            raise Mistake(f"{folder}: scenario.toml is not the one that this run was begun with")
-        if kept is None:
-            try:
-                kept = _train(folder, scenario, job, same, observe)
-            except (OSError, *STOPS):
-                raise  # a fault of the disk would meet whoever comes next, too
-            except BaseException as error:
-                failed.append(_failed(job, error))
-                continue
-        finished.append(Finished(job, _with_todays_names(folder, *kept), kept[1]))
+    for job in todo:
+        if job in failed_jobs:
+            continue
+        found = kept[job] or _kept(checkpoints, scenario, job, same)
+        if found is None:
+            raise Mistake(f"{checkpoints / job.key}.json: expected the training that was just finished, it is gone")
+        finished.append(Finished(job, _with_todays_names(folder, *found), found[1]))
     _check_some_finished(finished, failed)
     return finished, failed
 
 
-def _kept(folder: Path, scenario: Scenario, job: Job) -> tuple[results.Tensors, dict[str, Any]] | None:
+@dataclass(frozen=True)
+class _Attempt:
+    """One training of a run, to be tried; what comes of it is kept in files."""
+
+    folder: Path
+    scenario: Scenario
+    job: Job
+    same: str
+
+    def __call__(self, tell: Callable[[int], None]) -> Failed | None:
+        try:
+            _train(self.folder, self.scenario, self.job, self.same, tell)
+        except (OSError, *STOPS):
+            raise  # a fault of the disk would meet whoever comes next, too
+        except BaseException as error:
+            return _failed(self.job, error)
+        return None
+
+
+def _kept(folder: Path, scenario: Scenario, job: Job, same: str) -> tuple[results.Tensors, dict[str, Any]] | None:
     """Return what came of a training that is finished; None if it is not.
 
     Raises:
@@ -122,6 +157,8 @@ def _kept(folder: Path, scenario: Scenario, job: Job) -> tuple[results.Tensors, 
         Measured.of(measured, place)
     except Mistake as error:
         raise Mistake(f"{error}; delete its two files to train that part again") from None
+    if values["scenario"] != same:
+        raise Mistake(f"{folder.parent}: scenario.toml is not the one that this run was begun with")
     return kept
 
 
@@ -130,10 +167,8 @@ def label_of(job: Job) -> str:
     return f"{job.arm}{', private' if job.private else ''}, seed {job.seed}"
 
 
-def _train(
-    folder: Path, scenario: Scenario, job: Job, same: str, observe: Callable[[int], None]
-) -> tuple[results.Tensors, dict[str, Any]]:
-    """Run a training, from where it was interrupted; keep and return what came of it."""
+def _train(folder: Path, scenario: Scenario, job: Job, same: str, observe: Callable[[int], None]) -> None:
+    """Run a training, from where it was interrupted; keep what came of it."""
     checkpoints = folder / "checkpoints"
     under_way = under_way_of(checkpoints, scenario, job, job.key, same)
     clock = time.perf_counter()
@@ -142,7 +177,6 @@ def _train(
     kept = _tensors(trained), _values(trained, time.perf_counter() - clock) | {"scenario": same}
     results.write_checkpoint(checkpoints, job.key, *kept)
     under_way.forget()
-    return kept
 
 
 def under_way_of(folder: Path, scenario: Scenario, job: Job, name: str, same: str) -> UnderWay:

@@ -66,6 +66,11 @@ def allow(strategy: str) -> None:
     _allowed.add(strategy)
 
 
+def allowed() -> frozenset[str]:
+    """Return the code that the user named."""
+    return frozenset(_allowed)
+
+
 def source_hash(strategy: str) -> str:
     """Return the SHA-256 of the file a strategy is defined in."""
     module = sys.modules[load("strategies", strategy).__module__]

@@ -328,7 +328,7 @@ def test_all_faults_of_a_file_are_said_at_once(copied: Path):
         (
             "rounds",
             lambda table: table.assign(seed=7),
-            "expected the trainings of sites.parquet, got centralized, not private, seed 7",
+            "expected the trainings of sites.parquet, got federated, not private, seed 7",
         ),
     ],
 )

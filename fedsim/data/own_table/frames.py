@@ -7,7 +7,7 @@ contents, which the scenario names; a run directory has the digest and no row.
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -48,6 +48,22 @@ def held(table: Table) -> Iterator[str]:
         kept, runs = _held.pop(digest)
         if runs > 1:
             _held[digest] = (kept, runs - 1)
+
+
+def all_held() -> dict[str, Table]:
+    """Return all tables that are held, by their digests."""
+    return {digest: table for digest, (table, _) in _held.items()}
+
+
+@contextmanager
+def all_of(tables: Mapping[str, Table]) -> Iterator[None]:
+    """Hold tables that another process holds; they have their digests from there."""
+    _held.update({digest: (table, 1) for digest, table in tables.items()})
+    try:
+        yield
+    finally:
+        for digest in tables:
+            del _held[digest]
 
 
 def held_table(digest: str | None) -> Table:

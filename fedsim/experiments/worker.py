@@ -1,0 +1,110 @@
+"""The other side of ``fedsim.experiments.processes``: a process that does the tasks that it is sent."""
+
+import logging
+import os
+import pickle
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any, Protocol
+
+import torch
+
+from fedsim.data.own_table import frames
+from fedsim.engines import cohort
+from fedsim.scenario import catalog
+
+
+class Task(Protocol):
+    """Work that is done in a process of its own: it is pickled, and so is what it returns."""
+
+    def __call__(self, tell: Callable[[int], None]) -> Any:  # noqa: ANN401  whoever gives the task knows
+        """Do the work, and tell of each step with its number."""
+        ...
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a process needs to do as the one that started it would do.
+
+    Attributes:
+        cores: The cores it may use.
+        cut_for: For how many cores stacks are cut.
+        allowed: The strategies of the user's that may be loaded.
+        frames: {digest: table}, of pandas frames, which are in no file.
+        level: From which level on messages are logged.
+    """
+
+    cores: tuple[int, ...]
+    cut_for: int
+    allowed: frozenset[str]
+    frames: Mapping[str, frames.Table]
+    level: int
+
+
+class _Forward(logging.Handler):
+    """Sends what is logged to the process that shows it."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__()
+        self._connection = connection
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._connection.send(("log", record.name, record.levelno, record.getMessage()))
+
+
+def work(descriptor: int, lifeline: int) -> None:
+    """Do tasks until there are no more.
+
+    Args:
+        descriptor: The file descriptor of the connection by which tasks come.
+        lifeline: One that is at its end when the process that started this one is gone.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; whoever started this one ends it
+    threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
+    connection = Connection(descriptor)
+    setting: Setting = connection.recv()
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, setting.cores)
+    torch.set_num_threads(1)  # the number of threads changes the order of sums, so the last bits
+    root = logging.getLogger()
+    root.setLevel(setting.level)
+    root.addHandler(_Forward(connection))
+    for name in setting.allowed:
+        catalog.allow(name)
+
+    with cohort.cut_for(setting.cut_for), frames.all_of(setting.frames):
+        while True:
+            try:
+                task = connection.recv()
+            except EOFError:
+                return
+            connection.send(_done(task, connection))
+
+
+def _done(task: Task, connection: Connection) -> tuple[str, Any]:
+    """Do a task; return what came of it as it is sent."""
+    try:
+        return "done", task(lambda step: connection.send(("step", step)))
+    except BaseException as error:
+        return "raised", _sendable(error)
+
+
+def _sendable(error: BaseException) -> BaseException:
+    """Return an error that can be sent, with its traceback in a note."""
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301  made here
+        sendable = error
+    except Exception:
+        sendable = RuntimeError(f"{type(error).__name__}: {error}")
+    sendable.add_note("".join(traceback.format_exception(error)))
+    return sendable
+
+
+def _end_with(lifeline: int) -> None:
+    """End this process when the one that started it is gone."""
+    os.read(lifeline, 1)
+    os._exit(1)
