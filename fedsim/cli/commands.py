@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from fedsim.cli import audit, check, check_data, compare, doctor, look, privacy, report, run, show
+from fedsim.cli import audit, check, check_data, compare, doctor, look, merge, privacy, report, run, show
 from fedsim.cli.help import Command, examples
 from fedsim.cli.output import FAILURE, TERMINATED, USAGE, fail
 from fedsim.mistakes import CannotGoOn, Mistake, RunFailed, Terminated
@@ -38,6 +38,7 @@ app = typer.Typer(
 for _name, _function, _examples in (
     ("run", run.run, run.EXAMPLES),
     ("resume", run.resume, run.RESUME_EXAMPLES),
+    ("merge", merge.merge, merge.EXAMPLES),
     ("compare", compare.compare, compare.EXAMPLES),
     ("list", show.list_names, show.LIST_EXAMPLES),
     ("show", show.show, show.EXAMPLES),

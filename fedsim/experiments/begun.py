@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,40 @@ def write(folder: Path, scenario: Scenario) -> None:
     results.write_json(folder / NAME, {"circumstances": circumstances(scenario), _CORES: cores(), _FORCED: []})
 
 
+def write_of_parts(folder: Path, parts: Sequence[Path]) -> None:
+    """Write down the circumstances that the parts of a merged run were begun under, which have to be the same.
+
+    Args:
+        folder: The merged run's directory.
+        parts: The directories of its parts.
+
+    Raises:
+        Mistake: They differ; each difference has a line.
+    """
+    first, *others = [_read(part) for part in parts]
+    differences = []
+    for part, told in zip(parts[1:], others, strict=True):
+        for name, before, after in _differences(_all_of(first), _all_of(told)):
+            differences.append(f"{part}: {name}: expected {before} as in {parts[0]}, got {after}")
+    if differences:
+        raise Mistake("\n".join(differences))
+    forced = [differences for told in (first, *others) for differences in told[_FORCED]]
+    results.write_json(folder / NAME, {"circumstances": first["circumstances"], _CORES: first[_CORES], _FORCED: forced})
+
+
+def _all_of(told: Mapping[str, Any]) -> dict[str, str]:
+    """Return the circumstances with the cores that stacks are cut for, which decide about bits as well."""
+    return {**told["circumstances"], "cores that stacks are cut for": str(told[_CORES])}
+
+
+def _differences(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    """Yield the name and both values of each circumstance that differs."""
+    for name in sorted({*before, *after}):
+        then, now = before.get(name, "nothing"), after.get(name, "nothing")
+        if then != now:
+            yield name, _short(then), _short(now)
+
+
 def check(folder: Path, scenario: Scenario, force: bool) -> None:
     """Make sure that a run goes on under the circumstances that it was begun under.
 
@@ -64,12 +98,9 @@ def check(folder: Path, scenario: Scenario, force: bool) -> None:
     """
     now = circumstances(scenario)
     told = _read(folder)
-    begun = told["circumstances"]
     differences = []
-    for name in sorted({*begun, *now}):
-        before, after = begun.get(name, "nothing"), now.get(name, "nothing")
-        if before != after:
-            differences.append(f"{name}: begun with {_short(before)}, now {_short(after)}")
+    for name, before, after in _differences(told["circumstances"], now):
+        differences.append(f"{name}: begun with {before}, now {after}")
     if not differences:
         return
     if not force:

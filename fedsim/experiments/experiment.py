@@ -23,7 +23,7 @@ from fedsim.experiments import begun
 from fedsim.experiments.given import GivenData, scenario_of
 from fedsim.experiments.outcome import write_manifest, write_results
 from fedsim.experiments.progress import Progress, shown
-from fedsim.experiments.trainings import train_all
+from fedsim.experiments.trainings import Failed, Finished, train_all
 from fedsim.figures import as_written
 from fedsim.mistakes import CannotGoOn, Interrupted, Mistake, Terminated
 from fedsim.planning.checks import check
@@ -125,8 +125,8 @@ def execute(
     with telling(progress):
         scenario = _settled(scenario)
     check(scenario)
-    folder = _new_folder(scenario.name, out)
-    with _lock(folder), _end_told(folder):
+    folder = new_folder(scenario.name, out)
+    with lock(folder), end_told(folder):
         begun.write(folder, scenario)
         results.write_scenario(folder, scenario)
         return _complete(folder, scenario, progress, jobs)
@@ -186,7 +186,7 @@ def resume(path: str | Path, progress: Progress | None = None, force: bool = Fal
     folder = Path(path)
     if not (folder / "scenario.toml").is_file():
         raise Mistake(f"{path}: expected an interrupted run, there is no scenario.toml")
-    with _lock(folder), _end_told(folder):
+    with lock(folder), end_told(folder):
         if results.is_finished(folder):
             run = results.load(folder)
             if not run.failed:
@@ -241,7 +241,7 @@ def _complete(folder: Path, scenario: Scenario, progress: Progress | None, jobs:
 
 
 @contextmanager
-def _end_told(folder: Path) -> Iterator[None]:
+def end_told(folder: Path) -> Iterator[None]:
     """Tell of the directory in which the run can go on, once it has its scenario.
 
     Raises:
@@ -270,9 +270,20 @@ def _train_and_write(folder: Path, scenario: Scenario, progress: Progress | None
         remove_leftovers(written)
 
     finished, failed = train_all(folder, scenario, progress, jobs)
+    times = {"started": started.isoformat(timespec="seconds"), "seconds": round(time.perf_counter() - clock, 3)}
+    return write_all(folder, scenario, finished, failed, times)
+
+
+def write_all(
+    folder: Path,
+    scenario: Scenario,
+    finished: list[Finished],
+    failed: Sequence[Failed],
+    times: Mapping[str, Any],
+) -> results.Run:
+    """Write all that a run leaves, its report and its seal included; return the run."""
     unseal(folder)  # of a run whose failed trainings were tried again
     write_results(folder, scenario, finished)
-    times = {"started": started.isoformat(timespec="seconds"), "seconds": round(time.perf_counter() - clock, 3)}
     write_manifest(folder, scenario, finished, failed, times)
     run = results.read_run(folder)
     report.write(run)
@@ -285,7 +296,12 @@ def _belongs_to_somebody(path: Path) -> bool:
     return not path.name.startswith(".") and path.name != begun.NAME
 
 
-def _new_folder(name: str, out: str | Path | None) -> Path:
+def new_folder(name: str, out: str | Path | None) -> Path:
+    """Make a run directory: the one that is asked for, or a new one under ``runs/``.
+
+    Raises:
+        Mistake: It is taken.
+    """
     if out is None:
         stem = Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
         tries = itertools.chain([stem], (stem.with_name(f"{stem.name}-{n}") for n in itertools.count(2)))
@@ -304,7 +320,7 @@ def _new_folder(name: str, out: str | Path | None) -> Path:
 
 
 @contextmanager
-def _lock(folder: Path) -> Iterator[None]:
+def lock(folder: Path) -> Iterator[None]:
     """Keep other processes out of a run directory."""
     try:
         opened = open_own(folder / ".lock")
