@@ -1,8 +1,11 @@
-"""The other side of ``fedsim.experiments.processes``: a process that does the tasks that it is sent."""
+"""The other side of ``fedsim.experiments.processes``: a process that does the tasks that it is sent.
+
+Tasks and results are pickled. They go through a pair of sockets that only these two processes have, so that nobody else
+can put anything into them.
+"""
 
 import logging
 import os
-import pickle
 import signal
 import threading
 import traceback
@@ -15,6 +18,7 @@ import torch
 
 from fedsim.data.own_table import frames
 from fedsim.engines import cohort
+from fedsim.mistakes import Mistake, RunFailed, text_of
 from fedsim.scenario import catalog
 
 
@@ -94,12 +98,13 @@ def _done(task: Task, connection: Connection) -> tuple[str, Any]:
 
 
 def _sendable(error: BaseException) -> BaseException:
-    """Return an error that can be sent, with its traceback in a note."""
-    try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301  made here
-        sendable = error
-    except Exception:
-        sendable = RuntimeError(f"{type(error).__name__}: {error}")
+    """Return an error of a kind that can be made again elsewhere, with its traceback in a note."""
+    if isinstance(error, OSError):
+        sendable: BaseException = OSError(error.errno, error.strerror, error.filename)
+    elif isinstance(error, Mistake | RunFailed):
+        sendable = type(error)(str(error))
+    else:
+        sendable = RuntimeError(f"{type(error).__name__}: {text_of(error)}")
     sendable.add_note("".join(traceback.format_exception(error)))
     return sendable
 
