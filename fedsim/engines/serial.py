@@ -10,13 +10,12 @@ from typing import TypeVar
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
-from fedsim.flower.grid import Execute, own_copy
+from fedsim.flower.grid import CLIENT_APP_RAISED, Execute, own_copy
 from fedsim.mistakes import Mistake, said_by
 from fedsim.training.steps import train
 from fedsim.training.work import Done, Work
 
 T = TypeVar("T")
-_CLIENT_APP_RAISED = 2  # flwr.common.constant.ErrorCode.CLIENT_APP_RAISED_EXCEPTION
 
 
 def execute(app: ClientApp, cohort_size: int | str = "auto") -> Execute:
@@ -58,4 +57,4 @@ def guarded(do: Callable[[], T], message: Message, context: Context) -> T | Mess
     except Mistake:
         raise
     except Exception as error:
-        return Message(Error(code=_CLIENT_APP_RAISED, reason=said_by(error, private)), reply_to=message)
+        return Message(Error(code=CLIENT_APP_RAISED, reason=said_by(error, private)), reply_to=message)

@@ -6,7 +6,7 @@ import fcntl
 import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from fedsim.experiments import begun
 from fedsim.experiments.given import GivenData, scenario_of
 from fedsim.experiments.outcome import write_manifest, write_results
 from fedsim.experiments.progress import Progress, shown
+from fedsim.experiments.ray_actors import actors_for
+from fedsim.experiments.supernodes import supernodes_for
 from fedsim.experiments.trainings import Failed, Finished, train_all
 from fedsim.figures import as_written
 from fedsim.mistakes import CannotGoOn, Interrupted, Mistake, Terminated
@@ -121,7 +123,7 @@ def execute(
         Interrupted: It was stopped.
         CannotGoOn: A file can't be written.
     """
-    _check_jobs(jobs)
+    _check_jobs(jobs, scenario)
     with telling(progress):
         scenario = _settled(scenario)
     check(scenario)
@@ -132,9 +134,16 @@ def execute(
         return _complete(folder, scenario, progress, jobs)
 
 
-def _check_jobs(jobs: object) -> None:
+def _check_jobs(jobs: object, scenario: Scenario) -> None:
+    """Make sure that trainings can be run in so many processes.
+
+    Raises:
+        Mistake: It is no number, or the engine has processes of its own.
+    """
     if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1:
         raise Mistake(f"jobs: expected a whole number >= 1, got {as_written(jobs)}")
+    if jobs > 1 and scenario.has_nodes:
+        raise Mistake(f"jobs: expected 1 with engine = {scenario.engine!r}, which has processes of its own, got {jobs}")
 
 
 def _settled(scenario: Scenario) -> Scenario:
@@ -182,7 +191,6 @@ def resume(path: str | Path, progress: Progress | None = None, force: bool = Fal
         Interrupted: It was stopped.
         CannotGoOn: A file can't be read or written.
     """
-    _check_jobs(jobs)
     folder = Path(path)
     if not (folder / "scenario.toml").is_file():
         raise Mistake(f"{path}: expected an interrupted run, there is no scenario.toml")
@@ -192,6 +200,7 @@ def resume(path: str | Path, progress: Progress | None = None, force: bool = Fal
             if not run.failed:
                 return run
         scenario = read(str(folder / "scenario.toml"), all_used=False)
+        _check_jobs(jobs, scenario)
         begun.check(folder, scenario, force)
         loading.check_digest(scenario.data)
         with telling(progress):  # images are read again
@@ -234,10 +243,17 @@ def _complete(folder: Path, scenario: Scenario, progress: Progress | None, jobs:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the number of threads changes the order of sums, so the last bits
     try:
-        with cohort.cut_for(begun.cores_of(folder)):
+        with cohort.cut_for(begun.cores_of(folder)), _nodes_for(scenario):
             return _train_and_write(folder, scenario, progress, jobs)
     finally:
         torch.set_num_threads(threads)
+
+
+def _nodes_for(scenario: Scenario) -> AbstractContextManager[None]:
+    """Return what has the nodes at hand that the engine shares sites out among, if it does."""
+    if scenario.engine == "ray":
+        return actors_for(scenario)
+    return supernodes_for(scenario) if scenario.engine == "superlink" else nullcontext()
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from fedsim.results.digests import sha256
 from fedsim.results.evaluation import POOLED
 from fedsim.results.measured import Measured
 from fedsim.scenario import catalog
-from fedsim.scenario.schema import Evaluation, Scenario
+from fedsim.scenario.schema import Evaluation, Ray, Scenario, SuperLink
 from fedsim.training.model import best_device
 
 _TABLES = {"sites": "scores", "groups": "groups", "rounds": "curve"}
@@ -235,6 +235,9 @@ def _left_out_of_hash(scenario: Scenario) -> dict[str, Any]:
     keys: dict[str, Any] = dict.fromkeys(("seed", "seeds", "arms", "checkpoints", "limits"), True)
     if scenario.evaluation == Evaluation():
         keys["evaluation"] = True  # checkpoints of versions without this section are still good
+    for section, empty in (("ray", Ray()), ("superlink", SuperLink())):  # nor without these
+        if getattr(scenario, section) == empty:
+            keys[section] = True
     of_images = ("layout", "image", "image_size", "channels", "classes")
     keys["data"] = {key for key in of_images if getattr(scenario.data, key) is None}  # and without these keys
     return keys

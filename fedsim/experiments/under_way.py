@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from fedsim.flower.object_state import Opaque
+from fedsim.flower.packed import Unpackable, pack, unpack
 from fedsim.mistakes import Mistake
 from fedsim.results.digests import sha256
-from fedsim.results.packed import Unpackable, pack, unpack
 from fedsim.results.run_directory import LARGEST_FILE
 from fedsim.results.whole_files import open_own, write_bytes
 from fedsim.scenario.reading import read_ordinary

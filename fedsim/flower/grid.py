@@ -5,7 +5,10 @@ The only module that touches what Flower does not make public (checked on flwr 1
 """
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from flwr.app import Context, Message, RecordDict
@@ -16,12 +19,55 @@ from flwr.supercore.task_identity import TaskIdentity
 FIRST_NODE = 2  # node 1 is the server's; sites follow in the order of their numbers
 _RUN, _SERVER_NODE, _TASK = 1, 1, 1
 
+CLIENT_APP_NOT_LOADED, CLIENT_APP_RAISED = 1, 2
+"""Codes of error replies, as ``flwr.common.constant.ErrorCode`` has them."""
+
+_numbers = itertools.count(1)  # of messages in this process
+
 Execute = Callable[[Sequence[Message], Sequence[Context]], list[Message]]
 
 
 def node_of(site_number: int) -> int:
     """Return the node id of a site. Flower's own are random, which makes runs irreproducible."""
     return FIRST_NODE + site_number
+
+
+def sent(message: Message) -> Message:
+    """Give a message its id, as a grid does when it sends it, and return it."""
+    message.metadata.__dict__["_message_id"] = f"m{next(_numbers)}"
+    return message
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Under which run, node and task this process makes messages; without one, Flower makes none."""
+
+    run: int | None
+    node: int | None
+    task: int | None
+
+    @classmethod
+    def now(cls) -> "Identity":
+        """Return the one that this process has."""
+        return cls(TaskIdentity._run_id, TaskIdentity._node_id, TaskIdentity._task_id)
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Make messages under this identity in the body of a ``with``."""
+        before = Identity.now()
+        self._set()
+        try:
+            yield
+        finally:
+            before._set()
+
+    def _set(self) -> None:
+        for name, value in (("_run_id", self.run), ("_node_id", self.node), ("_task_id", self.task)):
+            setattr(TaskIdentity, name, value)
+
+
+OF_A_SIMULATION = Identity(_RUN, _SERVER_NODE, _TASK)
+"""Of all messages between a server and sites that are simulated, in whichever process."""
 
 
 class InProcessGrid(Grid):
@@ -35,7 +81,6 @@ class InProcessGrid(Grid):
 
     def __init__(self, execute: Execute, sites: int, run_config: Mapping[str, Any]) -> None:
         self._execute = execute
-        self._sent = 0
         self._replies: dict[str, Message] = {}
         self._sites, self._run_config = sites, dict(run_config)
         self._contexts: dict[int, Context] = {}
@@ -84,13 +129,12 @@ class InProcessGrid(Grid):
         for message in pushed:
             if message.metadata.dst_node_id not in self.get_node_ids():
                 raise ValueError(f"expected a node in {self.get_node_ids()}, got {message.metadata.dst_node_id}")
-            message.metadata.__dict__["_message_id"] = self._next_id()
+            sent(message)
         contexts = [self.context(message.metadata.dst_node_id) for message in pushed]
         for message, reply in zip(pushed, self._execute(pushed, contexts) if pushed else [], strict=True):
             if not isinstance(reply, Message):
                 continue  # a ClientApp that gives nothing, or something else, has not answered
-            reply.metadata.__dict__["_message_id"] = self._next_id()
-            self._replies[message.metadata.message_id] = reply
+            self._replies[message.metadata.message_id] = sent(reply)
         return [message.metadata.message_id for message in pushed]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
@@ -100,10 +144,6 @@ class InProcessGrid(Grid):
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Execute messages and return the replies; everything runs to its end, so ``timeout`` has no meaning."""
         return self.pull_messages(self.push_messages(messages))
-
-    def _next_id(self) -> str:
-        self._sent += 1
-        return f"m{self._sent}"
 
 
 def own_copy(content: RecordDict) -> RecordDict:

@@ -5,6 +5,7 @@ its messages; ``check`` gathers them, so that a user hears of all at once.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ from fedsim.planning.trial import Trial
 from fedsim.planning.whole_sites import check_bits, check_mean_only
 from fedsim.privacy.unit import Place
 from fedsim.privacy.units import unit_of
-from fedsim.scenario.schema import Evaluation, Scenario
+from fedsim.scenario.schema import FRAME, Evaluation, Scenario
 from fedsim.strategy.contract import WITHOUT_NOISE, Strategy, aggregate
 from fedsim.strategy.foreign import Foreign
 from fedsim.strategy.make import strategy_of
@@ -55,6 +56,7 @@ def check(scenario: Scenario) -> None:
         lambda: delta_faults(scenario, federation),
         lambda: model_faults(scenario, federation, model),
         lambda: evaluation_faults(scenario, trial.device),
+        lambda: node_faults(scenario),
     ]
     faults: list[str] = []
     for search in searches:
@@ -67,6 +69,17 @@ def check(scenario: Scenario) -> None:
 
     # Last, since it takes seconds, and for a meaningless delta minutes.
     refuse(noise_faults(scenario, federation.names))
+
+
+def node_faults(scenario: Scenario) -> Iterator[str]:
+    """Yield what keeps other processes from training the sites of a scenario."""
+    if not scenario.has_nodes:
+        return
+    if scenario.engine == "ray" and find_spec("ray") is None:
+        yield "engine: 'ray' needs the extra ray: pip install 'fedsim-flower[ray]'"
+    if scenario.data.path == FRAME:
+        said = "engine: expected 'cohort' or 'serial' for a pandas frame, which is in no file, "
+        yield said + f"got {scenario.engine!r}"
 
 
 def refuse(faults: Iterable[str]) -> None:

@@ -221,6 +221,33 @@ class Limits(_Section):
     round_seconds: Annotated[FiniteFloat, Field(ge=0.01, le=1e7)] | None = None
 
 
+class Ray(_Section):
+    """Where the sites of a round train with ``engine = "ray"``: in so many actors, here or on a Ray cluster.
+
+    ``inside`` is the engine of an actor: with ``serial``, any number of actors gives the same bytes as
+    ``engine = "serial"``; with ``cohort``, an actor stacks its sites, and results differ by rounding. ``gpus`` may be a
+    part of one, such as 0.5 for two actors on a GPU.
+    """
+
+    actors: Annotated[int, Field(ge=1, le=10_000)] = 2
+    inside: Literal["serial", "cohort"] = "cohort"
+    cpus: Annotated[int, Field(ge=1)] = 1
+    gpus: Annotated[FiniteFloat, Field(ge=0)] = 0.0
+    address: Annotated[str, Field(min_length=1)] | None = None
+
+
+class SuperLink(_Section):
+    """Where the sites of a round train with ``engine = "superlink"``: at so many SuperNodes, each a process.
+
+    They are started with the run, on this machine, with TLS and a key for each, unless ``connection`` names a SuperLink
+    in Flower's configuration that runs here already. ``inside`` is the engine of a SuperNode, as in ``ray``.
+    """
+
+    nodes: Annotated[int, Field(ge=1, le=64)] = 2
+    inside: Literal["serial", "cohort"] = "serial"
+    connection: Annotated[str, Field(pattern=r"^[\w-]+$")] | None = None
+
+
 class Optimizer(_Section):
     """A torch optimizer, made anew at each site in each round."""
 
@@ -472,6 +499,8 @@ class Scenario(_Section):
     evaluation: Evaluation = Evaluation()
     checkpoints: Checkpoints = Checkpoints()
     limits: Limits = Limits()
+    ray: Ray = Ray()
+    superlink: SuperLink = SuperLink()
     training: Training = Training()
     strategy: Strategy = Strategy()
     attack: Attack = Attack()
@@ -634,6 +663,8 @@ class Scenario(_Section):
             "data": Data(),
             "evaluation": Evaluation(),
             "checkpoints": Checkpoints(),
+            "ray": Ray(),
+            "superlink": SuperLink(),
             "limits": Limits(),
             "faults": Faults(),
             "secure_aggregation": SecureAggregation(),
@@ -642,6 +673,18 @@ class Scenario(_Section):
             if getattr(self, section) == empty:
                 del values[section]
         return values
+
+    @property
+    def trains_with(self) -> str:
+        """The engine by which sites train in the end: that of the nodes, where there are nodes."""
+        if self.engine == "ray":
+            return self.ray.inside
+        return self.superlink.inside if self.engine == "superlink" else self.engine
+
+    @property
+    def has_nodes(self) -> bool:
+        """Whether sites are shared out among processes that the engine has."""
+        return self.engine in ("ray", "superlink")
 
     @cached_property
     def release(self) -> str:

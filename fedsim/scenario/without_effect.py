@@ -49,6 +49,7 @@ def settings_without_effect(scenario: Scenario, typed: Collection[str]) -> Itera
     yield from _data(scenario)
     yield from _of_other_choices(scenario)
     yield from _checkpoints(scenario)
+    yield from _nodes(scenario)
     yield from _of_rounds_without_a_federated_arm(scenario)
 
 
@@ -131,13 +132,21 @@ def _data(scenario: Scenario) -> Iterator[Idle]:
 
 def _of_other_choices(scenario: Scenario) -> Iterator[Idle]:
     """Yield settings of an engine or a partition that was not chosen."""
-    if scenario.cohort_size != "auto" and scenario.engine != "cohort":
+    if scenario.cohort_size != "auto" and scenario.trains_with != "cohort":
         yield Idle("cohort_size", f"expected engine = 'cohort' beside it, got {scenario.engine!r}")
 
     partition = scenario.partition
     draws = partition.by not in ("natural", "made", "time") or (partition.by == "natural" and partition.sites)
     if is_given(partition, "seed") and not draws:
         yield Idle("partition.seed", f"expected none beside by = {partition.by!r}, which draws nothing")
+
+
+def _nodes(scenario: Scenario) -> Iterator[Idle]:
+    """Yield settings of nodes that were not chosen."""
+    for engine, section in (("ray", scenario.ray), ("superlink", scenario.superlink)):
+        given = [name for name in type(section).model_fields if is_given(section, name)]
+        if given and scenario.engine != engine:
+            yield Idle(f"{engine}.{given[0]}", f"expected engine = {engine!r} beside it, got {scenario.engine!r}")
 
 
 def _checkpoints(scenario: Scenario) -> Iterator[Idle]:

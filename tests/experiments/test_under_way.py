@@ -13,9 +13,9 @@ from flwr.serverapp.strategy import FedAvg
 from fedsim.experiments import under_way as under_way_module
 from fedsim.experiments.arms import Job, Trained, run_job
 from fedsim.experiments.under_way import UnderWay
+from fedsim.flower.packed import pack, unpack
 from fedsim.mistakes import Mistake
 from fedsim.planning.trial import Trial
-from fedsim.results.packed import pack, unpack
 from fedsim.scenario import catalog
 from fedsim.scenario.changes import with_strategy
 from fedsim.scenario.files import read

@@ -10,7 +10,7 @@ import torch
 from flwr.app import Array, ArrayRecord
 
 from fedsim.flower.object_state import Opaque, put_back, state_of
-from fedsim.results.packed import pack, unpack
+from fedsim.flower.packed import pack, unpack
 
 
 class Inner:

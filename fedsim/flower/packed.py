@@ -5,6 +5,7 @@ read back with the same types. The bytes are a line with the digest of all that 
 holds the tensors, with the rest as JSON in its note.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -16,8 +17,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
-
-from fedsim.results.digests import sha256
 
 _NOTE = "fedsim"
 _LENGTH_OF_HEADER = 8  # bytes ahead of the header of a safetensors file, little-endian
@@ -37,7 +36,7 @@ def pack(tree: Any) -> bytes:  # noqa: ANN401  any tree of the kinds above
     tensors: dict[str, Tensor] = {}
     note = json.dumps(_Packing(tensors).written(tree), allow_nan=False)
     content = save_tensors(tensors, {_NOTE: note})
-    return sha256(content).encode() + b"\n" + content
+    return _digest(content) + b"\n" + content
 
 
 def unpack(content: bytes, device: str = "cpu") -> Any:  # noqa: ANN401  any tree
@@ -47,7 +46,7 @@ def unpack(content: bytes, device: str = "cpu") -> Any:  # noqa: ANN401  any tre
         ValueError: These are not the bytes that were written.
     """
     digest, newline, body = content.partition(b"\n")
-    if len(digest) != _LENGTH_OF_DIGEST or not newline or digest != sha256(body).encode():
+    if len(digest) != _LENGTH_OF_DIGEST or not newline or digest != _digest(body):
         raise ValueError("its SHA-256 differs")
     try:
         tensors = load_tensors(body)
@@ -57,6 +56,10 @@ def unpack(content: bytes, device: str = "cpu") -> Any:  # noqa: ANN401  any tre
         return _read(note, tensors, device)
     except (KeyError, IndexError, TypeError, RecursionError, SafetensorError) as error:
         raise ValueError(f"it is not what fedsim writes ({error})") from None
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()
 
 
 class _Packing:
@@ -99,7 +102,7 @@ class _Packing:
 
 def _as_tensor(array: np.ndarray) -> Tensor:
     try:
-        return torch.from_numpy(np.ascontiguousarray(array).reshape(array.shape))
+        return torch.from_numpy(np.array(array, order="C").reshape(array.shape))  # torch takes no read-only array
     except TypeError as error:
         raise Unpackable(f"expected an array of numbers, got one of {array.dtype}") from error
 

@@ -1,0 +1,154 @@
+"""A round's messages to many sites as one: what a node of a simulation is sent, and what it sends back.
+
+A node of Flower's simulation, or of a rehearsal on a SuperLink, stands for several sites. It is sent their messages in
+one bundle, each with the site's memory, and sends the replies back with the memories as they are then. So nodes keep
+nothing, and a run may go on with other ones. It is a way to share out work among processes that trust each other: a
+real site is sent its own messages, and its memory stays with it.
+
+A bundle is a tree of values and tensors (see ``fedsim.flower.packed``): nothing in it is code.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+
+from fedsim.flower.grid import sent
+from fedsim.flower.packed import pack, unpack
+from fedsim.flower.records import Flat, Layout, vector_in
+
+_FORMAT = 1
+
+
+def pack_messages(messages: Sequence[Message], contexts: Sequence[Context]) -> bytes:
+    """Return the messages of some sites with their memories; a model that goes to several sites is in it once."""
+    each = []
+    for message, context in zip(messages, contexts, strict=True):
+        each.append(
+            {
+                "node": message.metadata.dst_node_id,
+                "type": message.metadata.message_type,
+                "content": _tree_of(message.content),
+                "node_config": dict(context.node_config),
+                "memory": _tree_of(context.state),
+            }
+        )
+    # All sites are told the same.
+    return pack({"format": _FORMAT, "run_config": dict(contexts[0].run_config), "each": each})
+
+
+def unpack_messages(bundle: bytes) -> tuple[list[Message], list[Context]]:
+    """Return what ``pack_messages`` was given.
+
+    Raises:
+        ValueError: It is something else, or of another version.
+    """
+    tree = _of_this_version(unpack(bundle))
+    messages = []
+    contexts = []
+    for one in tree["each"]:
+        content = _records_of(one["content"])
+        messages.append(sent(Message(content, one["node"], one["type"])))
+        context = Context(
+            run_id=messages[-1].metadata.run_id,
+            node_id=one["node"],
+            node_config=one["node_config"],
+            state=_records_of(one["memory"]),
+            run_config=dict(tree["run_config"]),
+        )
+        contexts.append(context)
+    return messages, contexts
+
+
+def pack_replies(replies: Sequence[object], contexts: Sequence[Context]) -> bytes:
+    """Return the replies of some sites with their memories; what is no reply has none."""
+    each = []
+    for reply, context in zip(replies, contexts, strict=True):
+        one: dict[str, Any] = {"memory": _tree_of(context.state), "content": None, "error": None}
+        if isinstance(reply, Message):
+            if reply.has_error():
+                one["error"] = [reply.error.code, reply.error.reason]
+            else:
+                one["content"] = _tree_of(reply.content)
+        each.append(one)
+    return pack({"format": _FORMAT, "each": each})
+
+
+def unpack_replies(bundle: bytes, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message | None]:
+    """Return the reply to each message, None where a site gave none; put the memories back into the contexts.
+
+    Raises:
+        ValueError: These are not the replies to so many messages.
+    """
+    each = _of_this_version(unpack(bundle))["each"]
+    if len(each) != len(messages):
+        raise ValueError(f"expected {len(messages)} replies, got {len(each)}")
+    replies: list[Message | None] = []
+    for one, message, context in zip(each, messages, contexts, strict=True):
+        context.state = _records_of(one["memory"])
+        if one["error"] is not None:
+            code, reason = one["error"]
+            replies.append(Message(Error(code=code, reason=reason), reply_to=message))
+        elif one["content"] is not None:
+            replies.append(Message(_records_of(one["content"]), reply_to=message))
+        else:
+            replies.append(None)
+    return replies
+
+
+def _of_this_version(tree: Any) -> dict[str, Any]:  # noqa: ANN401  any tree
+    if not isinstance(tree, dict) or tree.get("format") != _FORMAT:
+        raise ValueError(f"expected a bundle of format {_FORMAT}: server and nodes need the same version of fedsim")
+    return tree
+
+
+def _tree_of(records: RecordDict) -> dict[str, Any]:
+    return {name: _tree_of_record(record) for name, record in records.items()}
+
+
+def _tree_of_record(record: object) -> tuple[str, Any]:
+    if isinstance(record, ArrayRecord):
+        vector = vector_in(record)
+        if isinstance(record, Flat) and vector is not None:
+            return "flat", (record.layout.shapes, vector)
+        return "arrays", {name: array.numpy() for name, array in record.items()}
+    if isinstance(record, MetricRecord):
+        return "metrics", dict(record)
+    if isinstance(record, ConfigRecord):
+        return "config", {key: _without_bytes(value) for key, value in record.items()}
+    raise TypeError(f"expected a record of Flower's, got a {type(record).__name__}")
+
+
+def _records_of(tree: Mapping[str, tuple[str, Any]]) -> RecordDict:
+    return RecordDict({name: _record_of(*part) for name, part in tree.items()})
+
+
+def _record_of(kind: str, content: Any) -> ArrayRecord | MetricRecord | ConfigRecord:  # noqa: ANN401  by its kind
+    if kind == "flat":
+        shapes, vector = content
+        # A copy begins where the allocator begins, and products of the last bit depend on where numbers lie.
+        return Flat(vector.clone(), Layout.made(shapes))
+    if kind == "arrays":
+        return ArrayRecord({name: Array(np.array(values)) for name, values in content.items()})
+    if kind == "metrics":
+        return MetricRecord(content)
+    return ConfigRecord({key: _with_bytes(value) for key, value in content.items()})
+
+
+def _without_bytes(value: Any) -> Any:  # noqa: ANN401  what a ConfigRecord holds
+    """Return a value of a ConfigRecord as a pair of its kind and a value that can be packed."""
+    if isinstance(value, bytes):
+        return "bytes", np.frombuffer(value, np.uint8)
+    if isinstance(value, list):
+        return "list", [_without_bytes(part) for part in value]
+    return "value", value
+
+
+def _with_bytes(pair: tuple[str, Any]) -> Any:  # noqa: ANN401  what a ConfigRecord holds
+    kind, value = pair
+    if kind == "bytes":
+        return value.tobytes()
+    if kind == "list":
+        return [_with_bytes(part) for part in value]
+    return value
