@@ -1,7 +1,7 @@
 """Certificates for a SuperLink and keys for SuperNodes, as Flower wants them.
 
-The SuperLink proves who it is by a certificate that an authority of its own signed; a SuperNode proves it by its private
-key, whose public half the SuperLink knows.
+The SuperLink proves who it is by a certificate that an authority of its own signed; a SuperNode proves it by its
+private key, whose public half the SuperLink knows.
 """
 
 import ipaddress

@@ -119,7 +119,8 @@ def by_grid(grid: Grid, identity: Identity, told: Told, seconds: float | None) -
                 content = RecordDict({BUNDLE: ConfigRecord({**told, "bundle": bundle})})
                 messages.append(Message(content, node, MESSAGE_TYPE))
             came = list(grid.send_and_receive(messages, timeout=seconds))
-        answers: dict[int, bytes | str] = dict.fromkeys(bundles, f"it gave no answer within {seconds} seconds")
+        within = "" if seconds is None else f" within {seconds:g} seconds"
+        answers: dict[int, bytes | str] = dict.fromkeys(bundles, f"it gave no answer{within}")
         for reply in came:
             answers[reply.metadata.src_node_id] = _answer_in(reply)
         return answers
