@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from fedsim.cli import audit, check, check_data, compare, doctor, look, merge, privacy, report, run, show
+from fedsim.cli import audit, check, check_data, compare, doctor, flower, look, merge, privacy, report, run, show
 from fedsim.cli.help import Command, examples
 from fedsim.cli.output import FAILURE, TERMINATED, USAGE, fail
 from fedsim.mistakes import CannotGoOn, Mistake, RunFailed, Terminated
@@ -53,6 +53,8 @@ for _name, _function, _examples in (
 ):
     _sentence = str(_function.__doc__).partition("\n")[0]  # whole, where click would cut it
     app.command(_name, cls=Command, short_help=_sentence, epilog=examples(*_examples))(_function)
+
+app.add_typer(flower.app, name="flower", short_help="Write scenarios as apps of Flower's.")
 
 
 def _print_version(wanted: bool) -> None:

@@ -27,6 +27,7 @@ from fedsim.experiments.ray_actors import actors_for
 from fedsim.experiments.supernodes import supernodes_for
 from fedsim.experiments.trainings import Failed, Finished, train_all
 from fedsim.figures import as_written
+from fedsim.flower import nodes
 from fedsim.mistakes import CannotGoOn, Interrupted, Mistake, Terminated
 from fedsim.planning.checks import check
 from fedsim.report import page as report
@@ -250,7 +251,9 @@ def _complete(folder: Path, scenario: Scenario, progress: Progress | None, jobs:
 
 
 def _nodes_for(scenario: Scenario) -> AbstractContextManager[None]:
-    """Return what has the nodes at hand that the engine shares sites out among, if it does."""
+    """Return what has the nodes at hand that the engine shares sites out among, if it does and they aren't yet."""
+    if nodes.are_at_hand():
+        return nullcontext()
     if scenario.engine == "ray":
         return actors_for(scenario)
     return supernodes_for(scenario) if scenario.engine == "superlink" else nullcontext()

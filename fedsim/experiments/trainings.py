@@ -126,13 +126,25 @@ class _Attempt:
     same: str
 
     def __call__(self, tell: Callable[[int], None]) -> Failed | None:
+        told = 0
+
+        def note(number: int) -> None:
+            nonlocal told
+            told = number
+            tell(number)
+
         try:
-            _train(self.folder, self.scenario, self.job, self.same, tell)
+            _train(self.folder, self.scenario, self.job, self.same, note)
         except (OSError, *STOPS):
             raise  # a fault of the disk would meet whoever comes next, too
         except BaseException as error:
-            return _failed(self.job, error)
-        return None
+            failed = _failed(self.job, error)
+        else:
+            failed = None
+        # It may have ended before its last round, or have gone on after it: either way nothing of it is left to do.
+        if told < self.scenario.training.rounds:
+            tell(self.scenario.training.rounds)
+        return failed
 
 
 def _kept(folder: Path, scenario: Scenario, job: Job, same: str) -> tuple[results.Tensors, dict[str, Any]] | None:

@@ -167,6 +167,11 @@ def execute() -> Execute:
     return _at_hand[-1].execute  # type: ignore[return-value]  a grid leaves out what is no reply
 
 
+def are_at_hand() -> bool:
+    """Return whether there are nodes at hand."""
+    return bool(_at_hand)
+
+
 def inside() -> str:
     """Return the engine of the nodes at hand; the serial one where there are none."""
     return _at_hand[-1].engine if _at_hand else "serial"

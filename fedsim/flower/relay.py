@@ -1,8 +1,9 @@
 """Reach the nodes of a SuperLink from this process, through a ServerApp that hands bundles on.
 
 A SuperLink starts the ServerApp of a run in a process of its own, and lets nobody else send messages. The ServerApp
-here connects back to the process that submitted the run, by a socket in a folder that only its user can enter, and sends
-on what comes. So the trainings run where they always run. What goes through the socket are values and tensors, never code.
+here connects back to the process that submitted the run, by a socket in a folder that only its user can enter, and
+sends on what comes. So the trainings run where they always run. What goes through the socket are values and tensors,
+never code.
 """
 
 import socket

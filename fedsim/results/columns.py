@@ -18,6 +18,9 @@ from fedsim.scenario.schema import Arm
 LARGEST_COUNT = 2**53
 """The largest whole number in a file: beyond it, a float no longer counts one by one."""
 
+LARGEST_FIGURE = 1e100
+"""Beyond it, no figure of a training lies, and no chart has an axis."""
+
 _ARMS = get_args(Arm)
 _KINDS = {
     "arm": "arm",
@@ -75,8 +78,10 @@ def check_columns(table: pd.DataFrame, needed: Sequence[str], key: Sequence[str]
 def _holds(column: pd.Series, kind: str) -> bool:
     """Whether a column holds values of a kind only."""
     if kind == "number":
+        if column.isna().all():
+            return True
         is_number = types.is_numeric_dtype(column) and not types.is_bool_dtype(column)
-        return is_number or bool(column.isna().all())
+        return is_number and not bool((column.abs() > LARGEST_FIGURE).any())
     if column.isna().any():
         return False
     if kind == "truth":

@@ -188,9 +188,10 @@ class WholeLedger(TypedDict):
     trainings: list[Annotated[PrivateTraining, AfterValidator(_of_one_another)]]
 
 
-def _with_delta(ledger: WholeLedger) -> WholeLedger:
-    if ledger["trainings"] and ledger["delta"] is None:
-        raise ValueError("expected a delta beside private trainings")
+def _with_what_was_promised(ledger: WholeLedger) -> WholeLedger:
+    for name in ("delta", "budget"):
+        if ledger["trainings"] and ledger[name] is None:  # type: ignore[literal-required]  one of its keys
+            raise ValueError(f"expected a {name} beside private trainings")
     if ledger["tuning"]["charged"] and ledger["tuning"]["runs"] is None:
         raise ValueError("expected the number of trainings that are charged for tuning")
     return ledger
@@ -216,7 +217,7 @@ class FinishedTraining(TypedDict):
 
 
 _MANIFEST = TypeAdapter(Manifest)
-_LEDGER: TypeAdapter[WholeLedger] = TypeAdapter(Annotated[WholeLedger, AfterValidator(_with_delta)])
+_LEDGER: TypeAdapter[WholeLedger] = TypeAdapter(Annotated[WholeLedger, AfterValidator(_with_what_was_promised)])
 _FINISHED = TypeAdapter(FinishedTraining)
 
 

@@ -359,6 +359,8 @@ def check_table(table: pd.DataFrame, name: str, kind: Kind, place: str) -> None:
     if name == "groups":
         figures = [*SUMS[kind], *(rate.name for rate in RATES[kind])]
     counts = [] if name == "rounds" else ["rows"]
+    if name != "rounds" and kind == "binary":
+        counts.append("positives")
     check_columns(table, [*_KEYS[name], *counts, *figures], _KEYS[name], place)
 
 

@@ -17,6 +17,8 @@ import pytest
 
 import fedsim
 from fedsim.engines import cohort
+from fedsim.experiments import trainings
+from fedsim.experiments.arms import Job
 from fedsim.experiments.experiment import execute, resume
 from fedsim.experiments.processes import Place, places, run_all
 from fedsim.experiments.tournament import Axes, cells, play
@@ -247,3 +249,20 @@ def test_a_lost_training_is_a_failed_one(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(RunFailed, match="its process ended"):
         execute(read("hospital-heart", [*SMALL, "seeds=1"]), tmp_path / "run")
     assert not results.is_finished(tmp_path / "run")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_training_that_ends_early_leaves_nothing_to_do(fails: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its budget is spent, it fails, or all its rounds were there when it was interrupted."""
+
+    def three_rounds(*words: Any) -> None:
+        for number in (1, 2, 3):
+            words[-1](number)
+        if fails:
+            raise RunFailed("it can't go on")
+
+    monkeypatch.setattr(trainings, "_train", three_rounds)
+    told: list[int] = []
+    attempt = trainings._Attempt(tmp_path, read("hospital-heart", ["training.rounds=7"]), Job("local", False, 0), "")
+    assert (attempt(told.append) is not None) is fails
+    assert told == [1, 2, 3, 7]

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -170,17 +169,3 @@ def test_what_is_no_bundle_is_refused(content: bytes):
         unpack_messages(content)
     with pytest.raises(ValueError, match="expected 1 replies, got 0"):
         unpack_replies(pack({"format": 1, "each": []}), [None], [None])  # type: ignore[list-item]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["fedavg", "ditto", "masked", "private"])
-@pytest.mark.parametrize("actors", [1, 2])
-def test_rays_actors_give_the_bytes_of_the_serial_engine(name: str, actors: int, tmp_path: Path):
-    from fedsim.experiments.experiment import execute as execute_run
-    from tests.torture.interruptions import products
-
-    only = 'arms=["federated"]'
-    alone = execute_run(read("hospital-heart", [*CASES[name], only, "engine=serial"]), tmp_path / "alone")
-    asked = [*CASES[name], only, "engine=ray", "ray.inside=serial", f"ray.actors={actors}"]
-    beside = execute_run(read("hospital-heart", asked), tmp_path / "beside")
-    assert products(beside.path) == products(alone.path)
