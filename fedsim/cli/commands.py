@@ -54,7 +54,7 @@ for _name, _function, _examples in (
     _sentence = str(_function.__doc__).partition("\n")[0]  # whole, where click would cut it
     app.command(_name, cls=Command, short_help=_sentence, epilog=examples(*_examples))(_function)
 
-app.add_typer(flower.app, name="flower", short_help="Write scenarios as apps of Flower's.")
+app.add_typer(flower.app, name="flower", short_help=flower.SENTENCE)
 
 
 def _print_version(wanted: bool) -> None:

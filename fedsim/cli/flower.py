@@ -15,12 +15,16 @@ EXPORT_EXAMPLES = (
     "flower export hospital-heart heart-app --strategy my_strategy.py --set training.rounds=50",
 )
 
-app = typer.Typer(help="Write scenarios as apps of Flower's.", no_args_is_help=True, rich_markup_mode=None)
+SENTENCE = "Write scenarios as apps of Flower's, which flwr run starts."
+
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, epilog=examples("flower export hospital-heart heart-app")
+)
 
 
 @app.callback()
 def _group() -> None:
-    """Take the commands below."""
+    """Write scenarios as apps of Flower's, which flwr run starts."""
 
 
 @app.command("export", cls=Command, epilog=examples(*EXPORT_EXAMPLES))
