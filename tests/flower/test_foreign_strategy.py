@@ -71,6 +71,51 @@ def test_flowers_q_fedavg_gets_the_losses_it_asks_for(scenario):
     torch.testing.assert_close(equal, ours, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("engine", ["serial", "cohort"])
+def test_flowers_fedprox_holds_the_sites_near_the_global_model(scenario, engine: str):
+    """Its sites are told ``proximal-mu`` in a config that nobody but they can act on."""
+    theirs = weights(scenario, hosted("FedProx", proximal_mu=2.0), f"engine={engine}")
+    ours = weights(scenario, 'strategy={ name = "fedprox", mu = 2.0 }', f"engine={engine}")
+    torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-6)
+    without = weights(scenario, hosted("FedAvg"), f"engine={engine}")
+    assert not torch.allclose(theirs, without, rtol=1e-3)
+
+
+REFUSED = {
+    "DifferentialPrivacyClientSideFixedClipping": "a clip that the sites would have to keep to, .*privacy.unit=client",
+    "DifferentialPrivacyClientSideAdaptiveClipping": "a clip that the sites would have to keep to",
+    "DifferentialPrivacyServerSideFixedClipping": "its noise would be in no ledger, .*privacy.unit=client",
+    "DifferentialPrivacyServerSideAdaptiveClipping": "its noise would be in no ledger",
+    "FedXgbBagging": "it aggregates trees of XGBoost",
+    "FedXgbCyclic": "it aggregates trees of XGBoost",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_strategy_of_flowers_that_would_not_do_what_it_says_is_refused(scenario, name: str):
+    with pytest.raises(Mistake, match=f"strategy.name: expected another strategy than .*{name}: .*{REFUSED[name]}"):
+        strategy_of(scenario(hosted(name)))
+
+
+@pytest.mark.parametrize("side", ["Client", "Server"])
+def test_privacy_of_flowers_around_a_strategy_is_refused_in_a_file_as_well(scenario, side: str, tmp_path: Path):
+    path = tmp_path / "wrapped.py"
+    base = f"DifferentialPrivacy{side}SideFixedClipping"
+    path.write_text(
+        f"from flwr.serverapp.strategy import {base}, FedAvg\n\n\nclass Wrapped({base}):\n"
+        "    def __init__(self):\n        super().__init__(FedAvg(), 1.0, 1.0, 4)\n"
+    )
+    with pytest.raises(Mistake, match=r"expected another strategy than .*wrapped.py"):
+        strategy_of(scenario(with_strategy(str(path))))
+    inside = tmp_path / "inside.py"
+    inside.write_text(
+        f"from flwr.serverapp.strategy import {base}, FedAvg\n\n\nclass Inside(FedAvg):\n"
+        f"    def __init__(self):\n        super().__init__()\n        self.own = {base}(FedAvg(), 1.0, 1.0, 4)\n"
+    )
+    with pytest.raises(Mistake, match=f"expected another strategy than {base}"):
+        strategy_of(scenario(with_strategy(str(inside))))
+
+
 def test_a_strategy_from_somebody_elses_package_runs_unchanged(scenario):
     """Qora-FL's, from the index, is written for Flower's older interface; its aggregation is not even Python."""
     chosen = ["training.expected_batch=64", "engine=serial"]
