@@ -47,9 +47,9 @@ def unpack_messages(bundle: bytes) -> tuple[list[Message], list[Context]]:
     tree = _of_this_version(unpack(bundle))
     messages = []
     contexts = []
-    for one in tree["each"]:
+    for number, one in enumerate(tree["each"], start=1):
         content = _records_of(one["content"])
-        messages.append(sent(Message(content, one["node"], one["type"])))
+        messages.append(sent(Message(content, one["node"], one["type"]), number))
         context = Context(
             run_id=messages[-1].metadata.run_id,
             node_id=one["node"],

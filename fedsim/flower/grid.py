@@ -22,8 +22,6 @@ _RUN, _SERVER_NODE, _TASK = 1, 1, 1
 CLIENT_APP_NOT_LOADED, CLIENT_APP_RAISED = 1, 2
 """Codes of error replies, as ``flwr.common.constant.ErrorCode`` has them."""
 
-_numbers = itertools.count(1)  # of messages in this process
-
 Execute = Callable[[Sequence[Message], Sequence[Context]], list[Message]]
 
 
@@ -32,9 +30,14 @@ def node_of(site_number: int) -> int:
     return FIRST_NODE + site_number
 
 
-def sent(message: Message) -> Message:
-    """Give a message its id, as a grid does when it sends it, and return it."""
-    message.metadata.__dict__["_message_id"] = f"m{next(_numbers)}"
+def sent(message: Message, number: int) -> Message:
+    """Give a message its id, as a grid does when it sends it, and return it.
+
+    Args:
+        message: The message.
+        number: Which one of its run it is; a number of the process would tell what else ran in it.
+    """
+    message.metadata.__dict__["_message_id"] = f"m{number}"
     return message
 
 
@@ -81,6 +84,7 @@ class InProcessGrid(Grid):
 
     def __init__(self, execute: Execute, sites: int, run_config: Mapping[str, Any]) -> None:
         self._execute = execute
+        self._numbers = itertools.count(1)
         self._replies: dict[str, Message] = {}
         self._sites, self._run_config = sites, dict(run_config)
         self._contexts: dict[int, Context] = {}
@@ -129,12 +133,12 @@ class InProcessGrid(Grid):
         for message in pushed:
             if message.metadata.dst_node_id not in self.get_node_ids():
                 raise ValueError(f"expected a node in {self.get_node_ids()}, got {message.metadata.dst_node_id}")
-            sent(message)
+            sent(message, next(self._numbers))
         contexts = [self.context(message.metadata.dst_node_id) for message in pushed]
         for message, reply in zip(pushed, self._execute(pushed, contexts) if pushed else [], strict=True):
             if not isinstance(reply, Message):
                 continue  # a ClientApp that gives nothing, or something else, has not answered
-            self._replies[message.metadata.message_id] = sent(reply)
+            self._replies[message.metadata.message_id] = sent(reply, next(self._numbers))
         return [message.metadata.message_id for message in pushed]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:

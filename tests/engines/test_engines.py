@@ -14,6 +14,7 @@ from fedsim.scenario import catalog
 from fedsim.scenario.schema import Optimizer
 from fedsim.training.work import Noise, Plan
 from tests.conftest import examples, streams, work
+from tests.nodes import nodes_for
 
 ENGINES = list(catalog.titles("engines"))
 
@@ -24,7 +25,9 @@ ENGINES = list(catalog.titles("engines"))
 def test_every_engine_gives_what_serial_gives(scenario, engine: str, arm, private: bool):
     job = Job(arm, private, 0)
     one = run_job(scenario("training.rounds=5", "engine=serial"), job, lambda number: None)
-    other = run_job(scenario("training.rounds=5", f"engine={engine}"), job, lambda number: None)
+    asked = scenario("training.rounds=5", f"engine={engine}")
+    with nodes_for(asked):
+        other = run_job(asked, job, lambda number: None)
     for name, model in one.models.items():
         torch.testing.assert_close(other.models[name]["weight"], model["weight"], rtol=1e-4, atol=1e-6)
     assert (other.ledger and other.ledger.entries) == (one.ledger and one.ledger.entries)

@@ -18,7 +18,7 @@ from fedsim.mistakes import Mistake
 from fedsim.scenario import catalog
 from fedsim.scenario.changes import with_strategy
 from fedsim.scenario.files import read
-from tests.flower.test_nodes import Wires
+from tests.nodes import Wires
 from tests.torture.interruptions import products
 
 pytestmark = pytest.mark.usefixtures("charts_undrawn")

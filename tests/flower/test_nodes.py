@@ -1,7 +1,6 @@
 """Sites that are shared out among nodes: the same bytes as without, whichever node does what, and none is lost."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,8 @@ from fedsim.mistakes import RunFailed
 from fedsim.scenario.changes import with_strategy
 from fedsim.scenario.files import read
 from fedsim.scenario.schema import Scenario
-from fedsim.site import node
 from tests.experiments.test_under_way import bytes_of
+from tests.nodes import Wires, nodes_of
 
 HEART = ("training.rounds=2", "training.local_steps=2", "seeds=1", "privacy.unit=none")
 CASES: dict[str, tuple[str, ...]] = {
@@ -33,34 +32,6 @@ CASES: dict[str, tuple[str, ...]] = {
     "private": ("training.rounds=2", "seeds=1", "privacy.noise_multiplier=2", "privacy.epsilon=900"),
     "faulty": (*HEART, "faults.drop_out=0.2", "faults.straggler=0.5", "attack.name=sign-flip", "attack.share=0.3"),
 }
-
-
-class Wires(InProcessGrid):
-    """A grid of Flower's between whose ends there is nothing but bytes; some nodes are cut off at a message."""
-
-    def __init__(self, count: int, cut: Mapping[int, int] | None = None) -> None:
-        self.asked: dict[int, int] = {}
-        self.cut = dict(cut or {})
-        super().__init__(self._answer, count, {})
-
-    def _answer(self, messages: Any, contexts: Any) -> list[Any]:
-        replies: list[Any] = []
-        for message, context in zip(messages, contexts, strict=True):
-            number = message.metadata.dst_node_id
-            self.asked[number] = self.asked.get(number, 0) + 1
-            gone = number in self.cut and self.asked[number] > self.cut[number]
-            replies.append(None if gone else node.app(message, context))
-        return replies
-
-
-@contextmanager
-def nodes_of(
-    scenario: Scenario, count: int, inside: str = "serial", cut: Mapping[int, int] | None = None
-) -> Iterator[Wires]:
-    wires = Wires(count, cut)
-    ask = by_grid(wires, OF_A_SIMULATION, told(scenario, inside), None)
-    with at_hand(Nodes(wait_for(wires, count, 1), ask, inside)):
-        yield wires
 
 
 def trained(scenario: Scenario) -> dict[str, Any]:
@@ -134,7 +105,7 @@ def test_messages_memories_and_replies_arrive_as_they_were_sent():
         "metrics": MetricRecord({"n": 3, "loss": float("nan"), "list": [1.5, 2.5]}),
         "config": ConfigRecord({"key": b"\x00\xff", "keys": [b"a", b""], "name": "x", "on": True, "many": [1, 2]}),
     }
-    messages = [sent(Message(RecordDict(dict(records)), number, "train")) for number in (2, 3)]
+    messages = [sent(Message(RecordDict(dict(records)), number, "train"), number) for number in (2, 3)]
     contexts = [
         Context(run_id=1, node_id=n, node_config={"partition-id": n - 2}, state=RecordDict(), run_config={"seed": 1})
         for n in (2, 3)

@@ -17,7 +17,8 @@ from fedsim.flower.nodes import Nodes, at_hand
 from fedsim.flower.relay import Relayed
 from fedsim.mistakes import RunFailed
 from fedsim.scenario.files import read
-from tests.flower.test_nodes import CASES, Wires, trained
+from tests.flower.test_nodes import CASES, trained
+from tests.nodes import Wires
 
 
 @contextmanager
