@@ -29,6 +29,7 @@ def _names_of(kind: str) -> Callable[[str], list[str]]:
 scenarios = _names_of("scenarios")
 strategies = _names_of("strategies")
 attacks = _names_of("attacks")
+engines = _names_of("engines")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 

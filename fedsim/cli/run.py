@@ -43,6 +43,14 @@ def run(
             "none: no privacy.",
         ),
     ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Another engine than the scenario's: cohort, serial, ray or superlink.",
+            autocompletion=options.engines,
+        ),
+    ] = None,
     seeds: Annotated[
         int | None, typer.Option(help="How many seeds, for means and intervals.", show_default="the scenario's")
     ] = None,
@@ -86,6 +94,7 @@ def run(
             "data.target": ("--target", target),
             "data.site": ("--site", site),
             "data.ranges": ("--ranges", ranges),
+            "engine": ("--engine", engine),
             "seed": ("--seed", seed),
             "seeds": ("--seeds", seeds),
         }

@@ -179,3 +179,12 @@ def test_out_is_a_directory_wherever_it_is():
         for parameter in command.params:
             if "--out" in parameter.opts:
                 assert (parameter.metavar, parameter.help) == ("DIR", "The directory to write into."), name
+
+
+def test_an_engine_is_chosen_by_its_option(fedsim, tmp_path: Path):
+    ran = fedsim("run", "hospital-heart", "--engine", "serial", *QUICK, "--epsilon", "none", "--out", "serial")
+    assert ran.code == 0
+    assert 'engine = "serial"' in (tmp_path / "serial" / "scenario.toml").read_text()
+    assert fedsim("run", "hospital-heart", "--engine", "cohrt").err == (
+        "fedsim: engine: expected the name of an engine, got 'cohrt'; did you mean 'cohort'? (--engine cohrt)\n"
+    )
