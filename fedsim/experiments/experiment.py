@@ -38,8 +38,6 @@ from fedsim.results.whole_files import open_own, remove_leftovers
 from fedsim.scenario.files import read, with_strategy
 from fedsim.scenario.schema import FRAME, Scenario
 
-_DISTRIBUTIONS = ("fedsim-flower", "torch", "flwr", "opacus", "dp-accounting", "numpy", "pandas")
-
 
 def run(
     scenario: str | Path | None = None,
