@@ -9,7 +9,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricR
 from flwr.clientapp import ClientApp
 
 from fedsim.engines.serial import execute
-from fedsim.experiments.ray_actors import told
+from fedsim.experiments.on_flower.ray_actors import told
 from fedsim.flower.grid import OF_A_SIMULATION, InProcessGrid
 from fedsim.flower.nodes import Nodes, at_hand, by_grid, wait_for
 from fedsim.flower.records import ARRAYS, MECHANISM, METRICS, WEIGHT

@@ -38,7 +38,7 @@ def export(
 ) -> None:
     """Write a scenario as an app that flwr run starts, wherever fedsim-flower is installed."""
     with waiting(quiet=True, as_json=False):
-        from fedsim.experiments.flower_app import export as write
+        from fedsim.experiments.on_flower.flower_app import export as write
         from fedsim.scenario.files import read
 
         overrides = [*(changes or [])]

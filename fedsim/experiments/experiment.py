@@ -21,10 +21,10 @@ from fedsim.data.settling import settled
 from fedsim.engines import cohort
 from fedsim.experiments import begun
 from fedsim.experiments.given import GivenData, scenario_of
+from fedsim.experiments.on_flower.ray_actors import actors_for
+from fedsim.experiments.on_flower.supernodes import supernodes_for
 from fedsim.experiments.outcome import write_manifest, write_results
 from fedsim.experiments.progress import Progress, shown
-from fedsim.experiments.ray_actors import actors_for
-from fedsim.experiments.supernodes import supernodes_for
 from fedsim.experiments.trainings import Failed, Finished, train_all
 from fedsim.figures import as_written
 from fedsim.flower import nodes

@@ -16,7 +16,7 @@ from fedsim.scenario.files import read
 from tests.runs import unsealed
 from tests.torture.interruptions import products
 
-pytestmark = pytest.mark.usefixtures("charts_undrawn")
+pytestmark = [pytest.mark.whole, pytest.mark.usefixtures("charts_undrawn")]
 SMALL = ("training.rounds=1", "privacy.noise_multiplier=2", "privacy.epsilon=900", 'arms=["federated","local"]')
 
 

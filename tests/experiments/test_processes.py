@@ -76,6 +76,7 @@ def test_cores_and_gpus_are_shared_evenly():
         assert sorted(used) == list(range(8))
 
 
+@pytest.mark.whole
 def test_results_come_in_the_order_of_the_tasks_and_a_process_that_ends_costs_its_task_only(
     caplog: pytest.LogCaptureFixture,
 ):

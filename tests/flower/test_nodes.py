@@ -9,7 +9,7 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 
 from fedsim.experiments.arms import Job, Trained, run_job
-from fedsim.experiments.ray_actors import told
+from fedsim.experiments.on_flower.ray_actors import told
 from fedsim.flower.bundles import pack_messages, pack_replies, unpack_messages, unpack_replies
 from fedsim.flower.grid import OF_A_SIMULATION, InProcessGrid, sent
 from fedsim.flower.nodes import Nodes, at_hand, by_grid, execute, wait_for

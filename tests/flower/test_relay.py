@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from flwr.app import Context, RecordDict
 
-from fedsim.experiments.ray_actors import told
+from fedsim.experiments.on_flower.ray_actors import told
 from fedsim.flower import relay
 from fedsim.flower.grid import OF_A_SIMULATION
 from fedsim.flower.nodes import Nodes, at_hand

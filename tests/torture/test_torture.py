@@ -11,7 +11,7 @@ SHARES = {
     "kills": 0.03,
     "disk": 0.07,
     "flips": 0.02,
-    "changes": 0.05,
+    "changes": 0.02,
     "scenarios": 0.01,
     "commands": 0.06,
     "flower": 0.04,

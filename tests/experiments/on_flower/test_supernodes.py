@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from fedsim.experiments import supernodes
 from fedsim.experiments.experiment import execute
-from fedsim.experiments.supernodes import supernodes_for
+from fedsim.experiments.on_flower import supernodes
+from fedsim.experiments.on_flower.supernodes import supernodes_for
 from fedsim.flower.certificates import make_certificates, make_node_key
 from fedsim.mistakes import RunFailed
 from fedsim.scenario.files import read

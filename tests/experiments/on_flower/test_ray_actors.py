@@ -7,7 +7,7 @@ import ray
 
 from fedsim.experiments import experiment
 from fedsim.experiments.experiment import execute
-from fedsim.experiments.ray_actors import actors_for
+from fedsim.experiments.on_flower.ray_actors import actors_for
 from fedsim.mistakes import Mistake, RunFailed
 from fedsim.planning import checks
 from fedsim.scenario.files import read

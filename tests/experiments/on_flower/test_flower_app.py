@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from flwr.app import Context, RecordDict
 
-from fedsim.experiments import server_app
 from fedsim.experiments.experiment import execute
-from fedsim.experiments.flower_app import export
+from fedsim.experiments.on_flower import server_app
+from fedsim.experiments.on_flower.flower_app import export
 from fedsim.flower.grid import OF_A_SIMULATION
 from fedsim.mistakes import Mistake
 from fedsim.scenario import catalog
@@ -23,7 +23,7 @@ from tests.torture.interruptions import products
 
 pytestmark = pytest.mark.usefixtures("charts_undrawn")
 SMALL = ("training.rounds=2", "seeds=1", "privacy.unit=none")
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def started(app: Any, config: dict[str, Any]) -> None:
@@ -61,6 +61,7 @@ def mine(tmp_path: Path) -> str:
     return str(path)
 
 
+@pytest.mark.whole
 def test_an_exported_app_holds_the_scenario_and_the_strategy_and_runs(
     mine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

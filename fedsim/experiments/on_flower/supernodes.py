@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from fedsim.experiments.ray_actors import told
+from fedsim.experiments.on_flower.ray_actors import told
 from fedsim.flower.certificates import Certificates, make_certificates, make_node_key
 from fedsim.flower.nodes import Nodes, at_hand
 from fedsim.flower.relay import SECONDS_TO_COME, Relayed

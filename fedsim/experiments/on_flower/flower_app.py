@@ -10,7 +10,7 @@ from pathlib import Path
 
 import tomli_w
 
-from fedsim.experiments.server_app import DEFAULTS
+from fedsim.experiments.on_flower.server_app import DEFAULTS
 from fedsim.mistakes import Mistake
 from fedsim.planning.checks import check
 from fedsim.results.run_directory import write_scenario
@@ -25,7 +25,7 @@ _SERVER = '''"""The server of this app: it runs the scenario beside it."""
 
 from pathlib import Path
 
-from fedsim.experiments.server_app import app_for
+from fedsim.experiments.on_flower.server_app import app_for
 
 app = app_for(Path(__file__).with_name("scenario.toml"){strategy})
 '''

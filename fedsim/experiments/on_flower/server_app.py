@@ -13,8 +13,8 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedsim.experiments.experiment import execute
+from fedsim.experiments.on_flower.ray_actors import told
 from fedsim.experiments.progress import shown
-from fedsim.experiments.ray_actors import told
 from fedsim.flower.grid import Identity
 from fedsim.flower.nodes import Nodes, at_hand, by_grid, wait_for
 from fedsim.flower.relay import SECONDS_TO_COME
