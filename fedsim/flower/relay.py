@@ -7,7 +7,7 @@ never code.
 """
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Client, Connection
 from typing import Any
 
@@ -22,6 +22,8 @@ from fedsim.mistakes import RunFailed
 
 SECONDS_TO_COME = 120.0
 """How long the SuperNodes may take until they are there."""
+
+_SECONDS_BETWEEN_LOOKS = 1.0
 
 app = ServerApp()
 
@@ -40,9 +42,9 @@ def hand_on(grid: Grid, context: Context) -> None:
         while True:
             try:
                 asked = unpack(connection.recv_bytes())
-            except EOFError:
+                connection.send_bytes(pack(_answered(grid, identity, asked)))
+            except (EOFError, ConnectionError):  # the other side is over
                 return
-            connection.send_bytes(pack(_answered(grid, identity, asked)))
 
 
 def _answered(grid: Grid, identity: Identity, asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,13 +66,15 @@ class Relayed:
 
     Args:
         listener: The socket that the ServerApp connects to; it has connected when this is made.
+        is_alive: Whether the SuperLink is there, as far as this process knows: a ServerApp waits for one that is gone.
 
     Raises:
         RunFailed: The nodes did not come.
         TimeoutError: The ServerApp did not.
     """
 
-    def __init__(self, listener: socket.socket) -> None:
+    def __init__(self, listener: socket.socket, is_alive: Callable[[], bool] = lambda: True) -> None:
+        self._is_alive = is_alive
         accepted, _ = listener.accept()
         accepted.setblocking(True)
         self._connection = Connection(accepted.detach())
@@ -92,10 +96,14 @@ class Relayed:
         self._connection.close()
 
     def _received(self) -> dict[str, Any]:
+        gone = RunFailed("the ServerApp is gone: the SuperLink ended it, or was ended itself")
         try:
+            while not self._connection.poll(_SECONDS_BETWEEN_LOOKS):
+                if not self._is_alive():
+                    raise gone
             came = unpack(self._connection.recv_bytes())
         except (EOFError, ConnectionError):
-            raise RunFailed("the ServerApp is gone: the SuperLink ended it, or was ended itself") from None
+            raise gone from None
         if "failed" in came:
             raise RunFailed(came["failed"])
         return came

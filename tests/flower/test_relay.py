@@ -70,3 +70,20 @@ def test_nodes_that_do_not_come_are_said(tmp_path: Path, monkeypatch: pytest.Mon
         relayed(tmp_path, Wires(2), 3),
     ):
         pass
+
+
+def test_a_superlink_that_is_gone_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(relay, "_SECONDS_BETWEEN_LOOKS", 0.01)
+    scenario = read("hospital-heart", [*CASES["fedavg"], "engine=superlink"])
+    over = threading.Event()
+
+    class Waiting(Wires):
+        def send_and_receive(self, messages: Any, *, timeout: float | None = None) -> Any:
+            over.wait(10)
+            return []
+
+    with relayed(tmp_path, Waiting(2), 2) as reached:
+        reached._is_alive = lambda: False
+        with pytest.raises(RunFailed, match="the ServerApp is gone: the SuperLink ended it, or was ended itself"):
+            reached.ask(told(scenario, "serial"), None)({2: b"", 3: b""})
+        over.set()

@@ -64,9 +64,10 @@ def supernodes_for(scenario: Scenario) -> Iterator[None]:
         work = Path(folder)
         connection = wanted.connection
         home = None
+        superlink = None
         if connection is None:
             connection, home = CONNECTION, work / "home"
-            running.enter_context(_federation(work, home, wanted.nodes))
+            superlink = running.enter_context(_federation(work, home, wanted.nodes))
 
         relay = socket.socket(socket.AF_UNIX)
         running.callback(relay.close)
@@ -75,7 +76,7 @@ def supernodes_for(scenario: Scenario) -> Iterator[None]:
         relay.settimeout(SECONDS_TO_COME)
         _submit(work, connection, home, wanted.nodes)
         try:
-            relayed = Relayed(relay)
+            relayed = Relayed(relay, lambda: superlink is None or superlink.poll() is None)
         except TimeoutError:
             raise RunFailed(
                 f"engine superlink: no ServerApp came within {SECONDS_TO_COME:g} seconds; it has to run on this machine"
@@ -88,8 +89,8 @@ def supernodes_for(scenario: Scenario) -> Iterator[None]:
 
 
 @contextmanager
-def _federation(work: Path, home: Path, nodes: int) -> Iterator[None]:
-    """Start a SuperLink with its SuperNodes, and end them with the body of a ``with``."""
+def _federation(work: Path, home: Path, nodes: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a SuperLink with its SuperNodes, and end them with the body of a ``with``; yield the SuperLink."""
     home.mkdir()
     port, *own_ports = _free_ports(1 + nodes)
     address = f"{_HOST}:{port}"
@@ -105,7 +106,7 @@ def _federation(work: Path, home: Path, nodes: int) -> Iterator[None]:
             _flwr(home, ["supernode", "register", str(public), CONNECTION])
             words = _supernode(address, own_port, files, private)
             running.enter_context(_started(work, home, f"supernode-{number}", words))
-        yield
+        yield superlink
 
 
 def _superlink(port: int, files: Certificates) -> list[str]:
