@@ -16,7 +16,10 @@ from fedsim.training.work import Noise, Plan
 from tests.conftest import examples, streams, work
 from tests.nodes import nodes_for
 
-ENGINES = list(catalog.titles("engines"))
+# The engine superlink is the engine ray with other nodes.
+ENGINES = [
+    pytest.param(name, marks=pytest.mark.whole if name == "superlink" else ()) for name in catalog.titles("engines")
+]
 
 
 @pytest.mark.parametrize("private", [False, True])

@@ -37,6 +37,7 @@ def test_the_run_config_in_the_project_is_what_the_app_knows():
     assert project["tool"]["flwr"]["app"]["config"] == server_app.DEFAULTS
 
 
+@pytest.mark.whole
 def test_a_run_of_the_app_is_the_run_of_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     alone = execute(read("hospital-heart", [*SMALL, "engine=serial"]), tmp_path / "alone")
     started(server_app.app, {"changes": " ".join(SMALL), "out": str(tmp_path / "app")})
