@@ -12,7 +12,7 @@ from fedsim.data import loading
 from fedsim.data.scale import Scale
 from fedsim.experiments import begun
 from fedsim.experiments.arms import Job
-from fedsim.experiments.trainings import OF_ALL, Failed, Finished
+from fedsim.experiments.trainings import OF_ALL, Failed, Finished, names_of
 from fedsim.mistakes import Mistake
 from fedsim.planning.trial import Trial, without_noise
 from fedsim.privacy.accounting import ACCOUNTANT
@@ -34,13 +34,13 @@ def write_results(folder: Path, scenario: Scenario, finished: list[Finished]) ->
 
     def rows_of(key: str) -> list[dict[str, Any]]:
         # Checkpoints of older versions lack some tables.
-        return [{**_names(one.job), **row} for one in finished for row in one.values.get(key, [])]
+        return [{**names_of(one.job), **row} for one in finished for row in one.values.get(key, [])]
 
     results.write_table(folder / "sites.parquet", table("scores"))
     results.write_table(folder / "groups.parquet", table("groups"))
     results.write_table(folder / "rounds.parquet", table("curve"))
     privacy = scenario.privacy
-    trainings = [{**_names(one.job), **one.values["ledger"]} for one in finished if one.values["ledger"]]
+    trainings = [{**names_of(one.job), **one.values["ledger"]} for one in finished if one.values["ledger"]]
     results.write_json(
         folder / "ledger.json",
         {
@@ -99,7 +99,7 @@ def write_manifest(
     intake = loading.intake_of(scenario)
     notes = []
     for one in finished:
-        notes += [{**_names(one.job), "note": note} for note in one.values["notes"]]
+        notes += [{**names_of(one.job), "note": note} for note in one.values["notes"]]
     results.write_manifest(
         folder,
         {
@@ -116,7 +116,7 @@ def write_manifest(
             "sites": len(Trial(scenario, scenario.seed, scenario.arms[0]).names),
             **times,
             "seconds_per_training": {one.job.key: one.values["seconds"] for one in finished},
-            "failed": [{**_names(one.job), "reason": one.reason} for one in failed],
+            "failed": [{**names_of(one.job), "reason": one.reason} for one in failed],
             "notes": notes,
         },
     )
@@ -187,7 +187,3 @@ def _about_task(scenario: Scenario) -> dict[str, Any]:
     facts = ("title", "outcome", "source", "licence", "kind", "by_time")
     unit = task.range.unit if task.range else ""
     return {"name": scenario.task, "unit": unit, **{fact: getattr(task, fact) for fact in facts}}
-
-
-def _names(job: Job) -> dict[str, Any]:
-    return {"arm": job.arm, "private": job.private, "seed": job.seed}

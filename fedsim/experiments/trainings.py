@@ -161,7 +161,7 @@ def _kept(folder: Path, scenario: Scenario, job: Job, same: str) -> tuple[result
     values = kept[1]
     try:
         check_finished(values, place)
-        names = {"arm": job.arm, "private": job.private, "seed": job.seed}
+        names = names_of(job)
         for table, key in _TABLES.items():
             rows = [{**names, **row} for row in values.get(key, [])]
             results.check_table(pd.DataFrame(rows), table, kind, f"{place}: {key}")
@@ -172,6 +172,11 @@ def _kept(folder: Path, scenario: Scenario, job: Job, same: str) -> tuple[result
     if values["scenario"] != same:
         raise Mistake(f"{folder.parent}: scenario.toml is not the one that this run was begun with")
     return kept
+
+
+def names_of(job: Job) -> dict[str, Any]:
+    """Return what tells a training's rows from those of others: {column: value}."""
+    return {"arm": job.arm, "private": job.private, "seed": job.seed}
 
 
 def label_of(job: Job) -> str:

@@ -72,11 +72,10 @@ _UNFIT = {
         f"it adds noise for a clip that the sites would have to keep to, and they don't read it; {_OWN_PRIVACY}",
     ),
     **dict.fromkeys(
-        ("DifferentialPrivacyServerSideFixedClipping", "DifferentialPrivacyServerSideAdaptiveClipping"),
-        f"its noise would be in no ledger, and the report would say that there is no privacy; {_OWN_PRIVACY}",
-    ),
-    **dict.fromkeys(
-        ("DPFedAvgFixed", "DPFedAvgAdaptive"),
+        (
+            *("DifferentialPrivacyServerSideFixedClipping", "DifferentialPrivacyServerSideAdaptiveClipping"),
+            *("DPFedAvgFixed", "DPFedAvgAdaptive"),
+        ),
         f"its noise would be in no ledger, and the report would say that there is no privacy; {_OWN_PRIVACY}",
     ),
     **dict.fromkeys(
