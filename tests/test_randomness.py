@@ -21,6 +21,7 @@ def test_another_name_is_another_stream(other: tuple):
     assert not np.array_equal(stream(0, "noise", "a", 1).random(4), stream(*other).random(4))
 
 
+@pytest.mark.whole
 def test_no_two_of_a_million_streams_share_a_key():
     """32-bit seeds would collide about 116 times here."""
     keys = {_digest(0, "noise", (site, number), 16) for site in range(1000) for number in range(1000)}

@@ -223,6 +223,7 @@ def test_the_claim_of_a_run_is_that_of_its_ledger(scenario, tmp_path):
     assert claim.epsilon == pytest.approx(epsilon([claim.mechanism.segment()], claim.delta, claim.neighbours))
 
 
+@pytest.mark.whole
 def test_of_charged_tuning_one_training_is_attacked_and_claimed(scenario, tmp_path):
     """Against the epsilon of all 20 together nothing that one training gives away would count."""
     chosen = scenario("arms=['federated']", "privacy.tuning={ runs = 20, charged = true }")

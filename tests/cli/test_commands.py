@@ -13,6 +13,7 @@ pytestmark = pytest.mark.usefixtures("charts_undrawn")
 SMALL = ["--set", "training.rounds=1", "--set", "privacy.epsilon=1", "--seeds", "2"]
 
 
+@pytest.mark.whole
 def test_a_run_prints_one_json_document_and_nothing_else(fedsim):
     ran = fedsim("run", "hospital-heart", *SMALL, "--json", "--seeds", "3")
     assert ran.code == 0

@@ -78,6 +78,7 @@ class Prints:
 """
 
 
+@pytest.mark.whole
 def test_what_a_strategy_prints_is_no_part_of_the_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "prints.py").write_text(PRINTS)

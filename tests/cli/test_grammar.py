@@ -54,6 +54,7 @@ def test_a_budget_can_be_all_that_a_scenario_lacks(tmp_path: Path):
         read(path, epsilon="5000")
 
 
+@pytest.mark.whole
 def test_hyperparameters_are_said_alike_in_check_run_and_compare(fedsim):
     checked = fedsim("check", "krum:f=2")
     assert (checked.code, checked.err) == (0, "")

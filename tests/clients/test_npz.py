@@ -69,6 +69,7 @@ def test_arrays_are_read_as_numpy_reads_them(tmp_path: Path, array: np.ndarray, 
         np.testing.assert_array_equal(read["a"], file["a"], strict=True)
 
 
+@pytest.mark.whole
 def test_a_small_file_that_opens_to_gigabytes_is_refused_unopened(tmp_path: Path):
     path = tmp_path / "bomb.npz"
     write_bomb(path, npz.LARGEST + 2**21)

@@ -67,6 +67,7 @@ def private_sites(ledger: Ledger) -> set[str]:
     return {entry.site for entry in ledger.entries}
 
 
+@pytest.mark.whole
 def test_the_centralized_arm_waits_for_the_rows_of_a_late_site(scenario):
     """Its denominators are those of the sites that are there; before that, their rows are all it trains on."""
     sizes = {"cleveland": 90.0, "hungarian": 90.0, "switzerland": 36.0, "va_long_beach": 60.0}

@@ -76,7 +76,10 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize(
+    "change",
+    [pytest.param(change, marks=[] if change == "code of fedsim" else pytest.mark.whole) for change in CHANGES],
+)
 def test_other_circumstances_are_named_and_refused_or_forced_and_recorded(
     interrupted: Path, change: str, monkeypatch: pytest.MonkeyPatch
 ):
@@ -129,6 +132,7 @@ MANY = (
 )
 
 
+@pytest.mark.whole
 def test_stacks_are_cut_as_the_run_was_begun_with_whatever_cores_there_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -211,6 +215,7 @@ def test_every_file_of_a_run_is_sealed(finished: Path):
     assert sealed == there - {SEAL, ".lock"}
 
 
+@pytest.mark.whole
 def test_a_missing_file_and_a_missing_seal_are_noticed(finished: Path):
     page = (finished / "report.html").read_bytes()
     (finished / "report.html").unlink()
@@ -243,7 +248,12 @@ def test_a_seal_from_a_stranger_leads_nowhere(finished: Path, line: str):
 # What a disk, a stranger or a killed process leaves.
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "report.html", "SHA256SUMS", "ledger.json", "local-plain-1.json"])
+FULL_AT = ("manifest.json", "report.html", "SHA256SUMS", "ledger.json", "local-plain-1.json")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == "report.html" else pytest.mark.whole) for name in FULL_AT]
+)
 def test_a_full_disk_is_named_with_the_way_on_and_nothing_finished_is_lost(
     name: str, scenario: Scenario, finished_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

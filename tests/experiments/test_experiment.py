@@ -59,6 +59,7 @@ def test_another_seed_gives_others(small, tmp_path: Path):
     assert products(other)["sites.parquet"] != products(first)["sites.parquet"]
 
 
+@pytest.mark.whole
 def test_an_interrupted_run_goes_on_to_the_same_bytes(small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     scenario, first = small
     trained = []
@@ -179,6 +180,7 @@ def test_a_run_does_not_go_on_with_another_scenario(small, tmp_path: Path):
         resume(folder)
 
 
+@pytest.mark.whole
 def test_checkpoints_of_a_version_without_calibration_are_gone_on_with(small, tmp_path: Path):
     """What they lack is left out; the rest, base rates and coefficients included, is as in a new run."""
     _, first = small

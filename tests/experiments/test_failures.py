@@ -60,11 +60,8 @@ def failing(monkeypatch: pytest.MonkeyPatch, fails: Failing, error: Exception) -
     return ran
 
 
-OFTEN = ("one", "the one whose model is handed on", "an arm, private", "all but one")
-
-
 @pytest.mark.parametrize(
-    "which", [pytest.param(which, marks=[] if which in OFTEN else pytest.mark.whole) for which in WHICH]
+    "which", [pytest.param(which, marks=[] if which == "one" else pytest.mark.whole) for which in WHICH]
 )
 def test_the_rest_is_reported_and_resume_tries_what_failed(which: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     scenario, fails = read("hospital-heart", SMALL), WHICH[which]
@@ -150,6 +147,7 @@ def test_a_training_that_diverges_is_a_failure_with_its_round(which: str):
         run_job(scenario, Job(arm, False, 0), lambda number: None)  # type: ignore[arg-type]
 
 
+@pytest.mark.whole
 def test_a_loss_that_blows_up_is_a_caution(tmp_path: Path):
     attacked = "attack={name='sign-flip', factor=1e6, share=0.25}"
     scenario = read("hospital-heart", ["privacy.unit=none", "training.rounds=3", "seeds=3", attacked])
@@ -171,13 +169,14 @@ class Hangs:
 """
 
 
-def hanging(folder: Path, at_call: int) -> Scenario:
+def hanging(folder: Path, at_call: int, seconds: float = 2) -> Scenario:
     path = folder / "hangs.py"
     path.write_text(HANGS.replace("NUMBER", str(at_call)))
-    limit = "limits.round_seconds=2"
+    limit = f"limits.round_seconds={seconds}"
     return read("hospital-heart", [*SMALL[:1], "seeds=1", "privacy.unit=none", limit, with_strategy(str(path))])
 
 
+@pytest.mark.whole
 def test_a_round_that_hangs_ends_its_training_and_no_other(tmp_path: Path):
     run = execute(hanging(tmp_path, at_call=3), tmp_path / "run")  # the first call is a trial before the run
     (failed,) = run.failed
@@ -202,6 +201,7 @@ class Swallows:
 """
 
 
+@pytest.mark.whole
 def test_a_strategy_that_swallows_errors_is_ended_too(tmp_path: Path):
     path = tmp_path / "swallows.py"
     path.write_text(SWALLOWS)
@@ -256,8 +256,8 @@ def test_odd_classes_of_strategies_end_in_a_line_with_its_place(name: str, tmp_p
 
 
 def test_a_strategy_that_hangs_is_refused(tmp_path: Path):
-    strategy = hanging(tmp_path, at_call=1)
-    with pytest.raises(Mistake, match=r"hangs\.py: a trial of it took more than the 2 seconds of limits\."):
+    strategy = hanging(tmp_path, at_call=1, seconds=0.5)
+    with pytest.raises(Mistake, match=r"hangs\.py: a trial of it took more than the 0\.5 seconds of limits\."):
         check(strategy)
 
 

@@ -45,6 +45,7 @@ def models_of(*folders: Path) -> set[bytes]:
     return models
 
 
+@pytest.mark.whole
 def test_a_frame_gives_what_its_file_gives(frame: pd.DataFrame, tmp_path: Path):
     before = frame.copy(deep=True)
     frame.to_parquet(tmp_path / "patients.parquet")
@@ -83,6 +84,7 @@ def test_a_run_is_repeated_from_its_scenario_with_the_frame_alone(frame: pd.Data
         fedsim.run(stored, out=tmp_path / "third", progress=False)
 
 
+@pytest.mark.whole
 def test_an_interrupted_run_goes_on_with_the_same_frame_only(frame: pd.DataFrame, tmp_path: Path):
     ranges = {**RANGES, "ill": ["False", "True"]}
     run(tmp_path / "whole", data=frame, ranges=ranges)

@@ -45,6 +45,7 @@ def test_a_run_learns_from_a_folder(images: Path, tmp_path: Path):
     assert stored == loaded.scenario
 
 
+@pytest.mark.whole
 def test_a_private_run_has_its_ledger_and_is_the_same_again_elsewhere(images: Path, tmp_path: Path):
     run(images, tmp_path / "here", *PRIVATE, *PUBLIC, *FAST)
     ledger = json.loads((tmp_path / "here" / "ledger.json").read_text())
@@ -64,6 +65,7 @@ def test_a_private_run_has_its_ledger_and_is_the_same_again_elsewhere(images: Pa
     assert releases[0] == releases[1]
 
 
+@pytest.mark.whole
 def test_an_interrupted_run_goes_on(images: Path, tmp_path: Path):
     run(images, tmp_path / "run", *FAST)
     whole = (tmp_path / "run" / "model.safetensors").read_bytes()

@@ -169,6 +169,7 @@ def test_the_name_of_all_sites_in_tables_is_refused(tmp_path: Path, monkeypatch:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.whole
 def test_the_comparison_has_a_column_for_a_site_of_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     names = ["arm", "high", "mean", "pooled", "private", "site mean"]
     write_table(tmp_path, monkeypatch, names)

@@ -151,6 +151,7 @@ class Fails:
 """
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("what", "reason"),
     [
@@ -281,6 +282,7 @@ def test_trainings_that_protect_whole_sites_are_composed_for_a_whole_site(
     assert "Epsilon is that of one training, for one whole site;" in lines_of(played)
 
 
+@pytest.mark.whole
 def test_trainings_of_several_units_are_composed_for_one_record_that_replaces_its_sites_update(tmp_path: Path):
     """An oracle with numbers: what protects a whole site counts twice the clip for one record."""
     changes = [*QUICK, "privacy.noise_multiplier=4", "training.expected_batch=60"]

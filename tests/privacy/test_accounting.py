@@ -93,6 +93,7 @@ def test_epsilon_rises_with_steps_and_falls_with_noise_and_delta(sigma: float, s
     assert epsilon((Segment(1.0, sigma, steps),), delta * 2) <= middle
 
 
+@pytest.mark.whole
 def test_epsilon_rises_with_the_sampling_rate():
     found = [epsilon((Segment(q, 2.0, 50),), 1e-5) for q in (0.05, 0.2, 0.5, 0.9, 1.0)]
     assert found == sorted(found)

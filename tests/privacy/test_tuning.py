@@ -46,6 +46,7 @@ def up(value: float) -> str:
     return f"{math.ceil(100 * value) / 100:.2f}"
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("arm", ["federated", "centralized", "local"])
 def test_charged_tuning_sets_the_noise_for_all_trainings_together(scenario, arm: str):
     """20 trainings of 4 steps are 80 steps; the budget of one would be exceeded by twice as many."""

@@ -90,7 +90,7 @@ def test_the_chart_is_xml_with_the_same_bytes_each_time(tmp_path: Path):
         assert word in words
 
 
-@pytest.mark.parametrize("private", [True, False])
+@pytest.mark.parametrize("private", [pytest.param(True, marks=pytest.mark.whole), False])
 def test_a_page_of_a_binary_outcome_is_well_formed_and_says_all(tmp_path: Path, private: bool):
     page = write(run_of(tmp_path, private=private)).read_text()
     assert not Tags.of(page).open

@@ -162,6 +162,7 @@ def test_two_seeds_and_seeds_that_agree_have_no_verdict():
     assert agree[["difference_low", "difference_here_high"]].isna().all().all()
 
 
+@pytest.mark.whole
 def test_many_sites_are_compared_at_once():
     """A further site costs a few calls for each of its intervals: hundreds when each interval was made by itself."""
     arms = ("federated", "centralized", "local")

@@ -151,6 +151,7 @@ def test_one_flipped_bit_anywhere_is_noticed(copied: Path, name: str):
             results.load(copied)
 
 
+@pytest.mark.whole
 def test_a_run_from_before_there_was_metrics_json_is_loaded_and_reported(copied: Path):
     """Nothing is said of a base rate, of calibration or of coefficients, and nothing is missing."""
     new = report.write(results.load(copied)).read_text()

@@ -19,11 +19,14 @@ SHARES = {
 }
 
 
+LONG = ("kills", "disk", "changes", "scenarios")
 ONE_ARM = 'arms=["federated"]'
 
 
 @pytest.mark.usefixtures("charts_undrawn")
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.whole if kind in LONG else []) for kind in KINDS]
+)
 def test_nothing_is_lost_and_nothing_goes_wrong_in_silence(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(interruptions, "KILLED", (*interruptions.KILLED, ONE_ARM, "training.rounds=20"))

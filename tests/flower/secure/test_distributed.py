@@ -156,6 +156,7 @@ def test_an_update_that_is_not_finite_counts_as_no_change():
     assert all(value.isfinite().all() for value in done.models[GLOBAL].values())
 
 
+@pytest.mark.whole
 def test_a_run_states_what_it_promises_against_whom(tmp_path: Path):
     run = experiment.execute(scenario("arms=['federated']"), tmp_path / "run")
     said: dict[str, str] = {}
