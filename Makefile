@@ -4,7 +4,7 @@
 # make audit   what takes minutes: mutants of the privacy code, attacks on trained models, 200 settings of the accountant;
 #              PART=3/10 runs a tenth, the fourth
 # make torture kills, disk faults, flipped bits, odd files, commands, settings and replies, with a table; SHARE=0.1 a tenth,
-#              KINDS="kills flips" some of them
+#              KINDS="kills flips" some of them, SEED=7 others of each
 #              LOCKED=1 before any of them: the packages of .ci/requirements.lock, with their hashes, as CI installs them
 # make bench   timings, e.g. WORKLOADS=tabular ROUNDS=5 DEVICE=cuda; make clean   forget the virtual environment
 .PHONY: demo test whole audit torture check bench clean
@@ -14,6 +14,7 @@ ROUNDS ?= 5
 PART ?= 0/1
 LOCKED_TORCH := 2.13.0
 SHARE ?= 1
+SEED ?= 0
 KINDS ?=
 DEVICE ?= cpu
 BIN := .venv/bin
@@ -33,7 +34,7 @@ audit: $(INSTALLED)
 	$(BIN)/pytest -n 2 --dist worksteal -m slow --part $(PART) tests
 
 torture: $(INSTALLED)
-	$(BIN)/python -m tests.torture --share $(SHARE) $(KINDS)
+	$(BIN)/python -m tests.torture --seed $(SEED) --share $(SHARE) $(KINDS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
