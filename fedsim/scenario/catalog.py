@@ -30,10 +30,11 @@ import tomllib
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from importlib.machinery import SourceFileLoader
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from types import MappingProxyType
+from types import CodeType, MappingProxyType
 from typing import Any
 
 from fedsim.mistakes import Mistake, place_of
@@ -187,6 +188,18 @@ def _moved(error: BaseException, place: traceback.FrameSummary) -> str:
     return f"; {error.name} is {now} now: write `{line}` ({Path(place.filename).name}:{place.lineno})"
 
 
+class _AsRead(SourceFileLoader):
+    """Loads the very bytes that were read: bytecode that lies beside a file may be of what it was a second before."""
+
+    def __init__(self, name: str, path: str, content: bytes) -> None:
+        super().__init__(name, path)
+        self._content = content
+
+    def get_code(self, fullname: str) -> CodeType:
+        """Compile the bytes."""
+        return self.source_to_code(self._content, self.path)
+
+
 def _module_of_file(path: Path) -> Any:  # noqa: ANN401  a module
     """Import a file of the user's, once, and again when it was changed."""
     try:
@@ -195,7 +208,7 @@ def _module_of_file(path: Path) -> Any:  # noqa: ANN401  a module
         raise Mistake(f"{path}: expected a Python file, there is none") from None
     key = f"strategy {hashlib.sha256(content).hexdigest()} of {path.resolve()}"
     if key not in sys.modules:
-        spec = importlib.util.spec_from_file_location(key, path)
+        spec = importlib.util.spec_from_file_location(key, path, loader=_AsRead(key, str(path), content))
         if spec is None or spec.loader is None:
             raise Mistake(f"{path}: expected a Python file")
         sys.modules[key] = importlib.util.module_from_spec(spec)

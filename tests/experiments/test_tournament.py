@@ -93,8 +93,9 @@ def test_what_has_run_is_not_run_again_and_what_changed_is(tmp_path: Path, monke
     assert ran == [0, 1, 2, 0, 0, 1]
 
 
-def test_a_changed_file_is_another_strategy(tmp_path: Path):
-    """It is imported and trained anew, in the same process too."""
+def test_a_changed_file_is_another_strategy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """It is imported and trained anew, in the same process too, and at once where Python keeps bytecode."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     path, found = tmp_path / "mine.py", []
     for factor in (0.0, 1.0, 0.0):
         path.write_text(
