@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from clients.files import read_table
+from clients.files import read_own, read_table
 from clients.images import downloaded, read_medmnist, scaled
 from clients.models import convolutional, linear, network
 from fedsim.data import Column, Levels, Number, Rows, Task, encode
@@ -55,6 +55,21 @@ def load_heart_complete() -> Rows:
     return _rows(read_heart().dropna(subset=names), HEART_COMPLETE)
 
 
+def read_own_heart(path: Path) -> Rows:
+    """Read a hospital's own patients from a CSV file: 13 features and the target; its name of a site has no say."""
+    return _of_one(read_own(path, [*(column.name for column in HEART), "target"]), HEART)
+
+
+def read_own_heart_complete(path: Path) -> Rows:
+    """Read the patients with every value, without four columns that are mostly absent."""
+    names = [column.name for column in HEART_COMPLETE]
+    return _of_one(read_own(path, [*names, "target"]).dropna(subset=names), HEART_COMPLETE)
+
+
+def _of_one(frame: pd.DataFrame, columns: tuple[Column, ...]) -> Rows:
+    return _rows(frame.assign(site="own"), columns)
+
+
 def _rows(frame: pd.DataFrame, columns: tuple[Column, ...]) -> Rows:
     """Encode patients as rows."""
     return Rows(
@@ -95,6 +110,7 @@ heart = Task(
     columns=HEART,
     load=load_heart,
     model=linear,
+    read=read_own_heart,
 )
 
 heart_network = Task(
@@ -105,6 +121,7 @@ heart_network = Task(
     columns=HEART,
     load=load_heart,
     model=network,
+    read=read_own_heart,
 )
 
 heart_complete = Task(
@@ -115,6 +132,7 @@ heart_complete = Task(
     columns=HEART_COMPLETE,
     load=load_heart_complete,
     model=linear,
+    read=read_own_heart_complete,
 )
 
 xray = Task(

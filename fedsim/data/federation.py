@@ -14,7 +14,7 @@ from fedsim.data.loading import INSIDE, POOLED, TOGETHER, check_examples, rows_o
 from fedsim.data.partition import Sites, divide, skewed
 from fedsim.data.recent import Recent
 from fedsim.data.scale import Scale, learned_scale, learns_scale, public_scale
-from fedsim.data.task import Make, Task
+from fedsim.data.task import Make, Rows, Task
 from fedsim.data.wrong_labels import check_sites, mislabel
 from fedsim.mistakes import Mistake
 from fedsim.randomness import stream
@@ -191,6 +191,37 @@ def federate(
     alone = alone and learns
     key = (*_division_key(scenario), scenario.split, scenario.faults, seed, device, learns, alone)
     return _federations.get(key, lambda: _federate(scenario, seed, device, alone))
+
+
+def own_site(
+    scenario: Scenario,
+    task: Task,
+    number: int,
+    name: str,
+    rows: Rows,
+    seed: int,
+    device: str,
+) -> Site:
+    """Split the rows of one site that is alone with them, and scale them as is public.
+
+    Args:
+        scenario: The scenario.
+        task: Its task.
+        number: The number of the site.
+        name: Its name.
+        rows: Its rows.
+        seed: The seed of the split.
+        device: The device that holds the rows.
+
+    Raises:
+        Mistake: There is no row to train on.
+    """
+    its_rows = _SiteRows(rows.inputs, rows.target, rows.time, rows.groups)
+    site = _Splitter(scenario, task, seed, device).split(number, name, its_rows)
+    if site is None:
+        raise Mistake(_too_small({name: len(rows.target)}))
+    public = public_scale(task.columns, task.range, rows.inputs.shape[1])
+    return _scaled([site], public).sites[0] if public else site
 
 
 def sites_of(scenario: Scenario) -> Sites:

@@ -68,6 +68,7 @@ class Task:
             within it before the next part begins are left out.
         licence: The licence of the data.
         needs_path: Whether ``load`` takes the scenario's ``data.path``, or None.
+        read: Reads the rows of one institution from a file of its own, for sites that keep their rows to themselves.
     """
 
     title: str
@@ -83,6 +84,7 @@ class Task:
     horizon: float = 0.0
     licence: str = ""
     needs_path: bool = False
+    read: Callable[[Path], Rows] | None = None
 
     def __post_init__(self) -> None:
         if (self.kind == "number") != (self.range is not None):
@@ -93,6 +95,11 @@ class Task:
             raise Mistake(f"task {self.title!r}: expected {expected}")
         if (self.load is None) == (self.make is None):
             raise Mistake(f"task {self.title!r}: expected load or make, and not both")
+
+    @property
+    def row_shape(self) -> tuple[int, ...] | None:
+        """The shape of a row's inputs, where the columns declare it."""
+        return (sum(column.width for column in self.columns),) if self.columns else None
 
     def rows(self, path: Path | None = None) -> Rows:
         """Read the data.

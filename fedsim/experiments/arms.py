@@ -6,10 +6,10 @@ record.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from fedsim import engines
 from fedsim.data.federation import Examples, Site
+from fedsim.experiments.server_side import adapted, irregularities, run_config
 from fedsim.flower import memories
 from fedsim.flower.adapter import Adapter
 from fedsim.flower.foreign_strategy import Hosted
@@ -27,15 +28,12 @@ from fedsim.flower.records import Flat, Layout, flatten, kept_in
 from fedsim.flower.rounds import (
     Budget,
     CentralBudget,
-    Finished,
     Halfway,
     NothingKept,
     charge_unseen,
     run_rounds,
     taken_up,
 )
-from fedsim.flower.secure.server import SecureAdapter
-from fedsim.flower.secure.shares import weights_of
 from fedsim.mistakes import RunFailed
 from fedsim.planning.budgets import Spending
 from fedsim.planning.checks import check_expected_batches
@@ -43,18 +41,16 @@ from fedsim.planning.misbehaviour import attack_of, misbehaving, triggered
 from fedsim.planning.trial import Trial, without_noise
 from fedsim.privacy.central import CentralNoise
 from fedsim.privacy.ledger import POOL, Ledger
-from fedsim.privacy.unit import Place, Protected
+from fedsim.privacy.unit import Protected
 from fedsim.results.calibration import reliability
 from fedsim.results.confusion import confusion
 from fedsim.results.evaluation import HEADLINE, Answers, answers, evaluate, predict, said, scores_of
 from fedsim.results.groups import tally
 from fedsim.results.metrics import METRICS
-from fedsim.scenario import catalog
 from fedsim.scenario.schema import Arm, Scenario
 from fedsim.site.app import SiteApp
 from fedsim.strategy.contract import Strategy
 from fedsim.strategy.foreign import Foreign
-from fedsim.strategy.initial_models import initial_models
 from fedsim.strategy.local_rule import Personal, State
 from fedsim.training.work import Plan, Work
 
@@ -336,12 +332,12 @@ def _federated(training: _Training) -> Models:
     # Attackers and faulty sites stand between the engine and the server.
     execute = engines.load(scenario.engine).execute(SiteApp(), scenario.cohort_size)
     sites = misbehaving(execute, scenario, trial.seed, trial.names)
-    grid = InProcessGrid(sites, len(trial.names), _run_config(trial))
+    grid = InProcessGrid(sites, len(trial.names), run_config(trial))
     noise = budget.noise if isinstance(budget, CentralBudget) else None
     if isinstance(strategy, Foreign):
         hosted = Hosted(strategy.inner, trial.seed, len(trial.names))
     else:
-        hosted = _adapted(training, budget)
+        hosted = adapted(trial, training.spending, budget)
 
     def models(arrays: ArrayRecord, number: int) -> Models:
         center = flatten(arrays).to(trial.device)
@@ -367,7 +363,7 @@ def _federated(training: _Training) -> Models:
     )
 
     training.note_unseen(finished.unseen)
-    training.notes += _irregularities(finished, names)
+    training.notes += irregularities(finished, names)
     training.end(finished.rounds)
     trained = models(finished.arrays, finished.rounds)
     training.note_backdoor(trained)
@@ -433,68 +429,6 @@ class _WithRecords:
             }
 
         self._training.halfway.end(number, all_of_it)
-
-
-def _irregularities(finished: Finished, names: Mapping[int, str]) -> Iterator[str]:
-    """Yield notes on replies that were set aside, reports that can't be, and refused rounds."""
-    for number, rejected in finished.rejected.items():
-        for rejection in rejected:
-            site = names.get(rejection.node, f"node {rejection.node}")
-            yield f"round {number}: {site} was left out: {rejection.reason}"
-    for number, doubted in finished.doubted.items():
-        for node, doubt in doubted.items():
-            yield f"round {number}: {names[node]} was charged as planned: {doubt}"
-    for number, reason in finished.refused.items():
-        yield f"round {number} was refused: {reason}"
-
-
-def _run_config(trial: Trial) -> dict[str, Any]:
-    """Return the configuration that the server sends to every site."""
-    scenario = trial.scenario
-    told: dict[str, Any] = {
-        "scenario": scenario.model_dump_json(),
-        "seed": trial.seed,
-        "arm": trial.arm,
-        "strategy-code": catalog.code_hash(scenario.strategy.name),
-    }
-    if trial.noise is not None:
-        told["noise-multiplier"] = trial.noise
-    if scenario.secure_aggregation.on:
-        told["secure-aggregation"] = True
-    return told
-
-
-def _adapted(training: _Training, budget: Budget | CentralBudget | None) -> Adapter | SecureAdapter:
-    """Adapt a strategy of ours to Flower, with the server's noise or masks around it."""
-    trial = training.trial
-    scenario = trial.scenario
-    strategy = trial.strategy
-
-    # Under masks the sites add shares of the noise, for sums of public weights of at most 1.
-    shares = None
-    weights = trial.weights
-    if trial.unit.place is Place.IN_SHARES:
-        shares = training.spending
-    if shares:
-        weights = weights_of(scenario, trial.names)
-
-    def schedule(number: int) -> list[int]:
-        return [node_of(site) for site in trial.sites_of(number)]
-
-    draw = partial(initial_models, trial.model, trial.seed)
-    adapter = Adapter(
-        strategy,
-        weights={node_of(site): weight for site, weight in enumerate(weights.values())},
-        fixed_denominator=trial.private,
-        schedule=None if trial.arrivals else schedule,  # a buffer chooses its sites itself
-        arrivals=trial.arrivals,
-        state=strategy.first_state(draw),
-        noise=budget.noise if isinstance(budget, CentralBudget) else None,
-        own_participation="participation" in (scenario.strategy.model_extra or {}),
-    )
-    if not scenario.secure_aggregation.on:
-        return adapter
-    return SecureAdapter(adapter, scenario.secure_aggregation, shares.share if shares else None)
 
 
 @dataclass(frozen=True)

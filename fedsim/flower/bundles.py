@@ -8,15 +8,14 @@ real site is sent its own messages, and its memory stays with it.
 A bundle is a tree of values and tensors (see ``fedsim.flower.packed``): nothing in it is code.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.app import Context, Error, Message
 
 from fedsim.flower.grid import sent
 from fedsim.flower.packed import pack, unpack
-from fedsim.flower.records import Flat, Layout, vector_in
+from fedsim.flower.trees import records_of, tree_of
 
 _FORMAT = 1
 
@@ -29,9 +28,9 @@ def pack_messages(messages: Sequence[Message], contexts: Sequence[Context]) -> b
             {
                 "node": message.metadata.dst_node_id,
                 "type": message.metadata.message_type,
-                "content": _tree_of(message.content),
+                "content": tree_of(message.content),
                 "node_config": dict(context.node_config),
-                "memory": _tree_of(context.state),
+                "memory": tree_of(context.state),
             }
         )
     # All sites are told the same.
@@ -48,13 +47,13 @@ def unpack_messages(bundle: bytes) -> tuple[list[Message], list[Context]]:
     messages = []
     contexts = []
     for number, one in enumerate(tree["each"], start=1):
-        content = _records_of(one["content"])
+        content = records_of(one["content"])
         messages.append(sent(Message(content, one["node"], one["type"]), number))
         context = Context(
             run_id=messages[-1].metadata.run_id,
             node_id=one["node"],
             node_config=one["node_config"],
-            state=_records_of(one["memory"]),
+            state=records_of(one["memory"]),
             run_config=dict(tree["run_config"]),
         )
         contexts.append(context)
@@ -65,12 +64,12 @@ def pack_replies(replies: Sequence[object], contexts: Sequence[Context]) -> byte
     """Return the replies of some sites with their memories; what is no reply has none."""
     each = []
     for reply, context in zip(replies, contexts, strict=True):
-        one: dict[str, Any] = {"memory": _tree_of(context.state), "content": None, "error": None}
+        one: dict[str, Any] = {"memory": tree_of(context.state), "content": None, "error": None}
         if isinstance(reply, Message):
             if reply.has_error():
                 one["error"] = [reply.error.code, reply.error.reason]
             else:
-                one["content"] = _tree_of(reply.content)
+                one["content"] = tree_of(reply.content)
         each.append(one)
     return pack({"format": _FORMAT, "each": each})
 
@@ -86,12 +85,12 @@ def unpack_replies(bundle: bytes, messages: Sequence[Message], contexts: Sequenc
         raise ValueError(f"expected {len(messages)} replies, got {len(each)}")
     replies: list[Message | None] = []
     for one, message, context in zip(each, messages, contexts, strict=True):
-        context.state = _records_of(one["memory"])
+        context.state = records_of(one["memory"])
         if one["error"] is not None:
             code, reason = one["error"]
             replies.append(Message(Error(code=code, reason=reason), reply_to=message))
         elif one["content"] is not None:
-            replies.append(Message(_records_of(one["content"]), reply_to=message))
+            replies.append(Message(records_of(one["content"]), reply_to=message))
         else:
             replies.append(None)
     return replies
@@ -101,54 +100,3 @@ def _of_this_version(tree: Any) -> dict[str, Any]:  # noqa: ANN401  any tree
     if not isinstance(tree, dict) or tree.get("format") != _FORMAT:
         raise ValueError(f"expected a bundle of format {_FORMAT}: server and nodes need the same version of fedsim")
     return tree
-
-
-def _tree_of(records: RecordDict) -> dict[str, Any]:
-    return {name: _tree_of_record(record) for name, record in records.items()}
-
-
-def _tree_of_record(record: object) -> tuple[str, Any]:
-    if isinstance(record, ArrayRecord):
-        vector = vector_in(record)
-        if isinstance(record, Flat) and vector is not None:
-            return "flat", (record.layout.shapes, vector)
-        return "arrays", {name: array.numpy() for name, array in record.items()}
-    if isinstance(record, MetricRecord):
-        return "metrics", dict(record)
-    if isinstance(record, ConfigRecord):
-        return "config", {key: _without_bytes(value) for key, value in record.items()}
-    raise TypeError(f"expected a record of Flower's, got a {type(record).__name__}")
-
-
-def _records_of(tree: Mapping[str, tuple[str, Any]]) -> RecordDict:
-    return RecordDict({name: _record_of(*part) for name, part in tree.items()})
-
-
-def _record_of(kind: str, content: Any) -> ArrayRecord | MetricRecord | ConfigRecord:  # noqa: ANN401  by its kind
-    if kind == "flat":
-        shapes, vector = content
-        # A copy begins where the allocator begins, and products of the last bit depend on where numbers lie.
-        return Flat(vector.clone(), Layout.made(shapes))
-    if kind == "arrays":
-        return ArrayRecord({name: Array(np.array(values)) for name, values in content.items()})
-    if kind == "metrics":
-        return MetricRecord(content)
-    return ConfigRecord({key: _with_bytes(value) for key, value in content.items()})
-
-
-def _without_bytes(value: Any) -> Any:  # noqa: ANN401  what a ConfigRecord holds
-    """Return a value of a ConfigRecord as a pair of its kind and a value that can be packed."""
-    if isinstance(value, bytes):
-        return "bytes", np.frombuffer(value, np.uint8)
-    if isinstance(value, list):
-        return "list", [_without_bytes(part) for part in value]
-    return "value", value
-
-
-def _with_bytes(pair: tuple[str, Any]) -> Any:  # noqa: ANN401  what a ConfigRecord holds
-    kind, value = pair
-    if kind == "bytes":
-        return value.tobytes()
-    if kind == "list":
-        return [_with_bytes(part) for part in value]
-    return value

@@ -45,6 +45,9 @@ def check(scenario: Scenario) -> None:
         Mistake: It can't be run. The message has a line for each fault; only what hangs on the noise that is needed is
             looked at when nothing else is wrong.
     """
+    if scenario.deployment.sites:
+        expected = "none in a simulation; real sites train an app that fedsim deploy plan writes"
+        raise Mistake(f"deployment.sites: expected {expected}")
     trial = Trial(scenario, scenario.seed, scenario.arms[0])
     federation = trial.federation
     check_expected_batches(scenario, federation)  # nothing else can be looked at without them

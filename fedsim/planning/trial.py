@@ -15,6 +15,7 @@ from torch.nn.utils import parameters_to_vector
 
 from fedsim.data.federation import Federation, federate
 from fedsim.data.loading import task_of
+from fedsim.data.real_sites import OwnRows, federate_real_sites
 from fedsim.data.task import Task
 from fedsim.planning.noise import asked_of_site, noise_for, passes_of
 from fedsim.planning.participation import (
@@ -47,11 +48,13 @@ class Trial:
         scenario: The experiment; without privacy for a training without noise, see ``without_noise``.
         seed: The seed of the training.
         arm: The arm.
+        own: Where sites keep their rows to themselves, the one whose rows are here; None at their server.
     """
 
     scenario: Scenario
     seed: int
     arm: Arm
+    own: OwnRows | None = None
 
     @cached_property
     def unit(self) -> Unit:
@@ -79,7 +82,9 @@ class Trial:
 
     @cached_property
     def federation(self) -> Federation:
-        """All sites with their rows, split under this seed."""
+        """All sites with their rows, split under this seed; of real sites none but its own has any."""
+        if self.scenario.deployment.sites:
+            return federate_real_sites(self.scenario, self.seed, self.device, self.own)
         alone = self.arm == "local"
         return federate(self.scenario, self.seed, self.device, alone)
 

@@ -122,6 +122,16 @@ def _distinct(classes: list[str | int]) -> list[str | int]:
     return classes
 
 
+def _each_once(sites: list[str]) -> list[str]:
+    if len(set(sites)) < len(sites):
+        raise ValueError(f"expected each site once, got {', '.join(sites)}")
+    return sites
+
+
+SiteName = Annotated[str, Field(pattern=r"^[\w][\w .-]{0,79}$")]
+"""The name of a real site, which is also that of files."""
+
+
 Class = Annotated[
     Annotated[str, Field(min_length=1), Tag("text")] | Annotated[int, Tag("a whole number")],
     Discriminator(lambda value: "a whole number" if isinstance(value, int) else "text"),
@@ -246,6 +256,22 @@ class SuperLink(_Section):
     nodes: Annotated[int, Field(ge=1, le=64)] = 2
     inside: Literal["serial", "cohort"] = "serial"
     connection: Annotated[str, Field(pattern=r"^[\w-]+$")] | None = None
+
+
+class Deployment(_Section):
+    """Real sites, which keep their rows to themselves: see docs/real-sites.md. Without ``sites``, all are simulated.
+
+    The server waits ``seconds_to_come`` for them. A message that is not answered within ``limits.round_seconds`` is
+    sent again, up to ``tries`` times in all. A round with fewer than ``fewest_answers`` ends the training, which goes
+    on when it is started again. With ``evaluation``, sites are asked for figures of the final model on their own test
+    rows.
+    """
+
+    sites: Annotated[list[SiteName], Field(max_length=10_000), AfterValidator(_each_once)] = []
+    fewest_answers: Annotated[int, Field(ge=1)] = 2
+    tries: Annotated[int, Field(ge=1, le=100)] = 3
+    seconds_to_come: Annotated[FiniteFloat, Field(gt=0, le=1e6)] = 300.0
+    evaluation: bool = False
 
 
 class Optimizer(_Section):
@@ -501,6 +527,7 @@ class Scenario(_Section):
     limits: Limits = Limits()
     ray: Ray = Ray()
     superlink: SuperLink = SuperLink()
+    deployment: Deployment = Deployment()
     training: Training = Training()
     strategy: Strategy = Strategy()
     attack: Attack = Attack()
@@ -665,6 +692,7 @@ class Scenario(_Section):
             "checkpoints": Checkpoints(),
             "ray": Ray(),
             "superlink": SuperLink(),
+            "deployment": Deployment(),
             "limits": Limits(),
             "faults": Faults(),
             "secure_aggregation": SecureAggregation(),

@@ -12,15 +12,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import torch
-from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from torch import Tensor
 
 from fedsim.data.federation import Federation
+from fedsim.data.real_sites import OwnRows
 from fedsim.flower.records import (
     ARRAYS,
     CONFIG,
@@ -63,10 +64,14 @@ class SiteApp(ClientApp):
     """A ClientApp whose training can be taken in two halves, so that an engine may train many sites in between.
 
     It remembers the training that it was told of last: all messages of one training tell the same.
+
+    Args:
+        own: The rows of the site, where it is a real one and no other site's rows are here.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, own: OwnRows | None = None) -> None:
         super().__init__()
+        self._own = own
         self._told: tuple[Any, ...] | None = None
         self._setting: Setting | None = None
         self.train()(self._train)
@@ -84,7 +89,7 @@ class SiteApp(ClientApp):
         config = context.run_config
         told = tuple(config.get(key) for key in ("scenario", "seed", "arm", "strategy-code"))
         if self._setting is None or told != self._told:
-            self._setting = Setting.told(config)
+            self._setting = Setting.told(config, self._own)
             self._told = told
         return self._setting
 
@@ -168,7 +173,9 @@ class SiteApp(ClientApp):
         return trial.unit.noised(_start(message, setting), sent, did, words), did
 
     def measure(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
-        """Return each site's measures of the model that came, on its validation rows; sites share forward passes.
+        """Return each site's measures of the model that came; sites share forward passes.
+
+        They are measured on validation rows, or on test rows where the config says ``part = "test"``.
 
         Raises:
             PermissionError: Training is private here, and these figures would leave without noise.
@@ -181,18 +188,19 @@ class SiteApp(ClientApp):
         if trial.scenario.secure_aggregation.on:
             raise PermissionError("metrics of a site would be seen beside the sum")
 
+        part = _part(messages[0])
         sites = [setting.site(_number_of_site(context)) for context in contexts]
         starts = [_start(message, setting) for message in messages]
         models = {id(start): parts_of(trial.model, start) for start in starts}  # many sites were sent the same one
         of_sites = {site.name: models[id(start)] for site, start in zip(sites, starts, strict=True)}
         task = trial.task
-        table = measure(trial.model, of_sites, Federation(tuple(sites)), "validation", task.kind, True, task.range)
+        table = measure(trial.model, of_sites, Federation(tuple(sites)), part, task.kind, True, task.range)
 
         names = [metric.name for metric in MEASURES[task.kind]]
         replies = []
         for site, message, found in zip(sites, messages, table[names].to_dict("records"), strict=False):
             figures = {str(name): float(value) for name, value in found.items() if pd.notna(value)}
-            metrics = MetricRecord({WEIGHT: max(1, len(site.validation)), **figures})
+            metrics = MetricRecord({WEIGHT: max(1, len(getattr(site, part))), **figures})
             replies.append(Message(RecordDict({METRICS: metrics}), reply_to=message))
         return replies
 
@@ -242,7 +250,7 @@ class SiteApp(ClientApp):
         return self.answer(message, context, *trained)
 
     def _evaluate(self, message: Message, context: Context) -> Message:
-        """Measure the model that came on this site's validation rows."""
+        """Measure the model that came on rows of this site."""
         return self.measure([message], [context])[0]
 
     def _advertise_keys(self, message: Message, context: Context) -> Message:
@@ -288,6 +296,15 @@ def _masked(message: Message, context: Context, setting: Setting, work: Work, se
 
 def _number_of_site(context: Context) -> int:
     return int(context.node_config["partition-id"])
+
+
+def _part(message: Message) -> Literal["validation", "test"]:
+    """Return the rows that a model is to be measured on."""
+    config = message.content.get(CONFIG)
+    asked = config.get("part", "validation") if isinstance(config, ConfigRecord) else "validation"
+    if asked not in ("validation", "test"):
+        raise ValueError(f"part: expected validation or test, got {asked!r}")
+    return "test" if asked == "test" else "validation"
 
 
 def _number_of_round(message: Message) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from fedsim.data.federation import Site
+from fedsim.data.real_sites import OwnRows
 from fedsim.flower.records import Layout
 from fedsim.planning.attack import Attack
 from fedsim.planning.misbehaviour import attack_of, attackers_of, slow_of, spoiled_of
@@ -33,8 +34,12 @@ class Setting:
     trial: Trial
 
     @classmethod
-    def told(cls, told: Mapping[str, Any]) -> Setting:
+    def told(cls, told: Mapping[str, Any], own: OwnRows | None = None) -> Setting:
         """Read the run config of a server.
+
+        Args:
+            told: The run config.
+            own: The rows of a real site.
 
         Raises:
             PermissionError: The site's copy of the strategy is not the server's: their releases might share noise.
@@ -47,7 +52,7 @@ class Setting:
                 f"expected the server's strategy {scenario.strategy.name}, SHA-256 {code}, got {own_code}"
             )
         arm: Arm = told["arm"]
-        return cls(Trial(scenario, int(told["seed"]), arm))
+        return cls(Trial(scenario, int(told["seed"]), arm, own))
 
     def site(self, number: int) -> Site:
         """Return a site by its number."""

@@ -68,7 +68,7 @@ def app_for(scenario: Path, strategy: str = "") -> ServerApp:
 
 
 def _run(grid: Grid, context: Context, defaults: Mapping[str, str | int]) -> None:
-    config = _checked(dict(context.run_config), defaults)
+    config = checked_config(dict(context.run_config), defaults)
     identity = Identity.now()
     ids = wait_for(grid, int(config["nodes"]), SECONDS_TO_COME)
     scenario = _scenario(config)
@@ -80,7 +80,7 @@ def _run(grid: Grid, context: Context, defaults: Mapping[str, str | int]) -> Non
     sys.stderr.write(f"fedsim: run directory: {run.path.absolute()}\n")
 
 
-def _checked(config: dict[str, Any], defaults: Mapping[str, str | int]) -> dict[str, Any]:
+def checked_config(config: dict[str, Any], defaults: Mapping[str, str | int]) -> dict[str, Any]:
     """Return a run config with its defaults.
 
     Raises:
