@@ -20,6 +20,8 @@ class Mutant:
     tests: str
 
 
+AT_SITES = "tests/site/test_policy.py tests/site/test_own_ledger.py tests/site/test_real.py"
+_POLICY, _REAL, _OWN_LEDGER = "fedsim/site/policy.py", "fedsim/site/real.py", "fedsim/site/own_ledger.py"
 ACCOUNT = "tests/privacy/test_accounting.py tests/privacy/test_ledger.py"
 SITE = "tests/privacy/test_dpsgd.py"
 STACK = "tests/engines/stack/test_train.py"
@@ -750,4 +752,51 @@ MUTANTS = (
            "M7: of an interrupted round nobody is charged", UNSEEN),
     Mutant("fedsim/experiments/trainings.py", 'not (job.private and scenario.privacy.rng == "secure")', "True",
            "M7: secure noise is taken for noise that can be repeated", SECRET),
+    # A real site's own policy and ledger.
+    Mutant(_POLICY, "if not policy.plain:", "if False:",
+           "a server that asks for no noise gets the exact model", AT_SITES),
+    Mutant(_POLICY, "not noise >= policy.smallest_noise", "not noise >= 0", "less noise than the policy's", AT_SITES),
+    Mutant(_POLICY, "if name not in policy.units:", "if False:", "a unit that the policy does not name", AT_SITES),
+    Mutant(_POLICY, 'if policy.rng == "secure" and', 'if policy.rng == "dice" and',
+           "noise that the server can subtract", AT_SITES),
+    Mutant(_POLICY, "_PRIVATE_AT_THE_SITE = (Place.IN_STEPS, Place.ON_UPDATES)",
+           "_PRIVATE_AT_THE_SITE = (Place.IN_STEPS, Place.ON_UPDATES, Place.AT_SERVER)",
+           "an exact model leaves under a unit whose noise the server adds", AT_SITES),
+    Mutant(_POLICY, "if sites < policy.fewest_sites:", "if False:", "fewer sites than the policy's", AT_SITES),
+    Mutant(_POLICY, "if scenario.strategy.name not in policy.strategies:", "if False:",
+           "a strategy that the policy does not name", AT_SITES),
+    Mutant(_REAL, "if not after <= allowed.epsilon:", "if False:", "M7: a site's budget does not count", AT_SITES),
+    Mutant(_REAL, "times = 1 if done else most_rounds", "times = 1",
+           "M7: a training that does not fit into the budget is begun", AT_SITES),
+    Mutant(_REAL, "times = 1 if done else most_rounds", "times = 0 if done else most_rounds",
+           "M7: the rounds after the first are not held against the budget", AT_SITES),
+    Mutant(_REAL, "if charged and charged.question != question:", "if False:",
+           "M7: a round is answered twice, with other centers", AT_SITES),
+    Mutant(_REAL, "if charged and _left_before(ledger, question):", "if False:",
+           "M7: an answer that has left is made anew with other noise and not charged", AT_SITES),
+    Mutant(_REAL, "        before = ledger.answer(question)\n", "        before = None\n",
+           "M7: whoever asks again gets other noise for nothing", AT_SITES),
+    Mutant(_REAL, "    ledger.charge(Entry(own_ledger.now()", "    Entry.from_json\n    (Entry(own_ledger.now()",
+           "M7: a site charges nothing", AT_SITES),
+    Mutant(_REAL, "if done != planned:", "if False:", "M7: what was done need not be what was charged", AT_SITES),
+    Mutant(_REAL, "        _check_done(reply.content, planned)\n", "", "M7: likewise, not even looked at", AT_SITES),
+    Mutant(_REAL, 'if what == "evaluate":', "if False:", "exact figures beside a private training", AT_SITES),
+    Mutant(_REAL, "said_by(error, private=True)", "said_by(error)",
+           "a site's error tells the server a row's value", AT_SITES),
+    Mutant(_OWN_LEDGER, "os.fsync(file.fileno())\n        self._last", "self._last",
+           "M7: a charge may be lost when the power fails", AT_SITES),
+    Mutant(_OWN_LEDGER, "for entry in self.entries if entry.release]\n        relations",
+           "for entry in self.entries[1:] if entry.release]\n        relations", "M7: the first charge does not count", AT_SITES),
+    Mutant(_OWN_LEDGER, "segments += [more.segment()] * times", "segments += [more.segment()]",
+           "M7: a whole training costs as much as a round", AT_SITES),
+    Mutant(_OWN_LEDGER, 'replaced = "replace-one" in relations or any(', "replaced = any(",
+           "M14: a claim for replaced rows is counted as one for added rows", AT_SITES),
+    Mutant(_OWN_LEDGER, 'any(release.kind != "noisy-steps" for release in releases)', "False",
+           "M14: a replaced update costs as little as an added row", AT_SITES),
+    Mutant(_OWN_LEDGER, 'if values.pop("previous", None) != last:', 'if values.pop("previous", None) == "":',
+           "M7: a ledger that was changed is believed", AT_SITES),
+    Mutant(_OWN_LEDGER, 'if kept is None or kept["question"] != asdict(question):', "if kept is None:",
+           "the answer to another question is given", AT_SITES),
+    Mutant(_OWN_LEDGER, "fcntl.flock(lock.fileno(), fcntl.LOCK_EX)", "pass",
+           "M7: two processes charge at once, and one charge is lost", AT_SITES),
 )  # fmt: skip
