@@ -66,6 +66,11 @@ def read_own_heart_complete(path: Path) -> Rows:
     return _of_one(read_own(path, [*names, "target"]).dropna(subset=names), HEART_COMPLETE)
 
 
+def heart_tables() -> dict[str, pd.DataFrame]:
+    """Return each hospital's patients, as a file of its own would have them."""
+    return {str(site): own.drop(columns="site") for site, own in read_heart().groupby("site")}
+
+
 def _of_one(frame: pd.DataFrame, columns: tuple[Column, ...]) -> Rows:
     return _rows(frame.assign(site="own"), columns)
 
@@ -111,6 +116,7 @@ heart = Task(
     load=load_heart,
     model=linear,
     read=read_own_heart,
+    tables=heart_tables,
 )
 
 heart_network = Task(
@@ -122,6 +128,7 @@ heart_network = Task(
     load=load_heart,
     model=network,
     read=read_own_heart,
+    tables=heart_tables,
 )
 
 heart_complete = Task(
@@ -133,6 +140,7 @@ heart_complete = Task(
     load=load_heart_complete,
     model=linear,
     read=read_own_heart_complete,
+    tables=heart_tables,
 )
 
 xray = Task(

@@ -8,7 +8,7 @@ import tomli_w
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.common.serde import message_from_proto, message_to_proto
 
-from clients.hospital import read_heart
+from clients.hospital import heart_tables
 from fedsim.experiments.on_flower.deployed import deploy
 from fedsim.flower.grid import CLIENT_APP_RAISED, OF_A_SIMULATION, InProcessGrid
 from fedsim.scenario.files import read
@@ -38,11 +38,11 @@ def scenario(*changes: str) -> Scenario:
 
 def settle(folder: Path, policy: Mapping[str, Any] = POLICY, sites: Iterable[str] = SITES) -> Path:
     """Write each site's rows, policy and ledger into a folder of its own."""
-    everybody = read_heart()
+    tables = heart_tables()
     for site in sites:
         own = folder / site
         own.mkdir(parents=True)
-        everybody[everybody["site"] == site].drop(columns="site").to_csv(own / "rows.csv", index=False)
+        tables[site].to_csv(own / "rows.csv", index=False)
         (own / "site-policy.toml").write_text(tomli_w.dumps(dict(policy)))
         own_ledger.begin(own / "fedsim-ledger", site)
     return folder

@@ -14,7 +14,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from fedsim.cli import audit, check, check_data, compare, doctor, flower, look, merge, privacy, report, run, show
+from fedsim.cli import audit, check, check_data, compare, doctor, look, merge, privacy, report, run, show
+from fedsim.cli.federation import deploy, flower
 from fedsim.cli.help import Command, examples
 from fedsim.cli.output import FAILURE, TERMINATED, USAGE, fail
 from fedsim.mistakes import CannotGoOn, Mistake, RunFailed, Terminated
@@ -55,6 +56,7 @@ for _name, _function, _examples in (
     app.command(_name, cls=Command, short_help=_sentence, epilog=examples(*_examples))(_function)
 
 app.add_typer(flower.app, name="flower", short_help=flower.SENTENCE)
+app.add_typer(deploy.app, name="deploy", short_help=deploy.SENTENCE)
 
 
 def _print_version(wanted: bool) -> None:

@@ -78,6 +78,15 @@ StrategyCode = Annotated[
     ),
 ]
 
+Epsilon = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NUMBER",
+        help="Another privacy budget than the scenario's, for its privacy unit, or for records if it has none; "
+        "none: no privacy.",
+    ),
+]
+
 OwnTable = Annotated[
     Path,
     typer.Argument(metavar="FILE", help="A table of your own, CSV or Parquet, or a folder of images site/class/*.png."),

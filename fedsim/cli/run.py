@@ -35,14 +35,7 @@ def run(
     ] = None,
     changes: options.Changes = None,
     strategy: options.StrategyCode = None,
-    epsilon: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NUMBER",
-            help="Another privacy budget than the scenario's, for its privacy unit, or for records if it has none; "
-            "none: no privacy.",
-        ),
-    ] = None,
+    epsilon: options.Epsilon = None,
     engine: Annotated[
         str | None,
         typer.Option(

@@ -14,6 +14,7 @@ from fedsim.mistakes import Mistake
 from fedsim.scenario.kinds import Kind
 
 if TYPE_CHECKING:
+    import pandas as pd
     from torch import nn
 
 
@@ -69,6 +70,7 @@ class Task:
         licence: The licence of the data.
         needs_path: Whether ``load`` takes the scenario's ``data.path``, or None.
         read: Reads the rows of one institution from a file of its own, for sites that keep their rows to themselves.
+        tables: Returns such files of the data that come with the task, {site: table}, for rehearsals.
     """
 
     title: str
@@ -85,6 +87,7 @@ class Task:
     licence: str = ""
     needs_path: bool = False
     read: Callable[[Path], Rows] | None = None
+    tables: Callable[[], Mapping[str, pd.DataFrame]] | None = None
 
     def __post_init__(self) -> None:
         if (self.kind == "number") != (self.range is not None):

@@ -215,6 +215,19 @@ def opened(folder: Path, site: str) -> Iterator[OwnLedger]:
         yield OwnLedger(folder, site)
 
 
+def site_of(folder: Path) -> str:
+    """Return whose ledger is in a folder.
+
+    Raises:
+        Mistake: There is none.
+    """
+    path = folder / NAME
+    if not path.is_file():
+        raise Mistake(f"{path}: expected the site's ledger, there is none")
+    first, _, _ = read_ordinary(path, _LARGEST).partition(b"\n")
+    return str(parse_json(first, f"{path}:1").get("site"))
+
+
 def now() -> str:
     """Return the time as files have it."""
     return datetime.now(UTC).isoformat(timespec="seconds")

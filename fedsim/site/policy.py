@@ -70,6 +70,11 @@ class Policy(BaseModel):
         return self
 
 
+def is_private_at_the_site(scenario: Scenario) -> bool:
+    """Whether all that leaves a site has noise that the site itself added."""
+    return unit_of(scenario.privacy.unit).place in _PRIVATE_AT_THE_SITE
+
+
 def read_policy(path: Path) -> Policy:
     """Read a policy.
 

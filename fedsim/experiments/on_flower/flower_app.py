@@ -6,6 +6,8 @@ tasks are installed at the server and at the nodes: a bundle of Flower's takes n
 
 import re
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import tomli_w
@@ -25,13 +27,13 @@ _SERVER = '''"""The server of this app: it runs the scenario beside it."""
 
 from pathlib import Path
 
-from fedsim.experiments.on_flower.server_app import app_for
+from fedsim.experiments.on_flower.{module} import app_for
 
 app = app_for(Path(__file__).with_name("scenario.toml"){strategy})
 '''
-_CLIENT = '''"""The nodes of this app: each trains the sites that are shared out to it."""
+_CLIENT = '''"""The nodes of this app: {what}."""
 
-from fedsim.site.node import app
+from fedsim.site.{module} import app
 
 __all__ = ["app"]
 '''
@@ -66,6 +68,45 @@ def export(scenario: Scenario, folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise Mistake(f"{folder}: expected a new or empty directory, it is taken")
 
+    write_app(scenario, folder, SIMULATED)
+    (folder / "README.md").write_text(_README.format(title=scenario.title))
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of app.
+
+    Attributes:
+        server: The module of its ServerApp in ``fedsim.experiments.on_flower``.
+        client: The module of its ClientApp in ``fedsim.site``.
+        what: What its nodes do.
+        config: Its run config.
+    """
+
+    server: str
+    client: str
+    what: str
+    config: Mapping[str, str | int]
+
+
+SIMULATED = Kind(
+    "server_app",
+    "node",
+    "each trains the sites that are shared out to it",
+    {key: value for key, value in DEFAULTS.items() if key not in ("scenario", "strategy")},
+)
+
+
+def write_app(scenario: Scenario, folder: Path, kind: Kind) -> Scenario:
+    """Write an app with a scenario and, where its strategy is a file of the user's, that file.
+
+    Returns:
+        The scenario as it is in the app, where such a strategy has another name.
+
+    Raises:
+        Mistake: The strategy is in a package that has to be installed anyway.
+        OSError: Something can't be written.
+    """
     package = folder / PACKAGE
     package.mkdir(parents=True)
     named = ""
@@ -76,10 +117,10 @@ def export(scenario: Scenario, folder: Path) -> None:
     write_scenario(package, scenario)
     argument = f", {named!r}".replace("'", '"') if named else ""
     (package / "__init__.py").write_text(_PACKAGE_TEXT)
-    (package / "server.py").write_text(_SERVER.format(strategy=argument))
-    (package / "client.py").write_text(_CLIENT)
-    (folder / "README.md").write_text(_README.format(title=scenario.title))
-    (folder / "pyproject.toml").write_text(tomli_w.dumps(_project(scenario)))
+    (package / "server.py").write_text(_SERVER.format(module=kind.server, strategy=argument))
+    (package / "client.py").write_text(_CLIENT.format(module=kind.client, what=kind.what))
+    (folder / "pyproject.toml").write_text(tomli_w.dumps(_project(scenario, kind)))
+    return scenario
 
 
 def _copied(strategy: str, package: Path) -> str:
@@ -99,8 +140,7 @@ def _copied(strategy: str, package: Path) -> str:
     return f"{module}:{loaded.__name__}"
 
 
-def _project(scenario: Scenario) -> dict[str, object]:
-    config = {key: value for key, value in DEFAULTS.items() if key not in ("scenario", "strategy")}
+def _project(scenario: Scenario, kind: Kind) -> dict[str, object]:
     return {
         "project": {
             "name": f"fedsim-{re.sub(r'[^a-z0-9-]', '-', scenario.name.lower()).strip('-') or 'scenario'}",
@@ -117,7 +157,7 @@ def _project(scenario: Scenario) -> dict[str, object]:
                         "serverapp": f"{PACKAGE}.server:app",
                         "clientapp": f"{PACKAGE}.client:app",
                     },
-                    "config": config,
+                    "config": dict(kind.config),
                 }
             }
         },

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from fedsim.experiments.experiment import execute
-from fedsim.experiments.on_flower import supernodes
+from fedsim.experiments.on_flower import programs, supernodes
 from fedsim.experiments.on_flower.supernodes import supernodes_for
 from fedsim.flower.certificates import make_certificates, make_node_key
 from fedsim.mistakes import RunFailed
@@ -29,7 +29,7 @@ Started = dict[str, tuple["subprocess.Popen[bytes]", Sequence[str]]]
 def started(monkeypatch: pytest.MonkeyPatch) -> Started:
     """Note the processes that are started."""
     found: Started = {}
-    start = supernodes._started
+    start = programs.started
 
     @contextmanager
     def noted(work: Path, home: Path, name: str, words: Sequence[str]) -> Iterator[Any]:
@@ -37,7 +37,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Started:
             found[name] = process, words
             yield process
 
-    monkeypatch.setattr(supernodes, "_started", noted)
+    monkeypatch.setattr(supernodes, "started", noted)
     return found
 
 
@@ -121,18 +121,18 @@ def test_who_is_not_registered_or_deceived_does_not_get_in(what: str, tmp_path: 
     with supernodes_for(read("hospital-heart", ["engine=superlink", "superlink.nodes=1"])):
         words = [*started["supernode-0"][1], "--max-retries", "1"]
         home = Path(words[words.index("--root-certificates") + 1]).parent / "home"
-        words[words.index("--port") + 1] = str(supernodes._free_ports(1)[0])
+        words[words.index("--port") + 1] = str(programs.free_ports(1)[0])
         key = words.index("--auth-supernode-private-key")
         words[key + 1] = str(private)
         if what == "a registered key":
-            supernodes._flwr(home, ["supernode", "register", str(public), supernodes.CONNECTION])
+            programs.flwr(home, ["supernode", "register", str(public), supernodes.CONNECTION])
         elif what == "no key":
             del words[key : key + 2]
         elif what == "another authority":
-            supernodes._flwr(home, ["supernode", "register", str(public), supernodes.CONNECTION])
+            programs.flwr(home, ["supernode", "register", str(public), supernodes.CONNECTION])
             words[words.index("--root-certificates") + 1] = str(authority)
         with (tmp_path / "log").open("w") as log:
-            stranger = subprocess.Popen(words, stdout=log, stderr=log, env=supernodes._environment(home))
+            stranger = subprocess.Popen(words, stdout=log, stderr=log, env=programs.environment(home))
         try:
             until = time.monotonic() + (20 if what == "a registered key" else 60)
             while stranger.poll() is None and time.monotonic() < until:
@@ -151,6 +151,6 @@ def test_what_flowers_command_line_says_is_passed_on(tmp_path: Path, monkeypatch
     program = tmp_path / "flwr"
     program.write_text("#!/bin/sh\necho 'no such   SuperLink' >&2\nexit 3\n")
     program.chmod(0o755)
-    monkeypatch.setattr(supernodes, "_program", lambda name: str(program))
+    monkeypatch.setattr(programs, "program", lambda name: str(program))
     with pytest.raises(RunFailed, match="engine superlink: flwr run failed: no such SuperLink"):
-        supernodes._flwr(None, ["run"])
+        programs.flwr(None, ["run"])

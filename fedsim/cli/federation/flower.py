@@ -22,9 +22,9 @@ app = typer.Typer(
 )
 
 
-@app.callback()
+@app.callback(help=SENTENCE)
 def _group() -> None:
-    """Write scenarios as apps of Flower's, which flwr run starts."""
+    pass
 
 
 @app.command("export", cls=Command, epilog=examples(*EXPORT_EXAMPLES))

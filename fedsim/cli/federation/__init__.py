@@ -1,0 +1,1 @@
+"""Commands for federations of several machines: apps of Flower's, and deployments at real sites."""
