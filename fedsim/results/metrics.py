@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.stats import rankdata
 
 from fedsim.scenario.kinds import Kind
 
@@ -110,6 +109,8 @@ def auc(target: np.ndarray, probability: np.ndarray) -> float | None:
     pairs = positives * (len(target) - positives)
     if not pairs:
         return None
+
+    from scipy.stats import rankdata  # a node that only trains takes half a second less to start without it
 
     ranks = rankdata(probability)  # (rows,), from 1
     least_rank_sum = positives * (positives + 1) / 2

@@ -16,6 +16,12 @@ from fedsim.scenario import catalog
 GROUP = typer.main.get_command(app)
 assert isinstance(GROUP, Group)
 COMMANDS = list(GROUP.commands)
+GROUPS = {name: group for name, group in GROUP.commands.items() if isinstance(group, Group)}
+HELPS = [
+    [],
+    *([command] for command in COMMANDS),
+    *([name, own] for name, group in GROUPS.items() for own in group.commands),
+]
 WIDTH = 80
 
 
@@ -58,7 +64,7 @@ def test_every_argument_and_option_is_described(command: str):
         assert all(len(description.split()) >= 3 for description in shown.values()), shown
 
 
-@pytest.mark.parametrize("words", [[], *([command] for command in COMMANDS)])
+@pytest.mark.parametrize("words", HELPS)
 def test_no_help_has_remnants_of_markup_or_long_lines(words: list[str]):
     text = rendered(*words, "--help")
     assert " ." not in text.replace(" .toml", "")
@@ -71,7 +77,7 @@ def test_no_help_has_remnants_of_markup_or_long_lines(words: list[str]):
     assert "Positional arguments" not in text
 
 
-@pytest.mark.parametrize("words", [[], *([command] for command in COMMANDS)])
+@pytest.mark.parametrize("words", HELPS)
 def test_every_help_ends_in_examples_whose_options_exist(words: list[str]):
     text = rendered(*words, "--help")
     examples = text.partition("Examples:\n")[2]
@@ -80,7 +86,10 @@ def test_every_help_ends_in_examples_whose_options_exist(words: list[str]):
         program, command, *rest = line.split()
         assert program == "fedsim"
         assert command in COMMANDS
-        known = {name for each in GROUP.commands[command].params for name in each.opts} | {"--help"}
+        found = GROUP.commands[command]
+        if isinstance(found, Group) and not rest[0].startswith("-"):
+            found = found.commands[rest[0]]
+        known = {name for each in found.params for name in each.opts} | {"--help"}
         assert {word for word in rest if word.startswith("--")} <= known
 
 

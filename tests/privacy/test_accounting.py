@@ -1,5 +1,7 @@
 import math
 
+import dp_accounting
+import dp_accounting.pld
 import numpy as np
 import pytest
 from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
@@ -270,7 +272,7 @@ def test_what_promises_nothing_is_infinite_and_the_slow_accountant_is_not_asked(
     def asked(*settings: object, **more: object) -> None:
         raise AssertionError("it would take minutes")
 
-    monkeypatch.setattr(accounting, "PLDAccountant", asked)
+    monkeypatch.setattr(dp_accounting.pld, "PLDAccountant", asked)
     assert epsilon((Segment(0.5, 1.0, 10_000_000),), 1e-5) == math.inf
     assert epsilon((Segment(0.5, 0.3, 10_000),), 1e-5, "replace-one") == math.inf
 

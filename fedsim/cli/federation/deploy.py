@@ -20,9 +20,9 @@ PLAN_EXAMPLES = (
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, epilog=examples("deploy demo", PLAN_EXAMPLES[0]))
 
 
-@app.callback(help=SENTENCE)
+@app.callback()
 def _group() -> None:
-    pass
+    """Train at real sites, which keep their rows: plan it, see it work, look at a site's ledger."""
 
 
 @app.command(
@@ -107,7 +107,7 @@ def ledger(
     print_places({"ledger": folder / own_ledger.NAME})
 
 
-@app.command("status", cls=Command, epilog=examples("deploy status /srv/heart", "deploy status . --json"))
+@app.command("status", cls=Command, epilog=examples("deploy status /srv/heart", "deploy status /srv/heart --json"))
 def status(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a site: with its policy and ledger.")],
     as_json: options.AsJson = False,

@@ -22,9 +22,9 @@ app = typer.Typer(
 )
 
 
-@app.callback(help=SENTENCE)
+@app.callback()
 def _group() -> None:
-    pass
+    """Write scenarios as apps of Flower's, which flwr run starts."""
 
 
 @app.command("export", cls=Command, epilog=examples(*EXPORT_EXAMPLES))
