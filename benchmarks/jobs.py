@@ -2,7 +2,7 @@
 
 The trainings are long enough that the three to four seconds that a process takes to start count as they do in earnest.
 
-    python benchmarks/jobs.py [--rounds 3000] [--repeats 2]
+    python benchmarks/jobs.py [--rounds 6000] [--repeats 2]
 """
 
 import argparse
@@ -23,7 +23,7 @@ PRODUCTS = ("model.safetensors", "sites.parquet", "groups.parquet", "rounds.parq
 def main() -> None:
     """Time whole commands, each in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3000)
+    parser.add_argument("--rounds", type=int, default=6000)
     parser.add_argument("--repeats", type=int, default=2)
     asked = parser.parse_args()
     seconds: dict[int, list[float]] = {1: [], 2: []}

@@ -134,3 +134,25 @@ def test_a_superlink_that_is_killed_and_started_again_ends_where_it_would_have_e
         with own_ledger.opened(plan.site(site) / "fedsim-ledger", site) as ledger:
             asked = [(entry.question.what, entry.question.round) for entry in ledger.entries]
         assert asked == [("train", 1), ("train", 2), ("train", 3), ("evaluate", 3)]
+
+
+@pytest.mark.slow
+def test_a_site_that_never_answers_is_done_without_after_the_time_of_a_round(tmp_path: Path):
+    """Its SuperNode is stopped, not ended: it holds its connection and says nothing."""
+    port, *own_ports = free_ports(1 + len(SITES))
+    changes = ("limits.round_seconds=60", "deployment.tries=1", "training.rounds=2")
+    plan = planned(tmp_path, *PRIVATE, *changes, port=port)
+    run = tmp_path / "run"
+    with federation(plan, port, own_ports, tmp_path) as (superlink, nodes):
+        submit(plan, run)
+        while rounds_of(plan.site(SITES[0]), SITES[0]) < 1:
+            assert superlink.poll() is None
+            time.sleep(0.2)
+        os.killpg(nodes[SITES[1]].pid, signal.SIGSTOP)
+        try:
+            wait_for_end(run, superlink, tmp_path)
+        finally:
+            os.killpg(nodes[SITES[1]].pid, signal.SIGCONT)
+    notes = deployment_demo.about(run)["notes"]
+    assert f"round 2: {SITES[1]} was left out: did not answer" in notes
+    assert all(SITES[1] in note for note in notes)
