@@ -131,6 +131,7 @@ def test_all_mistakes_of_a_scenario_are_lines(fedsim):
     assert len(ran.err.splitlines()) == 2
 
 
+@pytest.mark.whole
 def test_a_folder_that_can_not_be_written_is_a_line(fedsim, tmp_path: Path):
     (tmp_path / "file").write_text("")
     ran = fedsim("run", "hospital-heart", *SMALL, "--out", "file/run")
@@ -147,6 +148,7 @@ def test_a_tournament_is_not_written_into_a_run(fedsim, tmp_path: Path, name: st
     assert [path.name for path in (tmp_path / "mine").iterdir()] == [name]
 
 
+@pytest.mark.whole
 def test_a_strategy_that_goes_elsewhere_when_it_is_loaded_moves_no_output(fedsim, tmp_path: Path):
     (tmp_path / "elsewhere").mkdir()
     own = "import os\nos.chdir('elsewhere')\nfrom strategies.fedavg import FedAvg\nclass Moves(FedAvg):\n    pass\n"

@@ -182,6 +182,7 @@ def test_out_is_a_directory_wherever_it_is():
                 assert (parameter.metavar, parameter.help) == ("DIR", "The directory to write into."), name
 
 
+@pytest.mark.whole
 def test_an_engine_is_chosen_by_its_option(fedsim, tmp_path: Path):
     ran = fedsim("run", "hospital-heart", "--engine", "serial", *QUICK, "--epsilon", "none", "--out", "serial")
     assert ran.code == 0

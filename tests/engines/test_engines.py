@@ -37,6 +37,7 @@ def test_every_engine_gives_what_serial_gives(scenario, engine: str, arm, privat
     assert other.notes == one.notes == []
 
 
+@pytest.mark.whole
 def test_the_stack_is_cut_to_fit_into_memory(scenario, monkeypatch: pytest.MonkeyPatch):
     sizes = []
     whole = cohort.train_together

@@ -171,6 +171,7 @@ def end(*_: object) -> None:
     raise Terminated
 
 
+@pytest.mark.whole
 def test_the_command_says_how_to_go_on_all_the_same(interrupted: Path, monkeypatch: pytest.MonkeyPatch):
     CHANGES["processor"](monkeypatch)
     refused = CliRunner().invoke(app, ["resume", str(interrupted)])

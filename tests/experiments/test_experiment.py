@@ -200,6 +200,7 @@ def test_checkpoints_of_a_version_without_calibration_are_gone_on_with(small, tm
     assert "Without a model" in (folder / "report.html").read_text()
 
 
+@pytest.mark.whole
 def test_a_threshold_changes_the_confusion_matrix_and_nothing_that_is_trained(small, tmp_path: Path):
     scenario, first = small
     lower = scenario.model_copy(update={"evaluation": Evaluation(threshold=0.1)})

@@ -113,6 +113,7 @@ def test_where_nothing_is_finished_there_is_no_report_but_the_reason(
     assert resume(tmp_path / "run").failed == []
 
 
+@pytest.mark.whole
 def test_the_command_ends_with_a_line_and_the_exit_code_of_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     failing(monkeypatch, WHICH["one"], RunFailed("no site answered"))
     words = ["run", "hospital-heart", "--out", str(tmp_path / "run"), "--seeds", "3"]

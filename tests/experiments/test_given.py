@@ -74,6 +74,7 @@ def test_a_run_directory_is_read_without_the_frame_and_has_no_row_of_it(frame: p
     }
 
 
+@pytest.mark.whole
 def test_a_run_is_repeated_from_its_scenario_with_the_frame_alone(frame: pd.DataFrame, tmp_path: Path):
     run(tmp_path / "first", data=frame, ranges="from-data")
     stored = tmp_path / "first" / "scenario.toml"

@@ -29,6 +29,7 @@ def run(data: Path, out: Path, *changes: str, **given: Any) -> pd.DataFrame:
     return fedsim.run(None, *changes, data=data, out=out, seeds=1, progress=False, **given)
 
 
+@pytest.mark.whole
 def test_a_run_learns_from_a_folder(images: Path, tmp_path: Path):
     """By chance the AUC of 16 + 16 test rows is .5, with a standard deviation of .1."""
     table = run(images, tmp_path / "run", 'arms=["federated"]', "training.rounds=20")

@@ -123,6 +123,7 @@ def test_the_ledger_books_each_site_by_itself_and_the_report_is_made(table: Path
         assert len(set(training["epsilon"].values())) == 1
 
 
+@pytest.mark.whole
 def test_sites_in_turns_are_charged_by_their_names_under_a_trusted_server(table: Path):
     done = execute(private("client", "training.site_turns=3", "training.rounds=3"), table / "run")
     training = done.ledger["trainings"][0]

@@ -535,6 +535,7 @@ def test_nothing_at_all_that_can_be_run_is_a_mistake(fedsim):
     assert "expected n >= 2 f + 3" in err
 
 
+@pytest.mark.whole
 def test_the_tutorial_goes_from_an_empty_file_to_a_table_in_two_commands(fedsim, tmp_path: Path):
     """The file and the two commands are those of docs/strategies.md."""
     text = (ROOT / "docs" / "strategies.md").read_text("utf-8")

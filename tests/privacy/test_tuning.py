@@ -127,6 +127,7 @@ def test_nonsense_about_tuning_is_refused(setting: str, message: str):
     assert message in str(caught.value)
 
 
+@pytest.mark.whole
 def test_the_statement_says_what_was_tuned_by_the_ledger(tmp_path: Path):
     """One training of the hand-made run is 6 steps at a rate of 0.5 with a noise of 1.866."""
     run = make_run(tmp_path)
@@ -158,6 +159,7 @@ def test_the_statement_says_what_all_trainings_of_a_run_come_to(tmp_path: Path):
     assert "Repetition" not in terms(alone)
 
 
+@pytest.mark.whole
 def test_several_trainings_are_asked_for_in_the_shell(monkeypatch, capsys):
     words = "privacy --q .01 --sigma 1 --steps 1000 --delta 1e-5 --runs 10 --json"
     monkeypatch.setattr(sys, "argv", ["fedsim", *words.split()])

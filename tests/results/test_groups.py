@@ -191,6 +191,7 @@ def run_with(folder: Path, private: bool = True, **changes: float) -> Run:
     return replace(make_run(folder, private=private), groups=treated(kinds=kinds, attribute="sex", **changes))
 
 
+@pytest.mark.whole
 def test_findings_name_a_gap_and_what_privacy_does_to_it(tmp_path: Path):
     said = dict(findings(run_with(tmp_path, gap=0.1, widening=0.3)))[QUESTION]
     assert (

@@ -64,6 +64,7 @@ def test_an_endless_checkpoint_is_refused(copied: Path, name: str, kind: str):
         resume(copied)
 
 
+@pytest.mark.whole
 def test_a_lock_is_neither_waited_for_nor_followed(copied: Path, tmp_path: Path):
     """A run directory may come from a stranger, and resuming it writes into it."""
     (copied / "manifest.json").unlink()

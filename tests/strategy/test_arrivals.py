@@ -195,6 +195,7 @@ def test_serial_and_cohort_agree_on_sites_that_are_not_in_step(scenario, private
     np.testing.assert_allclose(other[GLOBAL], one[GLOBAL], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.whole
 @pytest.mark.usefixtures("speeds")
 def test_a_site_pays_when_it_answers_and_the_busiest_keeps_the_budget(scenario):
     chosen = scenario("strategy.name=fedbuff", SPREAD, "training.rounds=9")

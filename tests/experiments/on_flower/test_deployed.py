@@ -158,6 +158,7 @@ def test_a_site_that_refuses_is_done_without_where_enough_others_answer(tmp_path
     assert len((folder / SITES[0] / "fedsim-ledger" / own_ledger.NAME).read_text().splitlines()) == 1
 
 
+@pytest.mark.whole
 def test_sites_that_do_not_come_and_those_that_come_twice(sites: Path, tmp_path: Path):
     told = scenario(*PLAIN, "deployment.seconds_to_come=0.1")
     with pytest.raises(RunFailed, match=rf"expected all sites within 0\.1 seconds, missing: {SITES[3]}"):
@@ -235,6 +236,7 @@ print(json.dumps(opened))
 """
 
 
+@pytest.mark.whole
 def test_a_site_opens_its_own_rows_alone_and_the_server_none(tmp_path: Path):
     """Python tells of each file that it opens, whoever opens it."""
     ended = subprocess.run([sys.executable, "-c", WATCHED, str(tmp_path)], capture_output=True, text=True, check=True)
