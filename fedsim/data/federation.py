@@ -204,6 +204,9 @@ def own_site(
 ) -> Site:
     """Split the rows of one site that is alone with them, and scale them as is public.
 
+    Under privacy all of them are for training. Nobody is given figures on the others there, and a split looks at all
+    rows, so that one row more could move others.
+
     Args:
         scenario: The scenario.
         task: Its task.
@@ -214,12 +217,17 @@ def own_site(
         device: The device that holds the rows.
 
     Raises:
-        Mistake: There is no row to train on.
+        Mistake: There is no row to train on, where nothing is private.
     """
-    its_rows = _SiteRows(rows.inputs, rows.target, rows.time, rows.groups)
-    site = _Splitter(scenario, task, seed, device).split(number, name, its_rows)
-    if site is None:
-        raise Mistake(_too_small({name: len(rows.target)}))
+    if scenario.private:
+        nothing = _examples(rows.inputs[:0], rows.target[:0], device)
+        site = Site(number, name, _examples(rows.inputs, rows.target, device), nothing, nothing)
+    else:
+        its_rows = _SiteRows(rows.inputs, rows.target, rows.time, rows.groups)
+        split = _Splitter(scenario, task, seed, device).split(number, name, its_rows)
+        if split is None:
+            raise Mistake(_too_small({name: len(rows.target)}))
+        site = split
     public = public_scale(task.columns, task.range, rows.inputs.shape[1])
     return _scaled([site], public).sites[0] if public else site
 

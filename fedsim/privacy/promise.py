@@ -63,6 +63,11 @@ REPETITION = (
     "repeats the training for each seed and arm, with and without privacy, on the same records; whoever gets several "
     "of these models, or one of an arm without privacy, learns more."
 )
+SPLITS = (
+    "Splitting rows into training, validation and test rows: the split looks at the classes or the times of a site's "
+    "rows, so one record more can move others. So does a partition that deals rows out to sites."
+)
+UNCHECKED = " (a site does not check that)"
 FILES = (
     "The other files of the run directory: checkpoints/ holds the models of the arms without privacy, too, and what "
     "sites keep at home. Counts in this report can be small cells, such as one healthy patient. Check both before "

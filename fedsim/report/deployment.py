@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from fedsim import figures
-from fedsim.privacy.promise import FIGURES, FILES, PARTITION, REPETITION, Pairs
+from fedsim.privacy.promise import FIGURES, FILES, PARTITION, REPETITION, SPLITS, UNCHECKED, Pairs
 from fedsim.privacy.unit import Place
 from fedsim.privacy.units import unit_of
 from fedsim.report.pages import PAGES
 from fedsim.results.whole_files import write_bytes
 
-_OF_SIMULATIONS = (FIGURES, FILES, PARTITION, REPETITION)
-"""Gaps of a promise that come from the simulator, which has all rows."""
+_OF_SIMULATIONS = (FIGURES, FILES, PARTITION, REPETITION, SPLITS)
+"""Gaps of a promise that come from the simulator, which has all rows, splits them and measures on them."""
 
 
 def write(folder: Path, about: Mapping[str, Any], ledger: Mapping[str, Any]) -> None:
@@ -95,7 +95,7 @@ def _statement(about: Mapping[str, Any], ledger: Mapping[str, Any]) -> Pairs:
         ("Mechanism", promise.mechanism),
         *unit.done(ledger["trainings"]),
         ("Released", promise.released["federated"]),
-        ("Trust model", promise.trust["federated"]),
+        ("Trust model", promise.trust["federated"].replace(UNCHECKED, ", which each site checks")),
         ("Accountant", f"{ledger['accountant']}. Composed over all steps of all rounds."),
         ("Random numbers", promise.secure),
     ]

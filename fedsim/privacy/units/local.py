@@ -25,6 +25,7 @@ from fedsim.privacy.promise import (
     OTHER_ARMS,
     PARTITION,
     REPETITION,
+    UNCHECKED,
     Pairs,
     Promise,
     Training,
@@ -56,8 +57,9 @@ _PROMISE = Promise(
     trust={
         "federated": "Each site clips its update and adds the noise itself, before anything leaves it, so whoever sees "
         "what it sends need not be trusted: the server, the other sites, the readers of the model. Presumed are a site "
-        "that follows the protocol and a server that asks for the rounds and the noise stated here, each round once (a "
-        "site does not check that).",
+        "that follows the protocol and a server that asks for the rounds and the noise stated here, each round once"
+        + UNCHECKED
+        + ".",
     },
     mechanism="Noise on each update: in each round a site clips its change of the model and adds Gaussian noise to it "
     "before it is sent. Any change may be replaced by any other, which lies up to twice the clip away; nothing is "

@@ -20,6 +20,8 @@ from fedsim.privacy.promise import (
     FROM_THE_SYSTEM,
     NOISE_OVER_CLIP,
     REPETITION,
+    SPLITS,
+    UNCHECKED,
     Pairs,
     Promise,
     Training,
@@ -55,8 +57,7 @@ _PROMISE = Promise(
     trust={
         "federated": "Each site clips and adds the noise itself, before anything leaves it, so whoever sees what it "
         "sends need not be trusted: the server, the other sites, the readers of the model. Presumed are a site that "
-        "follows the protocol and a server that asks for the rounds and the noise stated here (a site does not check "
-        "that).",
+        "follows the protocol and a server that asks for the rounds and the noise stated here" + UNCHECKED + ".",
         "centralized": "Whoever holds the pool sees every record and adds the noise: a trusted pool holder is "
         "presumed.",
         "local": "Only the site itself is trusted: it adds the noise to its own training.",
@@ -66,8 +67,7 @@ _PROMISE = Promise(
     not_covered=(
         FIGURES,
         CHOICES,
-        "Splitting rows into training, validation and test rows: the split looks at the classes or the times of a "
-        "site's rows, so one record more can move others. So does a partition that deals rows out to sites.",
+        SPLITS,
         REPETITION,
         "A person with records at two sites: each site protects its own record, and the two epsilons add up.",
         "The centralized arm presumes that somebody may be trusted with the pooled records.",

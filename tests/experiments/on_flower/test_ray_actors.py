@@ -1,5 +1,8 @@
 """Ray's actors give what the serial engine gives, and Ray ends with the run."""
 
+import gc
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,15 @@ from tests.flower.test_nodes import CASES, trained
 from tests.torture.interruptions import products
 
 SMALL = ("training.rounds=2", "seeds=1", "privacy.unit=none")
+
+
+@pytest.fixture(autouse=True)
+def _what_ray_leaves_open() -> Iterator[None]:
+    """Let go of the files that Ray leaves open here, which pytest would find at its end."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.mark.slow
