@@ -30,6 +30,9 @@ from fedsim.scenario.unit_facts import NO_UNIT, UnitFacts, facts_of, owners_of_s
 
 Positive = Annotated[FiniteFloat, Field(gt=0)]
 Probability = Annotated[FiniteFloat, Field(gt=0, lt=1)]
+SMALLEST_CLIP = 1e-12
+"""Below it noise of so many clips may be lost in float32, where what was clipped is not."""
+
 Arm = Literal["federated", "centralized", "local"]
 Neighbours = Literal["add-or-remove-one", "replace-one"]
 
@@ -411,7 +414,7 @@ class Privacy(_Section):
     unit: Annotated[str, AfterValidator(_known_unit)] = NO_UNIT
     epsilon: Annotated[Positive, Field(le=1000)] | None = None
     delta: Annotated[Probability, Field(ge=1e-12)] | None = None
-    clip: Positive = 1.0
+    clip: Annotated[FiniteFloat, Field(ge=SMALLEST_CLIP)] = 1.0
     noise_multiplier: Annotated[Positive, Field(le=1e6)] | None = None
     neighbours: Neighbours = "add-or-remove-one"
     rng: Rng = "reproducible"

@@ -9,6 +9,7 @@ a round that was charged is refused: a round is answered once.
 One process at a time holds the lock.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -53,12 +54,14 @@ class Question:
         training: The name of the training, which its server drew: 32 hexadecimal digits.
         round: The round.
         what: ``train`` or ``evaluate``.
+        terms: The SHA-256 of what is the same in all messages of the training: scenario, seed, noise, code.
         digest: The SHA-256 of all that came with the message.
     """
 
     training: str
     round: int
     what: str
+    terms: str
     digest: str
 
     def __post_init__(self) -> None:
@@ -99,11 +102,15 @@ class Entry:
         Raises:
             Mistake, KeyError, TypeError: Something else was written.
         """
-        question = Question(values["training"], values["round"], values["what"], values["digest"])
+        question = Question(values["training"], values["round"], values["what"], values["terms"], values["digest"])
         release = None
         if values["mechanism"] is not None:
             release = released_in({"kind": values["kind"], "mechanism": values["mechanism"]})
         return cls(values["at"], question, values["scenario"], values["relation"], release, values["kind"])
+
+
+class AnsweredByFailure(Exception):
+    """A message comes again whose work failed."""
 
 
 class OwnLedger:
@@ -115,7 +122,14 @@ class OwnLedger:
         self._path = folder / NAME
         self.entries, self._last = _read(self._path, site)
 
-    def epsilon(self, delta: float, relation: Neighbours, more: Release | None = None, times: int = 1) -> float:
+    def epsilon(
+        self,
+        delta: float,
+        relation: Neighbours,
+        more: Release | None = None,
+        times: int = 1,
+        relation_of_more: Neighbours | None = None,
+    ) -> float:
         """Return the epsilon of all private releases together.
 
         Args:
@@ -123,6 +137,7 @@ class OwnLedger:
             relation: Between which tables.
             more: A release to add, as if it had been made.
             times: How often.
+            relation_of_more: Between which tables its training makes a claim.
 
         One row more or less replaces an update that has noise as a whole, and a claim for replaced rows covers rows
         that come or go. So one such entry turns the whole sum into one for replaced rows.
@@ -133,6 +148,7 @@ class OwnLedger:
         if more is not None:
             segments += [more.segment()] * times
             releases.append(more)
+            relations.add(relation_of_more)
         replaced = "replace-one" in relations or any(release.kind != "noisy-steps" for release in releases)
         return epsilon(composed(segments), delta, "replace-one" if replaced else relation) if segments else 0.0
 
@@ -148,7 +164,9 @@ class OwnLedger:
         """Write an entry down; it is on the disk when this returns."""
         line = _line({"previous": self._last, **entry.as_json()})
         with open_own(self._path, os.O_APPEND) as file:
-            file.write(line)
+            written = file.write(line)
+            if written != len(line):
+                raise OSError(errno.ENOSPC, "the ledger could not be written", str(self._path))
             os.fsync(file.fileno())
         self._last = sha256(line)
         self.entries.append(entry)
@@ -159,15 +177,28 @@ class OwnLedger:
         return RecordDict() if kept is None else records_of(kept["memory"])
 
     def answer(self, question: Question) -> RecordDict | None:
-        """Return the answer that was given to this very question, if it was the last one of its training."""
+        """Return the answer that was given to this very question, if it was the last one of its training.
+
+        Raises:
+            AnsweredByFailure: It was answered by a failure.
+        """
         kept = self._kept(question.training)
         if kept is None or kept["question"] != asdict(question):
             return None
+        if kept["answer"] is None:
+            raise AnsweredByFailure("what this message asked for has failed before")
         return records_of(kept["answer"])
 
-    def keep(self, question: Question, answer: RecordDict, memory: RecordDict) -> None:
-        """Keep an answer, which has not left yet, and what the site remembers beside it."""
-        kept = {"question": asdict(question), "answer": tree_of(answer), "memory": tree_of(memory)}
+    def keep(self, question: Question, answer: RecordDict | None, memory: RecordDict) -> None:
+        """Keep an answer, which has not left yet, and what the site remembers beside it.
+
+        Args:
+            question: What was asked.
+            answer: The answer; None if it failed. It is not tried again: each try would have noise of its own.
+            memory: What the site remembers.
+        """
+        tree = None if answer is None else tree_of(answer)
+        kept = {"question": asdict(question), "answer": tree, "memory": tree_of(memory)}
         write_bytes(self._place(question.training), pack({"format": _FORMAT, **kept}))
 
     def _kept(self, training: str) -> dict[str, Any] | None:

@@ -39,6 +39,9 @@ class Policy(BaseModel):
         rng: Which randomness: ``secure`` noise is drawn by the site, and nobody can repeat it. ``reproducible`` noise
             follows from the server's seed, so that the server can subtract it.
         strategies: The strategies whose rules the site follows, by name.
+        most_trainings: How many trainings it ever begins.
+        most_rounds: How many rounds one of them has at most.
+        most_steps: How many steps one of these rounds has at most.
         plain: Whether the exact model may leave, which epsilon does not cover.
         evaluation: Whether exact figures of a model on the site's own rows may leave, and the number of these rows.
     """
@@ -53,6 +56,9 @@ class Policy(BaseModel):
     fewest_sites: Annotated[int, Field(ge=1)] = 2
     rng: Literal["secure", "reproducible"] = "secure"
     strategies: Annotated[list[str], Field(min_length=1)]
+    most_trainings: Annotated[int, Field(ge=1)] = 100
+    most_rounds: Annotated[int, Field(ge=1)] = 1000
+    most_steps: Annotated[int, Field(ge=1)] = 1000
     plain: bool = False
     evaluation: bool = False
 
@@ -111,6 +117,11 @@ def faults_of(policy: Policy, scenario: Scenario, noise: float | None) -> Iterat
     sites = len(scenario.deployment.sites)
     if sites < policy.fewest_sites:
         yield f"deployment.sites: expected at least {policy.fewest_sites}, got {sites}"
+    training = scenario.training
+    if training.rounds > policy.most_rounds:
+        yield f"training.rounds: expected at most {policy.most_rounds}, got {training.rounds}"
+    if training.local_steps > policy.most_steps:
+        yield f"training.local_steps: expected at most {policy.most_steps}, got {training.local_steps}"
     if place not in _PRIVATE_AT_THE_SITE:
         if not policy.plain:
             what = "no noise" if place is Place.NOWHERE else f"the exact model (privacy.unit = {name!r})"

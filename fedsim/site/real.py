@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedsim.data.real_sites import OwnRows
@@ -26,8 +27,9 @@ from fedsim.flower.packed import pack
 from fedsim.flower.real_grid import SITE, TRAINING, WHO
 from fedsim.flower.records import CONFIG, MECHANISM, ROUND, to_mechanism
 from fedsim.flower.trees import tree_of
-from fedsim.mistakes import Mistake, said_by, text_of
+from fedsim.mistakes import Mistake, text_of
 from fedsim.planning.deployment import deployment_faults
+from fedsim.planning.trial import Trial
 from fedsim.privacy.ledger import Release
 from fedsim.privacy.unit import Place
 from fedsim.results.digests import sha256
@@ -43,6 +45,9 @@ _log = logging.getLogger("fedsim")
 
 LEDGER_FOLDER = "fedsim-ledger"
 """The folder of a site's ledger beside its data, unless the node config says ``state``."""
+
+_LARGEST_NUMBER = 1e6
+"""The largest size of a parameter, or of a number of a vector that a server tells."""
 
 app = ClientApp()
 
@@ -92,16 +97,16 @@ def evaluate(message: Message, context: Context) -> Message:
 
 
 def guarded(message: Message, context: Context, what: str) -> Message:
-    """Answer a message; say in an error reply why it is not answered, and nothing else of the site."""
+    """Answer a message; say in an error reply that it is not answered, and nothing of the site's rows."""
     try:
         files = Files.of(context.node_config)
         content = _answer(message, context, files, what)
     except Refused as refusal:
         _log.warning("refused: %s", refusal)
         reason = f"refused by the site: {text_of(refusal)}"
-    except Exception as error:
+    except Exception:
         _log.exception("a message of the server was not answered")
-        reason = f"the site could not answer, its log says why: {said_by(error, private=True)}"
+        reason = "the site could not answer, its log says why"  # even the kind of an error may hang on a row
     else:
         return Message(content, reply_to=message)
     return Message(Error(code=CLIENT_APP_RAISED, reason=reason), reply_to=message)
@@ -109,6 +114,8 @@ def guarded(message: Message, context: Context, what: str) -> Message:
 
 def _answer(message: Message, context: Context, files: Files, what: str) -> RecordDict:
     """Return what may leave in answer to a message.
+
+    Nothing is read of the rows until all is checked and charged.
 
     Raises:
         Refused: The policy, the budget or what was answered before does not allow it.
@@ -126,14 +133,19 @@ def _answer(message: Message, context: Context, files: Files, what: str) -> Reco
         allowed = read_policy(files.policy)
         noise = float(told["noise-multiplier"]) if "noise-multiplier" in told else None  # type: ignore[arg-type]
         _check(allowed, scenario, noise, what)
+        _check_vectors(message.content)
 
-        sites = SiteApp(OwnRows(files.site, files.data))
         inside = _inside(context, scenario, files.site, told, ledger.memory(question.training))
-        planned = _planned(sites, inside, scenario, files.site, noise) if what == "train" else None
-        _charge(ledger, question, allowed, scenario, planned, sites.setting(inside).trial.most_rounds)
+        trial = SiteApp().setting(inside).trial  # as the server knows it: without any row
+        planned = _planned(trial, files.site, noise) if what == "train" else None
+        _charge(ledger, question, allowed, trial, planned)
 
-        reply = sites(message, inside)
-        _check_done(reply.content, planned)
+        try:
+            reply = SiteApp(OwnRows(files.site, files.data))(message, inside)
+            _check_done(reply.content, planned)
+        except Exception:
+            ledger.keep(question, None, ledger.memory(question.training))
+            raise
         ledger.keep(question, reply.content, inside.state)
         return reply.content
 
@@ -143,11 +155,28 @@ def _question(message: Message, told: ConfigRecord, what: str) -> Question:
     number = config.get(ROUND) if isinstance(config, ConfigRecord) else None
     if type(number) is not int or number < 1:
         raise Refused("expected the number of a round")
+    terms = sha256(pack({"terms": tree_of(RecordDict({TRAINING: told}))}))
     digest = sha256(pack({"what": what, "content": tree_of(message.content)}))
     try:
-        return Question(str(told.get("training", "")), number, what, digest)
+        return Question(str(told.get("training", "")), number, what, terms, digest)
     except Mistake as mistake:
         raise Refused(str(mistake)) from None
+
+
+def _check_vectors(content: RecordDict) -> None:
+    """Make sure that models and vectors that came are numbers of a usual size.
+
+    With others a server could let a site's work fail, or its numbers overflow, by what its rows are.
+
+    Raises:
+        Refused: They are not.
+    """
+    for name, record in content.items():
+        if isinstance(record, ArrayRecord):
+            for array in record.values():
+                values = array.numpy()
+                if values.dtype.kind != "f" or not (np.abs(values) <= _LARGEST_NUMBER).all():
+                    raise Refused(f"{name}: expected numbers from -{_LARGEST_NUMBER:g} to {_LARGEST_NUMBER:g}")
 
 
 def _scenario(told: ConfigRecord, site: str) -> Scenario:
@@ -200,56 +229,59 @@ def _inside(context: Context, scenario: Scenario, site: str, told: ConfigRecord,
     )
 
 
-def _planned(sites: SiteApp, inside: Context, scenario: Scenario, site: str, noise: float | None) -> Release | None:
+def _planned(trial: Trial, site: str, noise: float | None) -> Release | None:
     """Return the release that a site's training will be; None where the site adds no noise."""
-    trial = sites.setting(inside).trial
     if noise is None or trial.unit.place not in (Place.IN_STEPS, Place.ON_UPDATES):
         return None
     in_steps = noise if trial.unit.place is Place.IN_STEPS else None
-    todo = plan(scenario, scenario.expected_batch(site), in_steps)
+    todo = plan(trial.scenario, trial.scenario.expected_batch(site), in_steps)
     return trial.unit.release(trial.asked(todo, noise))
 
 
-def _charge(
-    ledger: OwnLedger,
-    question: Question,
-    allowed: Policy,
-    scenario: Scenario,
-    planned: Release | None,
-    most_rounds: int,
-) -> None:
+def _charge(ledger: OwnLedger, question: Question, allowed: Policy, trial: Trial, planned: Release | None) -> None:
     """Write down what is about to leave, unless it was written down for this very message and has not left.
 
     Raises:
         Refused: The round was charged for another message, or the budget does not allow it.
     """
+    own = [entry for entry in ledger.entries if entry.question.training == question.training]
+    if own and own[0].question.terms != question.terms:
+        raise Refused("expected the scenario, seed and noise with which this training began")
     charged = ledger.charged(question.training, question.round, question.what)
     if charged and charged.question != question:
         raise Refused(f"round {question.round} of this training was asked for before, on {charged.at}, otherwise: a "
                       "round is answered once")  # fmt: skip
-    if charged and _left_before(ledger, question):
+    if charged and own[-1].question != question:
         raise Refused(f"round {question.round} of this training was answered on {charged.at}, and later ones since")
     if charged:
         return
 
+    _check_counts(ledger, allowed, question, len(own))
+    relation = trial.scenario.privacy.relation
     if planned is not None:
-        done = sum(entry.question.training == question.training for entry in ledger.entries)
-        times = 1 if done else most_rounds  # a training that can't be ended within the budget is not begun
-        after = ledger.epsilon(allowed.delta, allowed.relation, planned, times)
+        times = 1 if own else trial.most_rounds  # a training that can't be ended within the budget is not begun
+        after = ledger.epsilon(allowed.delta, allowed.relation, planned, times, relation)
         if not after <= allowed.epsilon:
             spent = ledger.epsilon(allowed.delta, allowed.relation)
-            rounds = "one round more" if done else f"its {times} rounds"
+            rounds = "one round more" if own else f"its {times} rounds"
             raise Refused(f"{rounds} would take this site's epsilon to {after:.4g}, at delta {allowed.delta:g}, where "
                           f"{allowed.epsilon:g} is allowed and {spent:.4g} spent")  # fmt: skip
     kind = planned.kind if planned else EXACT if question.what == "train" else FIGURES
-    relation = scenario.privacy.relation if planned else None
-    ledger.charge(Entry(own_ledger.now(), question, scenario.title, relation, planned, kind))
+    relation = relation if planned else None
+    ledger.charge(Entry(own_ledger.now(), question, trial.scenario.title, relation, planned, kind))
 
 
-def _left_before(ledger: OwnLedger, question: Question) -> bool:
-    """Return whether a later message of the training was charged: then the answer to this one has left."""
-    numbers = [entry.question.digest for entry in ledger.entries if entry.question.training == question.training]
-    return numbers[-1] != question.digest
+def _check_counts(ledger: OwnLedger, allowed: Policy, question: Question, entries: int) -> None:
+    """Hold the number of trainings and of rounds against the policy.
+
+    Raises:
+        Refused: It is too large.
+    """
+    trainings = {entry.question.training for entry in ledger.entries} | {question.training}
+    if len(trainings) > allowed.most_trainings:
+        raise Refused(f"expected at most the {allowed.most_trainings} trainings that are allowed")
+    if entries >= 2 * allowed.most_rounds:  # each round with a training and with figures
+        raise Refused(f"expected at most the {allowed.most_rounds} rounds that are allowed")
 
 
 def _check_done(content: RecordDict, planned: Release | None) -> None:

@@ -120,7 +120,7 @@ def _train_privately(work: Work, noise: Noise, model: nn.Module, path: list[Tens
     try:
         # Opacus is tried on each model once. A site without rows has none to try it on.
         if work.model not in _tried and len(work.examples):
-            _check_gradients_of_rows(work, wrapped)
+            _check_gradients_of_rows(work)
             _tried.add(work.model)
 
         for step, batch in enumerate(poisson_batches(work)):
@@ -145,25 +145,34 @@ def _backward(work: Work, wrapped: GradSampleModule, inputs: Tensor, target: Ten
         work.losses(wrapped(inputs), target).sum().backward()
 
 
-def _check_gradients_of_rows(work: Work, wrapped: GradSampleModule) -> None:
+def _check_gradients_of_rows(work: Work) -> None:
     """Make sure that Opacus' gradient of a row is the one that autograd gives for that row alone.
 
     Opacus knows what a layer computes, and takes the first dimension for the rows. A model that
     draws random numbers is not tried: a row alone gets other draws than beside others.
 
+    It is tried with the model's first parameters on made-up rows and targets: whether it fails must tell nothing of a
+    site's rows, whatever model its server sent.
+
     Raises:
         Mistake: It is something else: clipping it would bound nothing.
     """
     inputs = some_rows(work.examples, 3)
-    target = work.examples.target[:1].expand(len(inputs), *work.examples.target.shape[1:])
+    target = work.examples.target.new_zeros(len(inputs), *work.examples.target.shape[1:])
     if draws(work.model, inputs):
         return
 
-    _backward(work, wrapped, inputs, target)
-    parameters = dict(wrapped._module.named_parameters())
-    of_rows: list[Tensor] = []  # for each parameter (rows, *shape)
-    for name, _ in work.model.named_parameters():
-        of_rows.append(parameters[name].grad_sample)  # pyright: ignore[reportAttributeAccessIssue]
+    from opacus import GradSampleModule
+
+    wrapped = GradSampleModule(_with_opacus_layers(copy.deepcopy(work.model)), batch_first=True, loss_reduction="sum")
+    try:
+        _backward(work, wrapped, inputs, target)
+        parameters = dict(wrapped._module.named_parameters())
+        of_rows: list[Tensor] = []  # for each parameter (rows, *shape)
+        for name, _ in work.model.named_parameters():
+            of_rows.append(parameters[name].grad_sample)  # pyright: ignore[reportAttributeAccessIssue]
+    finally:
+        wrapped.to_standard_module()
 
     # A layer that sees each row several times is refused in the first step, with the number of
     # rows there.
@@ -182,8 +191,9 @@ def _check_gradients_of_rows(work: Work, wrapped: GradSampleModule) -> None:
 
 def _agree_with_autograd(work: Work, inputs: Tensor, target: Tensor, of_rows: list[Tensor]) -> bool:
     """Compare gradients of rows, (rows, *shape) each, with autograd's for each row alone."""
+    first = parameters_to_vector(work.model.parameters()).detach()
     for row in range(len(inputs)):
-        start = work.start.clone().requires_grad_()
+        start = first.clone().requires_grad_()
         outputs = outputs_with(work.model, parts_of(work.model, start), inputs[row : row + 1])
         loss = work.losses(outputs, target[row : row + 1]).sum()
         (alone,) = torch.autograd.grad(loss, start)  # (params,)

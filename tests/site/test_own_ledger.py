@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 from dataclasses import replace
+from io import FileIO
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ DELTA = 1e-4
 
 
 def question(number: int = 1, training: str = TRAINING, digest: str = "0" * 64) -> Question:
-    return Question(training, number, "train", digest)
+    return Question(training, number, "train", "9" * 64, digest)
 
 
 def entry(number: int = 1, release: Release | None = STEPS, training: str = TRAINING) -> Entry:
@@ -80,6 +81,27 @@ def test_the_wider_claim_counts_whoever_asks_for_it(folder: Path):
     charge(folder, entry(1), replace(entry(2), relation="replace-one"))
     wider = epsilon([Segment(0.5, 2.0, 4)], DELTA, "replace-one")
     assert spent(folder) == spent(folder, "replace-one") == wider
+
+
+def test_a_training_that_claims_more_counts_with_its_own_rounds(folder: Path):
+    """Also before its first round is charged."""
+    charge(folder, entry(1))
+    with opened(folder, "north") as ledger:
+        wider = epsilon([Segment(0.5, 2.0, 4)], DELTA, "replace-one")
+        assert ledger.epsilon(DELTA, "add-or-remove-one", STEPS, 1, "replace-one") == wider
+
+
+def test_a_line_that_the_disk_took_in_part_is_no_charge(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    class Full(FileIO):
+        def write(self, content: bytes) -> int:  # type: ignore[override]
+            return super().write(content[:10])
+
+    with opened(folder, "north") as ledger:
+        monkeypatch.setattr(own_ledger, "open_own", lambda path, flags=0: Full(path, "a"))
+        with pytest.raises(OSError, match="the ledger could not be written"):
+            ledger.charge(entry())
+    monkeypatch.undo()
+    assert spent(folder) == 0.0
 
 
 def test_the_line_is_on_the_disk_before_charge_returns(folder: Path, monkeypatch: pytest.MonkeyPatch):
@@ -158,6 +180,15 @@ def test_the_same_question_gets_the_same_answer_and_another_one_none(folder: Pat
         assert ledger.answer(question(2)) is None
         assert ledger.answer(question(training=OTHER)) is None
         assert len(ledger.memory(OTHER)) == 0
+
+
+def test_a_failure_is_an_answer_too(folder: Path):
+    """Each try would have noise of its own."""
+    with opened(folder, "north") as ledger:
+        ledger.keep(question(), None, RecordDict())
+        with pytest.raises(own_ledger.AnsweredByFailure):
+            ledger.answer(question())
+        assert ledger.answer(question(2)) is None
 
 
 def test_a_changed_answer_is_not_given(folder: Path):

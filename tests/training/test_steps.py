@@ -1,3 +1,6 @@
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -7,11 +10,11 @@ from fedsim.data.federation import Examples, federate
 from fedsim.mistakes import Mistake
 from fedsim.planning.checks import check_expected_batches
 from fedsim.scenario.schema import Optimizer
-from fedsim.training import model
+from fedsim.training import model, steps
 from fedsim.training.model import best_device, new_model
 from fedsim.training.rows_alone import check_rows_are_alone
 from fedsim.training.steps import train
-from fedsim.training.work import Plan
+from fedsim.training.work import Noise, Plan
 from tests.conftest import examples, streams, vector, work
 
 
@@ -279,3 +282,17 @@ def test_dropout_depends_on_the_seed_alone():
     first = trained()
     torch.rand(3)
     assert torch.equal(trained(), first)
+
+
+@pytest.mark.parametrize("spoilt", ["rows", "the model that was sent"])
+def test_whether_the_trial_of_opacus_fails_tells_nothing_of_rows_or_of_what_a_server_sent(spoilt: str):
+    """It is tried on made-up rows and targets, with the model's own first parameters."""
+    linear = nn.Linear(4, 1)
+    rows = examples(6)
+    tried = work(linear, rows, Plan(2, 0.5, 4.0, Optimizer(), Noise(1.0, 1.0)), streams(0, "federated", "a", 1))
+    if spoilt == "rows":
+        nothing = torch.full_like
+        tried = replace(tried, examples=Examples(nothing(rows.inputs, math.nan), nothing(rows.target, math.nan)))
+    else:
+        tried = replace(tried, start=torch.full_like(tried.start, math.inf))
+    steps._check_gradients_of_rows(tried)

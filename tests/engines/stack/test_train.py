@@ -436,7 +436,7 @@ def test_a_site_without_rows_does_not_stand_for_the_others_when_a_model_is_tried
     """It has no rows to try the model on, so the next site's must be."""
     (first, *_) = works("mlp", noise=Noise(0.3, 1.0), steps=1, rate=1.0)
     tried = []
-    monkeypatch.setattr(training, "_check_gradients_of_rows", lambda work, wrapped: tried.append(len(work.examples)))
+    monkeypatch.setattr(training, "_check_gradients_of_rows", lambda work: tried.append(len(work.examples)))
     serial_engine.train_all([replace(first, examples=examples(rows, 16)) for rows in (0, 4, 5)])
     assert tried == [4]
 
