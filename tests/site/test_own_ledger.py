@@ -5,6 +5,7 @@ import multiprocessing
 from dataclasses import replace
 from io import FileIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -206,8 +207,9 @@ def test_a_name_of_a_training_leads_nowhere_else(name: str):
         question(training=name)
 
 
-def _charge_many(folder: Path, training: str) -> None:
-    for number in range(20):
+def _charge_many(folder: Path, training: str, start: Any) -> None:
+    start.wait()
+    for number in range(40):
         with opened(folder, "north") as ledger:
             ledger.charge(entry(number, training=training))
 
@@ -215,13 +217,14 @@ def _charge_many(folder: Path, training: str) -> None:
 @pytest.mark.whole
 def test_processes_wait_for_one_another(folder: Path):
     spawn = multiprocessing.get_context("spawn")
-    others = [spawn.Process(target=_charge_many, args=(folder, name * 32)) for name in "cd"]
+    start = spawn.Barrier(2)
+    others = [spawn.Process(target=_charge_many, args=(folder, name * 32, start)) for name in "cd"]
     for other in others:
         other.start()
     for other in others:
         other.join()
     with opened(folder, "north") as ledger:
-        assert len(ledger.entries) == 40
+        assert len(ledger.entries) == 80
 
 
 def test_a_ledger_is_no_longer_than_its_lines(folder: Path):
