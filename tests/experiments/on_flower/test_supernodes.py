@@ -152,5 +152,5 @@ def test_what_flowers_command_line_says_is_passed_on(tmp_path: Path, monkeypatch
     program.write_text("#!/bin/sh\necho 'no such   SuperLink' >&2\nexit 3\n")
     program.chmod(0o755)
     monkeypatch.setattr(programs, "program", lambda name: str(program))
-    with pytest.raises(RunFailed, match="engine superlink: flwr run failed: no such SuperLink"):
+    with pytest.raises(RunFailed, match="flwr run failed: no such SuperLink"):
         programs.flwr(None, ["run"])

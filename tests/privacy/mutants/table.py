@@ -360,7 +360,7 @@ MUTANTS = (
     Mutant(_ADAPTER, "received = [self.weights[reply.metadata.src_node_id] for reply in replies]",
            "received = [float(reply.content[METRICS][WEIGHT]) for reply in replies]",
            "M4: weights by what sites claim", ADAPTER),
-    Mutant(_ARMS, "fixed_denominator=trial.private", "fixed_denominator=False",
+    Mutant("fedsim/experiments/server_side.py", "fixed_denominator=trial.private", "fixed_denominator=False",
            "M5: private runs divide by who answered", ADAPTER),
     # whole sites, by the server
     Mutant(_CENTRAL, "deltas[~deltas.isfinite().all(1)] = 0.0", "pass", "M8: one update that is not finite spoils all",
