@@ -14,24 +14,32 @@ from fedsim.mistakes import Mistake
 if TYPE_CHECKING:
     from fedsim.results.run_directory import Run
 
-EXAMPLES = ("report", "report runs/hospital-heart-20260131-120000")
+EXAMPLES = ("report", "report runs/hospital-heart-20260131-120000", "report --statement")
 GROUPS_EXAMPLES = ("groups", "groups --rate selection_rate", "groups runs/mine --arm local --json")
 
 
-def report(run_dir: options.RunDirectory = None, as_json: options.AsJson = False) -> None:
+def report(
+    run_dir: options.RunDirectory = None,
+    statement: Annotated[
+        bool, typer.Option("--statement", help="Write the privacy statement alone: one page to hand on.")
+    ] = False,
+    as_json: options.AsJson = False,
+) -> None:
     """Write the report of a finished run anew."""
     with waiting(quiet=False, as_json=as_json):
-        from fedsim.report.page import FILE, write
+        from fedsim.report import page, statement_page
         from fedsim.results.run_directory import load, newest
         from fedsim.results.seal import seal
 
-        finished = load(run_dir or newest(), made_anew=[FILE])
-        path = write(finished)
+        chosen = statement_page if statement else page
+        finished = load(run_dir or newest(), made_anew=[chosen.FILE])
+        path = chosen.write(finished)
         seal(finished.path)
+    what = "statement" if statement else "report"
     if as_json:
-        print_json({"run_dir": str(finished.path), "report": str(path)})
+        print_json({"run_dir": str(finished.path), what: str(path)})
     else:
-        print_places({"report": path})
+        print_places({what: path})
 
 
 def groups(

@@ -9,6 +9,7 @@ from fedsim.privacy.promise import FIGURES, FILES, PARTITION, REPETITION, SPLITS
 from fedsim.privacy.unit import Place
 from fedsim.privacy.units import unit_of
 from fedsim.report.pages import PAGES
+from fedsim.report.statement import grouped
 from fedsim.results.whole_files import write_bytes
 
 _OF_SIMULATIONS = (FIGURES, FILES, PARTITION, REPETITION, SPLITS)
@@ -42,7 +43,7 @@ def write(folder: Path, about: Mapping[str, Any], ledger: Mapping[str, Any]) -> 
         findings=_findings(about, ledger, spent),
         rows=rows,
         metrics=metrics,
-        statement=_statement(about, ledger),
+        statement=grouped(_statement(about, ledger)),
     )
     write_bytes(folder / "report.html", text.encode())
 

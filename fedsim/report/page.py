@@ -4,9 +4,7 @@ It is for the people who decide by the figures and for those who answer for the 
 files of the run directory.
 """
 
-import itertools
 from datetime import datetime
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,7 @@ from fedsim.report.findings import Numbers, answers, why_pooled
 from fedsim.report.group_findings import blocks
 from fedsim.report.pages import PAGES
 from fedsim.report.quality import coefficients_of, quality_of
-from fedsim.report.statement import epsilons, statement, weaknesses
+from fedsim.report.statement import epsilons, grouped, statement, weaknesses
 from fedsim.results.comparison import HERE, SAME
 from fedsim.results.estimate import Estimate
 from fedsim.results.evaluation import POOLED
@@ -52,7 +50,6 @@ def _render(run: Run) -> str:
     numbers = Numbers(run)
     notes = _notes(run)
     sites = [_site_row(numbers, site) for site in numbers.shown]
-    terms = itertools.groupby(statement(run), itemgetter(0))
     return PAGES.get_template("report.html.j2").render(
         run=run,
         task=run.manifest["task"],
@@ -75,7 +72,7 @@ def _render(run: Run) -> str:
         treatment=_treatments(numbers),
         treatment_chart=_treatment_chart(numbers, numbers.arms[0]),
         protected=[name for name in dict.fromkeys(run.groups["attribute"]) if name != SITE],
-        statement=[(term, [text for _, text in pairs]) for term, pairs in terms],
+        statement=grouped(statement(run)),
         notes=notes[:_MOST_NOTES],
         notes_left=max(0, len(notes) - _MOST_NOTES),
         scenario=tomli_w.dumps(run.scenario.shown(), indent=2),

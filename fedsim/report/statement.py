@@ -3,8 +3,10 @@
 It is computed from the ledger, which holds what ran; the scenario only holds what was asked for.
 """
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping
+from operator import itemgetter
 from typing import Any
 
 from fedsim import figures
@@ -75,6 +77,11 @@ def statement(run: Run) -> Pairs:
     for other in sorted(other_arms):
         pairs.append(("Other arms", f"{other}: {unit.in_one_line(_trainings(run, other))}"))
     return pairs
+
+
+def grouped(pairs: Pairs) -> list[tuple[str, list[str]]]:
+    """Return a statement as (term, its definitions), where a term comes several times in a row."""
+    return [(term, [text for _, text in own]) for term, own in itertools.groupby(pairs, itemgetter(0))]
 
 
 def _unit(run: Run) -> Unit:
