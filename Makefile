@@ -24,6 +24,9 @@ INSTALLED := .venv/$(if $(LOCKED),locked,installed)
 demo: $(INSTALLED)
 	$(BIN)/fedsim run hospital-heart
 
+# Two workers on two cores: more threads than that wait for each other.
+test whole audit torture: export OMP_NUM_THREADS ?= 1
+
 test: $(INSTALLED)
 	$(BIN)/pytest -n 2 --dist worksteal -m "not slow and not whole"
 
