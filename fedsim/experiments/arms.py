@@ -19,11 +19,11 @@ from torch import Tensor
 
 from fedsim import engines
 from fedsim.data.federation import Examples, Site
-from fedsim.experiments.server_side import adapted, irregularities, run_config
+from fedsim.experiments.server_side import adapted, irregularities, plans_of, run_config
 from fedsim.flower import memories
 from fedsim.flower.adapter import Adapter
 from fedsim.flower.foreign_strategy import Hosted
-from fedsim.flower.grid import FIRST_NODE, InProcessGrid, node_of
+from fedsim.flower.grid import FIRST_NODE, InProcessGrid
 from fedsim.flower.records import Flat, Layout, flatten, kept_in
 from fedsim.flower.rounds import (
     Budget,
@@ -323,9 +323,7 @@ def _federated(training: _Training) -> Models:
     scenario = trial.scenario
     strategy = trial.strategy
 
-    plans = {}
-    for number, (name, expected_batch) in enumerate(trial.weights.items()):
-        plans[node_of(number)] = (name, trial.plan(expected_batch))
+    plans = plans_of(trial)
     names = {node: name for node, (name, _) in plans.items()}
     budget = training.spending.federated(plans) if training.spending else None
 

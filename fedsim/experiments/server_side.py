@@ -14,6 +14,7 @@ from fedsim.planning.trial import Trial
 from fedsim.privacy.unit import Place
 from fedsim.scenario import catalog
 from fedsim.strategy.initial_models import initial_models
+from fedsim.training.work import Plan
 
 
 def adapted(trial: Trial, spending: Spending | None, budget: Budget | CentralBudget | None) -> Adapter | SecureAdapter:
@@ -52,6 +53,11 @@ def adapted(trial: Trial, spending: Spending | None, budget: Budget | CentralBud
     if not scenario.secure_aggregation.on:
         return adapter
     return SecureAdapter(adapter, scenario.secure_aggregation, shares.share if shares else None)
+
+
+def plans_of(trial: Trial) -> dict[int, tuple[str, Plan]]:
+    """Return {node: (its site, what the site trains in a round, once)}."""
+    return {node_of(number): (name, trial.plan(batch)) for number, (name, batch) in enumerate(trial.weights.items())}
 
 
 def irregularities(finished: Finished, names: Mapping[int, str]) -> Iterator[str]:

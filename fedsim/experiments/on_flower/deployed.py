@@ -21,7 +21,7 @@ from flwr.serverapp import Grid, ServerApp
 from fedsim.experiments import begun
 from fedsim.experiments.on_flower.server_app import checked_config
 from fedsim.experiments.progress import Progress, shown
-from fedsim.experiments.server_side import adapted, irregularities, run_config
+from fedsim.experiments.server_side import adapted, irregularities, plans_of, run_config
 from fedsim.experiments.under_way import UnderWay
 from fedsim.flower.foreign_strategy import Hosted
 from fedsim.flower.grid import OF_A_SIMULATION, Identity, node_of
@@ -164,9 +164,7 @@ def _trained(
 ) -> Finished:
     """Run the rounds."""
     scenario = trial.scenario
-    plans = {}
-    for number, (name, expected_batch) in enumerate(trial.weights.items()):
-        plans[node_of(number)] = (name, trial.plan(expected_batch))
+    plans = plans_of(trial)
     budget = spending.federated(plans) if spending else None
     strategy = trial.strategy
     if isinstance(strategy, Foreign):
