@@ -52,6 +52,7 @@ def test_the_one_shot_estimate_is_near_the_truth(claimed: float, canaries: int, 
     assert np.mean(found) == pytest.approx(claimed, rel=0.2)
 
 
+@pytest.mark.whole
 def test_the_one_shot_estimate_notices_a_quarter_of_the_noise():
     todo = Plan(1, 1.0, 8.0, Optimizer(), Noise(1.0, SIGMA[2.0] / 4))
     assert one_shot.records(private(todo, directions=300, size=20_000)).estimate > 2 * 2.0

@@ -202,6 +202,7 @@ def test_a_record_is_rebuilt_by_matching_gradients_where_no_layer_gives_it_away(
     assert all(one.error < 0.1 for one in found.values())
 
 
+@pytest.mark.whole
 def test_a_scenario_without_privacy_has_no_claim_but_is_attacked(scenario):
     """D8: never a number."""
     chosen = scenario("privacy.unit=none")
@@ -282,6 +283,7 @@ def test_a_run_can_not_be_changed(monkeypatch, capsys, scenario, tmp_path):
     assert "expected --set with a scenario only" in err
 
 
+@pytest.mark.whole
 def test_a_scenario_that_can_not_be_run_ends_in_one_line(monkeypatch, capsys):
     code, _, err = command(monkeypatch, capsys, "hospital-heart", "--set", "partition={by='iid',sites=3}")
     assert code == 2

@@ -63,6 +63,7 @@ def test_with_from_data_the_faults_of_values_are_left_and_an_entry_mends_them(fo
         assert note in notes
 
 
+@pytest.mark.whole
 def test_it_does_not_import_torch(folder: Path):
     """The answer is to come within a second or two."""
     code = (
@@ -94,6 +95,7 @@ def test_a_folder_of_images_is_surveyed(tmp_path: Path):
     assert "expected PNG or JPEG, got something else: 1 file: north/ill/0.png" in result.stderr
 
 
+@pytest.mark.whole
 def test_a_folder_of_images_is_surveyed_without_pytorch(tmp_path: Path):
     write_folder(tmp_path / "scans", count=1)
     code = (

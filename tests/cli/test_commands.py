@@ -159,6 +159,7 @@ def test_a_strategy_that_goes_elsewhere_when_it_is_loaded_moves_no_output(fedsim
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
+@pytest.mark.whole
 def test_a_bug_shows_its_traceback(fedsim, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("fedsim.experiments.experiment.train_all", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -192,6 +193,7 @@ def test_the_epsilon_shown_is_what_was_spent_rounded_up(fedsim):
     assert 0.60 < spent["pooled"] <= 0.61
 
 
+@pytest.mark.whole
 def test_brackets_are_no_markup(fedsim):
     ran = fedsim("run", "hospital-heart", *SMALL, "--set", "privacy.unit=none", "--set", "title=a [/b] [red]c")
     assert ran.code == 0

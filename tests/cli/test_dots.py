@@ -59,6 +59,7 @@ def test_a_run_about_names_with_dots_can_be_read(run: Path):
     assert {"St. Mary No. 0.a.b.c.d.e.f", "St. Mary No. 1.a.b.c.d.e.f"} < set(loaded.sites["site"])
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("words", [["report"], ["show", "run"], ["show"], ["show", "scenario"]], ids=" ".join)
 def test_its_commands_work(run: Path, words: list[str]):
     thing = run / "scenario.toml" if words[-1] == "scenario" else run

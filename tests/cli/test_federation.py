@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.real_sites import PRIVATE, SITES, Hospitals, scenario, settle, train
 
 NAMED = [word for site in SITES for word in ("--site", site)]
@@ -44,6 +46,7 @@ def test_a_ledger_is_begun_once(fedsim):
     assert "what was spent stays spent" in again.err
 
 
+@pytest.mark.whole
 def test_the_status_of_a_site_is_what_left_it(fedsim, tmp_path: Path):
     folder = settle(tmp_path / "sites")
     nothing = fedsim("deploy", "status", str(folder / SITES[0]))

@@ -30,6 +30,7 @@ def test_a_budget_is_asked_for_alike_in_run_and_compare(fedsim):
         assert "--epsilon: expected none or a number > 0, e.g. 2, got 'much'" in refused.err
 
 
+@pytest.mark.whole
 def test_a_budget_of_none_means_no_privacy(fedsim):
     ran = fedsim("run", "hospital-heart", "--epsilon", "none", *QUICK, "--out", "none")
     assert "No privacy guarantee" in ran.out

@@ -218,6 +218,7 @@ def test_what_is_not_a_page_of_ours_is_left_as_it_is(fedsim, folder: Path):
     assert "page, written anew: x.html" in fedsim("look", "t.csv", "--page", "x.html").out
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("words", [(), ("--epsilon", "1", "--site", "hospital")])
 def test_it_does_not_import_torch(words: tuple[str, ...], folder: Path):
     (folder / "t.ranges.toml").write_text(RANGES)

@@ -25,6 +25,7 @@ def test_a_missing_level_is_none_of_the_levels():
     np.testing.assert_allclose(encode(pd.DataFrame({"cp": [2, np.nan]}), (PAIN,)), [[0, 1, 0], [0, 0, 0]])
 
 
+@pytest.mark.whole
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=False, width=32), min_size=2, max_size=20))
 def test_a_row_is_encoded_without_a_look_at_the_others(values: list[float]):
     """M26: nothing is fitted. The encoding of the first rows is the first rows of the encoding."""

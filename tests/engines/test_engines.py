@@ -114,6 +114,7 @@ def test_a_site_that_fails_to_start_does_not_stop_the_others(scenario, monkeypat
     assert [note.partition(" was")[0] for note in notes] == ["round 1: switzerland", "round 2: switzerland"]
 
 
+@pytest.mark.whole
 def test_what_can_not_be_stacked_is_trained_one_by_one_and_said_once(scenario, monkeypatch, caplog):
     def broken(works, stack):
         raise RuntimeError("Batching rule not implemented\nfor this layer")

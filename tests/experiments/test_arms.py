@@ -71,6 +71,7 @@ def test_private_arms_spend_the_same_epsilon_within_the_budget(scenario, arm: st
     assert 0.98 < expected <= 1
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("arm", ["federated", "centralized", "local"])
 def test_an_arm_stops_when_its_budget_is_spent(scenario, arm: str):
     chosen = scenario("privacy.noise_multiplier=2.5", "privacy.epsilon=2.5", "training.rounds=9")

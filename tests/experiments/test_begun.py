@@ -94,6 +94,7 @@ def test_other_circumstances_are_named_and_refused_or_forced_and_recorded(
     assert "forced" in (run.path / "report.html").read_text("utf-8")
 
 
+@pytest.mark.whole
 def test_what_is_the_same_goes_on_and_records_nothing(interrupted: Path):
     assert resume(interrupted).manifest["forced"] == []
 
@@ -230,6 +231,7 @@ def test_a_missing_file_and_a_missing_seal_are_noticed(finished: Path):
     assert results.load(finished).path == finished
 
 
+@pytest.mark.whole
 def test_a_report_that_was_changed_can_be_made_anew(finished: Path):
     page = (finished / "report.html").read_bytes()
     (finished / "report.html").write_text("something else")
@@ -317,6 +319,7 @@ def test_a_temporary_name_that_is_a_link_is_not_followed(tmp_path: Path):
     assert (tmp_path / "x.json").read_bytes() == b"{}"
 
 
+@pytest.mark.whole
 def test_what_killed_processes_left_is_removed(interrupted: Path):
     (interrupted / ".manifest.json.123.tmp").write_text("half")
     (interrupted / "checkpoints" / ".local-plain-0.json.123.tmp").write_text("half")
@@ -333,6 +336,7 @@ def test_what_another_process_writes_now_stays(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.whole
 def test_a_directory_in_which_a_run_was_killed_before_it_began_is_free(scenario: Scenario, tmp_path: Path):
     (tmp_path / ".lock").touch()
     (tmp_path / begun.NAME).write_text("{}")

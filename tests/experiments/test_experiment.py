@@ -136,6 +136,7 @@ def test_what_can_not_be_done_is_found_before_anything_is_written(tmp_path: Path
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.whole
 def test_from_python_it_returns_pandas(tmp_path: Path):
     table = fedsim.run("hospital-heart", "training.rounds=1", "privacy.unit=none", seeds=3, out=tmp_path / "x")
     assert isinstance(table, pd.DataFrame)

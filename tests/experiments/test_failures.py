@@ -101,6 +101,7 @@ def test_what_is_finished_has_the_figures_that_it_would_have_had(tmp_path: Path,
         assert (again.path / name).read_bytes() == (whole.path / name).read_bytes()
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("error", [Mistake("too few sites"), RunFailed("no site answered"), TypeError("odd")])
 def test_where_nothing_is_finished_there_is_no_report_but_the_reason(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -59,6 +59,7 @@ def test_a_frame_gives_what_its_file_gives(frame: pd.DataFrame, tmp_path: Path):
     assert str(2**53 + 1) in of_frame.columns
 
 
+@pytest.mark.whole
 def test_a_run_directory_is_read_without_the_frame_and_has_no_row_of_it(frame: pd.DataFrame, tmp_path: Path):
     frame.loc[7, "age"] = 77
     private = ("privacy.unit=record", "privacy.noise_multiplier=2", "privacy.epsilon=8", "privacy.delta=1e-4")

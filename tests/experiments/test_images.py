@@ -76,6 +76,7 @@ def test_an_interrupted_run_goes_on(images: Path, tmp_path: Path):
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == whole
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     "partition",
     [["partition.by=iid", "partition.sites=3"], ["partition.by=quantity", "partition.sites=2", "partition.alpha=9"]],

@@ -112,6 +112,7 @@ def test_a_changed_file_is_another_strategy(tmp_path: Path, monkeypatch: pytest.
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
+@pytest.mark.whole
 def test_a_cached_training_is_that_of_a_run(tmp_path: Path):
     """The same figures as fedsim run gives for the arm."""
     import fedsim

@@ -44,6 +44,7 @@ def limit_of(rounds: int, entry: Entry, chosen: Scenario) -> float:
     return ledger.epsilon(entry.site) + 1e-6
 
 
+@pytest.mark.whole
 @each_kind
 @pytest.mark.parametrize("nearest", range(4))
 def test_the_site_that_has_spent_most_ends_the_training(scenario, kind: str, nearest: int, monkeypatch):

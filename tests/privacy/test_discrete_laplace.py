@@ -47,6 +47,7 @@ def some(epsilons: Sequence[Fraction], often: Sequence[Fraction]) -> list[Any]:
     return [pytest.param(one, marks=[] if one in often else pytest.mark.whole) for one in epsilons]
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("epsilon", some(EPSILONS, often=EPSILONS[1:2]))
 def test_draws_have_the_exact_distribution(epsilon: Fraction):
     below = source("chi-square", str(epsilon))

@@ -178,6 +178,7 @@ def test_the_ledger_gets_what_was_used():
     )  # fmt: skip
 
 
+@pytest.mark.whole
 def test_nothing_public_follows_from_the_number_of_rows():
     """B7, M3: with 1 to 201 rows, what is accounted is the same, and bit for bit the noise over the denominator.
 

@@ -16,6 +16,7 @@ def test_what_is_written_down_is_read_back_up_to_half_a_step(values: list[float]
     np.testing.assert_allclose(sums, np.array(values) * weight, rtol=1e-15, atol=fixed.resolution / 2)
 
 
+@pytest.mark.whole
 @given(st.lists(NUMBERS.map(lambda values: [*values, *[0.0] * 20][:20]), min_size=1, max_size=30))
 def test_a_sum_of_what_is_written_down_is_exact(updates: list[list[float]]):
     """An oracle in Python's whole numbers, which have no end."""

@@ -54,6 +54,7 @@ def test_each_site_has_an_epsilon_of_its_own():
     assert ledger.epsilon("b") < ledger.epsilon("a") == ledger_of(2).epsilon("a")
 
 
+@pytest.mark.whole
 def test_the_relation_decides():
     ledger = Ledger(1e-4, "replace-one", ledger_of(20).entries)
     assert ledger.epsilon("a") == pytest.approx(8.409, abs=1e-3)

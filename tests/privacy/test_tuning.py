@@ -94,6 +94,7 @@ def test_a_charged_training_stops_before_all_together_would_exceed_the_budget(sc
     assert spent <= 1.0 < epsilon([Segment(0.5, 8.0, 8 * 4)], 1e-4)
 
 
+@pytest.mark.whole
 def test_a_ledger_of_several_trainings_composes_them():
     did = Mechanism(0.1, 1.5, 1.0, 10.0, 7)
     ledger = Ledger(1e-5, "replace-one", trainings=3)
@@ -175,6 +176,7 @@ def test_several_trainings_are_asked_for_in_the_shell(monkeypatch, capsys):
         answer(0.01, 1000, 1e-5, 1.0, None, "add-or-remove-one", runs=0)
 
 
+@pytest.mark.whole
 def test_a_tournament_says_what_choosing_among_its_rows_would_cost(tmp_path: Path):
     """Two strategies, two seeds and one epsilon: four private trainings of two steps, whose noise is given."""
     changes = ["training.rounds=1", "privacy.noise_multiplier=2", "arms=['federated']"]

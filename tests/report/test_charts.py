@@ -51,6 +51,7 @@ def test_every_arm_has_a_colour_a_marker_and_a_line_of_its_own() -> None:
         assert len({str(getattr(look, field)) for look in looks}) == len(looks)
 
 
+@pytest.mark.whole
 def test_charts_are_xml_with_the_same_bytes_each_time(comparison: pd.DataFrame, rounds: pd.DataFrame) -> None:
     labels = {site: site for site in SITES}
     for draw in (

@@ -49,6 +49,7 @@ def html_of(run: Run) -> str:
     return write(run).read_text("utf-8")
 
 
+@pytest.mark.whole
 def test_a_site_gains_only_where_the_interval_leaves_out_zero(tmp_path: Path) -> None:
     page = html_of(only_north_gains(make_run(tmp_path, private=False)))
     assert re.search(
@@ -57,6 +58,7 @@ def test_a_site_gains_only_where_the_interval_leaves_out_zero(tmp_path: Path) ->
     assert re.search(r"\+0\.051 \(\+0\.0\d+ to \+0\.0\d+\)", page)  # beside the site in the chart
 
 
+@pytest.mark.whole
 @pytest.mark.usefixtures("undrawn")
 def test_one_seed_has_no_interval_and_proves_nothing(tmp_path: Path) -> None:
     page = html_of(one_seed(make_run(tmp_path, {("federated", True): BETTER})))
@@ -71,6 +73,7 @@ def test_some_arms_are_enough_for_a_page(tmp_path: Path, arms: tuple[str, ...]) 
     assert "<svg" in html_of(make_run(tmp_path, arms=arms))
 
 
+@pytest.mark.whole
 def test_without_privacy_there_is_no_guarantee_and_no_number(tmp_path: Path) -> None:
     page = html_of(make_run(tmp_path, private=False))
     shown = re.sub(r"<details>.*?</details>", "", page, flags=re.DOTALL)  # the scenario's unused values are in there
@@ -141,6 +144,7 @@ def test_the_page_is_well_formed(full: str) -> None:
     assert targets <= set(ids)
 
 
+@pytest.mark.whole
 def test_what_comes_from_files_is_escaped(tmp_path: Path) -> None:
     bad = "<script>alert(1)</script>"
     run = make_run(tmp_path, sites=[f"a{bad}", '"$b$--><img src=x>'], title=f"T {bad}")
@@ -159,6 +163,7 @@ def test_what_comes_from_files_is_escaped(tmp_path: Path) -> None:
     assert groups.count('"$b$--><img src=x>') >= 7  # in a chart and in the table of each arm
 
 
+@pytest.mark.whole
 @pytest.mark.usefixtures("undrawn")
 def test_without_validation_rows_there_are_no_curves(tmp_path: Path) -> None:
     run = make_run(tmp_path)
@@ -183,6 +188,7 @@ def test_an_auc_that_is_missing_everywhere_is_shown_without_it(tmp_path: Path) -
     assert "nan" not in html_of(run).lower()
 
 
+@pytest.mark.whole
 @pytest.mark.usefixtures("undrawn")
 def test_the_table_says_better_by_the_sense_of_each_metric(tmp_path: Path) -> None:
     """The higher AUC of the federated arm is its lower log loss, and both are better: by four figures, twice each."""
@@ -193,6 +199,7 @@ def test_the_table_says_better_by_the_sense_of_each_metric(tmp_path: Path) -> No
     assert page.count('<small class="verdict">worse</small>') == 8
 
 
+@pytest.mark.whole
 @pytest.mark.usefixtures("undrawn")
 def test_the_table_has_the_figure_inside_sites_before_the_pooled_one(tmp_path: Path) -> None:
     page = Text.of(html_of(make_run(tmp_path)))
@@ -211,6 +218,7 @@ def test_an_older_run_has_a_page_that_says_its_figures_are_pooled(tmp_path: Path
     assert "AUC pooled over the sites" in page
 
 
+@pytest.mark.whole
 @pytest.mark.usefixtures("undrawn")
 def test_the_table_names_the_question_of_each_interval(tmp_path: Path) -> None:
     run = make_run(tmp_path, {("federated", True): (-0.01, -0.03, -0.012, -0.028)})
@@ -234,6 +242,7 @@ def test_two_seeds_have_no_interval(tmp_path: Path) -> None:
     assert "worse" not in page
 
 
+@pytest.mark.whole
 @pytest.mark.usefixtures("undrawn")
 def test_notes_and_few_seeds_are_pointed_out(tmp_path: Path) -> None:
     run = make_run(tmp_path)

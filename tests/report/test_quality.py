@@ -79,6 +79,7 @@ def test_a_class_has_its_rates_against_the_rest(tmp_path: Path):
     assert line.class_rates == [["0.750"] * 3] * 2
 
 
+@pytest.mark.whole
 def test_the_chart_is_xml_with_the_same_bytes_each_time(tmp_path: Path):
     run = run_of(tmp_path)
     first, second = quality_of(run, ARMS), quality_of(run, ARMS)

@@ -65,6 +65,7 @@ def test_the_statement_is_complete(tmp_path: Path) -> None:
     assert set(terms(make_run(tmp_path))) == wanted
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("term", LEDGER)
 def test_the_statement_says_what_is_in_the_ledger(tmp_path: Path, term: str) -> None:
     before, edit, after = LEDGER[term]
@@ -95,6 +96,7 @@ def test_the_statement_names_what_is_not_covered(tmp_path: Path) -> None:
     assert "noise seed that nobody knows but whoever adds the noise" in said["Trust model"]
 
 
+@pytest.mark.whole
 def test_values_that_differ_within_a_site_are_all_shown(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     mechanism = run.ledger["trainings"][0]["entries"][0]["mechanism"]
@@ -108,6 +110,7 @@ def test_epsilon_is_stated_whichever_arms_were_run(tmp_path: Path, arms: tuple[s
     assert terms(make_run(tmp_path, arms=arms))["Epsilon"].startswith("8.00")
 
 
+@pytest.mark.whole
 def test_other_private_arms_are_stated_too(tmp_path: Path) -> None:
     """And the federated arm is the one that is stated in full, whichever was trained first."""
     run = make_run(tmp_path)

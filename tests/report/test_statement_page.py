@@ -43,6 +43,7 @@ def test_it_says_what_the_report_says_and_loads_nothing(run: Path):
     assert load(run).manifest["files"]["ledger.json"] in written.read_text()
 
 
+@pytest.mark.whole
 def test_a_run_without_privacy_says_so(tmp_path: Path):
     small = ["training.rounds=1", "seeds=1", 'arms=["federated"]', "privacy.unit=none"]
     run = execute(read("hospital-heart", small), tmp_path / "run")

@@ -117,6 +117,7 @@ def test_a_difference_is_to_everyone_else_and_its_width_from_lowest_to_highest(k
         assert widths.loc[("sex", metric), "width"] == pytest.approx(np.mean(ranges))
 
 
+@pytest.mark.whole
 def test_a_planted_gap_is_found():
     """Women who are ill are found less often, by 0.1 without privacy and by 0.4 with it."""
     found = compare_groups(treated(gap=0.1, widening=0.3, attribute="sex"), "binary", 1 / 3)
@@ -213,6 +214,7 @@ def test_findings_name_a_gap_and_what_privacy_does_to_it(tmp_path: Path):
     assert QUESTION not in dict(findings(make_run(tmp_path)))  # no protected group: nothing is said of any
 
 
+@pytest.mark.whole
 def test_the_table_has_protected_groups_first_and_says_how_far_they_are_apart(tmp_path: Path):
     sex, site = blocks(run_with(tmp_path, gap=0.2), "federated", True, [SITES[0]])
     assert (sex.attribute, site.attribute) == ("sex", "site")

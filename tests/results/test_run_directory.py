@@ -78,6 +78,7 @@ def test_a_figure_that_is_undefined_in_every_row_is_a_number_that_is_missing(tmp
     assert pd.read_parquet(now)["auc"].dtype == float
 
 
+@pytest.mark.whole
 def test_a_run_at_sites_of_five_rows_is_finished_and_loaded(tmp_path: Path):
     """No site has two test rows, so that the AUC inside sites is undefined in every arm and round."""
     rows = pd.DataFrame(
@@ -111,6 +112,7 @@ def test_what_is_loaded_is_what_was_written(finished: Path):
     assert run.epsilon() == {}
 
 
+@pytest.mark.whole
 def test_a_run_from_before_there_were_figures_inside_sites_is_loaded_and_reported(copied: Path):
     """It is spoken of by its pooled figures, on the page, in the document and from Python."""
     table = pd.read_parquet(copied / "sites.parquet")

@@ -92,6 +92,7 @@ LETTERS = st.text(alphabet="a.\"'\\#[]{}=, \n", max_size=30)
 PIECES = ['"""', "'''", '"', "'", "\\", '\\"', "#", "\n", ".", "a", " = ", "[", "]", "{", "}", ",", "1.5", TOO_DEEP]
 
 
+@pytest.mark.whole
 @settings(max_examples=600, deadline=None)
 @given(st.lists(st.sampled_from(PIECES) | LETTERS, max_size=14).map("".join))
 @example(f'a = """"{TOO_DEEP}"""\n')
@@ -131,6 +132,7 @@ def written(text: str, way: str) -> str:
     return json.dumps(text)
 
 
+@pytest.mark.whole
 @settings(max_examples=300, deadline=None)
 @given(
     st.lists(

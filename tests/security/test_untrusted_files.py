@@ -222,6 +222,7 @@ def test_a_hostile_file_is_refused_in_a_second(tmp_path: Path, name: str):
     assert len(str(caught.value)) < 20_000
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("name", ["nested arrays", "10 MB of text", "10 MB of keys", "as many keys as fit"])
 def test_a_hostile_file_takes_no_more_than_200_megabytes(tmp_path: Path, name: str):
     """G3."""

@@ -70,6 +70,7 @@ def test_an_exact_model_has_no_epsilon_and_is_written_down(folder: Path):
         assert [one.kind for one in ledger.entries] == [EXACT]
 
 
+@pytest.mark.whole
 def test_noise_on_whole_updates_makes_it_a_claim_for_replaced_rows(folder: Path):
     """One row more or less replaces the update; the cost of the steps is then that of replaced rows, too."""
     charge(folder, entry(1), entry(1, UPDATE, OTHER))
@@ -119,6 +120,7 @@ def test_the_line_is_on_the_disk_before_charge_returns(folder: Path, monkeypatch
     assert synced == [(folder / own_ledger.NAME).stat().st_size]
 
 
+@pytest.mark.whole
 def test_a_line_that_was_cut_off_counts_for_nothing_since_no_work_had_begun(folder: Path):
     charge(folder, entry(1), entry(2))
     path = folder / own_ledger.NAME

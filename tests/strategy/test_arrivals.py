@@ -188,6 +188,7 @@ def test_with_all_sites_in_step_it_is_fedavg(scenario):
     same(trained(scenario, "strategy.name=fedbuff", "strategy.k=4")[GLOBAL], trained(scenario)[GLOBAL])
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("private", [False, True])
 def test_serial_and_cohort_agree_on_sites_that_are_not_in_step(scenario, private: bool):
     settings = ["strategy.name=fedbuff", SPREAD, "training.sampling_rate=0.5", "training.rounds=6"]
@@ -218,6 +219,7 @@ def test_the_other_arms_do_as_much_as_the_buffer_takes(scenario):
     assert share_of_sites(chosen, NAMES) == 0.5
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("faults", [["faults.drop_out=0.4"], ["faults.spoiled=0.3"], ["faults.crash=0.3"]])
 @pytest.mark.usefixtures("speeds")
 def test_who_fails_is_left_out_and_the_schedule_goes_on(scenario, faults):

@@ -272,6 +272,7 @@ def test_a_correction_comes_after_clipping_and_noise(scenario):
 TWICE = [name for name in WITH_CLIENT_HALF if catalog.load("strategies", name)().second_rule() is not None]
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("engine", ["serial", "cohort"])
 @pytest.mark.parametrize("name", TWICE)
 def test_a_second_training_is_paid_for(scenario, name: str, engine: str):

@@ -12,7 +12,7 @@ FEW = {
     "disk": 2,
     "flips": 20,
     "changes": 3,
-    "scenarios": 10,
+    "scenarios": 5,
     "commands": 30,
     "flower": 20,
     "replies": 30,

@@ -47,6 +47,7 @@ def test_what_is_forged_is_what_the_papers_say():
     torch.testing.assert_close(forged(ALIE()), (mean - hidden(20, 5) * std).expand(5, -1))
 
 
+@pytest.mark.whole
 def test_attacks_are_the_same_on_both_engines_and_differ_from_none(scenario):
     clean = weights(run(scenario))
     for name in NAMES:

@@ -95,6 +95,7 @@ def test_one_command_makes_a_report(folder: Path, fedsim, target: str):
     assert fedsim("show", document["run_dir"])[0] == 0
 
 
+@pytest.mark.whole
 def test_a_column_of_times_splits_by_time_and_the_report_says_what_the_intervals_are(folder: Path, fedsim):
     words = ("--data", "days.csv", "--target", "days", "--site", "clinic", "--set", "data.time=age")
     code, _, _ = fedsim("run", *words, "--set", "training.rounds=2", "--seeds", "2", "--out", "run")
@@ -127,6 +128,7 @@ def test_fitted_ranges_are_not_covered_and_every_page_says_so(folder: Path, feds
     assert "The guarantee does not cover preprocessing" in page
 
 
+@pytest.mark.whole
 def test_missing_ranges_leave_a_template_and_never_write_over_one(folder: Path, fedsim):
     side = folder / "ill.ranges.toml"
     side.unlink()
@@ -146,6 +148,7 @@ def test_missing_ranges_leave_a_template_and_never_write_over_one(folder: Path, 
     assert not (folder / "runs" / "none").exists()
 
 
+@pytest.mark.whole
 def test_without_a_column_of_sites_a_partition_makes_them(folder: Path, fedsim):
     words = ("run", "--data", "ill.csv", "--target", "ill", "--set", "training.rounds=1", "--seeds", "1")
     code, _, err = fedsim(*words)
@@ -158,6 +161,7 @@ def test_without_a_column_of_sites_a_partition_makes_them(folder: Path, fedsim):
     assert list(json.loads(out)["arms"][0]["sites"]) == ["site-00", "site-01", "site-02", "site-03"]
 
 
+@pytest.mark.whole
 def test_a_scenario_file_says_where_its_table_is_from_its_own_place(folder: Path, monkeypatch: pytest.MonkeyPatch):
     study = folder / "study.toml"
     study.write_text(

@@ -43,6 +43,7 @@ def test_a_run_directory_of_an_earlier_version_has_its_statement_and_its_claim()
     assert claim.epsilon == pytest.approx(max(run.epsilon().values()), abs=1e-12)
 
 
+@pytest.mark.whole
 @each_unit
 def test_every_entry_says_its_kind(name: str):
     release = RELEASED.get(name, SiteUpdate(1.0, 1.5, 0.5, 30.0, 4.0))

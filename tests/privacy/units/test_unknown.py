@@ -81,6 +81,7 @@ def test_nothing_takes_an_unknown_unit_for_another(scenario, door: str):
         DOORS[door](made_up(scenario))
 
 
+@pytest.mark.whole
 def test_a_run_of_an_unknown_unit_says_nothing():
     run = load(OLDER / "record")
     unknown = replace(run, ledger=run.ledger | {"unit": "recrod"})

@@ -74,6 +74,7 @@ def counts(folder: Path, lines: list[bytes], **more: str | bytes) -> dict[str, n
     return dict(zip([column.name for column in plan.columns], counted(plan), strict=True))
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("seed", range(4))
 def test_a_row_changes_one_count_of_each_histogram_by_one(seed: int, tmp_path: Path):
     """Whatever the row is, wherever it stands, and whatever the other rows are: in one notation or in several."""
