@@ -15,6 +15,7 @@ EXAMPLES = (
     "compare hospital-heart --strategy fedavg,my_strategy.py --epsilon none,8 --seeds 10",
     "compare synthetic-attacked --strategy fedavg,krum:f=4 --vary attack.share=0.1,0.3",
     "compare synthetic-label-skew --strategy fedavg,scaffold --metric accuracy --reach 0.8",
+    "compare hospital-heart --strategy fedavg,scaffold --arms federated,centralized,local",
 )
 
 
@@ -46,6 +47,7 @@ def compare(
             help="Privacy budgets for the scenario's privacy unit, or for records if it has none, e.g. none,8,2.",
         ),
     ] = "none",
+    arms: options.Arms = "federated",
     seeds: Annotated[int, typer.Option(help="How many seeds, for means and intervals.", min=1)] = 5,
     vary: Annotated[
         list[str] | None,
@@ -83,6 +85,7 @@ def compare(
             varied=vary or [],
             changes=changes or [],
             seeds=seeds,
+            arms=options.arms_of(arms),
         )
         grid = tournament.cells(axes_asked)
         played = tournament.play(grid, kept, progress, jobs)

@@ -4,13 +4,16 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from fedsim.mistakes import Mistake
 from fedsim.scenario import catalog
 from fedsim.scenario.changes import Change
+
+if TYPE_CHECKING:
+    from fedsim.scenario.schema import Arm
 
 KINDS = ("scenario", "task", "strategy", "attack", "engine", "audit", "unit", "run")
 """Kinds of things that can be shown."""
@@ -40,6 +43,11 @@ Jobs = Annotated[
         min=1,
         help="Run trainings in so many processes, each on its own cores and GPU. The result is the same for any N.",
     ),
+]
+
+Arms = Annotated[
+    str,
+    typer.Option(metavar="ARM,...", help="The arms that are trained: federated, centralized, local, or several."),
 ]
 
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
@@ -113,6 +121,22 @@ RunDirectory = Annotated[
     Path | None,
     typer.Argument(metavar="[RUN_DIR]", help="A run directory; by default the newest finished run under runs/."),
 ]
+
+
+def arms_of(text: str) -> "list[Arm]":
+    """Read a list of arms.
+
+    Raises:
+        Mistake: One is no arm, or is named twice.
+    """
+    from fedsim.scenario.schema import Arm
+
+    names = text.split(",")
+    known = get_args(Arm)
+    wrong = [name for name in names if name not in known]
+    if wrong or len(set(names)) < len(names):
+        raise Mistake(f"--arms: expected some of {', '.join(known)}, each once, got {text!r}")
+    return [arm for arm in known if arm in names]
 
 
 def changes_from(options: Mapping[str, tuple[str, Any]]) -> list[str]:

@@ -15,6 +15,7 @@ from fedsim.results.comparison import interval
 from fedsim.results.evaluation import INSIDE, TOGETHER, headline_of
 from fedsim.results.metrics import ACCURACY, AUC, BY_NAME, METRICS, Metric
 from fedsim.results.multiple_comparisons import FEWEST_SEEDS, differences, groups
+from fedsim.results.seeds import WORTH_TELLING, seeds_needed
 from fedsim.scenario.schema import Scenario
 
 Overlaps = Mapping[tuple[str, ...], float]
@@ -64,11 +65,14 @@ def rank(played: Played, metric: str, overlaps: Overlaps, target: float | None =
         target: A validation value of the metric, to count the rounds until it is reached.
 
     Returns:
-        A row for each cell that ran at all seeds, best first in each field: the axes; ``group``, 1 for the best
-        strategy and all that can't be told apart from it, and so on with what is left; ``mean, low, high``, an
-        interval for this strategy alone; ``difference, difference_low, difference_high`` to the best, paired by seed
-        and adjusted for all pairs in the field, and its ``verdict``; ``worst`` site and ``spread`` over sites
-        (standard deviation), means over seeds; the ``overlap`` of the seeds' rows; ``megabytes``; and with a target
+        A row for each cell that ran at all seeds, in the order of the ``validation`` figures, the mean over seeds after
+        the last round: so the first strategy of a field is chosen without a look at its test rows. Where there are no
+        validation rows, ``validation`` is missing and test figures give the order. Then the axes; ``group``, 1 for the
+        first strategy and all that can't be told to be lower, and so on with what is left; ``mean, low, high`` of the
+        test figures, an interval for this strategy alone; ``difference, difference_low, difference_high`` to the first,
+        paired by seed and adjusted for all pairs in the field, and its ``verdict``; ``worst`` site and ``spread`` over
+        sites (standard deviation), means over seeds; the ``overlap`` of the seeds' rows; ``seeds_needed`` to tell a
+        difference of ``WORTH_TELLING`` to the first, see ``seeds.seeds_needed``; ``megabytes``; and with a target
         ``rounds`` to it (the median over seeds, missing where half of them don't get there) and ``reached``, the share
         of seeds that do; where sites differ in speed, also the virtual ``time`` to it.
     """
@@ -104,7 +108,9 @@ class _Field:
     Attributes:
         place: {axis: value}, without the strategy.
         metric: The name of the metric.
-        figures: Its test values in the headline's row, a row for each seed and a column for each strategy, best first.
+        figures: Its test values in the headline's row, a row for each seed and a column for each strategy, in the order
+            of ``validation``.
+        validation: Its values on validation rows after the last round, means over seeds; missing without such rows.
         sites: The rows of the scores that are of one site.
         overlap: Of the seeds' rows.
         step: The least amount by which two of these values can differ at one seed.
@@ -113,6 +119,7 @@ class _Field:
     place: Mapping[str, str]
     metric: str
     figures: pd.DataFrame
+    validation: pd.Series
     sites: pd.DataFrame
     overlap: float
     step: float
@@ -129,15 +136,35 @@ def _fields(played: Played, metric: str, overlaps: Overlaps) -> Iterator[_Field]
         whole = scores[scores["site"] == headline]
         sites = scores[~scores["site"].isin(TOGETHER)]
         figures = whole.pivot(index="seed", columns="strategy", values=metric).astype(float)
-        order = figures.mean().sort_values(ascending=False, kind="stable").index
+        validation = _validation(played.curves, names, key, metric).reindex(figures.columns)
+        by = validation if validation.notna().all() else figures.mean()
+        order = by.sort_values(ascending=False, kind="stable").index
         yield _Field(
             place=dict(zip(names, place, strict=True)),
             metric=metric,
             figures=figures[order],
+            validation=validation[order],
             sites=sites,
             overlap=overlaps[place],
             step=_step(sites if headline == INSIDE else whole, metric),
         )
+
+
+def _validation(curves: pd.DataFrame, names: Sequence[str], key: tuple[object, ...], metric: str) -> pd.Series:
+    """Return {strategy: its figure on validation rows after the last round, the mean over seeds} in a field.
+
+    Args:
+        curves: As a tournament gives them.
+        names: The axes without the strategy.
+        key: The field: their values.
+        metric: The name of the metric.
+    """
+    if metric not in curves:
+        return pd.Series(dtype=float)
+    here = (curves[list(names)] == list(key)).all(axis=1)
+    field = curves[here]
+    last = field["round"] == field.groupby(["strategy", "seed"])["round"].transform("max")
+    return field[last].groupby("strategy")[metric].mean().astype(float)
 
 
 def _step(counted: pd.DataFrame, metric: str) -> float:
@@ -185,8 +212,17 @@ def _ranked(field: _Field) -> list[dict[str, object]]:
             "worst": float(by_site.min(axis=1).mean()),
             "spread": float(by_site.std(axis=1, ddof=0).mean()),
             "overlap": field.overlap,
+            "validation": float(field.validation.iloc[place]),
+            "seeds_needed": None if best else _seeds_needed(field, place),
         })  # fmt: skip
     return rows
+
+
+def _seeds_needed(field: _Field, place: int) -> float:
+    """Return how many seeds would tell a strategy apart from the first, if they differ by ``WORTH_TELLING``."""
+    paired = field.figures.iloc[:, place] - field.figures.iloc[:, 0]
+    pairs = field.figures.shape[1] * (field.figures.shape[1] - 1) // 2
+    return seeds_needed(paired.to_numpy(dtype=float), WORTH_TELLING, field.overlap, pairs)
 
 
 def _alone(values: pd.Series, overlap: float, metric: Metric) -> tuple[float, float, float]:

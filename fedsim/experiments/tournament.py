@@ -1,62 +1,38 @@
 """A tournament: a grid of scenarios, strategies, attacks and privacy levels, all over the same seeds.
 
-No training is run twice: its result is kept under a key of all that decides it, which are the resolved
-scenario, the seed, the source of the strategy and of fedsim, and the versions of the libraries.
+Strategies compete in each field of the grid, and so do the centralized and the local arm where they are asked for. No
+training is run twice, see ``fedsim.experiments.deciding.kept``.
 """
 
 import itertools
-import json
-import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import astuple, dataclass
-from functools import cache
-from importlib.metadata import version
-from operator import attrgetter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 from fedsim.data.settling import settled
-from fedsim.experiments.arms import Job, run_job
-from fedsim.experiments.processes import run_all
-from fedsim.experiments.trainings import reason_of, under_way_of
-from fedsim.mistakes import STOPS, Mistake, RunFailed
+from fedsim.experiments.arms import Job
+from fedsim.experiments.deciding.kept import Failed, Spent, Training, of_arm, train_all
+from fedsim.experiments.deciding.together import Released, together
+from fedsim.mistakes import Mistake, RunFailed
 from fedsim.planning.checks import check
-from fedsim.planning.time_limit import limited
 from fedsim.planning.trial import Trial
-from fedsim.privacy.accounting import Neighbours, Segment
-from fedsim.privacy.accounting import epsilon as epsilon_of
-from fedsim.privacy.ledger import Ledger
-from fedsim.privacy.unit import Protected
-from fedsim.privacy.units import unit_of
-from fedsim.results import run_directory as results
-from fedsim.results.digests import sha256
 from fedsim.results.whole_files import remove_leftovers
 from fedsim.scenario import catalog
 from fedsim.scenario.changes import value_of, with_attack, with_epsilon, with_strategy
 from fedsim.scenario.files import read
-from fedsim.scenario.schema import Scenario
-from fedsim.scenario.unit_facts import UNIT_OF_RECORDS
-from fedsim.training.model import best_device
+from fedsim.scenario.schema import Arm, Scenario
 
 NONE = "none"
 OWN = "own"
-Spent = Sequence[Sequence[Any]]
-"""The segments of one training's releases, each as the tuple of its fields."""
+_FEDERATED: Arm = "federated"
 
+_USUAL = "fedavg"  # where no strategy is named
 _SHARE_OF_ATTACKERS = "0.2"  # of the sites, if nothing else is said
-_SITES_OF = attrgetter("task", "data", "partition")  # all that decides which rows are at one site
-_NO_MATTER: dict[str, Any] = {
-    **dict.fromkeys(("name", "title", "about", "seed", "seeds", "arms", "checkpoints", "limits"), True),
-    "evaluation": {"threshold"},
-}
 _FLOAT32_BYTES = 4
-_log = logging.getLogger(__name__)
-_VERSIONS = ("torch", "flwr", "opacus", "dp-accounting", "numpy")
 
 
 @dataclass(frozen=True)
@@ -72,6 +48,7 @@ class Axes:
         varied: ``key=value,value,...``: any values of the scenario.
         changes: ``key=value`` for all.
         seeds: The number of seeds.
+        arms: The arms that compete; the centralized and the local one are the same under every strategy.
     """
 
     scenarios: Sequence[str]
@@ -81,41 +58,32 @@ class Axes:
     varied: Sequence[str] = ()
     changes: Sequence[str] = ()
     seeds: int = 5
+    arms: Sequence[Arm] = (_FEDERATED,)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One field of the grid: its place, {axis: value}, and the scenario that is run there."""
+    """One cell of a grid.
+
+    Attributes:
+        place: {axis: value}.
+        scenario: The scenario that is run there.
+        arm: The arm that is trained.
+    """
 
     place: Mapping[str, str]
     scenario: Scenario
+    arm: Arm = _FEDERATED
 
     @property
     def private(self) -> bool:
         """Whether it is trained under privacy."""
-        return self.place["epsilon"] != NONE
+        return self.scenario.private
 
-
-@dataclass(frozen=True)
-class Released:
-    """The privacy that the private trainings on one scenario's records cost together.
-
-    Attributes:
-        scenario: The name of the scenario.
-        trainings: The number of private trainings.
-        epsilon: The epsilon of all of them together, each at the site where it spent most, by
-            composition.
-        delta: The delta of that epsilon; the least, where several were asked for.
-        units: The privacy units of the trainings.
-        protected: The thing that epsilon is for: ``record`` or ``whole site``.
-    """
-
-    scenario: str
-    trainings: int
-    epsilon: float
-    delta: float
-    units: Sequence[str]
-    protected: str
+    def training(self, seed: int) -> Training:
+        """Return its training under a seed."""
+        label = ", ".join(value for value in self.place.values() if value != NONE)
+        return Training(of_arm(self.scenario, self.arm), Job(self.arm, self.private, seed), label)
 
 
 @dataclass(frozen=True)
@@ -150,10 +118,13 @@ def cells(axes: Axes) -> list[Cell]:
     _check_keys(axes)
     units = {name: read(name, axes.changes, all_used=False).privacy.unit for name in axes.scenarios}
     varied = itertools.product(*(_values(text) for text in axes.varied))
-    fields = itertools.product(axes.scenarios, axes.attacks, axes.epsilons, varied, axes.strategies)
-
     grid: list[Cell] = []
-    for name, attack, epsilon, settings, strategy in fields:
+    competitors: list[tuple[Arm, str]] = []
+    for arm in axes.arms:
+        strategies = axes.strategies if arm == _FEDERATED else axes.strategies[:1]
+        competitors += [(arm, strategy) for strategy in strategies]
+    fields = itertools.product(axes.scenarios, axes.attacks, axes.epsilons, varied, competitors)
+    for name, attack, epsilon, settings, (arm, strategy) in fields:
         # In this order: a later override wins over an earlier one.
         changed_attack = [] if attack == OWN else [with_attack(attack, _SHARE_OF_ATTACKERS)]
         overrides = [
@@ -163,7 +134,7 @@ def cells(axes: Axes) -> list[Cell]:
             *with_epsilon(epsilon, units[name]),
             *(f"{key}={value}" for key, value in settings),
             f"seeds={axes.seeds}",
-            'arms=["federated"]',
+            f'arms=["{arm}"]',
         ]
         scenario = settled(read(name, overrides))
         catalog.load("strategies", scenario.strategy.name)  # a wrong name is no cell that can't be run
@@ -173,13 +144,18 @@ def cells(axes: Axes) -> list[Cell]:
             "attack": _shown_attack(attack, scenario),
             "epsilon": epsilon,
             **dict(settings),
-            "strategy": strategy,
+            "strategy": strategy if arm == _FEDERATED else label_of_arm(arm),
         }
         if any(place == cell.place for cell in grid):
             field = ", ".join(place.values())
             raise Mistake(f"compare: expected each field of the grid once, got {field} twice")
-        grid.append(Cell(place, scenario))
+        grid.append(Cell(place, scenario, arm))
     return grid
+
+
+def label_of_arm(arm: str) -> str:
+    """Return what stands in the column of strategies for an arm that has none; no strategy's name has brackets."""
+    return f"({arm})"
 
 
 _SET_BY_OPTIONS = {
@@ -187,7 +163,7 @@ _SET_BY_OPTIONS = {
     "strategy": "--strategy",
     "strategy.name": "--strategy",
     "attack.name": "--attack",
-    "arms": "nothing, since the federated arm alone is trained",
+    "arms": "--arms",
     "name": "nothing, since the name is the scenario's",
 }
 """{a key: what is to be typed in its place}."""
@@ -200,10 +176,12 @@ def _check_keys(axes: Axes) -> None:
         Mistake: Some have not; each has a line.
     """
     faults = []
-    changed = [_key_of(text) for text in axes.changes if value_of(text) != ("arms", ["federated"])]
+    changed = [_key_of(text) for text in axes.changes if value_of(text) != ("arms", list(axes.arms))]
     varied = [_key_of(text) for text in axes.varied]
     for option, keys in (("--set", changed), ("--vary", varied)):
         faults += [f"{option} {key}: expected {_SET_BY_OPTIONS[key]}" for key in keys if key in _SET_BY_OPTIONS]
+    if _FEDERATED not in axes.arms and list(axes.strategies) != [_USUAL]:
+        faults.append(f"--strategy {','.join(axes.strategies)}: expected the federated arm among --arms beside it")
     twice = [key for key, count in Counter(varied).items() if count > 1]
     faults += [f"--vary {key}: expected once, with all values, as in {key}=1,2" for key in twice]
     if faults:
@@ -250,30 +228,31 @@ def play(
     for number, cell in enumerate(grid):
         try:
             check(cell.scenario)
-            megabytes[number] = _megabytes(cell.scenario)
+            megabytes[number] = _megabytes(cell)
         except (Mistake, RunFailed) as error:  # the other cells are worth their figures all the same
             refusals[number] = str(error)
 
     wanted = [(number, seed) for number in megabytes for seed in grid[number].scenario.all_seeds]
-    attempts = [_Attempt(grid[number], seed, folder) for number, seed in wanted]
-    trained = dict(zip(wanted, _all(attempts, progress, jobs), strict=True))
+    trainings = [grid[number].training(seed) for number, seed in wanted]
+    trained = dict(zip(wanted, train_all(trainings, folder, progress, jobs), strict=True))
 
     scores: list[dict[str, Any]] = []
     curves: list[dict[str, Any]] = []
     costs: list[dict[str, Any]] = []
     refused: list[dict[str, Any]] = []
-    spent: list[tuple[Cell, Spent]] = []
+    spent: dict[str, dict[str, tuple[Scenario, Spent]]] = {}  # {scenario: {key of a training: its releases}}
     failures = 0
     for number, cell in enumerate(grid):
         kept = {}
         for seed in cell.scenario.all_seeds if number in megabytes else ():
             came = trained[number, seed]
-            if isinstance(came, _Failed):
+            if isinstance(came, Failed):
                 refusals.setdefault(number, came.reason)
                 continue
             kept[seed] = came
-            if came["spent"]:
-                spent.append((cell, came["spent"]))  # also where another seed fails: it was released
+            if came.spent:  # also where another seed fails: it was released
+                key = cell.training(seed).key
+                spent.setdefault(cell.place["scenario"], {})[key] = (cell.scenario, came.spent)
 
         # A cell is compared by all its seeds, or not at all.
         if number in refusals:
@@ -281,8 +260,8 @@ def play(
             failures += number in megabytes
             continue
         for seed, training in kept.items():
-            scores += [{**cell.place, "seed": seed, **row} for row in training["scores"]]
-            curves += [{**cell.place, "seed": seed, **row} for row in training["curve"]]
+            scores += [{**cell.place, "seed": seed, **row} for row in training.scores]
+            curves += [{**cell.place, "seed": seed, **row} for row in training.curve]
         costs.append({**cell.place, "megabytes": megabytes[number]})
 
     return Played(
@@ -290,204 +269,17 @@ def play(
         curves=pd.DataFrame(curves),
         costs=pd.DataFrame(costs),
         refused=pd.DataFrame(refused),
-        released=_together(spent),
+        released=together({name: list(found.values()) for name, found in spent.items()}),
         failures=failures,
     )
 
 
-@dataclass(frozen=True)
-class _Failed:
-    """A training that failed, and why."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class _Attempt:
-    """One training of a cell, to be tried."""
-
-    cell: Cell
-    seed: int
-    folder: Path
-
-    def __call__(self, tell: Callable[[int], None]) -> dict[str, Any] | _Failed:
-        tell(0)
-        try:
-            return _training(self.cell, self.seed, self.folder)
-        except RunFailed as error:
-            return _Failed(str(error))
-
-    def kept(self) -> dict[str, Any] | None:
-        """Return what came of it, if it was done before."""
-        return _read_kept(self.folder / f"{_key(self.cell, self.seed)}.json")
-
-
-def _all(
-    attempts: Sequence[_Attempt], progress: Callable[[str, int, int], None] | None, jobs: int
-) -> list[dict[str, Any] | _Failed]:
-    """Return what came of each attempt; what is not kept is trained."""
-    kept = [attempt.kept() for attempt in attempts]
-    left = [attempt for attempt, found in zip(attempts, kept, strict=True) if found is None]
-    at_work = min(jobs, len(left))
-    begun: set[int] = set()
-
-    def tell(number: int, step: int) -> None:
-        begun.add(number)
-        place = ", ".join(value for value in left[number].cell.place.values() if value != NONE)
-        if progress:
-            done = len(attempts) - len(left) + max(0, len(begun) - at_work)
-            progress(place, done, len(attempts))
-
-    def lost(number: int, how: str) -> _Failed:
-        return _Failed(f"seed {left[number].seed}: {how}")
-
-    trained = iter(run_all(left, jobs, tell, lost))
-    return [next(trained) if found is None else found for found in kept]
-
-
-def _together(spent: Sequence[tuple[Cell, Spent]]) -> list[Released]:
-    """Compose the releases of the private trainings on each scenario's records.
-
-    Args:
-        spent: The private trainings: the cell of each, and its releases at its costliest site.
-    """
-    trainings_on: dict[str, list[tuple[Scenario, Spent]]] = {}
-    for cell, releases in spent:
-        trainings = trainings_on.setdefault(cell.place["scenario"], [])
-        trainings.append((cell.scenario, releases))
-
-    composed = []
-    for name, trainings in trainings_on.items():
-        scenarios = [scenario for scenario, _ in trainings]
-        segments = []
-        for _, releases in trainings:
-            segments += [Segment(*values) for values in releases]
-
-        delta = min(scenario.privacy.delta for scenario in scenarios if scenario.privacy.delta)
-        protected, neighbours = _protected(scenarios)
-        released = Released(
-            scenario=name,
-            trainings=len(trainings),
-            epsilon=epsilon_of(segments, delta, neighbours),
-            delta=delta,
-            units=sorted({scenario.privacy.unit for scenario in scenarios}),
-            protected=protected,
-        )
-        composed.append(released)
-    return composed
-
-
-def _protected(scenarios: Sequence[Scenario]) -> tuple[str, Neighbours]:
-    """Return the thing that some trainings together protect, and the neighbouring relation.
-
-    It is a whole site if all of them protect one and have the same sites, else one record: where whole
-    sites are protected, a record that changes replaces its site's update. To be replaced costs at least
-    as much as to be added or removed, so if anything is replaced, all counts as replaced.
-    """
-    units = {unit_of(scenario.privacy.unit) for scenario in scenarios}
-    protected = {unit.promise.protected for unit in units}
-    first = scenarios[0]
-    same_sites = all(_SITES_OF(other) == _SITES_OF(first) for other in scenarios)
-    replaced = any(scenario.privacy.relation == "replace-one" for scenario in scenarios)
-
-    all_protect_sites = all(unit.protects is Protected.SITE for unit in units)
-    if not all_protect_sites or not same_sites:
-        record = unit_of(UNIT_OF_RECORDS).promise.protected
-        replaced = replaced or protected != {record}
-        protected = {record}
-
-    whom = " or ".join(sorted(protected))
-    return whom, "replace-one" if replaced else "add-or-remove-one"
-
-
-def _megabytes(scenario: Scenario) -> float:
-    """Compute the megabytes that are sent in one training, both ways."""
-    trial = Trial(scenario, scenario.seed, "federated")
+def _megabytes(cell: Cell) -> float:
+    """Compute the megabytes that are sent in one training, both ways; the other arms send no model."""
+    if cell.arm != _FEDERATED:
+        return 0.0
+    scenario = cell.scenario
+    trial = Trial(scenario, scenario.seed, cell.arm)
     asked = trial.share_of_sites * len(trial.names)
     vectors = 2 + len(trial.strategy.tells)  # there and back, and those that the strategy tells
     return scenario.training.rounds * asked * vectors * _FLOAT32_BYTES * len(trial.start) / 1e6
-
-
-def _training(cell: Cell, seed: int, folder: Path) -> dict[str, Any]:
-    """Run one training, from where it was interrupted; keep and return its scores, curve and releases.
-
-    Raises:
-        RunFailed: It failed.
-        OSError: Something can't be written.
-    """
-    key = _key(cell, seed)
-    scenario = cell.scenario
-    job = Job("federated", cell.private, seed)
-    under_way = under_way_of(folder, scenario, job, key, same=key)
-    try:
-        with _one_thread(), limited(scenario.limits.round_seconds, lambda number: None) as tell:
-            trained = run_job(scenario, job, tell, under_way)
-    except (OSError, *STOPS):
-        raise  # a fault of the disk would meet whoever comes next, too
-    except BaseException as error:
-        raise RunFailed(f"seed {seed}: {reason_of(error, job)}") from error
-    kept = {
-        "scores": results.as_rows(trained.scores),
-        "curve": results.as_rows(trained.curve),
-        "notes": trained.notes,
-        "spent": _spent_most(trained.ledger),
-    }
-    body = json.dumps(kept, allow_nan=False)
-    results.write_json(folder / f"{key}.json", {"sha256": sha256(body.encode()), "body": body})
-    under_way.forget()
-    return json.loads(body)
-
-
-def _read_kept(path: Path) -> dict[str, Any] | None:
-    """Return what was kept of a training; None if it is not there, or not as it was written: it is trained again."""
-    if not path.exists():
-        return None
-    try:
-        kept = results.read_json(path)
-        body = str(kept["body"])
-        if kept["sha256"] != sha256(body.encode()):
-            raise ValueError("its SHA-256 differs")
-        return json.loads(body)
-    except (KeyError, TypeError, ValueError) as error:  # so are the Mistakes of a file that is no JSON
-        _log.warning("%s is trained again: %s", path, error)
-        return None
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute with one thread: their number changes the order of sums, and so the last bits."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _spent_most(ledger: Ledger | None) -> list[tuple[Any, ...]]:
-    """Return the releases of the site that spent most; none without a ledger or an entry in it."""
-    if ledger is None or not ledger.entries:
-        return []
-    sites = sorted({entry.site for entry in ledger.entries}, key=str)  # so that a tie has one winner
-    costliest = max(sites, key=ledger.epsilon)
-    return [astuple(segment) for segment in ledger.spent(costliest)]
-
-
-def _key(cell: Cell, seed: int) -> str:
-    """Return a name for all that decides the result of a training."""
-    decides = {
-        "scenario": cell.scenario.model_dump_json(exclude=_NO_MATTER),
-        "private": cell.private,
-        "seed": seed,
-        "strategy": catalog.source_hash(cell.scenario.strategy.name),
-        "code": _code(),
-        "device": best_device(cell.scenario.device),
-    }
-    return sha256(json.dumps(decides, sort_keys=True).encode())[:32]
-
-
-@cache
-def _code() -> str:
-    """Hash fedsim's and the clients' source, their data, and the versions of the libraries."""
-    versions = [f"{name} {version(name)}" for name in _VERSIONS]
-    return sha256("\0".join([*versions, catalog.source_digest()]).encode())

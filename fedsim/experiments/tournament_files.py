@@ -25,6 +25,7 @@ from fedsim.report.pages import PAGES
 from fedsim.report.statement import listed
 from fedsim.results.multiple_comparisons import FEWEST_SEEDS
 from fedsim.results.run_directory import write_bytes
+from fedsim.results.seeds import MOST_SEEDS, WORTH_TELLING
 
 
 def check_place(folder: Path) -> None:
@@ -200,13 +201,14 @@ def _about_groups(ranked: pd.DataFrame, axes: Sequence[str], seeds: int) -> Iter
         )
         return
     yield (
-        f"Test figures inside sites, means over {seeds} seeds. Group 1 is the best strategy and all that cannot be "
-        "told apart from it; group 2 is the best that is left and all that cannot be told apart from that one, and so "
-        "on. Two "
+        f"Test figures inside sites, means over {seeds} seeds. {_order(ranked)} Group 1 is the first strategy and all "
+        "that are not told to be lower; group 2 is the first that is left and all that are not told to be lower than "
+        "that one, and so on. Two "
         "strategies are told apart where the interval of their paired difference leaves out 0. The intervals of all "
-        "pairs in a field hold together with 95 % confidence (Bonferroni), since the best was found by looking. Being "
+        "pairs in a field hold together with 95 % confidence (Bonferroni). Being "
         "in one group does not show that strategies are equal."
     )
+    yield from _about_seeds(ranked)
     same_rows = ranked["overlap"] == 0
     if same_rows.any():
         where = "All seeds" if same_rows.all() else f"All seeds of {', '.join(ranked['scenario'][same_rows].unique())}"
@@ -227,6 +229,35 @@ def _about_groups(ranked: pd.DataFrame, axes: Sequence[str], seeds: int) -> Iter
             f"No verdict: {place}: the difference to the best is {difference} and does not vary over the "
             "seeds, or fewer than three have both figures, so that chance cannot be judged."
         )
+
+
+def _order(ranked: pd.DataFrame) -> str:
+    """Say by what strategies are put in order."""
+    if ranked["validation"].notna().all():
+        return "Strategies are in the order of their validation figures, so that no test row chooses the first."
+    return (
+        "Strategies are in the order of their test figures, since there are validation figures of some or none only: "
+        "the first was found by looking at test rows, so its own figure may be too high."
+    )
+
+
+def _about_seeds(ranked: pd.DataFrame) -> Iterator[str]:
+    """Yield how many seeds it would take to tell a small difference apart, by the widest spread in the table."""
+    needed = ranked["seeds_needed"].dropna()
+    if needed.empty:
+        return
+    most = needed.max()
+    difference = figures.setting(WORTH_TELLING)
+    if math.isinf(most):
+        yield (
+            f"A difference of {difference} to the first could not be told apart by any number of seeds up to "
+            f"{MOST_SEEDS}, by the widest spread seen here: that takes more records."
+        )
+        return
+    yield (
+        f"To tell a difference of {difference} to the first apart, four times out of five, it would take about "
+        f"{most:.0f} seeds, by the widest spread seen here."
+    )
 
 
 def _for_whom(played: Played) -> str:
@@ -258,7 +289,7 @@ def _starts(ranked: pd.DataFrame, shown: Sequence[str]) -> list[bool]:
 def _cells(ranked: pd.DataFrame, shown: Sequence[str], metric: str) -> tuple[list[str], list[list[str]]]:
     """Return the heads of the table and its rows: an axis that varies, then the figures."""
     reaching = [name for name in ("rounds", "time") if name in ranked]
-    heads = [*shown, "group", metric, "vs. best", "worst", "spread", "MB", *reaching]
+    heads = [*shown, "group", metric, "vs. first", "worst", "spread", "MB", *reaching]
     rows = []
     for row in ranked.to_dict("records"):
         cells = [str(row[name]) for name in shown]

@@ -10,11 +10,11 @@ from fedsim.results.metrics import BY_NAME
 from fedsim.results.multiple_comparisons import FEWEST_SEEDS
 
 _MEANINGS = {
-    "group": "Strategies that cannot be told apart. Group 1 is the best strategy and all that cannot be told apart "
-    "from it; group 2 is the best of the rest and all that cannot be told apart from that one. Being in one group does "
-    "not show that strategies are equal.",
-    "vs. best": "The difference to the first strategy of the table, paired by seed, and half its 95 % interval. The "
-    "intervals are adjusted for all pairs, since the best was found by looking.",
+    "group": "Strategies that cannot be told apart. Group 1 is the first strategy and all that are not told to be "
+    "lower; group 2 is the first of the rest and all that are not told to be lower than that one. Being in one group "
+    "does not show that strategies are equal.",
+    "vs. first": "The difference to the first strategy of the table, paired by seed, and half its 95 % interval. The "
+    "intervals are adjusted for all pairs, so that they hold together.",
     "worst": "The same figure at the site where it is lowest, the mean over seeds.",
     "spread": "How much sites differ: the standard deviation of the figure over the sites, the mean over seeds.",
     "MB": "Megabytes that one training sends between the server and all sites, both ways together.",
@@ -62,11 +62,16 @@ def _place(axis: str, value: str) -> str:
 
 def _winner(field: pd.DataFrame, label: str, seeds: int) -> str:
     best = field.iloc[0]
-    figure = f"{label} {figures.figure(best['mean'])}"
+    figure = f"{label} {figures.figure(best['mean'])} on test rows"
     if len(field) == 1:
         return f"{best['strategy']} ran alone, with {figure}, so there is no winner."
 
-    reached = f"{best['strategy']} has the highest figure ({figure})"
+    by = "validation" if field["validation"].notna().all() else "test"
+    reached = f"{best['strategy']} has the highest {by} figure ({figure})"
+    higher = field[field["verdict"] == "higher"]["strategy"].tolist()
+    if higher:
+        verb = "is" if len(higher) == 1 else "are"
+        return f"{reached}, but {listed(higher)} {verb} told to be higher on test rows, so there is no winner."
     if seeds < FEWEST_SEEDS:
         which = "one seed names" if seeds == 1 else f"{seeds} seeds name"
         return f"{reached}, but {which} no winner; take {FEWEST_SEEDS} or more."

@@ -16,6 +16,7 @@ from scipy.stats import t
 from fedsim.cli import commands as cli
 from fedsim.experiments import ranking, tournament, tournament_files
 from fedsim.experiments.arms import Job, Trained, run_job
+from fedsim.experiments.deciding import kept
 from fedsim.experiments.tournament import Axes, Played, cells, play
 from fedsim.mistakes import Mistake
 from fedsim.privacy.accounting import Neighbours, Segment, epsilon
@@ -76,9 +77,9 @@ def test_the_scenarios_own_attack_stays_unless_another_is_named():
 
 def test_what_has_run_is_not_run_again_and_what_changed_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     ran = []
-    whole = tournament.run_job
+    whole = kept.run_job
     monkeypatch.setattr(
-        tournament, "run_job", lambda scenario, job, *more: ran.append(job.seed) or whole(scenario, job, *more)
+        kept, "run_job", lambda scenario, job, *more: ran.append(job.seed) or whole(scenario, job, *more)
     )
     axes = Axes(["hospital-heart"], ["fedavg"], changes=QUICK, seeds=2)
     first = play(cells(axes), tmp_path)
@@ -89,7 +90,7 @@ def test_what_has_run_is_not_run_again_and_what_changed_is(tmp_path: Path, monke
     assert ran == [0, 1, 2]
     play(cells(Axes(["hospital-heart"], ["fedavg"], changes=[*QUICK, "training.optimizer.lr=0.4"], seeds=1)), tmp_path)
     assert ran == [0, 1, 2, 0]
-    monkeypatch.setattr(tournament, "_code", lambda: "another version")
+    monkeypatch.setattr(kept, "_code", lambda: "another version")
     play(cells(axes), tmp_path)
     assert ran == [0, 1, 2, 0, 0, 1]
 
@@ -177,9 +178,9 @@ def test_a_training_that_fails_ends_no_other(what: str, reason: str, tmp_path: P
 WITHOUT_EFFECT = {
     "--set seeds=4": "--set seeds: expected --seeds",
     "--set strategy={name='median'}": "--set strategy: expected --strategy",
-    "--set arms=['local']": "--set arms: expected nothing, since the federated arm alone is trained",
+    "--set arms=['local']": "--set arms: expected --arms",
     "--vary seeds=3,4": "--vary seeds: expected --seeds",
-    "--vary arms=a": "--vary arms: expected nothing",
+    "--vary arms=a": "--vary arms: expected --arms",
     "--vary strategy.name=fedavg,median": "--vary strategy.name: expected --strategy",
     "--vary training.rounds=1 --vary training.rounds=2": "--vary training.rounds: expected once",
     "--reach nan": "--reach: expected a finite number, got nan",
@@ -221,7 +222,7 @@ def test_a_training_that_was_interrupted_goes_on(tmp_path: Path, monkeypatch: py
 
         return run_job(scenario, job, stop, *more)
 
-    monkeypatch.setattr(tournament, "run_job", stopped)
+    monkeypatch.setattr(kept, "run_job", stopped)
     with pytest.raises(KeyboardInterrupt):
         play(cells(axes), tmp_path / "cache")
     again = play(cells(axes), tmp_path / "cache")
@@ -498,7 +499,7 @@ def test_time_to_the_target_is_counted_where_sites_differ_in_speed():
 
 def test_bytes_are_models_there_and_back_and_what_the_server_tells():
     grid = cells(Axes(["hospital-heart"], ["fedavg", "scaffold"], changes=QUICK))
-    costs = [tournament._megabytes(cell.scenario) for cell in grid]
+    costs = [tournament._megabytes(cell) for cell in grid]
     assert costs == [2 * 4 * 2 * 4 * 31 / 1e6, 2 * 4 * 3 * 4 * 31 / 1e6]
 
 
@@ -593,3 +594,46 @@ def test_every_guard_of_the_contract_can_fail(body: str, broken: str):
     )
     found = [one.name for one in examine(space["Odd"]()) if one.required and not one.holds]
     assert any(name.startswith(broken) for name in found), found
+
+
+def test_the_order_is_that_of_the_validation_figures():
+    """Test rows choose nothing: the second on validation rows is second, whatever its test figure is."""
+    place = {"scenario": "made", "epsilon": "none"}
+    scores, curves, costs = [], [], []
+    for strategy, validated, tested in (("a", 0.7, 0.9), ("b", 0.8, 0.6)):
+        costs.append({**place, "strategy": strategy, "megabytes": 1.0})
+        for seed in range(3):
+            row = {**place, "strategy": strategy, "seed": seed}
+            for site in (HEADLINE, POOLED, "x"):
+                scores.append({**row, "site": site, "rows": 100, "positives": 50, "auc": tested + seed / 100})
+            curves.append({**row, "round": 1, "auc": 1.0 - validated})
+            curves.append({**row, "round": 2, "auc": validated})
+    played = Played(*map(pd.DataFrame, (scores, curves, costs)), refused=pd.DataFrame())
+    ranked = ranking.rank(played, "auc", {("made", "none"): 0.25})
+    assert ranked["strategy"].tolist() == ["b", "a"]
+    assert ranked["validation"].tolist() == pytest.approx([0.8, 0.7])
+    without = Played(played.scores, played.curves[["scenario", "epsilon", "strategy", "seed", "round"]], played.costs,
+                     played.refused)  # fmt: skip
+    assert ranking.rank(without, "auc", {("made", "none"): 0.25})["strategy"].tolist() == ["a", "b"]
+
+
+def test_the_other_arms_compete_too_and_are_trained_once_for_all_strategies(tmp_path: Path):
+    axes = Axes(["hospital-heart"], ["fedavg", "median"], changes=QUICK, seeds=1, arms=["federated", "local"])
+    grid = cells(axes)
+    assert [cell.place["strategy"] for cell in grid] == ["fedavg", "median", "(local)"]
+    played = play(grid, tmp_path)
+    assert len(list(tmp_path.glob("*.json"))) == 3
+    sent = dict(zip(played.costs["strategy"], played.costs["megabytes"], strict=True))
+    assert sent["(local)"] == 0 < sent["fedavg"]
+    trained = run_job(grid[2].scenario, Job("local", False, 0), lambda number: None)
+    own = played.scores[played.scores["strategy"] == "(local)"]
+    assert own["auc"].tolist() == pytest.approx(trained.scores["auc"].tolist(), nan_ok=True)
+
+
+def test_a_strategy_without_the_arm_that_has_one_is_refused(fedsim):
+    code, _, err = fedsim("compare", "hospital-heart", "--strategy", "krum", "--arms", "local")
+    assert code == 2
+    assert "--strategy krum: expected the federated arm among --arms" in err
+    code, _, err = fedsim("compare", "hospital-heart", "--arms", "federated,everyone")
+    assert code == 2
+    assert "--arms: expected some of federated, centralized, local, each once, got 'federated,everyone'" in err

@@ -6,10 +6,11 @@ from fedsim.experiments.tournament_findings import column_meanings, winners
 AXES = ["scenario", "epsilon", "strategy"]
 
 
-def ranked(*rows: tuple[str, str, int, float]) -> pd.DataFrame:
-    """Ranks of one scenario: epsilon, strategy, group and mean, the best first."""
+def ranked(*rows: tuple[str, str, int, float], validation: float = 0.5) -> pd.DataFrame:
+    """Ranks of one scenario: epsilon, strategy, group and mean, in the order of the validation figures."""
     table = pd.DataFrame(rows, columns=["epsilon", "strategy", "group", "mean"])
-    return table.assign(scenario="made")
+    verdict = ["lower" if group > 1 else None for group in table["group"]]
+    return table.assign(scenario="made", validation=validation, verdict=verdict)
 
 
 def said(table: pd.DataFrame, seeds: int = 3) -> list[str]:
@@ -18,13 +19,28 @@ def said(table: pd.DataFrame, seeds: int = 3) -> list[str]:
 
 def test_one_strategy_wins_only_where_it_is_told_apart_from_all_others():
     table = ranked(("8", "krum", 1, 0.9), ("8", "median", 2, 0.8), ("8", "fedavg", 2, 0.7))
-    assert said(table) == ["krum wins: with AUC 0.900 it is told apart from all others."]
+    assert said(table) == ["krum wins: with AUC 0.900 on test rows it is told apart from all others."]
 
 
 def test_those_in_the_leaders_group_are_named_and_so_are_the_others():
     table = ranked(("8", "a", 1, 0.9), ("8", "b", 2, 0.8), ("8", "c", 1, 0.7))
     assert said(table) == [
-        "a has the highest figure (AUC 0.900); c cannot be told apart from it, and b is told to be lower."
+        "a has the highest validation figure (AUC 0.900 on test rows); c cannot be told apart from it, and b is told "
+        "to be lower."
+    ]
+
+
+def test_without_validation_rows_it_is_said_that_test_rows_chose():
+    table = ranked(("8", "a", 1, 0.9), ("8", "c", 1, 0.7), validation=float("nan"))
+    assert said(table)[0].startswith("a has the highest test figure")
+
+
+def test_who_is_higher_on_test_rows_than_the_first_is_named():
+    table = ranked(("8", "a", 1, 0.7), ("8", "b", 1, 0.9))
+    table.loc[1, "verdict"] = "higher"
+    assert said(table) == [
+        "a has the highest validation figure (AUC 0.700 on test rows), but b is told to be higher on test rows, so "
+        "there is no winner."
     ]
 
 
@@ -47,5 +63,5 @@ def test_each_field_has_a_sentence_with_the_values_that_vary():
 
 
 def test_every_column_of_figures_has_a_meaning():
-    heads = ["epsilon", "strategy", "group", "auc", "vs. best", "worst", "spread", "MB", "rounds", "time"]
+    heads = ["epsilon", "strategy", "group", "auc", "vs. first", "worst", "spread", "MB", "rounds", "time"]
     assert [name for name, _ in column_meanings(heads, "auc", 3)] == heads[2:]

@@ -62,7 +62,7 @@ LOOK = "tests/cli/test_look.py"
 UNSEEN = "tests/experiments/test_unseen_rounds.py"
 _SITE = "fedsim/site/app.py"
 _ARMS = "fedsim/experiments/arms.py"
-_TOURNAMENT = "fedsim/experiments/tournament.py"
+_TOGETHER = "fedsim/experiments/deciding/together.py"
 _ROUNDS = "fedsim/flower/rounds.py"
 _UNDER_WAY = "fedsim/experiments/under_way.py"
 _ADAPTER = "fedsim/flower/adapter.py"
@@ -145,12 +145,12 @@ MUTANTS = (
            "promised = guarantee([mechanism]", "M7: several runs cost as little as one", TUNING),
     Mutant(_STATEMENT, "_spent([*of_all, *own])", "_spent([*of_all, *own][-1:])",
            "M7: the trainings of a run are not added up", TUNING),
-    Mutant(_TOURNAMENT, "for _, releases in trainings:", "for _, releases in trainings[:1]:",
+    Mutant(_TOGETHER, "for _, releases in trainings:", "for _, releases in trainings[:1]:",
            "M7: a tournament's trainings are not added up",
            TUNING),
-    Mutant(_TOURNAMENT, 'scenario.privacy.relation == "replace-one"', 'scenario.privacy.neighbours == "replace-one"',
+    Mutant(_TOGETHER, 'scenario.privacy.relation == "replace-one"', 'scenario.privacy.neighbours == "replace-one"',
            "M14: a tournament of the unit local is as cheap as one of client", TOURNAMENT),
-    Mutant(_TOURNAMENT, "replaced = replaced or protected != {record}\n", "pass\n",
+    Mutant(_TOGETHER, "replaced = replaced or protected != {record}\n", "pass\n",
            "M14: a record as cheap as an absent site", TOURNAMENT),
     Mutant(_SCHEMA, 'else {"loose_delta", "rng", "tuning"}', 'else {"loose_delta", "rng"}',
            "a setting that shapes nothing changes the noise", TUNING),

@@ -1,0 +1,1 @@
+"""Decide between settings and arms by many trainings: what ``compare``, ``sweep`` and ``tune`` share."""
