@@ -54,18 +54,13 @@ def compare(
         typer.Option(metavar="KEY=V1,V2", help="Cross with values of any key, e.g. attack.share=0.1,0.3."),
     ] = None,
     changes: options.Changes = None,
-    metric: Annotated[
-        str | None,
-        typer.Option(help="The metric to rank by, e.g. accuracy.", show_default="the first of the task"),
-    ] = None,
+    metric: options.MetricName = None,
     reach: Annotated[
         float | None,
         typer.Option(metavar="NUMBER", help="Count the rounds, and the time, until validation reaches this value."),
     ] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="The directory to write into.")] = Path("runs/tournament"),
-    kept: Annotated[
-        Path, typer.Option("--cache", metavar="DIR", help="The directory where finished trainings are kept.")
-    ] = Path("runs/cache"),
+    kept: options.Cache = Path("runs/cache"),
     jobs: options.Jobs = 1,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,

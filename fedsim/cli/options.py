@@ -50,6 +50,13 @@ Arms = Annotated[
     typer.Option(metavar="ARM,...", help="The arms that are trained: federated, centralized, local, or several."),
 ]
 
+MetricName = Annotated[
+    str | None,
+    typer.Option("--metric", help="The metric to compare by, e.g. accuracy.", show_default="the first of the task"),
+]
+
+Cache = Annotated[Path, typer.Option("--cache", metavar="DIR", help="The directory where finished trainings are kept.")]
+
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 
 

@@ -45,8 +45,13 @@ def overlaps_of(grid: Sequence[Cell]) -> dict[tuple[str, ...], float]:
     found = {}
     for cell in grid:
         field = tuple(value for name, value in cell.place.items() if name != "strategy")
-        found[field] = 0.0 if task_of(cell.scenario).by_time else cell.scenario.split.overlap
+        found[field] = overlap_of(cell.scenario)
     return found
+
+
+def overlap_of(scenario: Scenario) -> float:
+    """Return the overlap of the seeds' rows, as ``comparison.interval`` takes it: 0 where all have the same rows."""
+    return 0.0 if task_of(scenario).by_time else scenario.split.overlap
 
 
 def axes_of(table: pd.DataFrame) -> list[str]:
@@ -146,7 +151,7 @@ def _fields(played: Played, metric: str, overlaps: Overlaps) -> Iterator[_Field]
             validation=validation[order],
             sites=sites,
             overlap=overlaps[place],
-            step=_step(sites if headline == INSIDE else whole, metric),
+            step=step_of(sites if headline == INSIDE else whole, metric, ["strategy"]),
         )
 
 
@@ -167,7 +172,7 @@ def _validation(curves: pd.DataFrame, names: Sequence[str], key: tuple[object, .
     return field[last].groupby("strategy")[metric].mean().astype(float)
 
 
-def _step(counted: pd.DataFrame, metric: str) -> float:
+def step_of(counted: pd.DataFrame, metric: str, competitors: list[str]) -> float:
     """Return the least amount by which two models' figures can differ on the same test rows; 0: any amount.
 
     One row more that is named rightly, or one more pair of a positive and a negative row in the right order.
@@ -175,6 +180,7 @@ def _step(counted: pd.DataFrame, metric: str) -> float:
     Args:
         counted: The rows of the scores whose test rows are compared with each other: each site's, or the pooled one.
         metric: The name of the metric.
+        competitors: The axes by which models are told apart.
     """
     rows = counted["rows"].astype(float)
     if metric == ACCURACY.name:
@@ -184,7 +190,7 @@ def _step(counted: pd.DataFrame, metric: str) -> float:
         units = positives * (rows - positives)
     else:
         return 0.0
-    together = units.groupby([counted["strategy"], counted["seed"]]).sum()
+    together = units.groupby([*(counted[name] for name in competitors), counted["seed"]]).sum()
     return float((1 / together.clip(lower=1)).max())
 
 
@@ -197,7 +203,7 @@ def _ranked(field: _Field) -> list[dict[str, object]]:
     for place, strategy in enumerate(strategies):
         own = field.sites[field.sites["strategy"] == strategy]
         by_site = own.pivot(index="seed", columns="site", values=field.metric).astype(float)
-        mean, low, high = _alone(field.figures[strategy], field.overlap, BY_NAME[field.metric])
+        mean, low, high = alone(field.figures[strategy], field.overlap, BY_NAME[field.metric])
         best = place == 0
         rows.append({
             "strategy": strategy,
@@ -225,8 +231,8 @@ def _seeds_needed(field: _Field, place: int) -> float:
     return seeds_needed(paired.to_numpy(dtype=float), WORTH_TELLING, field.overlap, pairs)
 
 
-def _alone(values: pd.Series, overlap: float, metric: Metric) -> tuple[float, float, float]:
-    """Return mean, low and high of one strategy's figure.
+def alone(values: pd.Series, overlap: float, metric: Metric) -> tuple[float, float, float]:
+    """Return mean, low and high of one competitor's figure over seeds.
 
     The bounds are missing where they would say nothing: below three seeds, where all seeds have the same figure, and
     where they would reach from one end of the metric to the other.

@@ -122,7 +122,8 @@ def cells(axes: Axes) -> list[Cell]:
     competitors: list[tuple[Arm, str]] = []
     for arm in axes.arms:
         strategies = axes.strategies if arm == _FEDERATED else axes.strategies[:1]
-        competitors += [(arm, strategy) for strategy in strategies]
+        for strategy in strategies:
+            competitors.append((arm, strategy))
     fields = itertools.product(axes.scenarios, axes.attacks, axes.epsilons, varied, competitors)
     for name, attack, epsilon, settings, (arm, strategy) in fields:
         # In this order: a later override wins over an earlier one.

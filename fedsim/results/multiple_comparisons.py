@@ -60,7 +60,7 @@ class Differences:
         return SAME
 
 
-def differences(scores: np.ndarray, overlap: float, step: float = 0.0) -> Differences:
+def differences(scores: np.ndarray, overlap: float, step: float = 0.0, comparisons: int | None = None) -> Differences:
     """Compute simultaneous 95 % intervals for the paired differences of all strategies.
 
     For J seeds and m = k (k - 1) / 2 pairs an interval reaches t(1 - 0.05 / (2 m); J - 1 degrees
@@ -83,12 +83,13 @@ def differences(scores: np.ndarray, overlap: float, step: float = 0.0) -> Differ
         step: The least amount by which two scores on the same rows can differ. Each score is
             rounded to it, which adds a variance of step^2 / 12 for each of the two. Without it,
             three seeds that happen to differ by the same two rows look certain.
+        comparisons: m, where fewer than all pairs are looked at, such as those with one of them.
     """
     strategies = scores.shape[1]
     change = scores[:, :, None] - scores[:, None, :]  # (seeds, strategies, strategies)
     known = np.isfinite(change)
     seeds = known.sum(axis=0)  # (strategies, strategies), as all below
-    pairs = max(1, strategies * (strategies - 1) // 2)
+    pairs = comparisons or max(1, strategies * (strategies - 1) // 2)
 
     with np.errstate(divide="ignore", invalid="ignore"):
         mean = np.where(known, change, 0.0).sum(axis=0) / seeds

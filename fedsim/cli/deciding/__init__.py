@@ -1,0 +1,1 @@
+"""Commands that decide by many trainings: ``fedsim sweep`` and ``fedsim tune``."""
