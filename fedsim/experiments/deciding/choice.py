@@ -88,10 +88,12 @@ def choose(
 
 
 def _last(curves: pd.DataFrame, keys: list[str], metric: str) -> pd.Series:
-    """Return {(arm, epsilon, settings, seed): validation figure after the last round}."""
+    """Return {(arm, epsilon, settings, seed): validation figure after the round whose models are kept}."""
     if metric not in curves:
         return pd.Series(dtype=float, index=pd.MultiIndex.from_tuples([], names=keys))
     last = curves["round"] == curves.groupby(keys)["round"].transform("max")
+    if "kept" in curves:  # a round was chosen in each training, and its models are those that are tested
+        last = curves["kept"].where(curves["kept"].notna(), last).astype(bool)
     return curves[last].set_index(keys)[metric].astype(float)
 
 
@@ -125,13 +127,30 @@ def _in_words(chosen: pd.DataFrame, settings: Sequence[str]) -> str:
     """Return the settings that were chosen, the commonest first: ``training.optimizer.lr=0.5 (4 of 5 seeds)``."""
     if not settings:
         return ""
+    shown = [name for name in settings if name != TRIAL]
     texts = []
-    for row in chosen[list(settings)].to_dict("records"):
+    for row in chosen[shown].to_dict("records"):
         texts.append(", ".join(f"{name}={value}" for name, value in row.items() if value != NOT_FOR_IT))
     counts = pd.Series(texts).value_counts(sort=True)
     if len(counts) == 1:
         return texts[0]
+    if TRIAL in settings:
+        return ", ".join(_range(name, chosen[name]) for name in shown if chosen[name].iloc[0] != NOT_FOR_IT)
     return "; ".join(f"{text} ({count} of {len(texts)} seeds)" for text, count in counts.items())
+
+
+def _range(name: str, values: pd.Series) -> str:
+    """Return the values of a setting over the seeds: from the least to the largest, or all of them."""
+    distinct = list(dict.fromkeys(map(str, values)))
+    try:
+        distinct.sort(key=float)
+    except ValueError:
+        return f"{name}={' or '.join(distinct)}"
+    return f"{name}={distinct[0]}" if len(distinct) == 1 else f"{name}={distinct[0]} to {distinct[-1]}"
+
+
+TRIAL = "trial"
+"""The number of a trial of a search: it tells settings apart, and says nothing to people."""
 
 
 NOT_FOR_IT = "-"

@@ -28,6 +28,7 @@ from fedsim.results import run_directory as results
 from fedsim.results.digests import sha256
 from fedsim.scenario import catalog
 from fedsim.scenario.schema import Arm, Attack, Scenario, SecureAggregation, Strategy
+from fedsim.tracking.contract import Round
 from fedsim.training.model import best_device
 
 _NO_MATTER: dict[str, Any] = {
@@ -87,6 +88,19 @@ class Outcome:
     curve: Sequence[Mapping[str, Any]]
     notes: Sequence[str]
     spent: Spent
+
+
+    @property
+    def validated(self) -> Mapping[str, Any]:
+        """The figures on validation rows after the round whose models are kept; empty without validation rows."""
+        for row in self.curve:
+            if row.get("kept"):
+                return row
+        return self.curve[-1] if self.curve else {}
+
+
+class CutShort(BaseException):
+    """Ends a training that is not worth going on with. It is no error, so that nothing on the way catches it."""
 
 
 @dataclass(frozen=True)
@@ -166,10 +180,16 @@ class _Attempt:
             return Failed(str(error))
 
 
-def train(training: Training, folder: Path) -> Outcome:
+def train(training: Training, folder: Path, watch: Callable[[Round], None] | None = None) -> Outcome:
     """Run one training, from where it was interrupted; keep and return its result.
 
+    Args:
+        training: The training.
+        folder: Where it is kept.
+        watch: Called after each round with its figures; it may raise ``CutShort``.
+
     Raises:
+        CutShort: It was cut short, and nothing of it is kept.
         RunFailed: It failed.
         OSError: Something can't be written.
     """
@@ -179,7 +199,10 @@ def train(training: Training, folder: Path) -> Outcome:
     under_way = under_way_of(folder, scenario, job, key, same=key)
     try:
         with _one_thread(), limited(scenario.limits.round_seconds, lambda number: None) as tell:
-            trained = run_job(scenario, job, tell, under_way)
+            trained = run_job(scenario, job, tell, under_way, watch)
+    except CutShort:
+        under_way.forget()
+        raise
     except (OSError, *STOPS):
         raise  # a fault of the disk would meet whoever comes next, too
     except BaseException as error:

@@ -98,21 +98,21 @@ def grid_of(axes: Axes) -> Grid:
     base = read(axes.scenario, changes, all_used=False)
     arms = axes.arms or base.arms
     if epsilons is None:
-        epsilons = [_own_epsilon(base)]
+        epsilons = [own_epsilon(base)]
     _check_twins("--epsilon", epsilons)
 
     found: dict[tuple[str, ...], Cell] = {}
     left_out: dict[str, None] = {}
     settings = list(values)
     for epsilon, arm in itertools.product(epsilons, arms):
-        if not _protects(axes.scenario, base, changes, epsilon, arm):
+        if not protects(axes.scenario, base, changes, epsilon, arm):
             left_out[f"There is no {arm} arm under epsilon {epsilon}: the privacy unit does not protect it."] = None
             continue
         for combination in itertools.product(*values.values()):
             place = {"scenario": axes.scenario, "arm": arm, "epsilon": epsilon}
             given = dict(zip(settings, combination, strict=True))
             for key, value in given.items():
-                place[key] = value if _matters(key, arm, epsilon) else NOT_FOR_IT
+                place[key] = value if matters(key, arm, epsilon) else NOT_FOR_IT
             if tuple(place.values()) not in found:
                 scenario = _scenario(axes.scenario, base, changes, epsilon, arm, given)
                 found[tuple(place.values())] = Cell(place, scenario, arm)
@@ -205,7 +205,7 @@ def command_of(axes: Axes) -> str:
     return shlex.join(parts)
 
 
-def _own_epsilon(scenario: Scenario) -> str:
+def own_epsilon(scenario: Scenario) -> str:
     """Return the scenario's own budget as it would be typed."""
     if not scenario.private:
         return NONE
@@ -215,7 +215,7 @@ def _own_epsilon(scenario: Scenario) -> str:
     return f"{epsilon:g}"
 
 
-def _protects(name: str, base: Scenario, changes: Sequence[str], epsilon: str, arm: Arm) -> bool:
+def protects(name: str, base: Scenario, changes: Sequence[str], epsilon: str, arm: Arm) -> bool:
     """Whether an arm can be trained under an epsilon, or without."""
     if epsilon == NONE:
         return True
@@ -224,7 +224,7 @@ def _protects(name: str, base: Scenario, changes: Sequence[str], epsilon: str, a
     return arm in read(name, changed, all_used=False).private_arms
 
 
-def _matters(key: str, arm: Arm, epsilon: str) -> bool:
+def matters(key: str, arm: Arm, epsilon: str) -> bool:
     """Whether a setting changes anything in an arm under an epsilon."""
     if key.startswith(_OF_PRIVACY):
         return epsilon != NONE
@@ -244,9 +244,9 @@ def _scenario(
         arm: The arm.
         given: {setting: its value}.
     """
-    wanted = {key: value for key, value in given.items() if _matters(key, arm, epsilon)}
+    wanted = {key: value for key, value in given.items() if matters(key, arm, epsilon)}
     strategy = wanted.pop(_STRATEGY, None)
-    budget = [] if base.private and epsilon == _own_epsilon(base) else with_epsilon(epsilon, base.privacy.unit)
+    budget = [] if base.private and epsilon == own_epsilon(base) else with_epsilon(epsilon, base.privacy.unit)
     overrides = [
         *([] if strategy is None else [with_strategy(strategy)]),
         *changes,
