@@ -12,7 +12,7 @@ from fedsim.mistakes import Mistake
 from fedsim.scenario import catalog
 from fedsim.scenario.changes import Change
 
-KINDS = ("scenario", "task", "strategy", "attack", "engine", "audit", "unit", "run")
+KINDS = ("scenario", "task", "strategy", "attack", "engine", "audit", "unit", "tracker", "run")
 """Kinds of things that can be shown."""
 
 
@@ -39,6 +39,27 @@ Jobs = Annotated[
         metavar="N",
         min=1,
         help="Run trainings in so many processes, each on its own cores and GPU. The result is the same for any N.",
+    ),
+]
+
+Track = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--track",
+        metavar="NAME",
+        help="Write every round's figures, and the epsilon spent, where tensorboard, mlflow or wandb (offline) shows "
+        "them. Several: --track tensorboard,mlflow.",
+        autocompletion=_names_of("trackers"),
+    ),
+]
+
+TrackTo = Annotated[
+    Path | None,
+    typer.Option(
+        "--track-to",
+        metavar="DIR",
+        help="With --track: the folder to write into, for several runs beside each other.",
+        show_default="RUN_DIR/tracking",
     ),
 ]
 
