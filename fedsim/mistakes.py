@@ -67,5 +67,13 @@ class Interrupted(KeyboardInterrupt):
         self.terminated = terminated
 
 
-STOPS = (KeyboardInterrupt, TooLate)
+class StoppedByCaller(BaseException):
+    """The caller's own function, which was told of a round, raised ``error``: the run ends, and it is the caller's."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+STOPS = (KeyboardInterrupt, TooLate, StoppedByCaller)
 """What passes through every guard around somebody else's code."""

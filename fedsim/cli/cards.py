@@ -63,6 +63,8 @@ def card(name: str, kind: str | None = None) -> Card:
         return _code_card(name, import_module(f"fedsim.audits.attacks.{name}"), {})
     if kind in (None, "unit") and name in catalog.titles("units"):
         return _code_card(name, import_module(f"fedsim.privacy.units.{name}"), {})
+    if kind in (None, "tracker") and name in catalog.titles("trackers"):
+        return _code_card(name, import_module(f"fedsim.tracking.trackers.{name}"), {})
     raise Mistake(_nothing_called(name, kind))
 
 

@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from fedsim.cli import audit, check, check_data, compare, doctor, look, merge, privacy, report, run, show
-from fedsim.cli.deciding import sweep
+from fedsim.cli.deciding import sweep, tune
 from fedsim.cli.federation import deploy, flower
 from fedsim.cli.help import Command, examples
 from fedsim.cli.output import FAILURE, TERMINATED, USAGE, fail
@@ -43,6 +43,7 @@ for _name, _function, _examples in (
     ("merge", merge.merge, merge.EXAMPLES),
     ("compare", compare.compare, compare.EXAMPLES),
     ("sweep", sweep.sweep, sweep.EXAMPLES),
+    ("tune", tune.tune, tune.EXAMPLES),
     ("list", show.list_names, show.LIST_EXAMPLES),
     ("show", show.show, show.EXAMPLES),
     ("check", check.check, check.EXAMPLES),

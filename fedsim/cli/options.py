@@ -15,7 +15,7 @@ from fedsim.scenario.changes import Change
 if TYPE_CHECKING:
     from fedsim.scenario.schema import Arm
 
-KINDS = ("scenario", "task", "strategy", "attack", "engine", "audit", "unit", "run")
+KINDS = ("scenario", "task", "strategy", "attack", "engine", "audit", "unit", "tracker", "run")
 """Kinds of things that can be shown."""
 
 
@@ -56,6 +56,27 @@ MetricName = Annotated[
 ]
 
 Cache = Annotated[Path, typer.Option("--cache", metavar="DIR", help="The directory where finished trainings are kept.")]
+
+Track = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--track",
+        metavar="NAME",
+        help="Write every round's figures, and the epsilon spent, where tensorboard, mlflow or wandb (offline) shows "
+        "them. Several: --track tensorboard,mlflow.",
+        autocompletion=_names_of("trackers"),
+    ),
+]
+
+TrackTo = Annotated[
+    Path | None,
+    typer.Option(
+        "--track-to",
+        metavar="DIR",
+        help="With --track: the folder to write into, for several runs beside each other.",
+        show_default="RUN_DIR/tracking",
+    ),
+]
 
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 

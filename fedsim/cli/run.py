@@ -11,6 +11,7 @@ from fedsim.cli.output import FAILURE, fail, print_json, print_lines, print_plac
 from fedsim.cli.terminal import arms_table, closing_lines, places_of, sites_table
 from fedsim.mistakes import Mistake
 from fedsim.scenario.changes import allow_strategy, with_strategy
+from fedsim.tracking.watch import Watch, names_of
 
 if TYPE_CHECKING:
     from fedsim.results.run_directory import Run
@@ -75,6 +76,8 @@ def run(
         ),
     ] = None,
     jobs: options.Jobs = 1,
+    track: options.Track = None,
+    track_to: options.TrackTo = None,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -100,9 +103,12 @@ def run(
         from fedsim.experiments.experiment import execute
         from fedsim.scenario.files import read, read_own
 
+        watch = Watch(names_of(track), track_to)
+        watch.check()
         chosen = read_own(overrides, epsilon) if scenario is None else read(scenario, overrides, epsilon)
-        finished = execute(chosen, out, progress, jobs)
+        finished = execute(chosen, out, progress, jobs, watch)
     print_run(finished, as_json)
+    _print_tracked(watch, finished, as_json)
     _end_with_failures(finished)
 
 
@@ -125,6 +131,8 @@ def resume(
         ),
     ] = False,
     jobs: options.Jobs = 1,
+    track: options.Track = None,
+    track_to: options.TrackTo = None,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -135,8 +143,10 @@ def resume(
         from fedsim.experiments import experiment
         from fedsim.results.run_directory import newest_interrupted
 
-        finished = experiment.resume(run_dir or newest_interrupted(), progress, force, jobs)
+        watch = Watch(names_of(track), track_to)
+        finished = experiment.resume(run_dir or newest_interrupted(), progress, force, jobs, watch)
     print_run(finished, as_json)
+    _print_tracked(watch, finished, as_json)
     _end_with_failures(finished)
 
 
@@ -150,6 +160,12 @@ def print_run(finished: "Run", as_json: bool) -> None:
         print_lines([""])
     print_lines(closing_lines(finished))
     print_places(places_of(finished))
+
+
+def _print_tracked(watch: Watch, finished: "Run", as_json: bool) -> None:
+    """Print how what trackers wrote is looked at."""
+    if not as_json:
+        print_places(watch.how_to_look(finished.path, finished.scenario.name))
 
 
 def _end_with_failures(finished: "Run") -> None:

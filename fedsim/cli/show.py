@@ -40,7 +40,7 @@ def list_names(
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """List scenarios, tasks, strategies, attacks, engines, audits and privacy units."""
+    """List scenarios, tasks, strategies, attacks, engines, audits, privacy units and trackers."""
     if kind is not None and kind not in catalog.KINDS:
         raise Mistake(f"list: expected one of {_LISTED}, got {kind!r}")
     kinds = [kind] if kind else catalog.KINDS

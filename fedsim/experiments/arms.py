@@ -20,6 +20,7 @@ from torch import Tensor
 from fedsim import engines
 from fedsim.data.federation import Examples, Site
 from fedsim.experiments.server_side import adapted, irregularities, plans_of, run_config
+from fedsim.experiments.watched import Teller
 from fedsim.flower import memories
 from fedsim.flower.adapter import Adapter
 from fedsim.flower.foreign_strategy import Hosted
@@ -52,6 +53,7 @@ from fedsim.site.app import SiteApp
 from fedsim.strategy.contract import Strategy
 from fedsim.strategy.foreign import Foreign
 from fedsim.strategy.local_rule import Personal, State
+from fedsim.tracking.contract import Round, Training
 from fedsim.training.work import Plan, Work
 
 logging.getLogger("flwr").setLevel(logging.WARNING)  # importing flwr sets it to DEBUG
@@ -129,6 +131,7 @@ class _Training:
         trial: The scenario, seed and arm.
         observe: Called after each round with its number.
         halfway: Where the state after a round is kept.
+        teller: Tells those who watch of each round; None if nobody does.
         spending: The ledger and the budget; None without privacy.
         curve: The validation metrics after each round: {column: its values}.
         time: The virtual time, where sites differ in speed.
@@ -140,6 +143,7 @@ class _Training:
         self.trial = trial
         self.observe = observe
         self.halfway = halfway
+        self.teller: Teller | None = None
         self.spending = Spending.of(trial) if trial.private else None
         self.curve: dict[str, list[float]] = {}
         self.time: float | None = None
@@ -178,6 +182,8 @@ class _Training:
                 point[metric.name] = headline[metric.name]
             for column, value in point.items():
                 self.curve.setdefault(column, []).append(value)
+        if self.teller:
+            self.teller.tell(number, self.curve, self.spending.ledger if self.spending else None)
         self.observe(number)
 
     def personal(
@@ -287,6 +293,7 @@ def run_job(
     job: Job,
     observe: Callable[[int], None],
     halfway: Halfway | None = None,
+    watch: Callable[[Round], None] | None = None,
 ) -> Trained:
     """Run one training.
 
@@ -295,11 +302,14 @@ def run_job(
         job: The training.
         observe: Called after each round with its number.
         halfway: Where the state after a round is kept, and from which an interrupted training goes on.
+        watch: Called after each round with its figures; where a training goes on, first with the rounds before.
     """
     if not job.private:
         scenario = without_noise(scenario)
     trial = Trial(scenario, job.seed, job.arm)
     training = _Training(trial, observe, halfway or NothingKept())
+    if watch is not None:
+        training.teller = Teller(scenario, Training(job.arm, job.private, job.seed), trial.task.kind, watch)
 
     train = {"federated": _federated, "centralized": _centralized, "local": _local}[job.arm]
     models = train(training)

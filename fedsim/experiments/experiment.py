@@ -25,10 +25,10 @@ from fedsim.experiments.on_flower.ray_actors import actors_for
 from fedsim.experiments.on_flower.supernodes import supernodes_for
 from fedsim.experiments.outcome import write_manifest, write_results
 from fedsim.experiments.progress import Progress, shown
-from fedsim.experiments.trainings import Failed, Finished, train_all
+from fedsim.experiments.trainings import Failed, Finished, tell_kept, train_all
 from fedsim.figures import as_written
 from fedsim.flower import nodes
-from fedsim.mistakes import CannotGoOn, Interrupted, Mistake, Terminated
+from fedsim.mistakes import CannotGoOn, Interrupted, Mistake, StoppedByCaller, Terminated
 from fedsim.planning.checks import check
 from fedsim.report import page as report
 from fedsim.results import run_directory as results
@@ -37,6 +37,10 @@ from fedsim.results.seal import seal, unseal
 from fedsim.results.whole_files import open_own, remove_leftovers
 from fedsim.scenario.files import read, with_strategy
 from fedsim.scenario.schema import FRAME, Scenario
+from fedsim.tracking.watch import OnRound, Watch, Watchers, names_of
+
+UNWATCHED = Watch()
+"""Nobody watches a run."""
 
 
 def run(
@@ -55,6 +59,9 @@ def run(
     epsilon: float | str | None = None,
     progress: bool | Progress = True,
     jobs: int = 1,
+    on_round: OnRound | None = None,
+    track: str | Sequence[str] | None = None,
+    track_to: str | Path | None = None,
 ) -> pd.DataFrame:
     """Run a scenario and return the comparison of its arms.
 
@@ -79,6 +86,11 @@ def run(
         progress: Whether to show progress on the standard error stream: a bar in a terminal or notebook, a line now
             and then elsewhere. A function in its place is called with (what is trained, rounds done, rounds in all).
         jobs: In how many processes trainings run beside each other; the result is the same for any number.
+        on_round: A function that is called after each round, in this process, with a ``Round``: its ``arm``,
+            ``private``, ``seed``, ``round``, ``rounds``, its ``figures`` on validation rows and its ``epsilon``. An
+            error that it raises ends the run, which can be gone on with.
+        track: Trackers that write each round's figures down: ``"tensorboard"``, ``["tensorboard", "mlflow"]``.
+        track_to: The folder they write into; by default ``tracking`` in the run directory.
 
     Returns:
         A row for each arm, private and metric with ``mean, low, high`` and the paired differences to the centralized
@@ -98,16 +110,22 @@ def run(
         if value is not None:
             changes.append(f"{key}={value}")
     budget = None if epsilon is None else str(epsilon)
+    watch = Watch(names_of(track), None if track_to is None else Path(track_to), on_round)
+    watch.check()
     given = GivenData(data, target, site, time, groups, ranges)
     with scenario_of(scenario, changes, budget, given) as chosen, shown(bool(progress)) as show:
         report_progress = progress if callable(progress) else show
         if out is not None and chosen.data.path == FRAME and _is_interrupted(Path(out)):
-            return summary(_resume_with_frame(chosen, Path(out), report_progress, jobs))
-        return summary(execute(chosen, out, report_progress, jobs))
+            return summary(_resume_with_frame(chosen, Path(out), report_progress, jobs, watch))
+        return summary(execute(chosen, out, report_progress, jobs, watch))
 
 
 def execute(
-    scenario: Scenario, out: str | Path | None = None, progress: Progress | None = None, jobs: int = 1
+    scenario: Scenario,
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+    jobs: int = 1,
+    watch: Watch = UNWATCHED,
 ) -> results.Run:
     """Run a scenario into a new run directory.
 
@@ -116,21 +134,41 @@ def execute(
         out: The directory to make; by default ``runs/<scenario>-<date>``.
         progress: Called with (what is trained, rounds done, rounds in all).
         jobs: In how many processes trainings run beside each other.
+        watch: Who watches.
 
     Raises:
-        Mistake: The directory is taken, or what the scenario asks for can't be done here.
+        Mistake: The directory is taken, or what the scenario or a tracker asks for can't be done here.
         Interrupted: It was stopped.
         CannotGoOn: A file can't be written.
+        Exception: A function that watches raised it.
     """
     _check_jobs(jobs, scenario)
+    watch.check()
     with telling(progress):
         scenario = _settled(scenario)
     check(scenario)
     folder = new_folder(scenario.name, out)
-    with lock(folder), end_told(folder):
+    with _callers_own_errors(folder), lock(folder), end_told(folder):
         begun.write(folder, scenario)
         results.write_scenario(folder, scenario)
-        return _complete(folder, scenario, progress, jobs)
+        return _complete(folder, scenario, progress, jobs, watch)
+
+
+@contextmanager
+def _callers_own_errors(folder: Path) -> Iterator[None]:
+    """Raise the error of a function of the caller's that watches as it was, with a note of how to go on.
+
+    Raises:
+        Exception: The error.
+    """
+    try:
+        yield
+    except StoppedByCaller as stop:
+        error = stop.error
+    else:
+        return
+    error.add_note(f"on_round raised this; the run can go on with: fedsim resume {folder}")
+    raise error
 
 
 def _check_jobs(jobs: object, scenario: Scenario) -> None:
@@ -156,7 +194,9 @@ def _is_interrupted(folder: Path) -> bool:
     return (folder / "scenario.toml").is_file() and not results.is_finished(folder)
 
 
-def _resume_with_frame(scenario: Scenario, folder: Path, progress: Progress | None, jobs: int) -> results.Run:
+def _resume_with_frame(
+    scenario: Scenario, folder: Path, progress: Progress | None, jobs: int, watch: Watch
+) -> results.Run:
     """Go on with an interrupted run of a frame that is given once more.
 
     Raises:
@@ -172,10 +212,16 @@ def _resume_with_frame(scenario: Scenario, folder: Path, progress: Progress | No
     if others:
         raise Mistake(f"{folder}: expected the settings that the interrupted run in it was begun with, got others of "
                       f"{', '.join(others)}; choose another directory for a new run")  # fmt: skip
-    return resume(folder, progress, jobs=jobs)
+    return resume(folder, progress, jobs=jobs, watch=watch)
 
 
-def resume(path: str | Path, progress: Progress | None = None, force: bool = False, jobs: int = 1) -> results.Run:
+def resume(
+    path: str | Path,
+    progress: Progress | None = None,
+    force: bool = False,
+    jobs: int = 1,
+    watch: Watch = UNWATCHED,
+) -> results.Run:
     """Go on with an interrupted run: what was finished is not run again, and what failed is tried again.
 
     Args:
@@ -184,19 +230,24 @@ def resume(path: str | Path, progress: Progress | None = None, force: bool = Fal
         force: Whether to go on also under other circumstances than it was begun under, such as other versions; that
             is written down.
         jobs: In how many processes trainings run beside each other.
+        watch: Who watches. Trackers are told of all rounds, also of those that were run before; of a run that is
+            finished as well.
 
     Raises:
         Mistake: There is nothing to go on with, or someone else is at it, or the circumstances are others.
         Interrupted: It was stopped.
         CannotGoOn: A file can't be read or written.
+        Exception: A function that watches raised it.
     """
+    watch.check()
     folder = Path(path)
     if not (folder / "scenario.toml").is_file():
         raise Mistake(f"{path}: expected an interrupted run, there is no scenario.toml")
-    with lock(folder), end_told(folder):
+    with _callers_own_errors(folder), lock(folder), end_told(folder):
         if results.is_finished(folder):
             run = results.load(folder)
             if not run.failed:
+                _tell_afterwards(run, watch)
                 return run
         scenario = read(str(folder / "scenario.toml"), all_used=False)
         _check_jobs(jobs, scenario)
@@ -204,7 +255,17 @@ def resume(path: str | Path, progress: Progress | None = None, force: bool = Fal
         loading.check_digest(scenario.data)
         with telling(progress):  # images are read again
             loading.task_of(scenario)
-        return _complete(folder, scenario, progress, jobs)
+        return _complete(folder, scenario, progress, jobs, watch)
+
+
+def _tell_afterwards(run: results.Run, watch: Watch) -> None:
+    """Tell trackers of a run that was finished before."""
+    if not watch.track:
+        return
+    with watch.begun(run.path, run.scenario.name, run.scenario.values()) as watchers:
+        if watchers is not None:
+            tell_kept(run.path, run.scenario, watchers)
+            watchers.finish(run.path / report.FILE)
 
 
 def summary(run: results.Run) -> pd.DataFrame:
@@ -237,13 +298,20 @@ def _columns_of(sites: list[str], others: set[str]) -> list[str]:
     return columns
 
 
-def _complete(folder: Path, scenario: Scenario, progress: Progress | None, jobs: int) -> results.Run:
+def _complete(folder: Path, scenario: Scenario, progress: Progress | None, jobs: int, watch: Watch) -> results.Run:
     """Run what is not yet finished, then write the results."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the number of threads changes the order of sums, so the last bits
     try:
-        with cohort.cut_for(begun.cores_of(folder)), _nodes_for(scenario):
-            return _train_and_write(folder, scenario, progress, jobs)
+        with (
+            cohort.cut_for(begun.cores_of(folder)),
+            _nodes_for(scenario),
+            watch.begun(folder, scenario.name, scenario.values()) as watchers,
+        ):
+            run = _train_and_write(folder, scenario, progress, jobs, watchers)
+            if watchers is not None:
+                watchers.finish(run.path / report.FILE)
+            return run
     finally:
         torch.set_num_threads(threads)
 
@@ -277,7 +345,9 @@ def end_told(folder: Path) -> Iterator[None]:
         raise CannotGoOn(folder, error) from error
 
 
-def _train_and_write(folder: Path, scenario: Scenario, progress: Progress | None, jobs: int) -> results.Run:
+def _train_and_write(
+    folder: Path, scenario: Scenario, progress: Progress | None, jobs: int, watchers: Watchers | None
+) -> results.Run:
     started = datetime.now(UTC)
     clock = time.perf_counter()
     checkpoints = folder / "checkpoints"
@@ -286,7 +356,7 @@ def _train_and_write(folder: Path, scenario: Scenario, progress: Progress | None
     for written in (folder, checkpoints):
         remove_leftovers(written)
 
-    finished, failed = train_all(folder, scenario, progress, jobs)
+    finished, failed = train_all(folder, scenario, progress, jobs, watchers)
     times = {"started": started.isoformat(timespec="seconds"), "seconds": round(time.perf_counter() - clock, 3)}
     return write_all(folder, scenario, finished, failed, times)
 

@@ -41,14 +41,14 @@ class Place:
 
 
 def run_all(
-    tasks: Sequence[Task], jobs: int, tell: Callable[[int, int], None], lost: Callable[[int, str], Any]
+    tasks: Sequence[Task], jobs: int, tell: Callable[[int, Any], None], lost: Callable[[int, str], Any]
 ) -> list[Any]:
     """Do all tasks, in this process or in several; return what they return, in their order.
 
     Args:
         tasks: The tasks.
         jobs: In how many processes. With 1, and where there is one task only, all is done in this process.
-        tell: Called with the number of a task and the number of its step.
+        tell: Called with the number of a task and what it tells, such as the number of its step.
         lost: Called with the number of a task whose process ended, and how; its result stands in for the task's.
 
     Raises:
@@ -159,7 +159,7 @@ class _Processes:
             process.end()
 
     def run(
-        self, tasks: Sequence[Task], tell: Callable[[int, int], None], lost: Callable[[int, str], Any]
+        self, tasks: Sequence[Task], tell: Callable[[int, Any], None], lost: Callable[[int, str], Any]
     ) -> list[Any]:
         """Do all tasks; see ``run_all``."""
         results: dict[int, Any] = {}

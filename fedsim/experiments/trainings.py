@@ -5,7 +5,7 @@ Each is kept when it is finished, and one that fails ends no other.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ from fedsim.experiments.arms import jobs as jobs_of
 from fedsim.experiments.processes import run_all
 from fedsim.experiments.progress import Progress
 from fedsim.experiments.under_way import UnderWay
+from fedsim.experiments.watched import told_afterwards
 from fedsim.mistakes import STOPS, Mistake, RunFailed, said_by
-from fedsim.planning.time_limit import limited
+from fedsim.planning.time_limit import limited, paused
 from fedsim.results import run_directory as results
 from fedsim.results.contents import check_finished
 from fedsim.results.digests import sha256
@@ -27,12 +28,17 @@ from fedsim.results.evaluation import POOLED
 from fedsim.results.measured import Measured
 from fedsim.scenario import catalog
 from fedsim.scenario.schema import Evaluation, Ray, Scenario, SuperLink
+from fedsim.tracking.contract import Ended, Round, Training
+from fedsim.tracking.watch import Watchers
 from fedsim.training.model import best_device
 
 _TABLES = {"sites": "scores", "groups": "groups", "rounds": "curve"}
 """{table of a run: its rows in a checkpoint}."""
 
 _log = logging.getLogger(__name__)
+
+Kept = tuple[results.Tensors, dict[str, Any]]
+"""What was kept of a training that is finished: its tensors, and all else as JSON has it."""
 
 OF_ALL = "global/"
 """What stands before the names of the shared model's parameters."""
@@ -69,7 +75,11 @@ class Failed:
 
 
 def train_all(
-    folder: Path, scenario: Scenario, progress: Progress | None, jobs: int = 1
+    folder: Path,
+    scenario: Scenario,
+    progress: Progress | None,
+    jobs: int = 1,
+    watchers: Watchers | None = None,
 ) -> tuple[list[Finished], list[Failed]]:
     """Run the trainings of a run that are not yet finished; return all that are, and those that failed.
 
@@ -78,31 +88,31 @@ def train_all(
         scenario: The scenario.
         progress: Called with (what is trained, rounds done, rounds in all).
         jobs: In how many processes trainings run beside each other.
+        watchers: Who is told of rounds and ends, in this process; None if nobody watches.
 
     Raises:
         Mistake: What is in the directory is of another scenario, or was changed; or no training is finished, and one
             failed by the user's mistake.
         RunFailed: No training is finished.
         OSError: Something can't be written.
+        StoppedByCaller: A function of the caller's that watches raised an error.
     """
     todo = jobs_of(scenario)
     same = _name_of_same(scenario)
     checkpoints = folder / "checkpoints"
     kept = {job: _kept(checkpoints, scenario, job, same) for job in todo}
     left = [job for job in todo if kept[job] is None]
-    rounds_done = dict.fromkeys(todo, scenario.training.rounds) | dict.fromkeys(left, 0)
-    total = len(todo) * scenario.training.rounds
-
-    def tell(number: int, round_done: int) -> None:
-        rounds_done[left[number]] = round_done
-        if progress:
-            progress(label_of(left[number]), sum(rounds_done.values()), total)
+    told = _Told(folder, scenario, same, progress, watchers)
+    told.begin(kept)
 
     def lost(number: int, how: str) -> Failed:
-        return _failed(left[number], RunFailed(how))
+        failed = _failed(left[number], RunFailed(how))
+        told.end(left[number], failed)
+        return failed
 
-    attempts = [_Attempt(folder, scenario, job, same) for job in left]
-    failed: list[Failed] = [one for one in run_all(attempts, jobs, tell, lost) if one is not None]
+    attempts = [_Attempt(folder, scenario, job, same, watchers is not None) for job in left]
+    outcomes = run_all(attempts, jobs, lambda number, what: told(left[number], what), lost)
+    failed: list[Failed] = [one for one in outcomes if one is not None]
     failed_jobs = {one.job for one in failed}
     finished = []
     for job in todo:
@@ -116,6 +126,93 @@ def train_all(
     return finished, failed
 
 
+class _Told:
+    """Tells progress of all trainings together, and those who watch of each round and end.
+
+    Args:
+        folder: The run directory.
+        scenario: The scenario.
+        same: What tells it from others.
+        progress: See ``train_all``.
+        watchers: Likewise.
+    """
+
+    def __init__(
+        self, folder: Path, scenario: Scenario, same: str, progress: Progress | None, watchers: Watchers | None
+    ) -> None:
+        self._checkpoints = folder / "checkpoints"
+        self._scenario = scenario
+        self._same = same
+        self._progress = progress
+        self._watchers = watchers
+        self._rounds_done: dict[Job, int] = {}
+
+    def begin(self, kept: Mapping[Job, Kept | None]) -> None:
+        """Tell of the trainings that are finished."""
+        rounds = self._scenario.training.rounds
+        for job, found in kept.items():
+            self._rounds_done[job] = 0 if found is None else rounds
+            if found is not None and self._watchers:
+                _tell_end(self._watchers, self._scenario, job, found[1])
+
+    def __call__(self, job: Job, told: "int | Round | _Over") -> None:
+        """Hand on what an attempt at a training tells."""
+        if isinstance(told, Round):
+            if self._watchers:
+                self._watchers.round(told)
+        elif isinstance(told, _Over):
+            self.end(job, told.failed)
+        else:
+            self._rounds_done[job] = told
+            if self._progress:
+                total = len(self._rounds_done) * self._scenario.training.rounds
+                self._progress(label_of(job), sum(self._rounds_done.values()), total)
+
+    def end(self, job: Job, failed: Failed | None) -> None:
+        """Tell of the end of a training."""
+        if not (self._watchers and self._watchers.tracks):
+            return
+        if failed is not None:
+            self._watchers.over(_named(job), (), Ended({}, 0, None, failed=failed.reason))
+            return
+        found = _kept(self._checkpoints, self._scenario, job, self._same)
+        if found is not None:
+            _tell_end(self._watchers, self._scenario, job, found[1])
+
+
+def tell_kept(folder: Path, scenario: Scenario, watchers: Watchers) -> None:
+    """Tell of the trainings of a finished run.
+
+    Raises:
+        Mistake: One is gone, or was changed.
+    """
+    checkpoints = folder / "checkpoints"
+    same = _name_of_same(scenario)
+    for job in jobs_of(scenario):
+        found = _kept(checkpoints, scenario, job, same)
+        if found is None:
+            raise Mistake(f"{checkpoints / job.key}.json: expected a training of this run, it is gone")
+        _tell_end(watchers, scenario, job, found[1])
+
+
+def _tell_end(watchers: Watchers, scenario: Scenario, job: Job, values: Mapping[str, Any]) -> None:
+    """Tell of all rounds of a finished training that were not told of, and of its end, from its checkpoint."""
+    if watchers.tracks:
+        kind = loading.task_of(scenario).kind
+        watchers.over(_named(job), *told_afterwards(scenario, _named(job), kind, values))
+
+
+def _named(job: Job) -> Training:
+    return Training(job.arm, job.private, job.seed)
+
+
+@dataclass(frozen=True)
+class _Over:
+    """Tells that an attempt is over: why it failed, if it did."""
+
+    failed: Failed | None
+
+
 @dataclass(frozen=True)
 class _Attempt:
     """One training of a run, to be tried; what comes of it is kept in files."""
@@ -124,8 +221,9 @@ class _Attempt:
     scenario: Scenario
     job: Job
     same: str
+    watched: bool
 
-    def __call__(self, tell: Callable[[int], None]) -> Failed | None:
+    def __call__(self, tell: Callable[[Any], None]) -> Failed | None:
         told = 0
 
         def note(number: int) -> None:
@@ -134,7 +232,7 @@ class _Attempt:
             tell(number)
 
         try:
-            _train(self.folder, self.scenario, self.job, self.same, note)
+            _train(self.folder, self.scenario, self.job, self.same, note, tell if self.watched else None)
         except (OSError, *STOPS):
             raise  # a fault of the disk would meet whoever comes next, too
         except BaseException as error:
@@ -144,10 +242,12 @@ class _Attempt:
         # It may have ended before its last round, or have gone on after it: either way nothing of it is left to do.
         if told < self.scenario.training.rounds:
             tell(self.scenario.training.rounds)
+        if self.watched:
+            tell(_Over(failed))
         return failed
 
 
-def _kept(folder: Path, scenario: Scenario, job: Job, same: str) -> tuple[results.Tensors, dict[str, Any]] | None:
+def _kept(folder: Path, scenario: Scenario, job: Job, same: str) -> Kept | None:
     """Return what came of a training that is finished; None if it is not.
 
     Raises:
@@ -184,13 +284,25 @@ def label_of(job: Job) -> str:
     return f"{job.arm}{', private' if job.private else ''}, seed {job.seed}"
 
 
-def _train(folder: Path, scenario: Scenario, job: Job, same: str, observe: Callable[[int], None]) -> None:
+def _train(
+    folder: Path,
+    scenario: Scenario,
+    job: Job,
+    same: str,
+    observe: Callable[[int], None],
+    watch: Callable[[Round], None] | None,
+) -> None:
     """Run a training, from where it was interrupted; keep what came of it."""
+
+    def watch_in_peace(end: Round) -> None:
+        with paused():
+            watch(end)  # type: ignore[misc]  it is there
+
     checkpoints = folder / "checkpoints"
     under_way = under_way_of(checkpoints, scenario, job, job.key, same)
     clock = time.perf_counter()
     with limited(scenario.limits.round_seconds, observe) as tell:
-        trained = run_job(scenario, job, tell, under_way)
+        trained = run_job(scenario, job, tell, under_way, watch_in_peace if watch else None)
     kept = _tensors(trained), _values(trained, time.perf_counter() - clock) | {"scenario": same}
     results.write_checkpoint(checkpoints, job.key, *kept)
     under_way.forget()

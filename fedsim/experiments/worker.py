@@ -25,8 +25,8 @@ from fedsim.scenario import catalog
 class Task(Protocol):
     """Work that is done in a process of its own: it is pickled, and so is what it returns."""
 
-    def __call__(self, tell: Callable[[int], None]) -> Any:  # noqa: ANN401  whoever gives the task knows
-        """Do the work, and tell of each step with its number."""
+    def __call__(self, tell: Callable[[Any], None]) -> Any:  # noqa: ANN401  whoever gives the task knows
+        """Do the work, and tell of each step with its number, or with anything else that can be pickled."""
         ...
 
 

@@ -43,6 +43,20 @@ def limited(seconds: float | None, observe: Callable[[int], None]) -> Iterator[C
 
 
 @contextmanager
+def paused() -> Iterator[None]:
+    """Let no limited time pass while the body runs, which is not what is limited."""
+    if not hasattr(signal, "setitimer"):
+        yield
+        return
+    left, every = signal.setitimer(signal.ITIMER_REAL, 0)
+    try:
+        yield
+    finally:
+        if every:
+            signal.setitimer(signal.ITIMER_REAL, left, every)
+
+
+@contextmanager
 def within(seconds: float | None, late: Callable[[], Exception]) -> Iterator[Callable[[], None]]:
     """Raise an error in what takes longer than so many seconds.
 

@@ -309,6 +309,10 @@ class Ledger:
         """Return all that a site has released, as it counts for epsilon."""
         return self._spent.get(site, ())
 
+    def all_spent(self) -> frozenset[Spent]:
+        """Return what the sites have released, each as ``spent`` has it; those that released alike count once."""
+        return frozenset(self._spent.values())
+
     def epsilon(self, site: Party) -> float:
         """Return the epsilon of all that a site has released."""
         return self._epsilon(self.spent(site), self.neighbours)

@@ -16,6 +16,7 @@ them imports nothing heavy:
 - ``fedsim/engines/serial.py`` is an engine; its title is the first line of its docstring.
 - ``fedsim/privacy/units/record.py`` is a privacy unit; likewise.
 - ``fedsim/audits/attacks/membership.py`` is an attack of ``fedsim audit``; its title is found in the same way.
+- ``fedsim/tracking/trackers/mlflow.py`` holds class ``MLflow``, a tracker; likewise.
 """
 
 import ast
@@ -40,7 +41,7 @@ from typing import Any
 from fedsim.mistakes import Mistake, place_of
 from fedsim.scenario.reading import read_ordinary
 
-KINDS = ("scenarios", "tasks", "strategies", "attacks", "engines", "audits", "units")
+KINDS = ("scenarios", "tasks", "strategies", "attacks", "engines", "audits", "units", "trackers")
 _SUFFIXES = (".py", ".csv", ".gz")  # of files that decide the result of a training
 _PACKAGE = {
     "scenarios": "scenarios",
@@ -50,6 +51,7 @@ _PACKAGE = {
     "engines": "fedsim.engines",
     "units": "fedsim.privacy.units",
     "audits": "fedsim.audits.attacks",
+    "trackers": "fedsim.tracking.trackers",
 }
 _LARGEST_SOURCE = 2**20  # bytes of a strategy's file
 _MOST_HINTS = 3  # names that are suggested where one is a part of them: heart of hospital/heart
@@ -139,7 +141,9 @@ def load(kind: str, name: str) -> Any:  # noqa: ANN401  a task, a strategy class
         return _class_in(module, name, ("aggregate", "aggregate_train"))
     if kind == "attacks":
         return _class_in(module, name, ("poison", "forge"))
-    raise ValueError(f"expected tasks, strategies or attacks, got {kind}")
+    if kind == "trackers":
+        return _class_in(module, name, ("log",))
+    raise ValueError(f"expected tasks, strategies, attacks or trackers, got {kind}")
 
 
 def _name_of(kind: str, path: Path) -> str:

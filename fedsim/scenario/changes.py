@@ -32,6 +32,10 @@ class Change(str):
         made.typed = typed
         return made
 
+    def __getnewargs__(self) -> tuple[str, str]:
+        """Return what makes it anew in another process."""
+        return str(self), self.typed
+
 
 def split(change: str) -> tuple[str, str]:
     """Return the key and the text of the value of a change.

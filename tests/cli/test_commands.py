@@ -73,7 +73,7 @@ def test_output_that_is_piped_has_no_escape_codes(tmp_path: Path):
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("kind", ["scenarios", "tasks", "strategies", "attacks", "engines"])
+@pytest.mark.parametrize("kind", ["scenarios", "tasks", "strategies", "attacks", "engines", "trackers"])
 def test_lists_have_names_and_titles(fedsim, kind: str):
     found = json.loads(fedsim("list", kind, "--json").out)
     assert found
@@ -87,6 +87,7 @@ def test_lists_have_names_and_titles(fedsim, kind: str):
     [
         ["hospital-heart"], ["scenario", "hospital-heart"], ["task", "hospital/heart"], ["fedavg"],
         ["strategy", "fedavg"], ["sign-flip"], ["engine", "serial"], ["hospital/heart-complete"],
+        ["tracker", "tensorboard"], ["mlflow"],
     ],
 )  # fmt: skip
 def test_everything_listed_can_be_shown(fedsim, words: list[str]):

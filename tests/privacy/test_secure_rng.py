@@ -384,7 +384,7 @@ def test_an_interrupted_secure_run_keeps_what_was_finished_and_tells_of_the_rest
 
     last = max(number for number, job in enumerate(todo) if job.private)
 
-    def stop_in_the_last(scenario, job, observe, under_way):
+    def stop_in_the_last(scenario, job, observe, under_way, watch):
         begun.append(job)
         stops = len(begun) == last + 1
         return run_job(scenario, job, interrupt if stops else observe, under_way)

@@ -1,7 +1,7 @@
 """Write the files of a sweep or a tuned comparison: a page, a picture, CSV and JSON; each whole or not at all."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -34,13 +34,14 @@ def check_place(folder: Path) -> None:
         raise Mistake(f"--out: {folder}: expected a folder, got a file")
 
 
-def write(folder: Path, decided: Decided, page: str) -> None:
+def write(folder: Path, decided: Decided, page: str, more: Sequence[str] = ()) -> None:
     """Write all files into a folder.
 
     Args:
         folder: Where they go; made where it is missing.
         decided: The findings.
         page: The name of the page, without its ending: ``sweep`` or ``tune``.
+        more: The names of other files that stand beside the page.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tables = {
@@ -74,7 +75,7 @@ def write(folder: Path, decided: Decided, page: str) -> None:
         about_privacy=decided.about_privacy,
         how=[*decided.how, *decided.about_seeds],
         command=decided.command,
-        tables=[f"{name}.csv" for name in tables],
+        tables=[*(f"{name}.csv" for name in tables), *more],
         page=page,
     )
     write_bytes(folder / f"{page}.html", rendered.encode())

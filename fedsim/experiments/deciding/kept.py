@@ -89,7 +89,6 @@ class Outcome:
     notes: Sequence[str]
     spent: Spent
 
-
     @property
     def validated(self) -> Mapping[str, Any]:
         """The figures on validation rows after the round whose models are kept; empty without validation rows."""

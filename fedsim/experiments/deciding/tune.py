@@ -107,11 +107,13 @@ class Tuned:
         decided: The findings, for page and files.
         trials: A row for each trial: arm, epsilon, seed, trial, the settings, state, rounds and validation.
         scenarios: {arm: the scenario with the settings that its first seed chose}.
+        space: The settings that were varied.
     """
 
     decided: Decided
     trials: pd.DataFrame
     scenarios: Mapping[Arm, Scenario]
+    space: Sequence[Dimension]
 
 
 def tune(
@@ -136,8 +138,9 @@ def tune(
     """
     base, epsilon, changes = _base(wanted)
     metric = metric_of(base, metric)
-    arms = [arm for arm in wanted.arms or base.arms if protects(wanted.scenario, base, changes, epsilon, arm)]
-    left_out = [arm for arm in wanted.arms or base.arms if arm not in arms]
+    asked: Sequence[Arm] = wanted.arms or base.arms
+    arms: list[Arm] = [arm for arm in asked if protects(wanted.scenario, base, changes, epsilon, arm)]
+    left_out = [arm for arm in asked if arm not in arms]
     if not arms:
         raise Mistake(f"tune: expected an arm that the privacy unit protects, got {', '.join(left_out)}")
 
@@ -172,7 +175,7 @@ def tune(
         how=list(_how(wanted, base, space, trials)),
         command=command_of(wanted),
     )
-    return Tuned(decided, trials, _scenarios(studies, chosen.trainings))
+    return Tuned(decided, trials, _scenarios(studies, chosen.trainings), space)
 
 
 def _base(wanted: Wanted) -> tuple[Scenario, str, list[str]]:
@@ -351,8 +354,8 @@ def _about_privacy(wanted: Wanted, released: Sequence[Released]) -> Iterator[str
         else:
             yield (
                 f"Tuning is declared and not charged: each training alone stays within the budget, and the "
-                f"{all_of_them} come to epsilon {written_epsilon(one.epsilon)} together for one {one.protected} (composition, delta "
-                f"{delta}). With --charged the noise is set for all of them."
+                f"{all_of_them} come to epsilon {written_epsilon(one.epsilon)} together for one {one.protected} "
+                f"(composition, delta {delta}). With --charged the noise is set for all of them."
             )
         yield (
             "A training that was cut short counts like a whole one. That is what one deployment would spend, which has "
@@ -375,8 +378,8 @@ def _how(wanted: Wanted, base: Scenario, space: Sequence[Dimension], trials: pd.
     varied = "; ".join(map(str, space))
     yield (
         f"Each arm was tuned with {wanted.trials} trials under each of {base.seeds} seeds, by Optuna's TPE sampler. "
-        f"The first trial has the scenario's own settings, or the nearest ones of the space: {varied}. A setting that has "
-        "no meaning for an arm, such as a strategy for the local one, is not varied there. The local arm has one "
+        f"The first trial has the scenario's own settings, or the nearest ones of the space: {varied}. A setting that "
+        "has no meaning for an arm, such as a strategy for the local one, is not varied there. The local arm has one "
         "setting for all sites."
     )
     yield (
