@@ -32,9 +32,9 @@ class Change(str):
         made.typed = typed
         return made
 
-    def __getnewargs__(self) -> tuple[str, str]:
+    def __reduce__(self) -> tuple[type["Change"], tuple[str, str]]:
         """Return what makes it anew in another process."""
-        return str(self), self.typed
+        return Change, (str(self), self.typed)
 
 
 def split(change: str) -> tuple[str, str]:
