@@ -4,13 +4,16 @@ To add one, write ``fedsim/tracking/trackers/NAME.py`` with a class of that name
 It imports its library when it is made, not before.
 """
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from fedsim.privacy.so_far import SpentSoFar
+if TYPE_CHECKING:
+    from fedsim.privacy.so_far import SpentSoFar  # it imports torch, and names of trackers are checked without
 
 
 @dataclass(frozen=True)

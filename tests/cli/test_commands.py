@@ -113,7 +113,7 @@ def test_a_task_card_has_rows_and_rates(fedsim):
         (["run", "hospital-heart", "--set", "strategy.beta=1"], "fedavg has no such hyperparameter"),
         (["list", "things"], "expected one of scenarios, tasks, strategies, attacks, engines"),
         (["show", "nothing"], "expected a scenario, task, strategy, engine or run directory"),
-        (["show", "a", "b", "c"], "show: expected [scenario|task|strategy|attack|engine|audit|unit|run] NAME"),
+        (["show", "a", "b", "c"], "show: expected [scenario|task|strategy|attack|engine|audit|unit|tracker|run] NAME"),
         (["report", "nowhere"], "nowhere: expected a run directory, there is none"),
         (["report"], "no finished run under runs/"),
         (["resume", "nowhere"], "nowhere: expected an interrupted run"),

@@ -156,6 +156,7 @@ def in_offline_runs(folder: Path) -> dict[str, Series]:
     found: dict[str, Series] = {}
     for file in folder.glob("offline-run-*/*.wandb"):
         series: Series = {}
+        at_the_end: dict[str, float] = {}
         name = ""
         last = 0
         for content in records_in(file.read_bytes()):
@@ -176,8 +177,8 @@ def in_offline_runs(folder: Path) -> dict[str, Series]:
                 for item in record.summary.update:
                     key = item.key or ".".join(item.nested_key)
                     if key.startswith("test"):
-                        series[key] = [(last, json.loads(item.value_json))]
-        found[name] = series
+                        at_the_end[key] = json.loads(item.value_json)
+        found[name] = series | {key: [(last, value)] for key, value in at_the_end.items()}
     return found
 
 
