@@ -230,8 +230,8 @@ class _Training:
             return models
         if not self.best:
             raise RunFailed(
-                f"training.stopping: no round has a {self.choice.metric.label} on the rows that rounds are judged on, "
-                "so none is the best; take another metric, or a larger split.validation"
+                f"training.stopping: no round has a figure ({self.choice.metric.label}) on the rows that rounds are "
+                "judged on, so none is the best; take another metric, or a larger split.validation"
             )
         self.kept_round = self.choice.judged.best_round
         return self.best

@@ -363,7 +363,7 @@ def _against_pool(numbers: Numbers) -> str:
             f"{_protected(run)} to protect."
         )
 
-    same = " under the same epsilon" if private else ""
+    same = f" under the same {_spent_alike(run)}" if private else ""
     answer = _two_answers(
         numbers,
         numbers.of("difference", private, "federated", here=True),
@@ -425,7 +425,7 @@ def _joining(numbers: Numbers) -> str:
     private = numbers.gain_kinds[-1]
     same = ""
     if numbers.private:
-        same = " at the same epsilon" if private else ", both without privacy"
+        same = f" at the same {_spent_alike(run)}" if private else ", both without privacy"
 
     # Site by site, for each of the two questions.
     here = _who_gains(numbers, private, here=True)
@@ -511,6 +511,12 @@ def _promise(run: Run) -> str:
 
 def _but(run: Run) -> str:
     return ", but not for preprocessing: ranges were taken from the records" if run.ledger["ranges_fitted"] else ""
+
+
+def _spent_alike(run: Run) -> str:
+    """Return what all private arms have in common: the epsilon they spent, or where they end early only the budget."""
+    stopping = run.scenario.training.stopping
+    return "budget" if stopping and stopping.patience is not None else "epsilon"
 
 
 def rounds_kept(run: Run) -> list[str]:

@@ -362,9 +362,7 @@ class Training(_Section):
     def _gets_warm_in_time(self) -> "Training":
         warmup = self.schedule.warmup_rounds
         if warmup >= self.rounds:
-            raise ValueError(
-                f"schedule.warmup_rounds: expected fewer than rounds, which is {self.rounds}, got {warmup}"
-            )
+            raise ValueError(f"schedule.warmup_rounds: expected fewer than the {self.rounds} rounds, got {warmup}")
         return self
 
     @model_validator(mode="after")
