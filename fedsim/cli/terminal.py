@@ -194,9 +194,10 @@ def _table(title: str) -> Table:
 def closing_lines(finished: "Run") -> Iterator[str]:
     """Yield the answer in words, then its terms: intervals, epsilon, what became of the rows, and notes."""
     from fedsim.report.base_findings import cautions  # these need what is heavy
-    from fedsim.report.findings import in_short
+    from fedsim.report.findings import in_short, rounds_kept
 
     yield from in_short(finished)
+    yield from rounds_kept(finished)
     for text in cautions(finished):
         yield f"Take care: {text}"
     yield _about_seeds(finished)

@@ -16,9 +16,10 @@ import numpy as np
 import pandas as pd
 from flwr.app import ArrayRecord
 from torch import Tensor
+from torch.nn.utils import parameters_to_vector
 
 from fedsim import engines
-from fedsim.data.federation import Examples, Site
+from fedsim.data.federation import Examples, Federation, Site
 from fedsim.experiments.server_side import adapted, irregularities, plans_of, run_config
 from fedsim.experiments.watched import Teller
 from fedsim.flower import memories
@@ -35,10 +36,11 @@ from fedsim.flower.rounds import (
     run_rounds,
     taken_up,
 )
-from fedsim.mistakes import RunFailed
+from fedsim.mistakes import Mistake, RunFailed
 from fedsim.planning.budgets import Spending
 from fedsim.planning.checks import check_expected_batches
 from fedsim.planning.misbehaviour import attack_of, misbehaving, triggered
+from fedsim.planning.stopping import Choice, metric_of
 from fedsim.planning.trial import Trial, without_noise
 from fedsim.privacy.central import CentralNoise
 from fedsim.privacy.ledger import POOL, Ledger
@@ -100,9 +102,13 @@ class Trained:
             returns them.
         curve: The validation metrics after each round, of the row HEADLINE: round, the metrics of the
             task's kind and, of the federated arm where sites differ in speed, the virtual time. It is
-            counted in trainings of a typical site.
+            counted in trainings of a typical site. Where a round is chosen (``training.stopping``), ``judged``, the
+            figure by which, and whether the round is the one that is ``kept``.
         ledger: The ledger of all releases; None without privacy.
         notes: Remarks on irregularities: replies set aside, rounds not run for want of budget.
+        kept_round: The round after which the models were as they are here: the last, or the one that was chosen by
+            validation figures.
+        stopped: Whether the training ended before its last round, since it gained nothing more.
     """
 
     models: Models
@@ -113,6 +119,8 @@ class Trained:
     curve: pd.DataFrame
     ledger: Ledger | None
     notes: list[str]
+    kept_round: int
+    stopped: bool
 
 
 def jobs(scenario: Scenario) -> list[Job]:
@@ -136,6 +144,10 @@ class _Training:
         curve: The validation metrics after each round: {column: its values}.
         time: The virtual time, where sites differ in speed.
         notes: Remarks on irregularities.
+        choice: The choice of a round by validation figures; None where it is the last.
+        best: The models after the best round so far, where that one is kept.
+        kept_round: The round whose models are kept, once the training is over.
+        stopped: Whether it ended before its last round, since it gained nothing more.
     """
 
     def __init__(self, trial: Trial, observe: Callable[[int], None], halfway: Halfway) -> None:
@@ -148,6 +160,10 @@ class _Training:
         self.curve: dict[str, list[float]] = {}
         self.time: float | None = None
         self.notes: list[str] = []
+        self.choice = _choice_of(trial)
+        self.best: Models = {}
+        self.kept_round = 0
+        self.stopped = False
 
     def answers(self, models: Models) -> list[Answers]:
         """Return each site's answers on its test rows, by the model that it would use."""
@@ -155,36 +171,83 @@ class _Training:
         by_site = self.by_site(models)
         return answers(trial.model, by_site, trial.tested, "test", trial.task.kind)
 
-    def by_site(self, models: Models) -> dict[str, Mapping[str, Tensor]]:
-        """Return {site: the model it would use} of the sites on whose rows models are judged."""
-        return {name: models.get(name) or models[GLOBAL] for name in self.trial.tested.names}
+    def by_site(self, models: Models, sites: Federation | None = None) -> dict[str, Mapping[str, Tensor]]:
+        """Return {site: the model it would use} of some sites, by default those on whose rows models are tested."""
+        names = (sites or self.trial.tested).names
+        return {name: models.get(name) or models[GLOBAL] for name in names}
 
     def end_round(self, number: int, models: Models) -> None:
         """Measure on the validation rows, and tell that a round is over."""
         trial = self.trial
         if trial.scenario.split.validation:
-            kind = trial.task.kind
-            by_site = self.by_site(models)
-            table = evaluate(
-                trial.model,
-                by_site,
-                trial.tested,
-                "validation",
-                kind,
-                False,
-                trial.task.range,
-            )
-            headline = table[table["site"] == HEADLINE].iloc[0]
+            headline = self.validated(models, trial.tested)
             point: dict[str, Any] = {"round": number}
             if self.time is not None:
                 point["time"] = self.time
-            for metric in METRICS[kind]:
+            for metric in METRICS[trial.task.kind]:
                 point[metric.name] = headline[metric.name]
+            if self.choice:
+                on_all = trial.judged is trial.tested
+                point["judged"] = self.judge(self.choice, models, headline if on_all else None)
             for column, value in point.items():
                 self.curve.setdefault(column, []).append(value)
         if self.teller:
             self.teller.tell(number, self.curve, self.spending.ledger if self.spending else None)
         self.observe(number)
+
+    def validated(self, models: Models, sites: Federation) -> Mapping[str, Any]:
+        """Return the figures of models on the validation rows of some sites, together."""
+        trial = self.trial
+        by_site = self.by_site(models, sites)
+        table = evaluate(trial.model, by_site, sites, "validation", trial.task.kind, False, trial.task.range)
+        return dict(table[table["site"] == HEADLINE].iloc[0])
+
+    def judge(self, choice: Choice, models: Models, figures: Mapping[str, Any] | None) -> float:
+        """Judge the models of a round, and keep them if they are the best so far; return their figure.
+
+        Args:
+            choice: The choice of a round.
+            models: The models.
+            figures: Their figures on the rows by which is chosen, if they are known.
+        """
+        if figures is None:
+            figures = self.validated(models, self.trial.judged)
+        figure = figures[choice.metric.name]
+        if choice.judge(figure) and choice.keeps_best:
+            self.best = models
+        return float("nan") if figure is None else float(figure)
+
+    def enough(self) -> bool:
+        """Whether the training ends before its next round, since it gains nothing more."""
+        return self.choice is not None and self.choice.enough
+
+    def kept(self, models: Models, rounds: int) -> Models:
+        """Return the models that are kept, of all keys from one round, and note which that is.
+
+        Args:
+            models: The models after the last round.
+            rounds: The number of rounds that were run.
+
+        Raises:
+            RunFailed: The best round is to be kept, and none had a figure.
+        """
+        self.kept_round = rounds
+        if not rounds or self.choice is None or not self.choice.keeps_best:
+            return models
+        if not self.best:
+            raise RunFailed(
+                f"training.stopping: no round has a figure ({self.choice.metric.label}) on the rows that rounds are "
+                "judged on, so none is the best; take another metric, or a larger split.validation"
+            )
+        self.kept_round = self.choice.judged.best_round
+        return self.best
+
+    def finished_curve(self) -> pd.DataFrame:
+        """Return the curve, with the mark of the round that is kept where one was chosen."""
+        curve = pd.DataFrame(self.curve)
+        if self.choice and len(curve):
+            curve["kept"] = curve["round"] == self.kept_round
+        return curve
 
     def personal(
         self,
@@ -254,11 +317,18 @@ class _Training:
 
     def snapshot(self) -> dict[str, Any]:
         """Return the records so far as values that can be written down."""
-        return {
+        records: dict[str, Any] = {
             "curve": {column: np.array(values) for column, values in self.curve.items()},
             "time": self.time,
             "ledger": self.spending.snapshot() if self.spending else None,
         }
+        if self.choice:
+            records["choice"] = self.choice.snapshot()
+            records["best"] = [
+                (None if isinstance(key, Shared) else key, parameters_to_vector(parts.values()))
+                for key, parts in self.best.items()
+            ]
+        return records
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what ``snapshot`` returned."""
@@ -267,6 +337,15 @@ class _Training:
         columns = {"round", *(metric.name for metric in METRICS[self.trial.task.kind])}
         if self.time is not None:
             columns.add("time")
+        if self.choice:
+            columns.add("judged")
+            self.choice.restore(state["choice"])
+            for key, vector in state["best"]:
+                if vector.shape != self.trial.start.shape:
+                    raise ValueError(f"expected the best models to have {len(self.trial.start)} parameters")
+                self.best = {**self.best, GLOBAL if key is None else key: self.trial.parts(vector)}
+            if self.choice.keeps_best and bool(self.choice.judged.best_round) != bool(self.best):
+                raise ValueError("expected the models of the best round")
         if set(self.curve) not in (set(), columns) or len({len(values) for values in self.curve.values()}) > 1:
             raise ValueError(f"expected the columns {', '.join(sorted(columns))} of one length")
         if self.spending:
@@ -281,11 +360,27 @@ class _Training:
             )
 
     def end(self, rounds: int) -> None:
-        """Note it if the budget did not last."""
+        """Note it if the budget did not last for the rounds that were wanted, and there were not enough."""
         wanted = self.trial.scenario.training.rounds
         limit = self.trial.scenario.privacy.epsilon
-        if rounds < wanted:
+        self.stopped = rounds < wanted and self.enough()
+        if rounds < wanted and not self.stopped:
             self.notes.append(f"stopped after {rounds} of {wanted} rounds: the next would exceed epsilon {limit:g}")
+
+
+def _choice_of(trial: Trial) -> Choice | None:
+    """Return the choice of a round that a scenario asks for, before the first.
+
+    Raises:
+        Mistake: There is no such metric.
+    """
+    stopping = trial.scenario.training.stopping
+    if stopping is None:
+        return None
+    metric = metric_of(stopping, trial.task.kind)
+    if metric is None:
+        raise Mistake(f"training.stopping.metric: expected a metric of the task, got {stopping.metric!r}")
+    return Choice(stopping, metric)
 
 
 def run_job(
@@ -321,9 +416,11 @@ def run_job(
         groups=tally(test_answers, task.kind, task.range),
         calibration=reliability(test_answers, task.kind),
         confusion=confusion(test_answers, task.kind, scenario.evaluation.threshold),
-        curve=pd.DataFrame(training.curve),
+        curve=training.finished_curve(),
         ledger=training.spending.ledger if training.spending else None,
         notes=training.notes,
+        kept_round=training.kept_round,
+        stopped=training.stopped,
     )
 
 
@@ -350,7 +447,8 @@ def _federated(training: _Training) -> Models:
     def models(arrays: ArrayRecord, number: int) -> Models:
         center = flatten(arrays).to(trial.device)
         told = hosted.told() if isinstance(hosted, Adapter) else {}
-        return {GLOBAL: trial.parts(center), **training.personal(strategy, told, center, grid, number)}
+        personal = training.personal(trial.strategy_in(number), told, center, grid, number)
+        return {GLOBAL: trial.parts(center), **personal}
 
     def observe(number: int, arrays: ArrayRecord) -> None:
         if scenario.training.duration_spread:
@@ -368,12 +466,13 @@ def _federated(training: _Training) -> Models:
         patient=trial.arrivals is not None,
         names=names,
         halfway=_WithRecords(training, grid, noise),
+        enough=training.enough,
     )
 
     training.note_unseen(finished.unseen)
     training.notes += irregularities(finished, names)
     training.end(finished.rounds)
-    trained = models(finished.arrays, finished.rounds)
+    trained = training.kept(models(finished.arrays, finished.rounds), finished.rounds)
     training.note_backdoor(trained)
     return trained
 
@@ -466,7 +565,7 @@ def _centralized(training: _Training) -> Models:
 
     def plan_of(number: int) -> Plan:
         expected_batch = sum(trial.weights[trial.names[site]] for site in trial.joined(number))
-        of_all_rows = trial.plan(share * expected_batch)
+        of_all_rows = trial.plan(share * expected_batch, number)
         return replace(of_all_rows, sampling_rate=share * of_all_rows.sampling_rate)
 
     return _train_alone(training, {GLOBAL: _Learner(rows_of, plan_of)}, lambda number: [GLOBAL])
@@ -479,8 +578,10 @@ def _local(training: _Training) -> Models:
 
     def alone(site: int, name: str) -> _Learner:
         # By number: made-up sites appear on demand, and all of them may not fit into memory.
-        plan = trial.plan(trial.weights[name])
-        return _Learner(rows_of=lambda number: federation.sites[site], plan_of=lambda number: plan)
+        def plan_of(number: int) -> Plan:
+            return trial.plan(trial.weights[name], number)
+
+        return _Learner(rows_of=lambda number: federation.sites[site], plan_of=plan_of)
 
     def names_of(number: int) -> list[str]:
         return [trial.names[site] for site in trial.sites_of(number)]
@@ -506,13 +607,13 @@ def _train_alone(
     trial = training.trial
     alone = _Alone(training, learners)
     for number in range(alone.done + 1, trial.scenario.training.rounds + 1):
-        if not alone.round(number, keys_of(number)):
+        if training.enough() or not alone.round(number, keys_of(number)):
             break
         training.end_round(number, alone.models)
         training.halfway.end(number, alone.snapshot)
     training.note_unseen(alone.unseen)
     training.end(alone.done)
-    return alone.models
+    return training.kept(alone.models, alone.done)
 
 
 class _Alone:

@@ -98,7 +98,10 @@ def write_manifest(
     """
     intake = loading.intake_of(scenario)
     notes = []
+    chosen: dict[str, Any] = {}
     for one in finished:
+        if "choice" in one.values:
+            chosen.setdefault("chosen_rounds", []).append({**names_of(one.job), **one.values["choice"]})
         notes += [{**names_of(one.job), "note": note} for note in one.values["notes"]]
     results.write_manifest(
         folder,
@@ -118,6 +121,7 @@ def write_manifest(
             "seconds_per_training": {one.job.key: one.values["seconds"] for one in finished},
             "failed": [{**names_of(one.job), "reason": one.reason} for one in failed],
             "notes": notes,
+            **chosen,
         },
     )
 

@@ -49,6 +49,7 @@ def adapted(trial: Trial, spending: Spending | None, budget: Budget | CentralBud
         state=strategy.first_state(draw),
         noise=budget.noise if isinstance(budget, CentralBudget) else None,
         own_participation="participation" in (scenario.strategy.model_extra or {}),
+        in_round=trial.strategy_in,
     )
     if not scenario.secure_aggregation.on:
         return adapter
@@ -56,7 +57,7 @@ def adapted(trial: Trial, spending: Spending | None, budget: Budget | CentralBud
 
 
 def plans_of(trial: Trial) -> dict[int, tuple[str, Plan]]:
-    """Return {node: (its site, what the site trains in a round, once)}."""
+    """Return {node: (its site, what the site trains in a round, once)}; the learning rate is the full one."""
     return {node_of(number): (name, trial.plan(batch)) for number, (name, batch) in enumerate(trial.weights.items())}
 
 

@@ -27,7 +27,7 @@ from fedsim.results.digests import sha256
 from fedsim.results.evaluation import POOLED
 from fedsim.results.measured import Measured
 from fedsim.scenario import catalog
-from fedsim.scenario.schema import Evaluation, Ray, Scenario, SuperLink
+from fedsim.scenario.schema import Evaluation, Ray, Scenario, Schedule, SuperLink
 from fedsim.tracking.contract import Ended, Round, Training
 from fedsim.tracking.watch import Watchers
 from fedsim.training.model import best_device
@@ -303,7 +303,11 @@ def _train(
     clock = time.perf_counter()
     with limited(scenario.limits.round_seconds, observe) as tell:
         trained = run_job(scenario, job, tell, under_way, watch_in_peace if watch else None)
-    kept = _tensors(trained), _values(trained, time.perf_counter() - clock) | {"scenario": same}
+    values = _values(trained, time.perf_counter() - clock) | {"scenario": same}
+    if scenario.training.stopping:
+        rounds = len(trained.curve)
+        values["choice"] = {"kept_round": trained.kept_round, "rounds": rounds, "stopped": trained.stopped}
+    kept = _tensors(trained), values
     results.write_checkpoint(checkpoints, job.key, *kept)
     under_way.forget()
 
@@ -367,6 +371,11 @@ def _left_out_of_hash(scenario: Scenario) -> dict[str, Any]:
     for section, empty in (("ray", Ray()), ("superlink", SuperLink())):  # nor without these
         if getattr(scenario, section) == empty:
             keys[section] = True
+    keys["training"] = set()  # nor without these keys
+    if scenario.training.schedule == Schedule():
+        keys["training"].add("schedule")
+    if scenario.training.stopping is None:
+        keys["training"].add("stopping")
     of_images = ("layout", "image", "image_size", "channels", "classes")
     keys["data"] = {key for key in of_images if getattr(scenario.data, key) is None}  # and without these keys
     return keys

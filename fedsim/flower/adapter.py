@@ -50,6 +50,8 @@ class Adapter(FlowerStrategy):
         own_participation: Leave a strategy's ``participation`` as it was built. Else, where weights are public, a field
             of that name is set in each round to the share of all sites' weight that the round's sites have together:
             ``participation * weights[k]`` is then site k's share of all weight, whoever else was asked.
+        in_round: From the number of a round to ``math`` with what changes from round to round, such as the sites'
+            learning rate; without it nothing does.
 
     Raises:
         ValueError: A fixed denominator without weights, or a ``Buffered`` strategy without arrivals.
@@ -66,6 +68,7 @@ class Adapter(FlowerStrategy):
         arrivals: Arrivals | None = None,
         noise: CentralNoise | None = None,
         own_participation: bool = False,
+        in_round: Callable[[int], Strategy] | None = None,
     ) -> None:
         if not isinstance(math, Strategy):
             name = type(math).__name__
@@ -84,6 +87,7 @@ class Adapter(FlowerStrategy):
         self.asked: Sequence[int] = []
         self.state: State = state or {}
         self.noise = noise
+        self._of_round = in_round
         self._everybody = _weight_of_all(weights, noise)
         self._sets_participation = not own_participation and "participation" in _fields(math)
         self.sent = ArrayRecord()
@@ -157,7 +161,7 @@ class Adapter(FlowerStrategy):
             reports: What each site reported, {name: (sites,)}.
         """
         sent = flatten(self.sent)
-        strategy = self._in_round(weight)
+        strategy = self._in_round(server_round, weight)
         try:
             center, self.state = aggregate(strategy, sent, updates, shares, self.state, reports or {})
         except ValueError as error:  # a condition on the data that the strategy checks
@@ -205,19 +209,20 @@ class Adapter(FlowerStrategy):
     def summary(self) -> None:
         """Log nothing; the run directory says what ran."""
 
-    def _in_round(self, weight: float) -> Strategy:
-        """Return the strategy with the share of all weight that a round has.
+    def _in_round(self, server_round: int, weight: float) -> Strategy:
+        """Return the strategy of a round, with the share of all weight that the round has.
 
         What a server sums up over the sites, such as SCAFFOLD's c, needs each site's share of all weight. The shares of
         a round are of the weight of its own sites, which differs from round to round if weights are unequal.
         """
+        strategy = self._of_round(server_round) if self._of_round else self.math
         if self._everybody is None or not self._sets_participation:
-            return self.math
+            return strategy
         share = min(1.0, weight / self._everybody)
         built = cast(_Participating, self.math).participation  # it has such a field, see _fields
         if share <= 0 or isclose(share, built, rel_tol=1e-9):  # the same, up to how sums are rounded
-            return self.math
-        return replace(self.math, participation=share)  # type: ignore[type-var]  a dataclass, see _fields
+            return strategy
+        return replace(strategy, participation=share)  # type: ignore[type-var]  a dataclass, see _fields
 
     def _let_arrive(self, arrivals: Arrivals, server_round: int, arrays: ArrayRecord) -> None:
         """Ask those whose answers are due, and look up the models they began with."""

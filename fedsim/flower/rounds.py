@@ -286,8 +286,9 @@ def run_rounds(
     patient: bool = False,
     names: Mapping[int, str] | None = None,
     halfway: Halfway | None = None,
+    enough: Callable[[], bool] = lambda: False,
 ) -> Finished:
-    """Run rounds until they are over, or until the next one would exceed the budget.
+    """Run rounds until they are over, until the next one would exceed the budget, or until there are enough.
 
     Args:
         strategy: Any Flower Strategy.
@@ -300,6 +301,7 @@ def run_rounds(
             do: a few sites that are not in step may well all fail.
         names: {node: name of its site}, for messages; without it they name nodes by their numbers.
         halfway: Where the state after a round is kept, and from which an interrupted training goes on.
+        enough: Asked before each round: whether the training ends without it.
 
     Raises:
         Mistake: A strategy asks a site twice in one round, which no plan of a budget foresees.
@@ -308,7 +310,7 @@ def run_rounds(
     """
     with _old_objects_left_alone():
         return _run_rounds(
-            strategy, grid, initial, rounds, budget, observe, patient, names or {}, halfway or NothingKept()
+            strategy, grid, initial, rounds, budget, observe, patient, names or {}, halfway or NothingKept(), enough
         )
 
 
@@ -335,6 +337,7 @@ def _run_rounds(
     patient: bool,
     names: Mapping[int, str],
     halfway: Halfway,
+    enough: Callable[[], bool],
 ) -> Finished:
     done = _begun(strategy, initial, halfway.found())
 
@@ -344,6 +347,8 @@ def _run_rounds(
         return {"rounds": done.snapshot(), "strategy": strategy.snapshot()}
 
     for number in range(done.rounds + 1, rounds + 1):
+        if enough():
+            break
         may_fail = patient and (done.changed or number < rounds)
         account = _Account()
         charge_unseen(halfway, number, budget, done.unseen)

@@ -19,12 +19,14 @@ from fedsim.planning.misbehaviour import attack_of, attackers_of, some_of
 from fedsim.planning.noise import noise_for
 from fedsim.planning.participation import arrivals_of, size_of_round
 from fedsim.planning.secure_checks import secure_faults
+from fedsim.planning.stopping import metric_of
 from fedsim.planning.time_limit import within
 from fedsim.planning.trial import Trial
 from fedsim.planning.whole_sites import check_bits, check_mean_only
 from fedsim.privacy.unit import Place
 from fedsim.privacy.units import unit_of
-from fedsim.scenario.schema import FRAME, Evaluation, Scenario
+from fedsim.results.metrics import METRICS
+from fedsim.scenario.schema import FRAME, Evaluation, Scenario, Schedule
 from fedsim.strategy.contract import WITHOUT_NOISE, Strategy, aggregate
 from fedsim.strategy.foreign import Foreign
 from fedsim.strategy.make import strategy_of
@@ -59,6 +61,7 @@ def check(scenario: Scenario) -> None:
         lambda: delta_faults(scenario, federation),
         lambda: model_faults(scenario, federation, model),
         lambda: evaluation_faults(scenario, trial.device),
+        lambda: stopping_faults(trial),
         lambda: node_faults(scenario),
     ]
     faults: list[str] = []
@@ -72,6 +75,35 @@ def check(scenario: Scenario) -> None:
 
     # Last, since it takes seconds, and for a meaningless delta minutes.
     refuse(noise_faults(scenario, federation.names))
+
+
+def stopping_faults(trial: Trial) -> Iterator[str]:
+    """Yield what keeps a round from being chosen by validation figures."""
+    scenario = trial.scenario
+    stopping = scenario.training.stopping
+    if stopping is None:
+        return
+    kind = trial.task.kind
+    if metric_of(stopping, kind) is None:
+        names = " or ".join(repr(metric.name) for metric in METRICS[kind])
+        yield f"training.stopping.metric: expected {names}, got {stopping.metric!r}"
+    if scenario.secure_aggregation.on and stopping.public_sites is None:
+        yield (
+            "training.stopping: expected public_sites beside secure_aggregation: rounds are judged by figures of "
+            "sites, which nobody may see beside the sum of their changes"
+        )
+
+    strangers = set(stopping.public_sites or ()) - set(trial.names)
+    if strangers:
+        expected = f"expected names of sites, such as {trial.names[0]!r}"
+        yield f"training.stopping.public_sites: {expected}, got {', '.join(map(repr, sorted(strangers)))}"
+    elif not scenario.split.validation:
+        yield "training.stopping: expected split.validation > 0 beside it: rounds are judged on validation rows"
+    elif not any(len(site.validation) for site in trial.judged.sites):
+        yield (
+            "training.stopping: expected a validation row at a site that rounds are judged on, got none; take a "
+            "larger split.validation, or other public_sites"
+        )
 
 
 def node_faults(scenario: Scenario) -> Iterator[str]:
@@ -121,6 +153,10 @@ def strategy_faults(scenario: Scenario, sites: int, model: nn.Module) -> Iterato
         strategy = strategy_of(scenario, sites)
     yield from _privacy_faults(scenario, strategy)
     yield from _participation_faults(scenario, strategy, sites)
+    given = scenario.strategy.model_extra or {}
+    if strategy.plain_sgd and "lr" in given and scenario.training.schedule != Schedule():
+        name = scenario.strategy.name
+        yield f"strategy.lr: expected none beside training.schedule: {name} computes with the rate of each round"
 
     start = parameters_to_vector(model.parameters()).detach()
     if scenario.secure_aggregation.on:

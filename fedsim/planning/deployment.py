@@ -27,6 +27,9 @@ def deployment_faults(scenario: Scenario) -> Iterator[str]:
         ),
         "secure_aggregation: expected none: real sites don't mask yet": masked,
         "data.scale: expected 'public': nobody sees the rows of all sites": scenario.data.scale == "learned",
+        "training.stopping: expected none: the server has no rows to judge a round on": (
+            scenario.training.stopping is not None
+        ),
         "training.duration_spread: expected 0: real sites take the time that they take": (
             scenario.training.duration_spread != 0
         ),

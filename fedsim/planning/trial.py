@@ -33,7 +33,7 @@ from fedsim.randomness import Random, Words, stream
 from fedsim.scenario.schema import Arm, Privacy, Scenario
 from fedsim.strategy.arrivals import Arrivals
 from fedsim.strategy.contract import Strategy
-from fedsim.strategy.make import strategy_of
+from fedsim.strategy.make import in_round, strategy_of
 from fedsim.training.losses import RowLosses
 from fedsim.training.model import best_device, losses_of, new_model, parts_of
 from fedsim.training.rows_alone import check_rows_are_alone
@@ -100,6 +100,14 @@ class Trial:
         drawn = stream(self.scenario.seed, "tested sites").choice(len(self.names), most, replace=False, shuffle=False)
         return self.federation.some(sorted(map(int, drawn)))
 
+    @cached_property
+    def judged(self) -> Federation:
+        """The sites on whose validation rows rounds are judged, where one is chosen: those declared public, or all."""
+        stopping = self.scenario.training.stopping
+        if stopping is None or stopping.public_sites is None:
+            return self.tested
+        return self.federation.some([self.names.index(name) for name in sorted(stopping.public_sites)])
+
     @property
     def names(self) -> Sequence[str]:
         """The names of all sites, sorted."""
@@ -143,6 +151,10 @@ class Trial:
     def strategy(self) -> Strategy:
         """The strategy, with its hyperparameters."""
         return strategy_of(self.scenario, len(self.names))
+
+    def strategy_in(self, round_number: int) -> Strategy:
+        """Return the strategy with the sites' learning rate in a round; before the first one, as it is."""
+        return in_round(self.strategy, self.scenario, round_number) if round_number else self.strategy
 
     @cached_property
     def passes(self) -> int:
@@ -211,9 +223,9 @@ class Trial:
         """{site: expected batch}: the denominator of its steps, and its public weight."""
         return {name: self.scenario.expected_batch(name) for name in self.names}
 
-    def plan(self, expected_batch: float) -> Plan:
-        """Return the plan of a site in each round: private if the training is."""
-        return plan(self.scenario, expected_batch, self.noise)
+    def plan(self, expected_batch: float, round_number: int | None = None) -> Plan:
+        """Return the plan of a site in a round, private if the training is; see ``training.work.plan``."""
+        return plan(self.scenario, expected_batch, self.noise, round_number)
 
     def asked(
         self,

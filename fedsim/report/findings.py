@@ -5,7 +5,8 @@ names the question that its interval answers: on these records, or at institutio
 """
 
 import math
-from typing import Literal, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
 
 import pandas as pd
 
@@ -362,7 +363,7 @@ def _against_pool(numbers: Numbers) -> str:
             f"{_protected(run)} to protect."
         )
 
-    same = " under the same epsilon" if private else ""
+    same = f" under the same {_spent_alike(run)}" if private else ""
     answer = _two_answers(
         numbers,
         numbers.of("difference", private, "federated", here=True),
@@ -424,7 +425,7 @@ def _joining(numbers: Numbers) -> str:
     private = numbers.gain_kinds[-1]
     same = ""
     if numbers.private:
-        same = " at the same epsilon" if private else ", both without privacy"
+        same = f" at the same {_spent_alike(run)}" if private else ", both without privacy"
 
     # Site by site, for each of the two questions.
     here = _who_gains(numbers, private, here=True)
@@ -510,3 +511,40 @@ def _promise(run: Run) -> str:
 
 def _but(run: Run) -> str:
     return ", but not for preprocessing: ranges were taken from the records" if run.ledger["ranges_fitted"] else ""
+
+
+def _spent_alike(run: Run) -> str:
+    """Return what all private arms have in common: the epsilon they spent, or where they end early only the budget."""
+    stopping = run.scenario.training.stopping
+    return "budget" if stopping and stopping.patience is not None else "epsilon"
+
+
+def rounds_kept(run: Run) -> list[str]:
+    """Return which rounds' models were kept and how many rounds ran, a line for each arm; nothing without a choice."""
+    training = run.scenario.training
+    stopping = training.stopping
+    by_arm: dict[tuple[str, bool], list[Mapping[str, Any]]] = {}
+    for one in run.manifest.get("chosen_rounds", []):
+        by_arm.setdefault((one["arm"], one["private"]), []).append(one)
+    if stopping is None:
+        return []
+
+    lines = []
+    for (arm, private), chosen in by_arm.items():
+        kept = _from_to([one["kept_round"] for one in chosen])
+        ran = _from_to([one["rounds"] for one in chosen])
+        which = f"the model of round {kept} is kept, the {'best' if stopping.keep == 'best' else 'last'}"
+        line = f"{arm.capitalize()}{', private' if private else ''}: {which} of {ran} that ran"
+        stopped = sum(one["stopped"] for one in chosen)
+        if stopped:
+            who = "training" if len(chosen) == 1 else f"{stopped} of {len(chosen)} trainings"
+            line += f"; {who} ended before round {training.rounds}, after {stopping.patience} without a gain"
+        lines.append(f"{line}.")
+    return lines
+
+
+def _from_to(numbers: Sequence[int]) -> str:
+    """Return ``7``, or ``4 to 9`` of several numbers."""
+    least = min(numbers)
+    most = max(numbers)
+    return f"{least}" if least == most else f"{least} to {most}"

@@ -18,7 +18,7 @@ from fedsim.report import charts, group_charts
 from fedsim.report.base_findings import base_answer, base_figures
 from fedsim.report.base_findings import cautions as base_cautions
 from fedsim.report.failures import failures
-from fedsim.report.findings import Numbers, answers, why_pooled
+from fedsim.report.findings import Numbers, answers, rounds_kept, why_pooled
 from fedsim.report.group_findings import blocks
 from fedsim.report.pages import PAGES
 from fedsim.report.quality import coefficients_of, quality_of
@@ -73,6 +73,7 @@ def _render(run: Run) -> str:
         treatment_chart=_treatment_chart(numbers, numbers.arms[0]),
         protected=[name for name in dict.fromkeys(run.groups["attribute"]) if name != SITE],
         statement=grouped(statement(run)),
+        rounds_kept=rounds_kept(run),
         notes=notes[:_MOST_NOTES],
         notes_left=max(0, len(notes) - _MOST_NOTES),
         scenario=tomli_w.dumps(run.scenario.shown(), indent=2),

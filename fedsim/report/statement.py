@@ -68,6 +68,7 @@ def statement(run: Run) -> Pairs:
     pairs.append(("Trust model", promise.trust[arm] + ("" if secret else promise.seed)))
     pairs += _secure(run)
     pairs.append(("Tuning", _tuning(run, own)))
+    pairs += _choice_of_round(run, promise)
     pairs += _repetition(run)
     pairs += [("Not covered", gap) for gap in promise.not_covered]
     pairs.append(("Random numbers", promise.secure if secret else _REPRODUCIBLE))
@@ -125,6 +126,9 @@ def weaknesses(run: Run) -> list[str]:
         if most > WEAK
         else []
     )
+    stopping = run.scenario.training.stopping
+    if stopping and stopping.public_sites is None:
+        found.append("The guarantee does not cover the choice of the round: figures without noise decided it.")
     if run.ledger["ranges_fitted"]:
         found.insert(0, "The guarantee does not cover preprocessing: ranges were taken from the records.")
     return found + _loose_delta(run)
@@ -212,6 +216,41 @@ def _tuning(run: Run, own: list[Training]) -> str:
         f"all {runs} together have {_each_alone(run, own, runs)} at the same delta; one without noise is covered by "
         "nothing."
     )
+
+
+def _choice_of_round(run: Run, promise: Promise) -> Pairs:
+    """Return whether epsilon covers that a round was chosen by validation figures, where one was."""
+    training = run.scenario.training
+    stopping = training.stopping
+    if stopping is None:
+        return []
+    chosen = "which round's model is kept" if stopping.keep == "best" else ""
+    ended = "when a training ends" if stopping.patience is not None else ""
+    what = " and ".join(part for part in (ended, chosen) if part)
+    if stopping.public_sites is None:
+        words = (
+            f"Not covered. Figures of every round's model on validation records decided {what}, and they are computed "
+            "without noise. No epsilon here covers the records that are validated on: that one model is there and not "
+            "another tells something of them. Declare sites whose rows are public (training.stopping.public_sites) for "
+            "a choice that needs no other records."
+        )
+    else:
+        sites = listed(stopping.public_sites)
+        words = (
+            f"Made on rows that are declared public. Figures of every round's model on the validation records of "
+            f"{sites} alone decided {what}. Whatever this statement promises a {promise.protected} elsewhere, it "
+            "promises with the choice as well: the choice is computed from models that it covers already, and from "
+            f"these rows. That the rows of {sites} are public is the scenario's declaration (training.stopping."
+            "public_sites); nothing here checks it, and no epsilon covers what the choice tells of them."
+        )
+    words += " All rounds that ran are charged, those after the round that is kept as well."
+    if stopping.patience is not None:
+        words += (
+            f" The noise was set for all {training.rounds} rounds. The epsilon above counts those that ran, and how "
+            "many those are was decided on the way: it tells what was spent, and is no promise that was made "
+            f"beforehand. That promise is the budget, {figures.setting(run.ledger['budget'])}."
+        )
+    return [("Choice of the round", words)]
 
 
 def _repetition(run: Run) -> Pairs:

@@ -25,6 +25,7 @@ _ARMS = get_args(Arm)
 _KINDS = {
     "arm": "arm",
     "private": "truth",
+    "kept": "truth",
     **dict.fromkeys(("site", "attribute", "group", "input", "unit"), "text"),
     **dict.fromkeys(("seed", "round", "rows", "positives", "bin", "true", "named", "output"), "count"),
 }

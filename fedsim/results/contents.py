@@ -99,6 +99,24 @@ class FailedTraining(TypedDict):
 
 
 @_checked
+class RoundChoice(TypedDict):
+    """Which round's models a training kept, how many rounds ran, and whether it ended since it gained nothing more."""
+
+    kept_round: Count
+    rounds: Count
+    stopped: bool
+
+
+@_checked
+class ChosenRound(RoundChoice):
+    """The same of one training of a run."""
+
+    arm: Arm
+    private: bool
+    seed: Count
+
+
+@_checked
 class Manifest(TypedDict):
     """``manifest.json``: the circumstances of a run, its times and its files."""
 
@@ -120,6 +138,7 @@ class Manifest(TypedDict):
     rng: NotRequired[str | None]
     sites: NotRequired[Count]
     failed: NotRequired[list[FailedTraining]]
+    chosen_rounds: NotRequired[list[ChosenRound]]
 
 
 @_checked
@@ -214,6 +233,7 @@ class FinishedTraining(TypedDict):
     notes: list[str]
     seconds: Size
     tensor_names: NotRequired[str]
+    choice: NotRequired[RoundChoice]
 
 
 _MANIFEST = TypeAdapter(Manifest)

@@ -292,6 +292,54 @@ class Optimizer(_Section):
         return self
 
 
+class Schedule(_Section):
+    """How the learning rate changes from round to round; see ``fedsim.scenario.schedule`` for its factor.
+
+    In the first ``warmup_rounds`` it rises to ``optimizer.lr``. Then it is ``constant``, is multiplied by ``factor``
+    after every so many rounds (``step``), or falls along half a cosine to the share ``final`` in the last round.
+    """
+
+    name: Literal["constant", "step", "cosine"] = "constant"
+    warmup_rounds: Annotated[int, Field(ge=0)] = 0
+    every: Annotated[int, Field(ge=1)] | None = None
+    factor: Probability = 0.5
+    final: Probability = 0.01
+
+    @model_validator(mode="after")
+    def _has_what_it_takes(self) -> "Schedule":
+        if self.name == "step" and self.every is None:
+            raise ValueError("expected every beside name = 'step': after how many rounds the rate falls")
+        for setting, owner in (("every", "step"), ("factor", "step"), ("final", "cosine")):
+            if self.name != owner and is_given(self, setting):
+                raise ValueError(f"{setting}: expected name = {owner!r} beside it, got {self.name!r}")
+        return self
+
+
+class Stopping(_Section):
+    """When a training ends before its last round, and of which round the model is kept.
+
+    It ends after ``patience`` rounds in which ``metric`` (by default the task's first) on validation rows gained no
+    more than ``smallest_gain``. The model of the best of all rounds is kept, or that of the last. Where the rows of
+    ``public_sites`` are declared public, figures are taken of them alone.
+    """
+
+    patience: Annotated[int, Field(ge=1)] | None = None
+    metric: str | None = None
+    smallest_gain: Annotated[FiniteFloat, Field(ge=0)] = 0.0
+    keep: Literal["best", "last"] = "best"
+    public_sites: Annotated[list[str], Field(min_length=1), AfterValidator(_each_once)] | None = None
+
+    @model_validator(mode="after")
+    def _stops_or_chooses(self) -> "Stopping":
+        if self.patience is not None:
+            return self
+        if self.keep == "last":
+            raise ValueError("expected patience beside keep = 'last', without which nothing is stopped or chosen")
+        if is_given(self, "smallest_gain"):
+            raise ValueError("smallest_gain: expected patience beside it, which counts the rounds without that gain")
+        return self
+
+
 class Training(_Section):
     """Training at a site. Every value is public: none follows from how many rows a site has."""
 
@@ -307,6 +355,15 @@ class Training(_Section):
     duration_spread: Annotated[FiniteFloat, Field(ge=0, le=10)] = 0.0
     site_sampling_rate: Annotated[FiniteFloat, Field(gt=0, le=1)] | None = None
     site_turns: Annotated[int, Field(ge=1)] | None = None
+    schedule: Schedule = Schedule()
+    stopping: Stopping | None = None
+
+    @model_validator(mode="after")
+    def _gets_warm_in_time(self) -> "Training":
+        warmup = self.schedule.warmup_rounds
+        if warmup >= self.rounds:
+            raise ValueError(f"schedule.warmup_rounds: expected fewer than the {self.rounds} rounds, got {warmup}")
+        return self
 
     @model_validator(mode="after")
     def _chooses_sites_in_one_way(self) -> "Training":
@@ -703,6 +760,8 @@ class Scenario(_Section):
         for section, empty in defaults.items():
             if getattr(self, section) == empty:
                 del values[section]
+        if self.training.schedule == Schedule():
+            del values["training"]["schedule"]
         return values
 
     @property
@@ -730,8 +789,11 @@ class Scenario(_Section):
         if self.secure_aggregation.on:
             sections.add("secure_aggregation")
         silent: dict[str, set[str]] = {"data": self._says_nothing_of_rows, "privacy": self._shapes_nothing}
+        silent["training"] = {"stopping"}  # it changes no round, only how many there are
         if not self.training.duration_spread:
-            silent["training"] = {"duration_spread"}  # 0 shapes nothing
+            silent["training"].add("duration_spread")  # 0 shapes nothing
+        if self.training.schedule == Schedule():
+            silent["training"].add("schedule")  # the names of releases are older than this key
         shapes = self.model_dump_json(include=sections, exclude=silent)
         return hashlib.blake2b((shapes + catalog.code_hash(self.strategy.name)).encode(), digest_size=16).hexdigest()
 

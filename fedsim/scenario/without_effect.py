@@ -49,6 +49,7 @@ def settings_without_effect(scenario: Scenario, typed: Collection[str]) -> Itera
     yield from _data(scenario)
     yield from _of_other_choices(scenario)
     yield from _checkpoints(scenario)
+    yield from _rounds(scenario)
     yield from _nodes(scenario)
     yield from _of_rounds_without_a_federated_arm(scenario)
 
@@ -152,6 +153,22 @@ def _nodes(scenario: Scenario) -> Iterator[Idle]:
 def _checkpoints(scenario: Scenario) -> Iterator[Idle]:
     if scenario.checkpoints.every_rounds is not None and is_given(scenario.checkpoints, "seconds"):
         yield Idle("checkpoints.seconds", "expected either it or checkpoints.every_rounds, got both")
+
+
+def _rounds(scenario: Scenario) -> Iterator[Idle]:
+    """Yield a patience and a step that no training of so many rounds comes to."""
+    rounds = scenario.training.rounds
+    schedule = scenario.training.schedule
+    full = rounds - schedule.warmup_rounds
+    if schedule.every is not None and schedule.every >= full:
+        expected = f"expected fewer than the {full} rounds that have the full rate, after which none falls"
+        yield Idle("training.schedule.every", f"{expected}, got {schedule.every}")
+
+    stopping = scenario.training.stopping
+    patience = stopping.patience if stopping else None
+    if patience is not None and patience >= rounds - 1:
+        expected = f"expected at most {max(0, rounds - 2)} with {rounds} rounds, of which no more can be saved"
+        yield Idle("training.stopping.patience", f"{expected}, got {patience}")
 
 
 def _of_rounds_without_a_federated_arm(scenario: Scenario) -> Iterator[Idle]:

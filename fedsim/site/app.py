@@ -112,16 +112,17 @@ class SiteApp(ClientApp):
             _check_masked(config)
             check_ready(message, context)
         noise_in_steps = noise if setting.trial.unit.place is Place.IN_STEPS else None
-        return self._work(message, context, setting, setting.rule, noise_in_steps)
+        return self._work(message, context, setting, setting.rule_in(_number_of_round(message)), noise_in_steps)
 
     def beside(self, message: Message, context: Context, work: Work, done: Done) -> Work | None:
         """Return the second training of this site, where the strategy has one, given the first."""
         setting = self.setting(context)
-        if setting.second_rule is None:
+        rule = setting.second_rule_in(_number_of_round(message))
+        if rule is None:
             return None
         noise = work.plan.noise.multiplier if work.plan.noise else None
         path = {f"path-{step}": point for step, point in enumerate((work.start, *done.path))} if work.follow else {}
-        return self._work(message, context, setting, setting.second_rule, noise, path)
+        return self._work(message, context, setting, rule, noise, path)
 
     def answer(self, message: Message, context: Context, *trained: tuple[Work, Done]) -> Message:
         """Return the reply that sends the first trained model back, and keep what the local rules keep."""
@@ -221,7 +222,8 @@ class SiteApp(ClientApp):
         told_here = {name: value.to(trial.device) for name, value in state.items()}
         known = kept_in(context) | told_here | (path or {})
 
-        todo = plan(trial.scenario, trial.scenario.expected_batch(site.name), noise)
+        number = _number_of_round(message)
+        todo = plan(trial.scenario, trial.scenario.expected_batch(site.name), noise, number)
         if site.number in setting.slow:
             todo = replace(todo, steps=min(todo.steps, trial.scenario.faults.straggler_steps))
         rows = site.train
@@ -229,7 +231,7 @@ class SiteApp(ClientApp):
             rows = setting.attack.poison(rows, setting.classes, stream(trial.seed, "poison", site.name))
 
         name = site.name if path is None else f"{site.name}\0beside"
-        streams = trial.streams(name, _number_of_round(message))
+        streams = trial.streams(name, number)
         came = _start(message, setting)
         work = Work(trial.model, came, rows, todo, streams, trial.losses, rule)
         if isinstance(rule, Choosing):

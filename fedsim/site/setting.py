@@ -78,6 +78,16 @@ class Setting:
         """The rule of a second training in each round, where the strategy has one."""
         return self.trial.strategy.second_rule()
 
+    def rule_in(self, round_number: int) -> LocalRule:
+        """Return the client half of the strategy, with the learning rate of a round."""
+        strategy = self.trial.strategy_in(round_number)
+        return self.rule if strategy is self.trial.strategy else strategy.local_rule()
+
+    def second_rule_in(self, round_number: int) -> LocalRule | None:
+        """Return the same of the second training, where the strategy has one."""
+        strategy = self.trial.strategy_in(round_number)
+        return self.second_rule if strategy is self.trial.strategy else strategy.second_rule()
+
     @cached_property
     def reports(self) -> tuple[str, ...]:
         """The numbers that the strategy asks of each site beside its model."""

@@ -10,7 +10,8 @@ from typing import Any
 from fedsim.mistakes import STOPS, Mistake, said_by, text_of
 from fedsim.scenario import catalog
 from fedsim.scenario.changes import value_of
-from fedsim.scenario.schema import Scenario
+from fedsim.scenario.schedule import optimizer_in
+from fedsim.scenario.schema import Scenario, Schedule
 from fedsim.strategy.contract import FACTS, Strategy
 from fedsim.strategy.foreign import check_is_strategy, foreign, is_flowers
 from fedsim.strategy.plain_class import check_rules, with_base
@@ -45,6 +46,24 @@ def strategy_of(scenario: Scenario, sites: int | None = None) -> Strategy:
     with _hosted(name):
         check_rules(strategy)
     return strategy
+
+
+def in_round(strategy: Strategy, scenario: Scenario, round_number: int) -> Strategy:
+    """Return a strategy with the sites' learning rate in a round, where it has a field for it that was not given.
+
+    Args:
+        strategy: The strategy, as ``strategy_of`` made it.
+        scenario: The scenario.
+        round_number: The number of the round, from 1 on.
+    """
+    training = scenario.training
+    if training.schedule == Schedule() or "lr" in (scenario.strategy.model_extra or {}):
+        return strategy
+    if not dataclasses.is_dataclass(strategy):
+        return strategy
+    if not any(field.name == "lr" and field.init for field in dataclasses.fields(strategy)):
+        return strategy
+    return dataclasses.replace(strategy, lr=optimizer_in(training, round_number).lr)  # type: ignore[type-var]
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from fedsim.privacy.ledger import Mechanism
 from fedsim.privacy.unit import Sampled
 from fedsim.privacy.units import unit_of
 from fedsim.randomness import Random, Words, kind_of, torch_seed
+from fedsim.scenario.schedule import optimizer_in
 from fedsim.scenario.schema import Optimizer, Scenario
 from fedsim.strategy.contract import State
 from fedsim.strategy.local_rule import LocalRule, Plain
@@ -146,8 +147,17 @@ class Done:
     path: tuple[Tensor, ...] = ()
 
 
-def plan(scenario: Scenario, expected_batch: float, noise_multiplier: float | None) -> Plan:
-    """Plan the steps of a site in each round: privately if there is a noise multiplier."""
+def plan(
+    scenario: Scenario, expected_batch: float, noise_multiplier: float | None, round_number: int | None = None
+) -> Plan:
+    """Plan the steps of a site in a round: privately if there is a noise multiplier.
+
+    Rounds differ in their learning rate alone, which no release depends on; without the number of one it is the full
+    rate.
+    """
+    optimizer = scenario.training.optimizer
+    if round_number is not None:
+        optimizer = optimizer_in(scenario.training, round_number)
     noise = None
     if noise_multiplier is not None:
         noise = Noise(scenario.privacy.clip, noise_multiplier)
@@ -155,6 +165,6 @@ def plan(scenario: Scenario, expected_batch: float, noise_multiplier: float | No
         steps=scenario.training.local_steps,
         sampling_rate=scenario.training.sampling_rate,
         expected_batch=expected_batch,
-        optimizer=scenario.training.optimizer,
+        optimizer=optimizer,
         noise=noise,
     )

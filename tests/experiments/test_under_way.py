@@ -49,6 +49,7 @@ def bytes_of(done: Trained) -> dict[str, Any]:
         "curve": done.curve.to_json(),
         "ledger": done.ledger.as_json() if done.ledger else None,
         "notes": done.notes,
+        "kept_round": done.kept_round,
     }
 
 
@@ -93,6 +94,11 @@ CASES = {
     "centralized, private": ("centralized", True, PRIVATE),
     "local": ("local", False, ()),
     "local, private": ("local", True, PRIVATE),
+    "scaffold, cosine": ("federated", False, ("strategy.name=scaffold", "training.schedule.name=cosine")),
+    "best round": ("federated", False, ("training.stopping={}",)),
+    "best round, personal": ("federated", True, ("strategy.name=ditto", "training.stopping={}", *PRIVATE)),
+    "best round, centralized": ("centralized", True, ("training.stopping={}", *PRIVATE)),
+    "best round, local": ("local", False, ("training.stopping={metric='log_loss'}",)),
     "Flower's FedAvg": ("federated", False, (f"strategy.name='{FLOWER}:FedAvg'",)),
     "Flower's FedAdam": ("federated", False, (f"strategy.name='{FLOWER}:FedAdam'",)),
     "Flower's FedAvgM": ("federated", False, (f"strategy={{name='{FLOWER}:FedAvgM', server_momentum=0.9}}",)),

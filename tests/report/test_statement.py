@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from fedsim.privacy.units import unit_of
-from fedsim.report.statement import _meaning, _training_rows, statement
+from fedsim.report.statement import _meaning, _training_rows, statement, weaknesses
 from fedsim.results.run_directory import Run
-from fedsim.scenario.schema import SecureAggregation
+from fedsim.scenario.schema import SecureAggregation, Stopping
 from tests.runs import FEWER_ARMS, make_run, nothing_released, spending, training
 
 Edit = Callable[[dict[str, Any]], None]
@@ -209,3 +209,46 @@ def test_a_record_is_not_called_a_person(tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "privacy.md").read_text("utf-8")
     row = next(line for line in page.splitlines() if line.startswith("| `record` |"))
     assert "A row is no person" in row
+
+
+def chosen_by(run: Run, **settings: Any) -> Run:
+    """Return a run whose rounds were chosen by validation figures."""
+    training = run.scenario.training.model_copy(update={"stopping": Stopping(**settings)})
+    return replace(run, scenario=run.scenario.model_copy(update={"training": training}))
+
+
+def test_a_round_that_is_chosen_by_figures_of_private_rows_is_not_covered(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    assert "Choice of the round" not in terms(run)
+    assert not [text for text in weaknesses(run) if "choice of the round" in text]
+
+    said = terms(chosen_by(run))["Choice of the round"]
+    assert said.startswith("Not covered.")
+    assert "decided which round's model is kept" in said
+    assert "computed without noise" in said
+    assert "No epsilon here covers the records that are validated on" in said
+    assert "All rounds that ran are charged, those after the round that is kept as well." in said
+    assert "beforehand" not in said
+    warned = "The guarantee does not cover the choice of the round: figures without noise decided it."
+    assert warned in terms(chosen_by(run))["Warning"]
+
+
+def test_a_number_of_rounds_that_was_decided_on_the_way_is_no_promise_beforehand(tmp_path: Path) -> None:
+    said = terms(chosen_by(make_run(tmp_path), patience=3))["Choice of the round"]
+    assert "decided when a training ends and which round's model is kept" in said
+    assert "it tells what was spent, and is no promise that was made beforehand. That promise is the budget, 8." in said
+    said = terms(chosen_by(make_run(tmp_path), patience=3, keep="last"))["Choice of the round"]
+    assert "decided when a training ends, and they" in said
+
+
+def test_a_round_that_is_chosen_on_public_rows_rests_on_their_declaration(tmp_path: Path) -> None:
+    run = chosen_by(make_run(tmp_path), public_sites=["north"])
+    said = terms(run)["Choice of the round"]
+    assert said.startswith("Made on rows that are declared public.")
+    assert "validation records of north alone" in said
+    assert "nothing here checks it, and no epsilon covers what the choice tells of them" in said
+    assert not [text for text in weaknesses(run) if "choice of the round" in text]
+
+
+def test_without_privacy_nothing_is_said_of_the_choice(tmp_path: Path) -> None:
+    assert "Choice of the round" not in terms(chosen_by(make_run(tmp_path, private=False)))

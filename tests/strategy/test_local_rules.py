@@ -72,10 +72,12 @@ class Hospital:
         likely = 1 / (1 + np.exp(-self.rows @ model))
         return self.rows.T @ (likely - self.target) / self.batch
 
-    def descend(self, start: Vector, steps: int, correct: Callable[[Vector, Vector, int], Vector]) -> Vector:
+    def descend(
+        self, start: Vector, steps: int, correct: Callable[[Vector, Vector, int], Vector], rate: float = LR
+    ) -> Vector:
         model = start
         for step in range(steps):
-            model = model - LR * correct(self.gradient(model), model, step)
+            model = model - rate * correct(self.gradient(model), model, step)
         return model
 
 
@@ -112,6 +114,57 @@ def test_scaffold_is_algorithm_1_where_the_sites_send_their_control_variates(sce
         c = c + WEIGHTS @ (new - own)
         own = new
     same(trained(scenario, "strategy.name=scaffold", "strategy.eta=0.9")[GLOBAL], x)
+
+
+COSINE = "training.schedule={name='cosine', warmup_rounds=1, final=0.2}"
+RATES = [LR / 2, LR, LR * 0.2]
+
+
+@pytest.mark.parametrize("engine", ["serial", "cohort"])
+def test_scaffold_divides_by_the_rate_of_each_round(scenario, hospitals, engine: str):
+    """Site and server both do: with the full rate in every round, c would not be the mean gradient."""
+    x, c, own = np.zeros(31), np.zeros(31), np.zeros((4, 31))
+    for rate in RATES:
+        models = [
+            one.descend(x, STEPS, lambda g, w, step, k=k, c=c, own=own: g - own[k] + c, rate)
+            for k, one in enumerate(hospitals)
+        ]
+        new = np.array([own[k] - c + (x - models[k]) / (STEPS * rate) for k in range(4)])
+        x = x + WEIGHTS @ (np.array(models) - x)
+        c = c + WEIGHTS @ (new - own)
+        own = new
+    same(trained(scenario, "strategy.name=scaffold", COSINE, engine=engine)[GLOBAL], x)
+
+
+@pytest.mark.parametrize("engine", ["serial", "cohort"])
+def test_apfl_mixes_with_the_rate_of_each_round(scenario, hospitals, engine: str):
+    """The mixture is of w and of v, which steps along alpha times the gradient at the mixture, each at this rate."""
+    alpha = 0.3
+    x, own = np.zeros(31), np.zeros((4, 31))
+    for rate in RATES:
+        ends = []
+        for k, one in enumerate(hospitals):
+            w, v = x, own[k]
+            for _ in range(STEPS):
+                mixture = alpha * v + (1 - alpha) * w
+                v = v - rate * alpha * one.gradient(mixture)
+                w = w - rate * one.gradient(w)
+            own[k] = v
+            ends.append(w)
+        x = WEIGHTS @ np.array(ends)
+    found = trained(scenario, "strategy.name=apfl", f"strategy.alpha={alpha}", COSINE, engine=engine)
+    same(found[GLOBAL], x)
+    for k, one in enumerate(hospitals):
+        same(found[one.site.name], alpha * own[k] + (1 - alpha) * x)
+
+
+def test_qfedavg_computes_with_the_rate_of_each_round(scenario):
+    """With q = 0 it is averaging at any rate, and with q > 0 the rate counts."""
+    averaged = trained(scenario, "strategy.name=fedavg", COSINE)[GLOBAL]
+    same(trained(scenario, "strategy.name=qfedavg", "strategy.q=0.0", COSINE, "privacy.unit=none")[GLOBAL], averaged)
+    follows = trained(scenario, "strategy.name=qfedavg", "strategy.q=1.0", COSINE)[GLOBAL]
+    fixed = trained(scenario, "strategy.name=qfedavg", "strategy.q=1.0", f"strategy.lr={LR}", COSINE)[GLOBAL]
+    assert np.abs(follows - fixed).max() > 1e-3
 
 
 def test_feddyn_is_algorithm_1(scenario, hospitals):

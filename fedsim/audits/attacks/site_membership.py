@@ -103,11 +103,11 @@ def federate(target: Target, members: np.ndarray, rounds: Sequence[Round]) -> li
     scenario = target.scenario
     names = target.federation.names
     sites = target.federation.sites
-    site_plans = [plan(scenario, scenario.expected_batch(name), None) for name in names]
     models = [target.start] * len(members)
     for number in range(1, scenario.training.rounds + 1):
         asked = [sites_of_round(scenario, target.seed + shadow, names, number) for shadow in range(len(members))]
         places = [(shadow, site) for shadow, chosen in enumerate(asked) for site in chosen if members[shadow, site]]
+        site_plans = [plan(scenario, scenario.expected_batch(name), None, number) for name in names]
         works = []
         for shadow, site in places:
             streams = _streams(target.seed, shadow, site, number)

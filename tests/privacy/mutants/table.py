@@ -56,6 +56,9 @@ UNITS = "tests/privacy/units/test_units.py"
 UNKNOWN = "tests/privacy/units/test_unknown.py"
 LEDGERS = "tests/privacy/units/test_files.py"
 SCALE = "tests/data/test_scale.py"
+CHOSEN = "tests/report/test_statement.py"
+STOPPED = "tests/experiments/test_stopping.py"
+CHOICES = "tests/planning/test_stopping.py tests/scenario/test_schedule.py"
 LOOK_NOISE = "tests/privacy/test_discrete_laplace.py tests/privacy/test_looks.py"
 LOOK_ROWS = "tests/data/own_table/looking/test_private_look.py"
 LOOK = "tests/cli/test_look.py"
@@ -818,4 +821,23 @@ MUTANTS = (
            "the answer to another question is given", AT_SITES),
     Mutant(_OWN_LEDGER, "fcntl.flock(lock.fileno(), fcntl.LOCK_EX)", "pass",
            "M7: two processes charge at once, and one charge is lost", AT_SITES),
+    # a round that is chosen by validation figures
+    Mutant(_STATEMENT, "    pairs += _choice_of_round(run, promise)\n", "",
+           "that no epsilon covers the choice of the round goes unsaid", CHOSEN),
+    Mutant(_STATEMENT, "    if stopping and stopping.public_sites is None:\n", "    if False:\n",
+           "nobody is warned that the choice of the round is not covered", CHOSEN),
+    Mutant(_STATEMENT, "    if stopping.public_sites is None:\n        words", "    if False:\n        words",
+           "a choice by private rows is called one by public rows", CHOSEN),
+    Mutant(_STATEMENT, "    if stopping.patience is not None:\n        words +=", "    if False:\n        words +=",
+           "an epsilon that was decided on the way passes for a promise", CHOSEN),
+    Mutant(_ARMS, "        self.kept_round = self.choice.judged.best_round\n",
+           "        self.kept_round = self.choice.judged.best_round\n        if self.spending:\n"
+           "            del self.spending.ledger._entries[-1]\n",
+           "M7: a round after the best is not charged", STOPPED),
+    Mutant("fedsim/planning/trial.py", "        if stopping is None or stopping.public_sites is None:\n",
+           "        if True:\n", "rows that nobody declared public choose the round", STOPPED),
+    Mutant("fedsim/planning/checks.py", "    if scenario.secure_aggregation.on and stopping.public_sites is None:\n",
+           "    if False:\n", "M6: figures of sites stand beside a masked sum", CHOICES),
+    Mutant(_SCHEMA, '{"stopping"}  # it changes', 'set()  # it changes',
+           "M11: trainings that differ in patience alone have other noise on the same rounds", CHOICES),
 )  # fmt: skip
