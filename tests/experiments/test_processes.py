@@ -258,12 +258,14 @@ def test_a_training_that_ends_early_leaves_nothing_to_do(fails: bool, tmp_path: 
 
     def three_rounds(*words: Any) -> None:
         for number in (1, 2, 3):
-            words[-1](number)
+            words[4](number)
         if fails:
             raise RunFailed("it can't go on")
 
     monkeypatch.setattr(trainings, "_train", three_rounds)
     told: list[int] = []
-    attempt = trainings._Attempt(tmp_path, read("hospital-heart", ["training.rounds=7"]), Job("local", False, 0), "")
+    attempt = trainings._Attempt(
+        tmp_path, read("hospital-heart", ["training.rounds=7"]), Job("local", False, 0), "", watched=False
+    )
     assert (attempt(told.append) is not None) is fails
     assert told == [1, 2, 3, 7]
