@@ -17,6 +17,7 @@ import typer
 from fedsim.cli import audit, check, check_data, compare, doctor, look, merge, privacy, report, run, show
 from fedsim.cli.federation import deploy, flower
 from fedsim.cli.help import Command, examples
+from fedsim.cli.models import export, predict
 from fedsim.cli.output import FAILURE, TERMINATED, USAGE, fail
 from fedsim.mistakes import CannotGoOn, Mistake, RunFailed, Terminated
 
@@ -48,6 +49,8 @@ for _name, _function, _examples in (
     ("look", look.look, look.EXAMPLES),
     ("report", report.report, report.EXAMPLES),
     ("groups", report.groups, report.GROUPS_EXAMPLES),
+    ("export", export.export, export.EXAMPLES),
+    ("predict", predict.predict, predict.EXAMPLES),
     ("privacy", privacy.privacy, privacy.EXAMPLES),
     ("audit", audit.audit, audit.EXAMPLES),
     ("doctor", doctor.doctor, doctor.EXAMPLES),
