@@ -105,7 +105,8 @@ def _purpose(facts: Mapping[str, Any]) -> Iterator[str]:
     lines.append(f"- Model: {layers}; {model['parameters']:,} parameters")
     site = f", at {_text(training['site'])}" if training["site"] else ""
     strategy = f", strategy {_text(training['strategy'])}" if training["strategy"] else ""
-    lines.append(f"- Trained: {_ARMS[training['arm']]}{site}{strategy}, {training['rounds']} rounds, "
+    rounds = "1 round" if training["rounds"] == 1 else f"{training['rounds']} rounds"
+    lines.append(f"- Trained: {_ARMS[training['arm']]}{site}{strategy}, {rounds}, "
                  f"seed {training['seed']}")  # fmt: skip
     run = facts["run"]
     lines.append(f"- From: run {_text(run['name'])} ({_text(run['scenario'])}), started {_text(run['started'])}; "

@@ -31,6 +31,7 @@ TOLERANCE = 1e-5
 DATA = Path(hospital.__file__).parent / "data"
 SMALL = ("training.rounds=1", "seeds=1", 'arms=["federated"]')
 NOISE = "privacy.noise_multiplier=4"
+PRIVATE = ("privacy.unit=record", "privacy.epsilon=8", "privacy.delta=1e-4", NOISE)
 XRAY = """
 title = "Three hospitals look for pneumonia"
 task = "hospital/xray"
@@ -71,7 +72,7 @@ def lending(place: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def volatility(place: Path) -> Path:
-    return trained(place, "volatility", "bank-volatility")
+    return trained(place, "volatility", "bank-volatility", epsilon="none")
 
 
 @pytest.fixture(scope="module")
@@ -274,7 +275,7 @@ def test_a_learned_scale_is_said_and_goes_with_no_private_model(own: Path, place
     """The private model of the same table has public numbers only, whatever ``data.scale`` says."""
     assert "were learned from training rows without noise" in (own / "README.md").read_text("utf-8")
     options = {"data": place / "patients.csv", "target": "cost", "site": "ward"}
-    folder = trained(place, "own-private", None, "privacy.unit=record", NOISE, "data.scale=learned", **options)
+    folder = trained(place, "own-private", None, *PRIVATE, "data.scale=learned", **options)
     facts = json.loads((folder / "model.json").read_text("utf-8"))
     assert facts["privacy"]["guarantee"]
     assert facts["model"]["scale"] is None
@@ -289,7 +290,7 @@ def test_ranges_of_the_records_go_with_no_private_model(place: Path):
     patients().to_csv(place / "undeclared.csv", index=False)
     options = {"data": place / "undeclared.csv", "target": "cost", "site": "ward", "ranges": "from-data"}
     with pytest.raises(Mistake, match="which no epsilon covers, and they would go along with the model"):
-        trained(place, "fitted", None, "privacy.unit=record", NOISE, **options)
+        trained(place, "fitted", None, *PRIVATE, **options)
     plain = fedsim.export(place / "fitted", place / "fitted-plain", private=False)
     assert "the least and the greatest value of a column are those of single rows" in (plain / "README.md").read_text(
         "utf-8"
