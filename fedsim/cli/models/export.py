@@ -10,7 +10,7 @@ from fedsim.cli.output import print_json, print_lines, print_places, waiting
 
 EXAMPLES = (
     "export --to heart-model",
-    "export runs/mine --to model --plain --seed 1",
+    "export runs/mine --to model --arm centralized --seed 1",
     "export runs/mine --to north --arm local --site north",
 )
 

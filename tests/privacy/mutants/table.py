@@ -56,8 +56,8 @@ UNITS = "tests/privacy/units/test_units.py"
 UNKNOWN = "tests/privacy/units/test_unknown.py"
 LEDGERS = "tests/privacy/units/test_files.py"
 SCALE = "tests/data/test_scale.py"
-HANDED_ON = "tests/exporting/test_choice.py"
-_CHOICE = "fedsim/exporting/choice.py"
+EXPORTED = "tests/exporting/test_choice.py"
+_EXPORT_CHOICE = "fedsim/exporting/choice.py"
 LOOK_NOISE = "tests/privacy/test_discrete_laplace.py tests/privacy/test_looks.py"
 LOOK_ROWS = "tests/data/own_table/looking/test_private_look.py"
 LOOK = "tests/cli/test_look.py"
@@ -820,12 +820,12 @@ MUTANTS = (
            "the answer to another question is given", AT_SITES),
     Mutant(_OWN_LEDGER, "fcntl.flock(lock.fileno(), fcntl.LOCK_EX)", "pass",
            "M7: two processes charge at once, and one charge is lost", AT_SITES),
-    Mutant(_CHOICE, "if site is not None and unit_of", "if site is None and unit_of",
-           "the exact model that a site keeps is handed on under the promise of another", HANDED_ON),
-    Mutant(_CHOICE, 'if run.ledger["ranges_fitted"]:', 'if run.ledger["budget"] is None:',
-           "single records, as the ends of ranges, go along with a private model", HANDED_ON),
-    Mutant(_CHOICE, "    if private and arm not in private_arms:", "    if private and arm not in scenario.arms:",
-           "an arm that was trained without privacy only is handed on as private", HANDED_ON),
+    Mutant(_EXPORT_CHOICE, "if site is not None and unit_of", "if site is None and unit_of",
+           "the exact model that a site keeps is handed on under the promise of another", EXPORTED),
+    Mutant(_EXPORT_CHOICE, 'if run.ledger["ranges_fitted"]:', 'if run.ledger["budget"] is None:',
+           "single records, as the ends of ranges, go along with a private model", EXPORTED),
+    Mutant(_EXPORT_CHOICE, "    if private and arm not in private_arms:", "    if private and arm not in scenario.arms:",
+           "an arm that was trained without privacy only is handed on as private", EXPORTED),
     Mutant("fedsim/exporting/facts.py", "    if chosen.job.private:\n", "    if run.scenario.private:\n",
-           "a model that was trained without privacy is handed on with the promise of the others", HANDED_ON),
+           "a model that was trained without privacy is handed on with the promise of the others", EXPORTED),
 )  # fmt: skip
