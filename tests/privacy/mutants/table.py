@@ -824,7 +824,7 @@ MUTANTS = (
            "the exact model that a site keeps is handed on under the promise of another", EXPORTED),
     Mutant(_EXPORT_CHOICE, 'if run.ledger["ranges_fitted"]:', 'if run.ledger["budget"] is None:',
            "single records, as the ends of ranges, go along with a private model", EXPORTED),
-    Mutant(_EXPORT_CHOICE, "    if private and arm not in private_arms:", "    if private and arm not in scenario.arms:",
+    Mutant(_EXPORT_CHOICE, "private and arm not in private_arms:", "private and arm not in scenario.arms:",
            "an arm that was trained without privacy only is handed on as private", EXPORTED),
     Mutant("fedsim/exporting/facts.py", "    if chosen.job.private:\n", "    if run.scenario.private:\n",
            "a model that was trained without privacy is handed on with the promise of the others", EXPORTED),
