@@ -5,7 +5,9 @@ and rates, the scale of a code, powers of ten for amounts. Amounts of money ente
 logarithms, because they span many powers.
 """
 
+import math
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +15,7 @@ import pandas as pd
 from clients import prices
 from clients.files import read_table
 from clients.models import Recurrent, linear
-from fedsim.data import Column, Levels, Number, Rows, Task, encode
+from fedsim.data import Column, Levels, Number, RawColumns, Rows, TableForm, Task, encode
 
 LENDING: tuple[Column, ...] = (
     Number("funded_amnt", 1_000, 40_000, "dollars; the lender's limits"),
@@ -73,36 +75,37 @@ VOLATILITY = Number("volatility", -7.0, -0.5, "log of a share")
 
 def load_lending() -> Rows:
     """Load all 9 857 loans; a site is the customer's state."""
-    frame = read_table("lending_club_by_state.csv.gz", keep_default_na=False, na_values=[""])
-    amounts = ("annual_inc", "total_bal_il", "delinq_amnt", "total_il_high_credit_limit")
-    logarithms = {f"log_{name}": _power_of_ten(frame[name]) for name in amounts}
+    frame = read_lending()
     return Rows(
-        inputs=encode(frame.assign(**logarithms), LENDING),
+        inputs=encode(pd.DataFrame(lending_columns(frame)), LENDING),
         target=frame["target"].to_numpy("float32"),
         site=frame["site"].to_numpy(str),
     )
 
 
+def read_lending() -> pd.DataFrame:
+    """Read the 9 857 loans as published."""
+    return read_table("lending_club_by_state.csv.gz", keep_default_na=False, na_values=[""])
+
+
+def lending_columns(raw: RawColumns) -> dict[str, Any]:
+    """Compute the columns of ``LENDING``: amounts of money as their logarithms."""
+    columns = {}
+    for column in LENDING:
+        amount = column.name.removeprefix("log_")
+        is_amount = amount != column.name
+        columns[column.name] = _power_of_ten(raw[amount]) if is_amount else raw[column.name]
+    return columns
+
+
 def load_credit() -> Rows:
     """Load all 30 000 cards, of a single bank; sex, marriage and age don't enter the model."""
-    frame = read_table("credit_card_default_taiwan.csv.gz")
+    frame = read_credit()
+    columns = credit_columns(frame)
     education = frame["EDUCATION"]
-    derived = {
-        "log_limit": np.log10(frame["LIMIT_BAL"]),
-        "education": education.where(education.isin([1, 2, 3])),  # 0, 4, 5, 6: other or unknown
-    }
-    for number, month in enumerate(MONTHS, start=1):
-        bill = frame[f"BILL_AMT{number}"]
-        paid = frame[f"PAY_AMT{number}"]
-        status = frame["PAY_0"] if number == 1 else frame[f"PAY_{number}"]  # the file has no PAY_1
-
-        derived[f"status_{month}"] = status.clip(upper=3)
-        derived[f"used_{month}"] = bill / frame["LIMIT_BAL"]
-        derived[f"log_bill_{month}"] = _power_of_ten(bill.clip(lower=0))  # below 0: paid ahead
-        derived[f"log_paid_{month}"] = _power_of_ten(paid)
-
+    columns["education"] = education.where(education.isin([1, 2, 3]))  # 0, 4, 5, 6: other or unknown
     return Rows(
-        inputs=encode(pd.DataFrame(derived), CREDIT),
+        inputs=encode(pd.DataFrame(columns), CREDIT),
         target=frame["target"].to_numpy("float32"),
         site=np.full(len(frame), "bank"),
         groups={
@@ -112,7 +115,29 @@ def load_credit() -> Rows:
     )
 
 
-def _power_of_ten(amount: pd.Series) -> pd.Series:
+def read_credit() -> pd.DataFrame:
+    """Read the 30 000 cards as published."""
+    return read_table("credit_card_default_taiwan.csv.gz")
+
+
+def credit_columns(raw: RawColumns) -> dict[str, Any]:
+    """Compute the columns of ``CREDIT``; of the levels of education, those that it does not list are unknown."""
+    columns = {"log_limit": np.log10(raw["LIMIT_BAL"]), "education": raw["EDUCATION"]}
+    for number, month in enumerate(MONTHS, start=1):
+        bill = raw[f"BILL_AMT{number}"]
+        columns[f"status_{month}"] = np.minimum(raw[_status_in_file(number)], 3)
+        columns[f"used_{month}"] = bill / raw["LIMIT_BAL"]
+        columns[f"log_bill_{month}"] = _power_of_ten(np.maximum(bill, 0))  # below 0: paid ahead
+        columns[f"log_paid_{month}"] = _power_of_ten(raw[f"PAY_AMT{number}"])
+    return columns
+
+
+def _status_in_file(month: int) -> str:
+    """Return the file's column with the status of a month: it has no PAY_1."""
+    return "PAY_0" if month == 1 else f"PAY_{month}"
+
+
+def _power_of_ten(amount: Any) -> Any:  # noqa: ANN401  all that NumPy computes with
     """Return the decimal logarithm of an amount >= 0 plus 1, so that an amount of 0 stays 0."""
     return np.log10(amount + 1)
 
@@ -127,7 +152,7 @@ def load_volatility() -> Rows:
 
     Time is the day on which a window ends, counted from the first day of the year 1.
     """
-    table = read_table("stocks_5_tickers_daily.csv.gz", parse_dates=["Date"])
+    table = read_stocks().astype({"Date": "datetime64[ns]"})
     inputs = []
     targets = []
     sites = []
@@ -151,6 +176,46 @@ def load_volatility() -> Rows:
     )
 
 
+def read_stocks() -> pd.DataFrame:
+    """Read the daily prices of five stocks as published."""
+    return read_table("stocks_5_tickers_daily.csv.gz")
+
+
+def _as_it_is(name: str, meaning: str) -> Number:
+    """Return a column of a file that others are computed from, whose own range is of no account."""
+    return Number(name, -math.inf, math.inf, meaning)
+
+
+# The columns of the published files.
+_AMOUNTS = {
+    "log_annual_inc": _as_it_is("annual_inc", "dollars a year"),
+    "log_total_bal_il": _as_it_is("total_bal_il", "dollars owed on instalments"),
+    "log_delinq_amnt": _as_it_is("delinq_amnt", "dollars behind"),
+    "log_total_il_high_credit_limit": _as_it_is("total_il_high_credit_limit", "dollars of instalment limits"),
+}
+LENDING_FILE: tuple[Column, ...] = tuple(_AMOUNTS.get(column.name, column) for column in LENDING)
+
+
+def _credit_file() -> tuple[Column, ...]:
+    columns: list[Column] = [
+        _as_it_is("LIMIT_BAL", "NT dollars of credit"),
+        _as_it_is("EDUCATION", "1 graduate school, 2 university, 3 high school, others unknown"),
+    ]
+    for number, month in enumerate(MONTHS, start=1):
+        columns.append(_as_it_is(_status_in_file(number), f"status in {month}: -2 not used to 8 months late"))
+        columns.append(_as_it_is(f"BILL_AMT{number}", f"NT dollars billed in {month}"))
+        columns.append(_as_it_is(f"PAY_AMT{number}", f"NT dollars paid in {month}"))
+    return tuple(columns)
+
+
+STOCKS_FILE: tuple[Column, ...] = (
+    _as_it_is("High", "dollars, the day's highest price"),
+    _as_it_is("Low", "dollars, the day's lowest price"),
+    _as_it_is("Adj Close", "dollars, the day's last price, corrected for splits and dividends"),
+    _as_it_is("Volume", "shares traded"),
+)
+
+
 lending = Task(
     title="Which loans go bad: 21 facts about 9 857 personal loans, 50 states",
     outcome="the loan is charged off, late or in default",
@@ -159,6 +224,7 @@ lending = Task(
     columns=LENDING,
     load=load_lending,
     model=linear,
+    form=TableForm(read_lending, LENDING_FILE, lending_columns),
 )
 
 credit = Task(
@@ -169,6 +235,7 @@ credit = Task(
     columns=CREDIT,
     load=load_credit,
     model=linear,
+    form=TableForm(read_credit, _credit_file(), credit_columns),
 )
 
 volatility = Task(
@@ -183,4 +250,5 @@ volatility = Task(
     range=VOLATILITY,
     by_time=True,
     horizon=14.0,  # days: five trading days, with a week's holidays between
+    form=TableForm(read_stocks, STOCKS_FILE, prices.describe_windows, prices.WINDOWS),
 )

@@ -8,7 +8,7 @@ import pandas as pd
 from clients.files import read_own, read_table
 from clients.images import downloaded, read_medmnist, scaled
 from clients.models import convolutional, linear, network
-from fedsim.data import Column, Levels, Number, Rows, Task, encode
+from fedsim.data import Column, ImageForm, Levels, Number, Rows, TableForm, Task, encode
 from fedsim.mistakes import Mistake
 
 SOURCE = (
@@ -51,8 +51,13 @@ def load_heart() -> Rows:
 
 def load_heart_complete() -> Rows:
     """Load the patients with every value, without four columns that are mostly absent."""
+    return _rows(read_heart_complete(), HEART_COMPLETE)
+
+
+def read_heart_complete() -> pd.DataFrame:
+    """Read the patients with every value of ``HEART_COMPLETE``."""
     names = [column.name for column in HEART_COMPLETE]
-    return _rows(read_heart().dropna(subset=names), HEART_COMPLETE)
+    return read_heart().dropna(subset=names)
 
 
 def read_own_heart(path: Path) -> Rows:
@@ -117,6 +122,7 @@ heart = Task(
     model=linear,
     read=read_own_heart,
     tables=heart_tables,
+    form=TableForm(read_heart, HEART),
 )
 
 heart_network = Task(
@@ -129,6 +135,7 @@ heart_network = Task(
     model=network,
     read=read_own_heart,
     tables=heart_tables,
+    form=TableForm(read_heart, HEART),
 )
 
 heart_complete = Task(
@@ -141,6 +148,7 @@ heart_complete = Task(
     model=linear,
     read=read_own_heart_complete,
     tables=heart_tables,
+    form=TableForm(read_heart_complete, HEART_COMPLETE),
 )
 
 xray = Task(
@@ -153,4 +161,5 @@ xray = Task(
     model=lambda channels, height, width: convolutional(1),
     by_time=True,
     needs_path=True,
+    form=ImageForm(),
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clients.npz import read_npz
+from fedsim.data.npz import read_npz
 from fedsim.mistakes import Mistake
 
 PARTS = ("train", "val", "test")

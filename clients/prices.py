@@ -1,12 +1,17 @@
 """Daily stock prices, turned into windows of days and the volatility that follows each."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
-from fedsim.data import Column, Number, encode
+from fedsim.data import Column, Number, RawColumns, Windows, encode
 
 WINDOW = 20  # trading days a prediction looks back
 AHEAD = 5  # trading days it looks ahead
+_BEFORE = 20  # trading days before each of them, whose volume it is compared with
+WINDOWS = Windows(by="Ticker", order="Date", length=_BEFORE + WINDOW, ahead=AHEAD)
+_NO_CHANGE = 1e-5  # stands for no change at all, which has no logarithm
 DAYS: tuple[Column, ...] = (
     Number("change", -0.25, 0.25, "log return of the day"),
     Number("log_change", -4, -0.5, "power of ten, its size"),
@@ -30,7 +35,7 @@ def describe(prices: pd.DataFrame) -> pd.DataFrame:
     """
     change = _log(prices["Adj Close"]).diff()
     swing = _log(prices["High"] / prices["Low"])
-    mean_volume = prices["Volume"].rolling(20).mean().shift()  # of the 20 days before
+    mean_volume = prices["Volume"].rolling(_BEFORE).mean().shift()  # of the days before
     mean_square = (change**2).rolling(AHEAD).mean()
     return pd.DataFrame({
         "change": change,
@@ -41,6 +46,32 @@ def describe(prices: pd.DataFrame) -> pd.DataFrame:
     })  # fmt: skip
 
 
+def describe_windows(prices: RawColumns) -> dict[str, Any]:
+    """Compute the inputs of windows, as ``describe`` does for all days of a stock.
+
+    Args:
+        prices: High, Low, Adj Close and Volume of the days of each window and of those before it, (rows, 40).
+
+    Returns:
+        The columns of ``DAYS``, (rows, WINDOW).
+    """
+    closes = np.log(prices["Adj Close"])
+    change = closes[:, _BEFORE:] - closes[:, _BEFORE - 1 : -1]
+    swing = np.log(prices["High"] / prices["Low"])[:, _BEFORE:]
+
+    # Column d of the matrix takes the mean of the days d to d + 19, which are those before day d of the window.
+    days = np.arange(_BEFORE + WINDOW)[:, None]
+    of_window = np.arange(WINDOW)[None]
+    is_before = (days >= of_window) & (days < of_window + _BEFORE)
+    mean_volume = prices["Volume"] @ (is_before / _BEFORE)
+    return {
+        "change": change,
+        "log_change": np.log10(np.maximum(np.abs(change), _NO_CHANGE)),
+        "log_swing": np.log10(np.maximum(swing, _NO_CHANGE)),
+        "log_volume": np.log10(prices["Volume"][:, _BEFORE:] / mean_volume),
+    }
+
+
 def _log(values: pd.Series) -> pd.Series:
     """Return natural logarithms."""
     return pd.Series(np.log(values), values.index)
@@ -48,7 +79,7 @@ def _log(values: pd.Series) -> pd.Series:
 
 def _power_of_ten(values: pd.Series) -> pd.Series:
     """Return decimal logarithms of sizes >= 0."""
-    return _log(values.clip(lower=1e-5)) / np.log(10)  # a day without a change has no logarithm
+    return _log(values.clip(lower=_NO_CHANGE)) / np.log(10)
 
 
 def windows(days: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

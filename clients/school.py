@@ -3,11 +3,12 @@
 from importlib.resources import files
 
 import numpy as np
+import pandas as pd
 
 from clients.files import read_table
 from clients.images import scaled
 from clients.models import Recurrent, convolutional, linear
-from fedsim.data import Column, Levels, Number, Rows, Task, encode
+from fedsim.data import Column, ImageForm, Levels, Number, Rows, TableForm, Task, encode
 
 ACHIEVEMENT: tuple[Column, ...] = (
     Levels("minority", (0, 1), "no, yes"),
@@ -38,7 +39,7 @@ def load_achievement() -> Rows:
     The mean status of a school's pupils, which the file has too, is left out: it was computed from
     these very pupils, so a pupil's status would show in the inputs of all the others.
     """
-    frame = read_table("hsb82_160_schools.csv.gz")
+    frame = read_achievement()
     return Rows(
         inputs=encode(frame, ACHIEVEMENT),
         target=SCORE.scaled(frame["target"]).to_numpy("float32"),
@@ -48,6 +49,11 @@ def load_achievement() -> Rows:
             "sex": np.where(frame["female"] == 1, "female", "male"),
         },
     )
+
+
+def read_achievement() -> pd.DataFrame:
+    """Read the 7 185 pupils as published."""
+    return read_table("hsb82_160_schools.csv.gz")
 
 
 def load_progress() -> Rows:
@@ -104,6 +110,7 @@ achievement = Task(
     model=linear,
     kind="number",
     range=SCORE,
+    form=TableForm(read_achievement, ACHIEVEMENT),
 )
 
 progress = Task(
@@ -127,4 +134,5 @@ digits = Task(
     load=load_digits,
     model=lambda channels, height, width: convolutional(10),
     kind="classes",
+    form=ImageForm(),
 )

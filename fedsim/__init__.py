@@ -1,18 +1,27 @@
 """fedsim: simulate federated learning at hospitals, banks and schools, with a ledger of the privacy that is spent.
 
 ``fedsim.run("hospital-heart")`` runs a scenario and returns a pandas table; ``fedsim.load(run_dir)`` reads a run.
+``fedsim.export(run_dir, "model")`` hands its model on, and ``fedsim.predict("model", frame)`` predicts new rows.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fedsim.experiments.experiment import run
+    from fedsim.exporting.predict import predict
+    from fedsim.exporting.write import export
     from fedsim.mistakes import Mistake
     from fedsim.results.run_directory import load
 
-__all__ = ["Mistake", "load", "run"]
+__all__ = ["Mistake", "export", "load", "predict", "run"]
 
-_HOMES = {"run": "fedsim.experiments.experiment", "load": "fedsim.results.run_directory", "Mistake": "fedsim.mistakes"}
+_HOMES = {
+    "run": "fedsim.experiments.experiment",
+    "load": "fedsim.results.run_directory",
+    "export": "fedsim.exporting.write",
+    "predict": "fedsim.exporting.predict",
+    "Mistake": "fedsim.mistakes",
+}
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401  PEP 562: `fedsim --help` must not import torch

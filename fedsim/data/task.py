@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fedsim.data.form import ImageForm, TableForm
 from fedsim.data.tables import Column, Number
 from fedsim.mistakes import Mistake
 from fedsim.scenario.kinds import Kind
@@ -71,6 +72,9 @@ class Task:
         needs_path: Whether ``load`` takes the scenario's ``data.path``, or None.
         read: Reads the rows of one institution from a file of its own, for sites that keep their rows to themselves.
         tables: Returns such files of the data that come with the task, {site: table}, for rehearsals.
+        form: The form of the rows in a file, for exported models; None if it can't be described, or if rows have no
+            file. Then an exported model takes the inputs as the model gets them.
+        classes: The names of the classes, where they have names other than their numbers.
     """
 
     title: str
@@ -88,6 +92,8 @@ class Task:
     needs_path: bool = False
     read: Callable[[Path], Rows] | None = None
     tables: Callable[[], Mapping[str, pd.DataFrame]] | None = None
+    form: TableForm | ImageForm | None = None
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.kind == "number") != (self.range is not None):

@@ -75,7 +75,7 @@ def write_results(folder: Path, scenario: Scenario, finished: list[Finished]) ->
                 if not whole or name.startswith(OF_ALL)
             }
             about = {"task": scenario.task or loading.task_of(scenario).title, "training": product.key}
-            if scale := _scale(scenario, product):
+            if scale := scale_of(scenario, product):
                 about["scale"] = json.dumps(scale.as_json())
             results.write_tensors(folder / "model.safetensors", plain, about)
 
@@ -149,13 +149,13 @@ def _coefficients(scenario: Scenario, finished: list[Finished]) -> list[dict[str
             continue
         trial = Trial(scenario, product.seed, product.arm)
         shared = {name.removeprefix(OF_ALL): value for name, value in one.tensors.items() if name.startswith(OF_ALL)}
-        _check_fits(trial.untried_model, shared, f"the checkpoint {product.key}.safetensors")
-        table = coefficients(trial.untried_model, shared, trial.task, _scale(scenario, product))
+        check_fits(trial.untried_model, shared, f"the checkpoint {product.key}.safetensors")
+        table = coefficients(trial.untried_model, shared, trial.task, scale_of(scenario, product))
         return results.as_rows(table.assign(private=product.private)) if len(table) else []
     return []
 
 
-def _check_fits(model: nn.Module, parameters: results.Tensors, place: str) -> None:
+def check_fits(model: nn.Module, parameters: results.Tensors, place: str) -> None:
     """Make sure that parameters that were read back are those of a model.
 
     Raises:
@@ -171,7 +171,7 @@ def _check_fits(model: nn.Module, parameters: results.Tensors, place: str) -> No
                       "delete the checkpoint's two files to train that part again")  # fmt: skip
 
 
-def _scale(scenario: Scenario, job: Job) -> Scale | None:
+def scale_of(scenario: Scenario, job: Job) -> Scale | None:
     """Return the scale of a model's inputs and outputs; None where they are those of the public ranges."""
     if loading.task_of(scenario).load is None:
         return None  # sites that are made up have no scale of their own

@@ -121,7 +121,7 @@ def train_all(
         found = kept[job] or _kept(checkpoints, scenario, job, same)
         if found is None:
             raise Mistake(f"{checkpoints / job.key}.json: expected the training that was just finished, it is gone")
-        finished.append(Finished(job, _with_todays_names(folder, *found), found[1]))
+        finished.append(Finished(job, with_todays_names(folder, *found), found[1]))
     _check_some_finished(finished, failed)
     return finished, failed
 
@@ -385,18 +385,18 @@ def _tensors(trained: Trained) -> results.Tensors:
     """Return all parameters by names that tell the model that all sites share from a site's, whatever it is called."""
     tensors = {}
     for model, held in trained.models.items():
-        place = OF_ALL if isinstance(model, Shared) else _of_site(model)
+        place = OF_ALL if isinstance(model, Shared) else of_site(model)
         tensors |= {f"{place}{name}": value for name, value in held.items()}
     return tensors
 
 
-def _of_site(site: str) -> str:
+def of_site(site: str) -> str:
     """Return what stands before the names of a site's parameters: no slash of its own name ends it too early."""
     escaped = site.replace("%", "%25").replace("/", "%2F")
     return f"site/{escaped}/"
 
 
-def _with_todays_names(folder: Path, tensors: results.Tensors, values: dict[str, Any]) -> results.Tensors:
+def with_todays_names(folder: Path, tensors: results.Tensors, values: dict[str, Any]) -> results.Tensors:
     """Return the tensors of a checkpoint; of an older version's, a site's parameters began with its bare name.
 
     Raises:
@@ -411,7 +411,7 @@ def _with_todays_names(folder: Path, tensors: results.Tensors, values: dict[str,
         if len(owners) + name.startswith(OF_ALL) != 1:
             raise Mistake(f"{folder}: expected checkpoints of this version, got an older one's, in which {name} may be "
                           "of more than one model; run the scenario into a new directory")  # fmt: skip
-        renamed[_of_site(owners[0]) + name.removeprefix(f"{owners[0]}/") if owners else name] = value
+        renamed[of_site(owners[0]) + name.removeprefix(f"{owners[0]}/") if owners else name] = value
     return renamed
 
 

@@ -44,8 +44,13 @@ _REPRODUCIBLE = (
 _ARITHMETIC = "Continuous Gaussian noise in float32, not hardened against attacks on floating-point arithmetic."
 
 
-def statement(run: Run) -> Pairs:
-    """Return the privacy statement as (term, definition) pairs, from what ran; a term may come several times."""
+def statement(run: Run, arm: str | None = None) -> Pairs:
+    """Return the privacy statement as (term, definition) pairs, from what ran; a term may come several times.
+
+    Args:
+        run: The run.
+        arm: The arm that is stated in full; by default that of ``promised_arm``.
+    """
     if not run.ledger["trainings"]:
         return [*unit_of(NO_UNIT).done([]), *_secure(run)]
     if not _trainings(run):
@@ -53,7 +58,7 @@ def statement(run: Run) -> Pairs:
 
     unit = _unit(run)
     promise = unit.promise
-    arm = promised_arm(run)
+    arm = arm or promised_arm(run)
     own = _trainings(run, arm)
     secret = random_of(own) == "secure"
     masked = run.scenario.secure_aggregation.on and arm == "federated"

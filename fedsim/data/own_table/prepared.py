@@ -185,6 +185,7 @@ def assembled(data: Data, used: "Usable") -> Prepared:
         kind=target.kind,
         range=target.column if isinstance(target.column, Number) else None,
         by_time=data.time is not None,
+        classes=target.classes,
     )
     intake = Intake(
         file=used.table.name,

@@ -41,6 +41,13 @@ class Target:
     said: tuple[str, ...]
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes; empty for another kind of outcome."""
+        if self.kind == "classes" and isinstance(self.column, Levels):
+            return tuple(map(figures.level, self.column.levels))
+        return ()
+
+    @property
     def outputs(self) -> int:
         """The number of outputs of a model."""
         if self.kind == "classes" and isinstance(self.column, Levels):

@@ -59,6 +59,8 @@ SCALE = "tests/data/test_scale.py"
 CHOSEN = "tests/report/test_statement.py"
 STOPPED = "tests/experiments/test_stopping.py"
 CHOICES = "tests/planning/test_stopping.py tests/scenario/test_schedule.py"
+EXPORTED = "tests/exporting/test_choice.py"
+_EXPORT_CHOICE = "fedsim/exporting/choice.py"
 LOOK_NOISE = "tests/privacy/test_discrete_laplace.py tests/privacy/test_looks.py"
 LOOK_ROWS = "tests/data/own_table/looking/test_private_look.py"
 LOOK = "tests/cli/test_look.py"
@@ -840,4 +842,12 @@ MUTANTS = (
            "    if False:\n", "M6: figures of sites stand beside a masked sum", CHOICES),
     Mutant(_SCHEMA, '{"stopping"}  # it changes', 'set()  # it changes',
            "M11: trainings that differ in patience alone have other noise on the same rounds", CHOICES),
+    Mutant(_EXPORT_CHOICE, "if site is not None and unit_of", "if site is None and unit_of",
+           "the exact model that a site keeps is handed on under the promise of another", EXPORTED),
+    Mutant(_EXPORT_CHOICE, 'if run.ledger["ranges_fitted"]:', 'if run.ledger["budget"] is None:',
+           "single records, as the ends of ranges, go along with a private model", EXPORTED),
+    Mutant(_EXPORT_CHOICE, "private and arm not in private_arms:", "private and arm not in scenario.arms:",
+           "an arm that was trained without privacy only is handed on as private", EXPORTED),
+    Mutant("fedsim/exporting/facts.py", "    if chosen.job.private:\n", "    if run.scenario.private:\n",
+           "a model that was trained without privacy is handed on with the promise of the others", EXPORTED),
 )  # fmt: skip

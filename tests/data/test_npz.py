@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clients import images, npz
+from clients import images
+from fedsim.data import npz
 from fedsim.mistakes import Mistake
 from tests.clients.xrays import write_xrays
 
