@@ -97,7 +97,7 @@ def compare(
         print_json({"out": str(out), **tournament_files.as_document(ranked, played, metric)})
     else:
         print_table(tournament_files.table(ranked, axes, metric))
-        print_lines(tournament_files.lines(played, ranked, axes, seeds))
+        print_lines(tournament_files.lines(played, ranked, axes, metric, seeds))
         print_places({"page": out / "tournament.html"})
     if played.failures:
         raise typer.Exit(FAILURE)

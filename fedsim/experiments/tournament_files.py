@@ -148,8 +148,9 @@ def table(ranked: pd.DataFrame, axes: Sequence[str], metric: str) -> Table:
     return printed
 
 
-def lines(played: Played, ranked: pd.DataFrame, axes: Sequence[str], seeds: int) -> Iterator[str]:
-    """Yield the lines that a terminal shows below the table: what was compared, and what could not be run."""
+def lines(played: Played, ranked: pd.DataFrame, axes: Sequence[str], metric: str, seeds: int) -> Iterator[str]:
+    """Yield the lines that a terminal shows below the table: who wins, what was compared, and what could not be run."""
+    yield from winners(ranked, axes, metric, seeds)
     yield from _alike(ranked, axes)
     yield from _about_groups(ranked, axes, seeds)
     yield from _about_epsilon(played)

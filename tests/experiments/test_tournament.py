@@ -259,7 +259,7 @@ def lines_of(played: Played) -> str:
     names = ranking.axes_of(played.scores)
     fields = played.costs[[name for name in names if name != "strategy"]].itertuples(index=False, name=None)
     ranked = ranking.rank(played, "accuracy", dict.fromkeys(fields, Split().overlap))
-    return " ".join(tournament_files.lines(played, ranked, names, 1))
+    return " ".join(tournament_files.lines(played, ranked, names, "auc", 1))
 
 
 @pytest.mark.parametrize(
@@ -400,7 +400,7 @@ def test_with_two_seeds_nobody_is_put_lower():
     table = ranking.rank(played, "auc", SAME_ROWS)
     assert set(table["group"]) == {1}
     assert table[["low", "high", "difference_low", "difference_high", "verdict"]].isna().all().all()
-    assert "It takes 3 seeds" in " ".join(tournament_files.lines(played, table, ["scenario", "strategy"], 2))
+    assert "It takes 3 seeds" in " ".join(tournament_files.lines(played, table, ["scenario", "strategy"], "auc", 2))
 
 
 def test_a_difference_that_never_varies_is_no_certainty_and_copies_share_a_group():
@@ -415,7 +415,7 @@ def test_a_difference_that_never_varies_is_no_certainty_and_copies_share_a_group
     assert table["verdict"]["copy"] == "not distinguishable"
     assert pd.isna(table["verdict"]["below"])
     assert table.loc[["copy", "below"], ["difference_low", "difference_high"]].isna().all().all()
-    said = " ".join(tournament_files.lines(played, table.reset_index(), ["scenario", "strategy"], 4))
+    said = " ".join(tournament_files.lines(played, table.reset_index(), ["scenario", "strategy"], "auc", 4))
     assert said.count("No verdict: s, below: the difference to the best is −0.100 and does not vary") == 1
     assert said.count("No verdict") == 1
     _, rows = tournament_files._cells(table.reset_index(), ["strategy"], "auc")
@@ -429,7 +429,7 @@ def test_what_all_seeds_share_is_said_of_the_scenario_where_it_is_so():
     nothing = Played(pd.DataFrame(), pd.DataFrame(), pd.DataFrame(), pd.DataFrame())
 
     def said(ranked: pd.DataFrame) -> str:
-        return " ".join(tournament_files.lines(nothing, ranked, ["scenario", "strategy"], 3))
+        return " ".join(tournament_files.lines(nothing, ranked, ["scenario", "strategy"], "auc", 3))
 
     assert "All seeds have the same rows" in said(table)
     assert "Each seed tests other rows" in said(other)

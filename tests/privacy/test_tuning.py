@@ -191,10 +191,10 @@ def test_a_tournament_says_what_choosing_among_its_rows_would_cost(tmp_path: Pat
 
     names = axes_of(played.scores)
     fields = {("hospital-heart", "none", "none"): 1 / 3, ("hospital-heart", "none", "8"): 1 / 3}
-    said = " ".join(tournament_files.lines(played, rank(played, "auc", fields), names, 2))
+    said = " ".join(tournament_files.lines(played, rank(played, "auc", fields), names, "auc", 2))
     assert f"the 4 private trainings on the records of hospital-heart come to epsilon {up(one.epsilon)}" in said
     plain = replace(played, released=())
-    assert "come to epsilon" not in " ".join(tournament_files.lines(plain, rank(plain, "auc", fields), names, 2))
+    assert "come to epsilon" not in " ".join(tournament_files.lines(plain, rank(plain, "auc", fields), names, "auc", 2))
 
 
 @pytest.mark.parametrize(
