@@ -101,6 +101,8 @@ class Trained:
             counted in trainings of a typical site.
         ledger: The ledger of all releases; None without privacy.
         notes: Remarks on irregularities: replies set aside, rounds not run for want of budget.
+        traffic: The messages that passed between server and sites, as ``Traffic.rows`` returns them; None where they
+            were not counted from the first round on.
     """
 
     models: Models
@@ -111,6 +113,7 @@ class Trained:
     curve: pd.DataFrame
     ledger: Ledger | None
     notes: list[str]
+    traffic: list[dict[str, Any]] | None = None
 
 
 def jobs(scenario: Scenario) -> list[Job]:
@@ -144,6 +147,7 @@ class _Training:
         self.curve: dict[str, list[float]] = {}
         self.time: float | None = None
         self.notes: list[str] = []
+        self.traffic: list[dict[str, Any]] | None = []
 
     def answers(self, models: Models) -> list[Answers]:
         """Return each site's answers on its test rows, by the model that it would use."""
@@ -314,6 +318,7 @@ def run_job(
         curve=pd.DataFrame(training.curve),
         ledger=training.spending.ledger if training.spending else None,
         notes=training.notes,
+        traffic=training.traffic,
     )
 
 
@@ -360,6 +365,8 @@ def _federated(training: _Training) -> Models:
         halfway=_WithRecords(training, grid, noise),
     )
 
+    if training.traffic is not None:
+        training.traffic = grid.traffic.rows()
     training.note_unseen(finished.unseen)
     training.notes += irregularities(finished, names)
     training.end(finished.rounds)
@@ -403,6 +410,10 @@ class _WithRecords:
         with taken_up():
             self._training.restore(state["training"])
             memories.restore(self._grid, state["sites"])
+            if "traffic" in state:
+                self._grid.traffic.restore(state["traffic"])
+            else:
+                self._training.traffic = None  # begun by a version that did not count
             if self._noise:
                 self._noise.restore(state["noise"])
             return state["server"]
@@ -423,6 +434,7 @@ class _WithRecords:
                 "server": snapshot(),
                 "training": self._training.snapshot(),
                 "sites": memories.snapshot(self._grid),
+                **({} if self._training.traffic is None else {"traffic": self._grid.traffic.rows()}),
                 "noise": self._noise.snapshot() if self._noise else None,
             }
 

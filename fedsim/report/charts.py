@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from fedsim.report.chart_style import AXIS, BLUE, FAINT, GRID, GREEN, INK, LINES, ORANGE, PANEL, STYLE, png
+from fedsim.report.chart_style import AXIS, BLUE, FAINT, GREEN, GRID, INK, LINES, ORANGE, PANEL, STYLE, png
 from fedsim.results.metrics import Metric
 
 
@@ -93,7 +93,10 @@ def arms(comparison: pd.DataFrame, metric: Metric, site: str, called: str, base:
 
     name = f"arms-{called.partition(' ')[0]}"  # a page may have a chart of each place
     about = f"{label} {called} of every arm with its interval"
-    return panels(name, dict(zip([about, f"{label} {called}: difference to the centralized arm"], figures, strict=False)))
+    drawn = {about: figures[0]}
+    if compared:
+        drawn[f"{label} {called}: difference to the centralized arm"] = figures[1]
+    return panels(name, drawn)
 
 
 def titled(title: str, height: float) -> tuple[Figure, Axes]:
@@ -276,7 +279,7 @@ def _legend(figure: Figure, names: list[str], lines: bool) -> None:
         for arm, look in ARMS.items()
         if arm in names
     ]
-    figure.legend(handles=handles, loc="outside upper left", ncols=3, frameon=False, handlelength=3.2 if lines else 1)
+    figure.legend(handles=handles, loc="outside lower left", ncols=3, frameon=False, handlelength=3.2 if lines else 1)
 
 
 def short(label: str) -> str:
@@ -298,6 +301,7 @@ class Inline(str):
     figures: Mapping[str, Figure]
 
     def __new__(cls, html_text: str, name: str, figures: Mapping[str, Figure]) -> "Inline":
+        """Make the text, and remember the figures."""
         made = super().__new__(cls, html_text)
         made.name = name
         made.figures = figures
@@ -323,7 +327,7 @@ def panels(name: str, figures: Mapping[str, Figure]) -> Inline:
         figures: {what a panel shows, in words for who can't see it: the panel}.
     """
     drawn = [_inline(figure, f"{name}-{number}", about) for number, (about, figure) in enumerate(figures.items(), 1)]
-    return Inline(f'<div class="panels">{"".join(drawn)}</div>', name, figures)
+    return Inline(f'<div class="chart-panels">{"".join(drawn)}</div>', name, figures)
 
 
 _BY_THEME = {INK: "ink", FAINT: "soft", AXIS: "axis", GRID: "grid", "#ffffff": "paper",

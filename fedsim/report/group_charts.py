@@ -74,4 +74,4 @@ def _dot(panel: Axes, row: dict[str, Any], columns: tuple[str, str, str], height
 def _legend(figure: Figure, arm: str) -> None:
     handles = [Line2D([], [], label=label, linestyle="none", **marker(arm, private))
                for private, label in PRIVACY.items()]  # fmt: skip
-    figure.legend(handles=handles, loc="outside upper left", ncols=2, frameon=False, handlelength=1)
+    figure.legend(handles=handles, loc="outside lower left", ncols=2, frameon=False, handlelength=1)

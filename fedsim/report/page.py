@@ -17,9 +17,12 @@ from fedsim.privacy.units import unit_of
 from fedsim.report import charts, group_charts
 from fedsim.report.base_findings import base_answer, base_figures
 from fedsim.report.base_findings import cautions as base_cautions
+from fedsim.report.deciding import officer
+from fedsim.report.deciding.first_screen import sentence, tiles
 from fedsim.report.failures import failures
 from fedsim.report.findings import Numbers, answers, why_pooled
 from fedsim.report.group_findings import blocks
+from fedsim.report.leaving.shown import shown
 from fedsim.report.pages import PAGES
 from fedsim.report.quality import coefficients_of, quality_of
 from fedsim.report.statement import epsilons, grouped, statement, weaknesses
@@ -56,7 +59,12 @@ def _render(run: Run) -> str:
         data=run.manifest["data"],
         numbers=numbers,
         started=f"{datetime.fromisoformat(run.manifest['started']):%d %B %Y, %H:%M UTC}",
+        lead=sentence(numbers),
+        tiles=tiles(numbers),
+        may_be_said=officer.may_be_said(run),
+        leaves=officer.models(run),
         findings=answers(numbers),
+        **shown(run),
         cautions=_cautions(run),
         groups=[_arm_group(numbers, private) for private in numbers.kinds] + _base_group(run),
         columns=[_heading(run, metric, site) for metric, site in _columns(run)],

@@ -26,7 +26,9 @@ _KINDS = {
     "arm": "arm",
     "private": "truth",
     **dict.fromkeys(("site", "attribute", "group", "input", "unit"), "text"),
+    **dict.fromkeys(("direction", "message", "record", "fields"), "text"),
     **dict.fromkeys(("seed", "round", "rows", "positives", "bin", "true", "named", "output"), "count"),
+    **dict.fromkeys(("messages", "rounds", "bytes", "most"), "count"),
 }
 """{column: what it holds}; all others hold numbers, which may be missing."""
 
