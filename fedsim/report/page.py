@@ -25,6 +25,7 @@ from fedsim.report.group_findings import blocks
 from fedsim.report.leaving.shown import shown
 from fedsim.report.pages import PAGES
 from fedsim.report.quality import coefficients_of, quality_of
+from fedsim.report.several import files
 from fedsim.report.statement import epsilons, grouped, statement, weaknesses
 from fedsim.results.comparison import HERE, SAME
 from fedsim.results.estimate import Estimate
@@ -49,11 +50,26 @@ def write(run: Run) -> Path:
     return path
 
 
+def write_files(run: Run, folder: Path) -> list[Path]:
+    """Write the figures as PNG and SVG and the tables as CSV into a folder; return their paths."""
+    drawn = []
+    for value in _values(run).values():
+        several = value if isinstance(value, list) else [value]
+        drawn += [chart for chart in several if isinstance(chart, charts.Inline)]
+    return files.write(run, drawn, folder)
+
+
 def _render(run: Run) -> str:
+    return PAGES.get_template("report.html.j2").render(_values(run))
+
+
+def _values(run: Run) -> dict[str, Any]:
+    """Return what the template asks for."""
     numbers = Numbers(run)
     notes = _notes(run)
     sites = [_site_row(numbers, site) for site in numbers.shown]
-    return PAGES.get_template("report.html.j2").render(
+    quality = quality_of(run, numbers.arms)
+    return dict(
         run=run,
         task=run.manifest["task"],
         data=run.manifest["data"],
@@ -74,7 +90,8 @@ def _render(run: Run) -> str:
         sites=sites,
         about_rows=_ABOUT[run.kind],
         rates=RATES[run.kind],
-        quality=quality_of(run, numbers.arms),
+        quality=quality,
+        quality_chart=quality.chart if quality else None,
         coefficients=coefficients_of(run),
         protected_unit=unit_of(run.ledger["unit"]).promise.protected if numbers.private else "",
         treatment=_treatments(numbers),

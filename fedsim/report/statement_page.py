@@ -20,7 +20,7 @@ def write(run: Run) -> Path:
         cautions=weaknesses(run),
         leaves=officer.models(run),
         may_be_said=officer.may_be_said(run),
-        **shown(run),
+        **shown(run, private_only=True),
         statement=grouped(statement(run)),
         ledger=run.manifest["files"]["ledger.json"],
     )

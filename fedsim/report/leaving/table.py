@@ -17,6 +17,7 @@ from fedsim.privacy.unit import Place
 from fedsim.privacy.units import unit_of
 from fedsim.results.run_directory import Run
 
+PRIVATE, PLAIN = "with privacy", "without privacy"
 NOT_COUNTED = (
     "The messages of this run were not counted: it is of a version that did not, or none of its federated trainings "
     "was counted from the first round on. Run it again to get the table."
@@ -119,7 +120,7 @@ def _line(run: Run, direction: str, private: bool, message: str, record: str, ro
     about = _sent(run, private, message, record) if direction == UP else _got(message, record)
     return Line(
         direction=direction,
-        training="with privacy" if private else "without privacy",
+        training=PRIVATE if private else PLAIN,
         name=about[0],
         fields=str(rows["fields"].iloc[0]),
         in_a_round=int(rows["most"].max()),
