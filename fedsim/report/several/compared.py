@@ -83,6 +83,7 @@ def figures_of(numbers: Sequence[Numbers], names: Sequence[str]) -> list[dict[st
 def frontier_of(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """Return the frame that ``frontier.draw`` takes: of runs with the same arm and epsilon, the first."""
     frame = pd.DataFrame(rows)[["arm", "epsilon", "mean", "low", "high"]]
+    frame["epsilon"] = [None if pd.isna(value) else float(figures.epsilon(value)) for value in frame["epsilon"]]
     return frame.drop_duplicates(["arm", "epsilon"])
 
 
