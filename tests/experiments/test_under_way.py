@@ -49,6 +49,7 @@ def bytes_of(done: Trained) -> dict[str, Any]:
         "curve": done.curve.to_json(),
         "ledger": done.ledger.as_json() if done.ledger else None,
         "notes": done.notes,
+        "traffic": done.traffic,
     }
 
 

@@ -131,6 +131,31 @@ def test_the_page_loads_nothing(full: str) -> None:
     assert addresses == {"http://www.w3.org/1999/xlink", "http://www.w3.org/2000/svg"}  # XML namespaces, not loaded
 
 
+def test_every_picture_is_told_in_words_and_has_the_colours_of_the_theme(full: str) -> None:
+    pictures = re.findall(r'<svg class="chart"[^>]*>', full)
+    assert len(pictures) >= 8
+    assert all(re.search(r'role="img" aria-label="[^"]{20,}"', picture) for picture in pictures)
+    assert "prefers-color-scheme: dark" in full
+    assert "fill: #24303c" not in full.lower()
+    assert "var(--ink, #24303c)" in full
+
+
+def test_on_a_phone_each_cell_of_the_deciding_tables_has_its_heading(full: str) -> None:
+    """There a table has no columns: each row is a card, whose lines are named by the cells themselves."""
+    tables = re.findall(r'<table class="[^"]*cards[^"]*">.*?</table>', full, flags=re.DOTALL)
+    assert len(tables) >= 4
+    for table in tables:
+        cells = re.findall(r"<td[^>]*>", table)
+        assert cells
+        assert all("data-label=" in cell for cell in cells), table[:200]
+
+
+def test_the_first_screen_comes_first(full: str) -> None:
+    text = full[full.index("<body>") :]
+    places = [text.index(part) for part in ('class="lead"', 'class="tiles"', "<svg", 'class="officer"', "in full")]
+    assert places == sorted(places)
+
+
 def test_the_page_is_well_formed(full: str) -> None:
     seen = Tags.of(full)
     assert not seen.open
