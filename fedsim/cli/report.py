@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fedsim.results.run_directory import Run
 
 EXAMPLES = ("report", "report runs/hospital-heart-20260131-120000", "report --statement", "report --files figures",
-            "report runs/epsilon-1 runs/epsilon-8 --out compared.html")  # fmt: skip
+            "report runs/epsilon-1 runs/epsilon-8 --out compared")  # fmt: skip
 GROUPS_EXAMPLES = ("groups", "groups --rate selection_rate", "groups runs/mine --arm local --json")
 
 
@@ -24,7 +24,7 @@ def report(
     run_dirs: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[RUN]...",
+            metavar="[RUN...]",
             help="Run directories; several are compared on one page.",
             show_default="the newest under runs/",
         ),
@@ -38,9 +38,7 @@ def report(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out", metavar="FILE", help="With several runs: the page to write.", show_default="comparison.html"
-        ),
+        typer.Option("--out", metavar="DIR", help="The directory to write into.", show_default="the working directory"),
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -82,7 +80,7 @@ def _compare(run_dirs: Sequence[Path], out: Path | None, as_json: bool) -> None:
         from fedsim.report.several import compared
         from fedsim.results.run_directory import load
 
-        path = compared.write([load(run_dir) for run_dir in run_dirs], out or Path(compared.FILE))
+        path = compared.write([load(run_dir) for run_dir in run_dirs], (out or Path()) / compared.FILE)
     if as_json:
         print_json({"run_dirs": [str(run_dir) for run_dir in run_dirs], "comparison": str(path)})
     else:

@@ -1,7 +1,9 @@
 """What passes a grid is counted as it is."""
 
+from collections.abc import Sequence
+
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 
 from fedsim.flower.grid import FIRST_NODE, InProcessGrid
 from fedsim.flower.records import Flat, Layout
@@ -15,7 +17,7 @@ def passed() -> tuple[InProcessGrid, list[Message]]:
     vector = torch.arange(8.0)
     seen: list[Message] = []
 
-    def execute(messages, contexts):
+    def execute(messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
         replies = []
         for number, message in enumerate(messages):
             content = RecordDict({

@@ -46,6 +46,7 @@ def write(runs: Sequence[Run], path: Path) -> Path:
         frontier=frontier.draw(table, label) if several else "",
         protected=[unit_of(run.ledger["unit"]).promise.protected for run in runs],
     )
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, text.encode())
     return path
 
