@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,18 +15,45 @@ from fedsim.mistakes import Mistake
 if TYPE_CHECKING:
     from fedsim.results.run_directory import Run
 
-EXAMPLES = ("report", "report runs/hospital-heart-20260131-120000", "report --statement")
+EXAMPLES = ("report", "report runs/hospital-heart-20260131-120000", "report --statement", "report --files figures",
+            "report runs/epsilon-1 runs/epsilon-8 --out compared")  # fmt: skip
 GROUPS_EXAMPLES = ("groups", "groups --rate selection_rate", "groups runs/mine --arm local --json")
 
 
 def report(
-    run_dir: options.RunDirectory = None,
+    run_dirs: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[RUN...]",
+            help="Run directories; several are compared on one page.",
+            show_default="the newest under runs/",
+        ),
+    ] = None,
     statement: Annotated[
         bool, typer.Option("--statement", help="Write the privacy statement alone: one page to hand on.")
     ] = False,
+    files: Annotated[
+        Path | None,
+        typer.Option("--files", metavar="DIR", help="Write figures (PNG, SVG) and tables (CSV) there, too."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="The directory to write into.", show_default="the working directory"),
+    ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Write the report of a finished run anew."""
+    """Write the report of a finished run anew, or one page that compares several."""
+    several = run_dirs is not None and len(run_dirs) > 1
+    if several and (statement or files):
+        raise Mistake("report: expected one run beside --statement or --files, got several")
+    if not several and out:
+        raise Mistake("report: --out is for a page that compares several runs; a report goes into its run directory")
+    if statement and files:
+        raise Mistake("report: expected --statement or --files, got both; --files writes the statement, too")
+    if several:
+        _compare(run_dirs or [], out, as_json)
+        return
+    run_dir = run_dirs[0] if run_dirs else None
     with waiting(quiet=False, as_json=as_json):
         from fedsim.report import page, statement_page
         from fedsim.results.run_directory import load, newest
@@ -35,11 +63,28 @@ def report(
         finished = load(run_dir or newest(), made_anew=[chosen.FILE])
         path = chosen.write(finished)
         seal(finished.path)
+        written = page.write_files(finished, files) if files else []
     what = "statement" if statement else "report"
     if as_json:
-        print_json({"run_dir": str(finished.path), what: str(path)})
+        document: dict[str, object] = {"run_dir": str(finished.path), what: str(path)}
+        if files:
+            document["files"] = [str(file) for file in written]
+        print_json(document)
     else:
-        print_places({what: path})
+        print_places({what: path, **({"files": files} if files else {})})
+
+
+def _compare(run_dirs: Sequence[Path], out: Path | None, as_json: bool) -> None:
+    """Write the page that compares runs, outside their sealed directories."""
+    with waiting(quiet=False, as_json=as_json):
+        from fedsim.report.several import compared
+        from fedsim.results.run_directory import load
+
+        path = compared.write([load(run_dir) for run_dir in run_dirs], (out or Path()) / compared.FILE)
+    if as_json:
+        print_json({"run_dirs": [str(run_dir) for run_dir in run_dirs], "comparison": str(path)})
+    else:
+        print_places({"comparison": path})
 
 
 def groups(

@@ -109,6 +109,8 @@ class Trained:
         kept_round: The round after which the models were as they are here: the last, or the one that was chosen by
             validation figures.
         stopped: Whether the training ended before its last round, since it gained nothing more.
+        traffic: The messages that passed between server and sites, as ``Traffic.rows`` returns them; None where they
+            were not counted from the first round on.
     """
 
     models: Models
@@ -121,6 +123,7 @@ class Trained:
     notes: list[str]
     kept_round: int
     stopped: bool
+    traffic: list[dict[str, Any]] | None = None
 
 
 def jobs(scenario: Scenario) -> list[Job]:
@@ -164,6 +167,7 @@ class _Training:
         self.best: Models = {}
         self.kept_round = 0
         self.stopped = False
+        self.traffic: list[dict[str, Any]] | None = []
 
     def answers(self, models: Models) -> list[Answers]:
         """Return each site's answers on its test rows, by the model that it would use."""
@@ -421,6 +425,7 @@ def run_job(
         notes=training.notes,
         kept_round=training.kept_round,
         stopped=training.stopped,
+        traffic=training.traffic,
     )
 
 
@@ -469,6 +474,8 @@ def _federated(training: _Training) -> Models:
         enough=training.enough,
     )
 
+    if training.traffic is not None:
+        training.traffic = grid.traffic.rows()
     training.note_unseen(finished.unseen)
     training.notes += irregularities(finished, names)
     training.end(finished.rounds)
@@ -512,6 +519,10 @@ class _WithRecords:
         with taken_up():
             self._training.restore(state["training"])
             memories.restore(self._grid, state["sites"])
+            if "traffic" in state:
+                self._grid.traffic.restore(state["traffic"])
+            else:
+                self._training.traffic = None  # begun by a version that did not count
             if self._noise:
                 self._noise.restore(state["noise"])
             return state["server"]
@@ -532,6 +543,7 @@ class _WithRecords:
                 "server": snapshot(),
                 "training": self._training.snapshot(),
                 "sites": memories.snapshot(self._grid),
+                **({} if self._training.traffic is None else {"traffic": self._grid.traffic.rows()}),
                 "noise": self._noise.snapshot() if self._noise else None,
             }
 

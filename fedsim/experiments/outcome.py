@@ -39,6 +39,9 @@ def write_results(folder: Path, scenario: Scenario, finished: list[Finished]) ->
     results.write_table(folder / "sites.parquet", table("scores"))
     results.write_table(folder / "groups.parquet", table("groups"))
     results.write_table(folder / "rounds.parquet", table("curve"))
+    traffic = rows_of("traffic")
+    if traffic:
+        results.write_table(folder / "traffic.parquet", pd.DataFrame(traffic))
     privacy = scenario.privacy
     trainings = [{**names_of(one.job), **one.values["ledger"]} for one in finished if one.values["ledger"]]
     results.write_json(

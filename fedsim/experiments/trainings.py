@@ -424,6 +424,7 @@ def _values(trained: Trained, seconds: float) -> dict[str, Any]:
         "curve": results.as_rows(trained.curve),
         "ledger": trained.ledger.as_json() if trained.ledger else None,
         "notes": trained.notes,
+        **({} if trained.traffic is None else {"traffic": trained.traffic}),
         "seconds": round(seconds, 3),
         "tensor_names": "global/ or site/",
     }

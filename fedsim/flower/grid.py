@@ -16,6 +16,8 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
+from fedsim.flower.traffic import DOWN, UP, Traffic
+
 FIRST_NODE = 2  # node 1 is the server's; sites follow in the order of their numbers
 _RUN, _SERVER_NODE, _TASK = 1, 1, 1
 
@@ -80,10 +82,14 @@ class InProcessGrid(Grid):
         execute: The engine: takes the messages and the receivers' contexts, returns a reply to each, in order.
         sites: How many sites there are.
         run_config: What every ClientApp finds in ``context.run_config``.
+
+    Attributes:
+        traffic: What passed so far.
     """
 
     def __init__(self, execute: Execute, sites: int, run_config: Mapping[str, Any]) -> None:
         self._execute = execute
+        self.traffic = Traffic()
         self._numbers = itertools.count(1)
         self._replies: dict[str, Message] = {}
         self._sites, self._run_config = sites, dict(run_config)
@@ -135,7 +141,10 @@ class InProcessGrid(Grid):
                 raise ValueError(f"expected a node in {self.get_node_ids()}, got {message.metadata.dst_node_id}")
             sent(message, next(self._numbers))
         contexts = [self.context(message.metadata.dst_node_id) for message in pushed]
-        for message, reply in zip(pushed, self._execute(pushed, contexts) if pushed else [], strict=True):
+        self.traffic.count(DOWN, pushed)
+        replies = self._execute(pushed, contexts) if pushed else []
+        self.traffic.count(UP, [reply for reply in replies if isinstance(reply, Message)])
+        for message, reply in zip(pushed, replies, strict=True):
             if not isinstance(reply, Message):
                 continue  # a ClientApp that gives nothing, or something else, has not answered
             self._replies[message.metadata.message_id] = sent(reply, next(self._numbers))

@@ -23,6 +23,7 @@ AXIS = "#b8c2cc"
 GRID = "#e3e8ed"
 
 WIDTH = 9.2  # inches; a page scales the chart to its own width
+PANEL = 4.6  # inches; two panels stand side by side, or below each other on a phone, where their text is still read
 STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "fedsim",

@@ -9,7 +9,8 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -20,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from fedsim.report.chart_style import BLUE, FAINT, GREEN, INK, LINES, ORANGE, STYLE, WIDTH
+from fedsim.report.chart_style import AXIS, BLUE, FAINT, GREEN, GRID, INK, LINES, ORANGE, PANEL, STYLE, png
 from fedsim.results.metrics import Metric
 
 
@@ -62,43 +63,55 @@ def arms(comparison: pd.DataFrame, metric: Metric, site: str, called: str, base:
     compared = any(pd.notna(row["difference"]) for row in rows)
 
     has_base = not math.isnan(base)
-    names = [f"{row['arm']}, {PRIVACY[row['private']]}" for row in rows]
+    names = [f"{row['arm']}\n{PRIVACY[row['private']]}" for row in rows]
     if has_base:
         names.append("base rate")
     lines = len(names)
+    height = 0.75 + 0.4 * lines
 
-    figure = Figure(figsize=(WIDTH, 0.75 + 0.34 * lines), layout="constrained")
-    panels = cast(Any, figure.subplots(1, 2 if compared else 1, sharey=True, squeeze=False))[0]
-
-    # On the left, each arm's own mean, and the base rate below them in a line of its own.
+    # First each arm's own mean, and the base rate below them in a line of its own.
+    left, panel = titled(f"{label} {called}", height)
     if has_base:
-        panels[0].axvline(base, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
-        panels[0].plot([base], [len(rows)], linestyle="none", marker="|", markersize=11, markeredgewidth=2, color=FAINT)
-    _dots(panels[0], rows, ("mean", "low", "high"), within=(metric.low, metric.high))
-    panels[0].set_title(f"{label} {called}")
-    panels[0].set_yticks(range(lines), names)
-    panels[0].set_ylim(lines - 0.5, -0.5)
+        panel.axvline(base, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
+        panel.plot([base], [len(rows)], linestyle="none", marker="|", markersize=11, markeredgewidth=2, color=FAINT)
+    _dots(panel, rows, ("mean", "low", "high"), within=(metric.low, metric.high))
+    _lines_of(panel, names)
+    figures = [left]
 
-    # On the right, the paired differences: the thin interval first, the thick one over it.
+    # Then the paired differences: the thin interval first, the thick one over it.
     if compared:
-        panels[1].axvline(0, color=FAINT, linewidth=1)
-        _dots(panels[1], rows, ("difference", "difference_low", "difference_high"), within=(-span, span))
+        right, panel = titled(f"Difference in {metric.label} to centralized, paired by seed", height)
+        panel.axvline(0, color=FAINT, linewidth=1)
+        _dots(panel, rows, ("difference", "difference_low", "difference_high"), within=(-span, span))
         here = ("difference", "difference_here_low", "difference_here_high")
-        _dots(panels[1], rows, here, within=(-span, span), width=4)
-        panels[1].set_title(f"Difference in {metric.label} to centralized, paired by seed")
+        _dots(panel, rows, here, within=(-span, span), width=4)
         for place, row in enumerate(rows):
             if row["arm"] == "centralized":
-                panels[1].annotate(
-                    "reference", (0, place), (6, 0), textcoords="offset points", va="center", color=FAINT
-                )
-
-    for panel in panels:
-        panel.grid(axis="y", visible=False)
-        panel.tick_params(axis="y", length=0)
+                panel.annotate("reference", (0, place), (6, 0), textcoords="offset points", va="center", color=FAINT)
+        _lines_of(panel, names)
+        figures.append(right)
 
     name = f"arms-{called.partition(' ')[0]}"  # a page may have a chart of each place
-    about = f"{label} {called} of every arm with its interval, and its difference to the centralized arm"
-    return svg(figure, name, about)
+    about = f"{label} {called} of every arm with its interval"
+    drawn = {about: figures[0]}
+    if compared:
+        drawn[f"{label} {called}: difference to the centralized arm"] = figures[1]
+    return panels(name, drawn)
+
+
+def titled(title: str, height: float) -> tuple[Figure, Axes]:
+    """Return a figure of one panel with a title that is aligned with the figure, whose labels may be long."""
+    figure = Figure(figsize=(PANEL, height), layout="constrained")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=9, fontweight="bold")
+    return figure, figure.subplots()
+
+
+def _lines_of(panel: Axes, names: Sequence[str]) -> None:
+    """Name the lines of a panel, the first on top."""
+    panel.set_yticks(range(len(names)), list(names))
+    panel.set_ylim(len(names) - 0.5, -0.5)
+    panel.grid(axis="y", visible=False)
+    panel.tick_params(axis="y", length=0)
 
 
 @matplotlib.rc_context(STYLE)
@@ -110,22 +123,24 @@ def curves(rounds: pd.DataFrame, metrics: Sequence[Metric]) -> str:
         metrics: Which of them to draw.
     """
     kinds = [private for private in PRIVACY if (rounds["private"] == private).any()]
-    figure = Figure(figsize=(WIDTH, 2.3 * len(metrics)), layout="constrained")
-    grid = cast(Any, figure.subplots(len(metrics), len(kinds), sharex=True, sharey="row", squeeze=False))
+    drawn = {}
+    for metric in metrics:
+        shown = [rounds[rounds["private"] == private] for private in kinds]
+        figures = []
+        for private, of_kind in zip(kinds, shown, strict=True):
+            figure, panel = titled(f"{_upper(metric.label)} {PRIVACY[private]} ({metric.better} is better)", 2.6)
+            _curve_panel(panel, of_kind, metric.name)
+            panel.set_xlabel("round")
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+            _legend(figure, [arm for arm in ARMS if (of_kind["arm"] == arm).any()], lines=True)
+            figures.append((private, figure, panel))
 
-    # A row of panels for each metric, a column without and one with privacy.
-    for panels, metric in zip(grid, metrics, strict=True):
-        panels[0].set_ylabel(f"{metric.label} ({metric.better} is better)")
-        for panel, private in zip(panels, kinds, strict=True):
-            _curve_panel(panel, rounds[rounds["private"] == private], metric.name)
-
-    for column, private in enumerate(kinds):
-        grid[0][column].set_title(PRIVACY[private])
-        grid[-1][column].set_xlabel("round")
-        grid[-1][column].xaxis.set_major_locator(MaxNLocator(integer=True))
-    _legend(figure, [arm for arm in ARMS if (rounds["arm"] == arm).any()], lines=True)
-    labels = " and ".join(metric.label for metric in metrics)
-    return svg(figure, "curves", f"Validation {labels} after each round, for every arm")
+        # Both kinds have one scale, so that they can be compared.
+        limits = [panel.get_ylim() for _, _, panel in figures]
+        for private, figure, panel in figures:
+            panel.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
+            drawn[f"Validation {metric.label} after each round, {PRIVACY[private]}, for every arm"] = figure
+    return panels("curves", drawn)
 
 
 @matplotlib.rc_context(STYLE)
@@ -147,20 +162,23 @@ def sites(
     """
     rows = _rows(comparison[comparison["site"].isin(list(labels))], metric)
     kinds = [private for private in PRIVACY if any(row["private"] == private for row in rows)]
-    figure = Figure(figsize=(WIDTH, 0.6 + len(kinds) * (0.7 + 0.36 * len(labels))), layout="constrained")
-    panels = cast(Any, figure.subplots(len(kinds), 1, sharex=True, squeeze=False))[:, 0]
-
-    for panel, private in zip(panels, kinds, strict=True):
+    drawn = {}
+    for private in kinds:
+        figure, panel = titled(f"{_upper(metric.label)} {PRIVACY[private]}", 1.2 + 0.46 * len(labels))
         means = {(row["site"], row["arm"]): row["mean"] for row in rows if row["private"] == private}
         _site_panel(panel, means, list(labels), private)
-        panel.set_yticks(range(len(labels)), [short(label) for label in labels.values()])
-        for place, site in enumerate(labels):
-            _beside(panel, place, gains.get((private, site), ""), color=INK)
-        _beside(panel, -0.75, f"change in {metric.label} by joining (95 % interval {asked})", color=FAINT)
 
-    panels[-1].set_xlabel(f"{_upper(metric.label)} at the site, mean over seeds")
-    _legend(figure, [arm for arm in ARMS if any(row["arm"] == arm for row in rows)], lines=False)
-    return svg(figure, "sites", f"{_upper(metric.label)} at each site: local, federated and centralized")
+        # Below each name the gain of the site.
+        names = []
+        for site, label in labels.items():
+            gain = gains.get((private, site), "")
+            names.append(f"{short(label)}\n{gain}" if gain else short(label))
+        panel.set_yticks(range(len(labels)), names)
+        panel.set_xlabel(f"{_upper(metric.label)} at the site, mean over seeds; below its name the\n"
+                         f"change by joining (95 % interval {asked})")  # fmt: skip
+        _legend(figure, [arm for arm in ARMS if any(key[1] == arm for key in means)], lines=False)
+        drawn[f"{_upper(metric.label)} at each site {PRIVACY[private]}: local, federated and centralized"] = figure
+    return panels("sites", drawn)
 
 
 def key(arm: str, private: bool) -> str:
@@ -239,7 +257,6 @@ def _site_panel(panel: Axes, means: Mapping[tuple[str, str], float], names: list
             if pd.notna(mean):  # centralized sits a little higher: it often is where federated is
                 height = place - 0.24 * (arm == "centralized")
                 panel.plot(cast(Any, [mean]), [height], linestyle="none", zorder=2 + order, **marker(arm, private))
-    panel.set_title(PRIVACY[private])
     panel.set_ylim(len(names) - 0.5, -0.5)
     panel.grid(axis="y", visible=False)
     panel.tick_params(axis="y", length=0)
@@ -256,18 +273,13 @@ def marker(arm: str, private: bool) -> dict[str, Any]:
     }
 
 
-def _beside(panel: Axes, place: float, text: str, color: str) -> None:
-    """Write to the right of a panel, in the line of a site."""
-    panel.text(1.02, place, text, transform=panel.get_yaxis_transform(), va="center", color=color)
-
-
 def _legend(figure: Figure, names: list[str], lines: bool) -> None:
     handles = [
         Line2D([], [], label=arm, color=look.colour, linestyle=look.line if lines else "none", marker=look.marker)
         for arm, look in ARMS.items()
         if arm in names
     ]
-    figure.legend(handles=handles, loc="outside upper left", ncols=3, frameon=False, handlelength=3.2 if lines else 1)
+    figure.legend(handles=handles, loc="outside lower left", ncols=3, frameon=False, handlelength=3.2 if lines else 1)
 
 
 def short(label: str) -> str:
@@ -277,13 +289,73 @@ def short(label: str) -> str:
     return f"{label[:18]}…{label[-25:]}"
 
 
-def svg(figure: Figure, name: str, about: str) -> str:
-    """Return a figure as SVG to put into a page: no prolog, no metadata, no id that another chart has."""
+class Inline(str):
+    """The HTML of a chart, to put into a page.
+
+    Attributes:
+        name: The start of the names of its files.
+        figures: {what it shows: the panel}, for files of their own.
+    """
+
+    name: str
+    figures: Mapping[str, Figure]
+
+    def __new__(cls, html_text: str, name: str, figures: Mapping[str, Figure]) -> "Inline":
+        """Make the text, and remember the figures."""
+        made = super().__new__(cls, html_text)
+        made.name = name
+        made.figures = figures
+        return made
+
+    @matplotlib.rc_context(STYLE)
+    def files(self) -> dict[str, bytes]:
+        """Return {name of a file: content}: an SVG and a PNG of each panel."""
+        contents = {}
+        for number, figure in enumerate(self.figures.values(), start=1):
+            name = self.name if len(self.figures) == 1 else f"{self.name}-{number}"
+            contents[f"{name}.svg"] = _svg(figure).encode()
+            with _any_script():
+                contents[f"{name}.png"] = png(figure)
+        return contents
+
+
+def panels(name: str, figures: Mapping[str, Figure]) -> Inline:
+    """Return the panels of a chart as HTML: side by side where there is room, below each other on a phone.
+
+    Args:
+        name: What the ids of the chart begin with; no other chart of a page has it.
+        figures: {what a panel shows, in words for who can't see it: the panel}.
+    """
+    drawn = [_inline(figure, f"{name}-{number}", about) for number, (about, figure) in enumerate(figures.items(), 1)]
+    return Inline(f'<div class="chart-panels">{"".join(drawn)}</div>', name, figures)
+
+
+_BY_THEME = {INK: "ink", FAINT: "soft", AXIS: "axis", GRID: "grid", "#ffffff": "paper",
+             BLUE: "blue", ORANGE: "orange", GREEN: "green"}  # fmt: skip
+"""{colour of a chart: the variable of the page's style that stands for it, in light and dark}."""
+
+
+def _inline(figure: Figure, name: str, about: str) -> str:
+    """Return a figure as SVG to put into a page: no id that another chart has, and colours of the page's theme."""
+    text = _svg(figure)
+    text = re.sub(r'( id="|xlink:href="#|url\(#)', rf"\g<1>{name}-", text)
+    for colour, variable in _BY_THEME.items():
+        text = re.sub(rf"\b(fill|stroke): {colour}\b", rf"\g<1>: var(--{variable}, {colour})", text)
+    return text.replace("<svg ", f'<svg class="chart" role="img" aria-label="{html.escape(about)}" ', 1)
+
+
+def _svg(figure: Figure) -> str:
+    """Return a figure as SVG without a prolog and without metadata."""
     buffer = io.StringIO()
-    with warnings.catch_warnings():  # a name in a script the font lacks: the reader's browser has it
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+    with _any_script():
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     text = buffer.getvalue()
-    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    text = re.sub(r'( id="|xlink:href="#|url\(#)', rf"\g<1>{name}-", text)
-    return text.replace("<svg ", f'<svg class="chart" role="img" aria-label="{html.escape(about)}" ', 1)
+    return re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+
+
+@contextmanager
+def _any_script() -> Iterator[None]:
+    """Draw names in any script: where the font lacks one, the reader's browser has it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from fedsim.report.chart_style import AXIS, FAINT, STYLE, WIDTH
-from fedsim.report.charts import ARMS, PRIVACY, marker, short, svg
+from fedsim.report.chart_style import AXIS, FAINT, STYLE
+from fedsim.report.charts import ARMS, PRIVACY, marker, panels, short, titled
 from fedsim.results.groups import Rate
 
 _APART = 0.18  # of the two kinds of a group, in lines
@@ -27,34 +27,36 @@ def groups(harm: pd.DataFrame, rate: Rate, labels: Sequence[tuple[str, str, str]
     """
     rows = {(row["attribute"], row["group"], row["private"]): row for row in _about(harm, rate)}
     kinds = [private for private in PRIVACY if any(key[2] == private for key in rows)]
-    figure = Figure(figsize=(WIDTH, 0.9 + 0.4 * len(labels)), layout="constrained")
-    panels = cast(Any, figure.subplots(1, 2, sharey=True, squeeze=False))[0]
-
+    height = 0.9 + 0.36 * len(labels)
+    title = f"{rate.label[0].upper()}{rate.label[1:]}"
+    figures = {
+        f"{rate.label} of every group": titled(title, height),
+        f"{rate.label} of every group: difference to everyone else": titled("Difference to everyone else", height),
+    }
+    (_, left), (_, right) = figures.values()
     for place, (attribute, group, _) in enumerate(labels):
         for private in kinds:
             row = rows.get((attribute, group, private))
             if row is None:
                 continue  # it has test rows under a seed only whose training failed
-            height = place + (_APART if private else -_APART) * (len(kinds) > 1)
-            _dot(panels[0], row, ("mean", "low", "high"), height)
-            _dot(panels[1], row, ("difference", "difference_low", "difference_high"), height)
+            line = place + (_APART if private else -_APART) * (len(kinds) > 1)
+            _dot(left, row, ("mean", "low", "high"), line)
+            _dot(right, row, ("difference", "difference_low", "difference_high"), line)
+    right.axvline(0, color=FAINT, linewidth=1)
 
-    panels[0].set_title(rate.label[0].upper() + rate.label[1:])
-    panels[1].set_title("Difference to everyone else")
-    panels[1].axvline(0, color=FAINT, linewidth=1)
-    panels[0].set_yticks(range(len(labels)), [short(label) for _, _, label in labels])
-    panels[0].set_ylim(len(labels) - 0.5, -0.5)
-
-    # A line between two attributes.
-    for panel in panels:
+    for figure, panel in figures.values():
+        panel.set_yticks(range(len(labels)), [short(label) for _, _, label in labels])
+        panel.set_ylim(len(labels) - 0.5, -0.5)
         panel.grid(axis="y", visible=False)
         panel.tick_params(axis="y", length=0)
+
+        # A line between two attributes.
         for place in range(1, len(labels)):
             if labels[place][0] != labels[place - 1][0]:
                 panel.axhline(place - 0.5, color=AXIS, linewidth=0.8)
-    if len(kinds) > 1:
-        _legend(figure, str(harm["arm"].iloc[0]))
-    return svg(figure, "groups", f"{rate.label} of every group, and its difference to everyone else")
+        if len(kinds) > 1:
+            _legend(figure, str(harm["arm"].iloc[0]))
+    return panels("groups", {about: figure for about, (figure, _) in figures.items()})
 
 
 def _about(harm: pd.DataFrame, rate: Rate) -> list[dict[str, Any]]:
@@ -72,4 +74,4 @@ def _dot(panel: Axes, row: dict[str, Any], columns: tuple[str, str, str], height
 def _legend(figure: Figure, arm: str) -> None:
     handles = [Line2D([], [], label=label, linestyle="none", **marker(arm, private))
                for private, label in PRIVACY.items()]  # fmt: skip
-    figure.legend(handles=handles, loc="outside upper left", ncols=2, frameon=False, handlelength=1)
+    figure.legend(handles=handles, loc="outside lower left", ncols=2, frameon=False, handlelength=1)

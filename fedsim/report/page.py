@@ -17,11 +17,15 @@ from fedsim.privacy.units import unit_of
 from fedsim.report import charts, group_charts
 from fedsim.report.base_findings import base_answer, base_figures
 from fedsim.report.base_findings import cautions as base_cautions
+from fedsim.report.deciding import officer
+from fedsim.report.deciding.first_screen import sentence, tiles
 from fedsim.report.failures import failures
 from fedsim.report.findings import Numbers, answers, rounds_kept, why_pooled
 from fedsim.report.group_findings import blocks
+from fedsim.report.leaving.shown import shown
 from fedsim.report.pages import PAGES
 from fedsim.report.quality import coefficients_of, quality_of
+from fedsim.report.several import files
 from fedsim.report.statement import epsilons, grouped, statement, weaknesses
 from fedsim.results.comparison import HERE, SAME
 from fedsim.results.estimate import Estimate
@@ -46,17 +50,37 @@ def write(run: Run) -> Path:
     return path
 
 
+def write_files(run: Run, folder: Path) -> list[Path]:
+    """Write the figures as PNG and SVG and the tables as CSV into a folder; return their paths."""
+    drawn = []
+    for value in _values(run).values():
+        several = value if isinstance(value, list) else [value]
+        drawn += [chart for chart in several if isinstance(chart, charts.Inline)]
+    return files.write(run, drawn, folder)
+
+
 def _render(run: Run) -> str:
+    return PAGES.get_template("report.html.j2").render(_values(run))
+
+
+def _values(run: Run) -> dict[str, Any]:
+    """Return what the template asks for."""
     numbers = Numbers(run)
     notes = _notes(run)
     sites = [_site_row(numbers, site) for site in numbers.shown]
-    return PAGES.get_template("report.html.j2").render(
+    quality = quality_of(run, numbers.arms)
+    return dict(
         run=run,
         task=run.manifest["task"],
         data=run.manifest["data"],
         numbers=numbers,
         started=f"{datetime.fromisoformat(run.manifest['started']):%d %B %Y, %H:%M UTC}",
+        lead=sentence(numbers),
+        tiles=tiles(numbers),
+        may_be_said=officer.may_be_said(run),
+        leaves=officer.models(run),
         findings=answers(numbers),
+        **shown(run),
         cautions=_cautions(run),
         groups=[_arm_group(numbers, private) for private in numbers.kinds] + _base_group(run),
         columns=[_heading(run, metric, site) for metric, site in _columns(run)],
@@ -66,7 +90,8 @@ def _render(run: Run) -> str:
         sites=sites,
         about_rows=_ABOUT[run.kind],
         rates=RATES[run.kind],
-        quality=quality_of(run, numbers.arms),
+        quality=quality,
+        quality_chart=quality.chart if quality else None,
         coefficients=coefficients_of(run),
         protected_unit=unit_of(run.ledger["unit"]).promise.protected if numbers.private else "",
         treatment=_treatments(numbers),

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from fedsim.report.chart_style import FAINT, STYLE, WIDTH
-from fedsim.report.charts import ARMS, PRIVACY, marker, svg
+from fedsim.report.chart_style import FAINT, PANEL, STYLE
+from fedsim.report.charts import ARMS, PRIVACY, marker, panels
 from fedsim.results.calibration import BINS
 
 _FEW = 10  # rows of a bin, below which its share says little
@@ -30,28 +30,37 @@ def reliability(bins: pd.DataFrame, arms: Sequence[str], said: str, seen: str) -
         seen: How to call the share that came true.
     """
     kinds = [private for private in PRIVACY if (bins["private"] == private).any()]
-    figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
-    grid = cast(
-        Any,
-        figure.subplots(2, len(kinds), sharex=True, sharey="row", squeeze=False, height_ratios=[3, 1]),
-    )
-    for column, private in enumerate(kinds):
+    drawn = {}
+    lower = []
+    for private in kinds:
+        figure = Figure(figsize=(PANEL, 4.4), layout="constrained")
+        grid = cast(Any, figure.subplots(2, 1, sharex=True, height_ratios=[3, 1]))
         summed = bins[bins["private"] == private].groupby(["arm", "bin"])[["rows", "said", "seen"]].sum()
-        drawn = [arm for arm in arms if arm in summed.index.get_level_values("arm")]
-        _diagram(grid[0][column], summed, drawn, private)
-        _rows(grid[1][column], summed, drawn, private)
-        grid[0][column].set_title(PRIVACY[private])
-        grid[1][column].set_xlabel(said)
+        of_kind = [arm for arm in arms if arm in summed.index.get_level_values("arm")]
+        _diagram(grid[0], summed, of_kind, private)
+        _rows(grid[1], summed, of_kind, private)
+        lower.append(grid[1])
+        grid[0].set_title(PRIVACY[private])
+        grid[0].set_ylabel(seen)
+        grid[1].set_xlabel(said)
+        grid[1].set_ylabel("test rows")
+        _legend(figure, of_kind)
+        drawn[f"How often predicted probabilities come true {PRIVACY[private]}, for every arm"] = figure
 
-    grid[0][0].set_ylabel(seen)
-    grid[1][0].set_ylabel("test rows")
+    # Both kinds have one scale of rows.
+    most = max(panel.get_ylim()[1] for panel in lower)
+    for panel in lower:
+        panel.set_ylim(0, most)
+    return panels("reliability", drawn)
+
+
+def _legend(figure: Figure, arms: Sequence[str]) -> None:
     handles = [
         Line2D([], [], label=arm, color=ARMS[arm].colour, linestyle=ARMS[arm].line, marker=ARMS[arm].marker)
         for arm in arms
     ]
     handles.append(Line2D([], [], label="as predicted", color=FAINT, linestyle=(0, (4, 3)), linewidth=1))
-    figure.legend(handles=handles, loc="outside upper left", ncols=4, frameon=False, handlelength=3.2)
-    return svg(figure, "reliability", "How often predicted probabilities come true, for every arm")
+    figure.legend(handles=handles, loc="outside lower left", ncols=2, frameon=False, handlelength=3.2)
 
 
 def _diagram(panel: Axes, summed: pd.DataFrame, arms: Sequence[str], private: bool) -> None:

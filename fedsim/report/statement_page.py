@@ -3,6 +3,8 @@
 from datetime import datetime
 from pathlib import Path
 
+from fedsim.report.deciding import officer
+from fedsim.report.leaving.shown import shown
 from fedsim.report.pages import PAGES
 from fedsim.report.statement import grouped, statement, weaknesses
 from fedsim.results.run_directory import Run, write_bytes
@@ -16,6 +18,9 @@ def write(run: Run) -> Path:
         run=run,
         started=f"{datetime.fromisoformat(run.manifest['started']):%d %B %Y, %H:%M UTC}",
         cautions=weaknesses(run),
+        leaves=officer.models(run),
+        may_be_said=officer.may_be_said(run),
+        **shown(run, private_only=True),
         statement=grouped(statement(run)),
         ledger=run.manifest["files"]["ledger.json"],
     )

@@ -231,6 +231,7 @@ class FinishedTraining(TypedDict):
     curve: list[Row]
     ledger: Annotated[Spending, AfterValidator(_of_one_another)] | None
     notes: list[str]
+    traffic: NotRequired[list[Row]]
     seconds: Size
     tensor_names: NotRequired[str]
     choice: NotRequired[RoundChoice]

@@ -10,6 +10,8 @@ manifest has the SHA-256 of each.
   and at each.
 - ``metrics.json``: base rates of every seed, calibration and confusion matrices of every training,
   and the coefficients of a linear model; runs of older versions lack it.
+- ``traffic.parquet``: the messages between server and sites, by kind: fields, number and size; runs of older versions
+  and runs without a federated arm lack it.
 - ``ledger.json``: the releases of each site in the private trainings, and its epsilon.
 - ``model.safetensors``: the federated model of the first seed, with privacy if any arm has it.
 - ``begun.json``: the circumstances that the run was begun under, such as versions.
@@ -72,6 +74,9 @@ _KEYS = {
 }
 """{table: the columns that tell its rows apart}."""
 
+_TRAFFIC = ("arm", "private", "seed", "direction", "message", "record")
+_COUNTS = ("messages", "rounds", "bytes", "most")
+
 
 @dataclass(frozen=True)
 class Run:
@@ -85,6 +90,7 @@ class Run:
     ledger: dict[str, Any]
     manifest: dict[str, Any]
     measured: Measured = field(default_factory=Measured)
+    traffic: pd.DataFrame | None = None
 
     POOLED: ClassVar[str] = POOLED
     TOGETHER: ClassVar[tuple[str, ...]] = TOGETHER
@@ -244,7 +250,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
 def write_manifest(folder: Path, about: Mapping[str, Any]) -> None:
     """Write the manifest, with the SHA-256 of the files that are there; it is written last."""
     files = {}
-    for name in (*_TABLES, "scenario.toml", "ledger.json", "metrics.json", "model.safetensors"):
+    for name in (*_TABLES, "scenario.toml", "traffic.parquet", "ledger.json", "metrics.json", "model.safetensors"):
         path = folder / name
         if path.exists():
             files[name] = sha256(path.read_bytes())
@@ -309,6 +315,11 @@ def read_run(folder: Path) -> Run:
         measured = Measured.of(parse_json(contents["metrics.json"], place_of_metrics), place_of_metrics)
         if manifest["task"]["kind"] == "binary" and measured.threshold is None:
             raise Mistake(f"{place_of_metrics}: threshold: expected the number from which on a row is called positive")
+    traffic = None
+    if "traffic.parquet" in contents:
+        place_of_traffic = folder / "traffic.parquet"
+        traffic = _table(contents["traffic.parquet"], place_of_traffic)
+        check_columns(traffic, [*_TRAFFIC, *_COUNTS], _TRAFFIC, str(place_of_traffic))
     place_of_ledger = str(folder / "ledger.json")
     ledger = parse_json(contents["ledger.json"], place_of_ledger)
     check_ledger(ledger, place_of_ledger)
@@ -319,6 +330,7 @@ def read_run(folder: Path) -> Run:
         ledger=ledger,
         manifest=manifest,
         measured=measured,
+        traffic=traffic,
     )
 
 

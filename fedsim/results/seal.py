@@ -15,7 +15,7 @@ LARGEST = 2**24
 _FILES = frozenset((
     "begun.json", "deployment.json", "groups.parquet", "ledger.json", "manifest.json", "metrics.json",
     "model.safetensors", "report.html", "rounds.parquet", "scenario.toml", "sites.parquet", "statement.html",
-    "training.json",
+    "traffic.parquet", "training.json",
 ))  # fmt: skip
 _CHECKPOINT = re.compile(r"checkpoints/[a-z]+-[a-z]+-[0-9]+\.(json|safetensors)", re.ASCII)
 _MARK = "  "  # between digest and name, as sha256sum writes them

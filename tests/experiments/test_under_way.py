@@ -50,6 +50,7 @@ def bytes_of(done: Trained) -> dict[str, Any]:
         "ledger": done.ledger.as_json() if done.ledger else None,
         "notes": done.notes,
         "kept_round": done.kept_round,
+        "traffic": done.traffic,
     }
 
 

@@ -94,10 +94,10 @@ def test_every_finding_and_every_item_of_the_statement_is_in_the_page(tmp_path: 
 
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(("epsilon", "weak"), [(10.0, False), (10.001, True), (5000.0, True)])
-def test_a_weak_epsilon_is_called_that_in_three_places(tmp_path: Path, epsilon: float, weak: bool) -> None:
+def test_a_weak_epsilon_is_called_that_in_four_places(tmp_path: Path, epsilon: float, weak: bool) -> None:
     run = make_run(tmp_path)
     run.ledger["trainings"][0]["epsilon"]["south"] = epsilon
-    assert html_of(run).count("weak formal guarantee") == 3 * weak
+    assert html_of(run).count("weak formal guarantee") == 4 * weak
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -132,6 +132,31 @@ def test_the_page_loads_nothing(full: str) -> None:
     assert all(target.startswith("#") for target in re.findall(r"url\(\s*['\"]?([^)'\"]*)", page))
     addresses = {value for value in re.findall(r"https?://[^\s\"'<]+", page)}
     assert addresses == {"http://www.w3.org/1999/xlink", "http://www.w3.org/2000/svg"}  # XML namespaces, not loaded
+
+
+def test_every_picture_is_told_in_words_and_has_the_colours_of_the_theme(full: str) -> None:
+    pictures = re.findall(r'<svg class="chart"[^>]*>', full)
+    assert len(pictures) >= 8
+    assert all(re.search(r'role="img" aria-label="[^"]{20,}"', picture) for picture in pictures)
+    assert "prefers-color-scheme: dark" in full
+    assert "fill: #24303c" not in full.lower()
+    assert "var(--ink, #24303c)" in full
+
+
+def test_on_a_phone_each_cell_of_the_deciding_tables_has_its_heading(full: str) -> None:
+    """There a table has no columns: each row is a card, whose lines are named by the cells themselves."""
+    tables = re.findall(r'<table class="[^"]*cards[^"]*">.*?</table>', full, flags=re.DOTALL)
+    assert len(tables) >= 4
+    for table in tables:
+        cells = re.findall(r"<td[^>]*>", table)
+        assert cells
+        assert all("data-label=" in cell for cell in cells), table[:200]
+
+
+def test_the_first_screen_comes_first(full: str) -> None:
+    text = full[full.index("<body>") :]
+    places = [text.index(part) for part in ('class="lead"', 'class="tiles"', "<svg", 'class="officer"', "in full")]
+    assert places == sorted(places)
 
 
 def test_the_page_is_well_formed(full: str) -> None:
@@ -177,7 +202,7 @@ def test_without_validation_rows_there_are_no_curves(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seeds", [[0], list(range(SEEDS))], ids=["one seed", "all seeds"])
 def test_a_site_whose_auc_is_missing_is_shown_without_it(tmp_path: Path, seeds: list[int]) -> None:
     page = html_of(without_auc(make_run(tmp_path), "south", seeds))
-    assert f"<td>{SEEDS - len(seeds)} of {SEEDS}</td>" in page
+    assert f">{SEEDS - len(seeds)} of {SEEDS}</td>" in page
     assert "nan" not in page.lower()
 
 

@@ -60,3 +60,26 @@ def test_the_command_writes_it_and_it_is_sealed(run: Path):
         load(run)
     assert CliRunner().invoke(app, ["report", str(run), "--statement"]).exit_code == 0
     assert load(run).path == run
+
+
+def test_figures_and_tables_are_written_beside_the_run_and_the_seal_holds(run: Path, tmp_path: Path):
+    ended = CliRunner().invoke(app, ["report", str(run), "--files", str(tmp_path / "figures")])
+    assert ended.exit_code == 0, ended.output
+    names = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert {"arms.csv", "leaving.csv", "statement.csv", "arms-inside.svg", "arms-inside.png"} <= names
+    assert load(run).path == run
+
+
+def test_several_runs_are_compared_outside_their_directories(run: Path, tmp_path: Path):
+    other = shutil.copytree(run, tmp_path / "other")
+    ended = CliRunner().invoke(app, ["report", str(run), str(other), "--out", str(tmp_path / "both")])
+    assert ended.exit_code == 0, ended.output
+    assert "2 runs compared" in (tmp_path / "both" / "comparison.html").read_text()
+    assert load(run).path == run
+    assert load(other).path == other
+
+
+@pytest.mark.parametrize("wrong", [["--out", "x"], ["--statement", "--files", "x"], ["other", "--files", "x"]])
+def test_an_option_without_effect_is_an_error(run_once: Path, wrong: list[str]):
+    ended = CliRunner().invoke(app, ["report", str(run_once), *wrong])
+    assert isinstance(ended.exception, Mistake)

@@ -1,0 +1,1 @@
+"""Pages about several runs, and files beside a report."""
