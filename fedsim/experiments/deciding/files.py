@@ -13,8 +13,8 @@ from rich.table import Table
 
 from fedsim import figures
 from fedsim.experiments.deciding.decided import Decided
-from fedsim.experiments.deciding.picture import frontier
 from fedsim.mistakes import Mistake
+from fedsim.report.frontier import draw
 from fedsim.report.pages import PAGES
 from fedsim.results.metrics import BY_NAME
 from fedsim.results.run_directory import write_bytes
@@ -58,16 +58,16 @@ def write(folder: Path, decided: Decided, page: str, more: Sequence[str] = ()) -
     text = json.dumps(as_document(decided), indent=2, allow_nan=False)
     write_bytes(folder / f"{page}.json", f"{text}\n".encode())
 
-    picture = frontier(decided.points, decided.chosen.metric)
-    write_bytes(folder / "frontier.png", picture.png)
-    write_bytes(folder / "frontier.svg", picture.svg.encode())
+    picture = draw(_with_numbers(decided.points), f"test {BY_NAME[decided.chosen.metric].label}")
+    for name, content in picture.files().items():
+        write_bytes(folder / name, content)
     rendered = PAGES.get_template("decision.html.j2").render(
         version=version("fedsim-flower"),
         title=decided.title,
         kind="tuned arms" if page == "tune" else "a sweep",
         answers=decided.answers,
         cautions=decided.cautions,
-        picture=picture.svg,
+        picture=picture,
         label=BY_NAME[decided.chosen.metric].label,
         heads=_heads(decided),
         rows=list(_rows(decided)),
@@ -79,6 +79,12 @@ def write(folder: Path, decided: Decided, page: str, more: Sequence[str] = ()) -
         page=page,
     )
     write_bytes(folder / f"{page}.html", rendered.encode())
+
+
+def _with_numbers(points: pd.DataFrame) -> pd.DataFrame:
+    """Return the points with their epsilons as numbers, and None for no privacy."""
+    numbers = [None if text == NONE else float(text) for text in points["epsilon"]]
+    return points.assign(epsilon=pd.Series(numbers, index=points.index, dtype=object))
 
 
 def as_document(decided: Decided) -> dict[str, Any]:

@@ -10,11 +10,22 @@ from fedsim import figures
 from fedsim.experiments.deciding.together import Released
 from fedsim.privacy.accounting import HOPELESS
 from fedsim.privacy.tiers import caution
+from fedsim.report.statement import listed
 from fedsim.results.metrics import BY_NAME
 from fedsim.results.multiple_comparisons import FEWEST_SEEDS
 from fedsim.results.seeds import MOST_SEEDS, WORTH_TELLING
 
 NONE = "none"
+
+
+def _told_apart(rows: Sequence[Mapping[Any, Any]]) -> str:
+    """Say which epsilons are told apart from the first one."""
+    parts = []
+    for verdict in ("lower", "higher"):
+        names = [_under(row["epsilon"]) for row in rows if row["verdict"] == verdict]
+        if names:
+            parts.append(f"{listed(names)} {'is' if len(names) == 1 else 'are'} told to be {verdict}")
+    return " and ".join(parts) or "nothing else can be told apart from it"
 
 
 def of_arms(points: pd.DataFrame, contrasts: pd.DataFrame, metric: str) -> Iterator[str]:
@@ -50,7 +61,7 @@ def of_epsilons(points: pd.DataFrame, contrasts: pd.DataFrame, metric: str) -> I
         return
     against = rows[0]["against"]
     figure = _mean(points, first_arm, against)
-    yield f"In the {first_arm} arm, {_under(against)} gives {label} {figure} on test rows."
+    yield f"In the {first_arm} arm, {_under(against)} gives {label} {figure} on test rows; {_told_apart(rows)}."
     for row in rows:
         yield _capital(f"{_under(row['epsilon'])} instead: {_difference(row)}")
 
