@@ -48,7 +48,7 @@ def test_arms_are_compared_at_the_first_epsilon():
         [("federated", "none", 0.8), ("centralized", "none", 0.79)], columns=["arm", "epsilon", "mean"]
     )
     row = {**SAME, "against": "centralized"}
-    assert list(words.of_arms(points, pd.DataFrame([row]), "auc"))[0].startswith(
+    assert next(words.of_arms(points, pd.DataFrame([row]), "auc")).startswith(
         "Without privacy, the federated arm has AUC 0.800, the centralized one 0.790: +0.010"
     )
 
