@@ -21,6 +21,8 @@ NOISE = ["--set", "privacy.noise_multiplier=4"]  # saves looking for it
 SMALL = {
     "run": [*QUICK, "--seeds", "1"],
     "compare": [*QUICK, "--seeds", "1"],
+    "sweep": [*QUICK, "--seeds", "1"],
+    "tune": [*QUICK, "--seeds", "1", "--trials", "2"],
     "audit": [*QUICK, "--trials", "40", "--shadows", "4", "--set", "seeds=1"],
 }
 
@@ -41,6 +43,8 @@ def made_small(words: list[str]) -> list[str]:
 
     # A table of one's own has no privacy unless the command says so; then noise would be asked for in vain.
     is_private = any(word == "--epsilon" or word.startswith("privacy.unit=") for word in words)
+    if words[0] in ("sweep", "tune"):
+        return more
     if is_private or "--data" in words:
         return [*more, *(NOISE if is_private else [])]
     scenario = words[1] if len(words) > 1 and not words[1].startswith("-") else None
