@@ -92,7 +92,9 @@ def compare(
     overlaps = ranking.overlaps_of(grid)
     ranked = ranking.rank(played, metric, overlaps, reach)
     pairs = ranking.pairs(played, metric, overlaps)
-    tournament_files.write(out, played, ranked, pairs, axes, metric, seeds)
+    tournament_files.write(
+        out, played, ranked, pairs, axes, metric, seeds, tournament.command_of(axes_asked, metric, reach)
+    )
     if as_json:
         print_json({"out": str(out), **tournament_files.as_document(ranked, played, metric)})
     else:

@@ -5,6 +5,7 @@ training is run twice, see ``fedsim.experiments.deciding.kept``.
 """
 
 import itertools
+import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -152,6 +153,26 @@ def cells(axes: Axes) -> list[Cell]:
             raise Mistake(f"compare: expected each field of the grid once, got {field} twice")
         grid.append(Cell(place, scenario, arm))
     return grid
+
+
+def command_of(axes: Axes, metric: str, reach: float | None = None) -> str:
+    """Return the command line that plays the same tournament.
+
+    Args:
+        axes: The axes.
+        metric: The name of the metric.
+        reach: The validation value whose rounds are counted; None for none.
+    """
+    parts = ["fedsim", "compare", *axes.scenarios, "--strategy", ",".join(axes.strategies)]
+    parts += ["--attack", ",".join(axes.attacks), "--epsilon", ",".join(axes.epsilons)]
+    for text in axes.varied:
+        parts += ["--vary", text]
+    for text in axes.changes:
+        parts += ["--set", text]
+    parts += ["--arms", ",".join(axes.arms), "--seeds", str(axes.seeds), "--metric", metric]
+    if reach is not None:
+        parts += ["--reach", f"{reach:g}"]
+    return shlex.join(parts)
 
 
 def label_of_arm(arm: str) -> str:

@@ -48,6 +48,7 @@ def write(
     axes: Sequence[str],
     metric: str,
     seeds: int,
+    command: str,
 ) -> None:
     """Write ``ranks``, ``pairs``, ``scores`` and ``curves.csv``, ``tournament.json``, the PNG and ``tournament.html``.
 
@@ -59,6 +60,7 @@ def write(
         axes: The axes of the grid.
         metric: The name of the metric.
         seeds: How many there were.
+        command: The command that makes all of this anew.
     """
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -74,7 +76,7 @@ def write(
     for name, picture in drawn.items():
         write_bytes(folder / f"{name.replace('.', '-')}.png", picture)
 
-    page = _page(played, ranked, axes, metric, seeds, drawn)
+    page = _page(played, ranked, axes, metric, seeds, command, drawn)
     write_bytes(folder / "tournament.html", page.encode())
 
 
@@ -84,6 +86,7 @@ def _page(
     axes: Sequence[str],
     metric: str,
     seeds: int,
+    command: str,
     drawn: Mapping[str, bytes],
 ) -> str:
     """Return ``tournament.html``; arguments as of ``write``, and the pictures by name."""
@@ -91,6 +94,7 @@ def _page(
     heads, rows = _cells(ranked, shown, metric)
     return PAGES.get_template("tournament.html.j2").render(
         version=version("fedsim-flower"),
+        command=command,
         title=_title(ranked),
         summary=_summary(ranked, axes, seeds),
         winners=list(winners(ranked, axes, metric, seeds)),
