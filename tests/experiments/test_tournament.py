@@ -639,13 +639,15 @@ def test_a_strategy_without_the_arm_that_has_one_is_refused(fedsim):
     assert "--arms: expected some of federated, centralized, local, each once, got 'federated,everyone'" in err
 
 
+@pytest.mark.whole
 def test_the_page_says_how_to_make_it_again(fedsim, tmp_path: Path):
     axes = Axes(
         ["hospital-heart"], ["fedavg", "krum:f=1"], ["none"], ["8"], ["attack.share=0.1,0.2"], QUICK, 2, ["local"]
     )
     assert tournament.command_of(axes, "auc", 0.8) == (
-        "fedsim compare hospital-heart --strategy fedavg,krum:f=1 --attack none --epsilon 8 --vary attack.share=0.1,0.2 "
-        "--set training.rounds=2 --set privacy.epsilon=1 --arms local --seeds 2 --metric auc --reach 0.8"
+        "fedsim compare hospital-heart --strategy fedavg,krum:f=1 --attack none --epsilon 8 "
+        "--vary attack.share=0.1,0.2 --set training.rounds=2 --set privacy.epsilon=1 --arms local --seeds 2 "
+        "--metric auc --reach 0.8"
     )
     code, *_ = fedsim("compare", "hospital-heart", "--set", "training.rounds=1", "--seeds", "1", "--out", "here")
     assert code == 0
