@@ -119,7 +119,7 @@ def _use(facts: Mapping[str, Any]) -> Iterator[str]:
     yield "## Use"
     if kind != "encoded":
         rows = "table.csv" if kind == "table" else "images/"
-        yield f"```text\nfedsim predict . {rows} --out predictions.csv\n```"
+        yield f"```text\nfedsim predict . {rows} --to predictions.csv\n```"
     yield f"With plain onnxruntime, the outputs are {_OUTPUTS[facts['outcome']['kind']]}:"
     windows = facts["inputs"]["windows"]
     example = _EXAMPLES["windows" if windows else kind]

@@ -37,7 +37,7 @@ def test_from_a_run_to_predictions(fedsim: Callable[..., Ran], tmp_path: Path):
     predictions = pd.read_csv(io.StringIO(printed.out))
     assert list(predictions.columns) == ["row", "probability"]
     assert len(predictions) == 920
-    assert fedsim("predict", "model", str(TABLE), "--out", "predictions.csv").out == ""
+    assert fedsim("predict", "model", str(TABLE), "--to", "predictions.csv").out == ""
     assert pd.read_csv(tmp_path / "predictions.csv").equals(predictions)
 
     # Predicting waits for no PyTorch.

@@ -210,7 +210,7 @@ def test_a_run_with_all_sites_in_every_round_is_what_it_was(scenario, monkeypatc
         chosen = scenario(f"strategy.name={name}")
         found = run_job(chosen, Job("federated", False, 0), lambda number: None).models[GLOBAL]
         with monkeypatch.context() as patch:
-            patch.setattr(Adapter, "_in_round", lambda self, weight: self.math)
+            patch.setattr(Adapter, "_in_round", lambda self, *given: self.math)
             before = run_job(chosen, Job("federated", False, 0), lambda number: None).models[GLOBAL]
         for parameter, value in found.items():
             assert torch.equal(value, before[parameter])

@@ -9,7 +9,7 @@ import typer
 from fedsim.cli.output import printable, waiting
 from fedsim.mistakes import Mistake
 
-EXAMPLES = ("predict heart-model patients.csv", "predict heart-model patients.csv --out predictions.csv")
+EXAMPLES = ("predict heart-model patients.csv", "predict heart-model patients.csv --to predictions.csv")
 
 
 def predict(
@@ -20,7 +20,7 @@ def predict(
             metavar="FILE", help="A table, CSV or Parquet, with the columns that the model was trained on; or images."
         ),
     ],
-    out: Annotated[
+    to: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="The CSV file to write.", show_default="the standard output"),
     ] = None,
@@ -28,14 +28,15 @@ def predict(
     """Predict new rows with an exported model; it needs no PyTorch."""
     with waiting(quiet=True, as_json=False):
         from fedsim.exporting.predict import open_exported
+        from fedsim.results.whole_files import write_bytes
 
-        if out is not None and out.exists() and out.samefile(rows):
-            raise Mistake(f"--out {out}: expected another file than the one that is read")
+        if to is not None and to.exists() and to.samefile(rows):
+            raise Mistake(f"--to {to}: expected another file than the one that is read")
         predicted = open_exported(folder).predict(rows)
     for note in predicted.notes:
         sys.stderr.write(f"fedsim: {printable(note)}\n")
     text = predicted.table.to_csv(index=False)
-    if out is None:
+    if to is None:
         sys.stdout.write(printable(text))
         return
-    out.write_text(text, encoding="utf-8")
+    write_bytes(to, text.encode())
