@@ -51,7 +51,8 @@ def test_a_run_directory_holds_plain_files_only(finished: Path):
     names = {path.name for path in finished.iterdir()}
     assert names == {
         ".lock", "SHA256SUMS", "begun.json", "scenario.toml", "manifest.json", "rounds.parquet", "sites.parquet",
-        "groups.parquet", "ledger.json", "metrics.json", "model.safetensors", "checkpoints", "report.html", "traffic.parquet",
+        "groups.parquet", "ledger.json", "metrics.json", "model.safetensors", "checkpoints", "report.html",
+        "traffic.parquet",
     }  # fmt: skip
     assert not [path for path in finished.rglob("*") if path.suffix in (".pkl", ".pt", ".tmp")]
 
