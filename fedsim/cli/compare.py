@@ -70,8 +70,9 @@ def compare(
         raise Mistake(f"--reach: expected a finite number, got {reach:g}")
     with waiting(quiet, as_json) as progress:
         from fedsim.experiments import ranking, tournament, tournament_files
+        from fedsim.experiments.deciding.files import check_place
 
-        tournament_files.check_place(out)
+        check_place(out)
         axes_asked = tournament.Axes(
             scenarios=scenarios,
             strategies=strategy.split(","),

@@ -50,6 +50,23 @@ Arms = Annotated[
     typer.Option(metavar="ARM,...", help="The arms that are trained: federated, centralized, local, or several."),
 ]
 
+OneScenario = Annotated[str, typer.Argument(help="A scenario's name, or a .toml file.", autocompletion=scenarios)]
+
+SomeArms = Annotated[
+    str | None,
+    typer.Option(
+        "--arms",
+        metavar="ARM,...",
+        help="The arms that are trained: federated, centralized, local, or several.",
+        show_default="the scenario's",
+    ),
+]
+
+SomeSeeds = Annotated[
+    int | None,
+    typer.Option("--seeds", help="How many seeds, for means and intervals.", show_default="the scenario's", min=1),
+]
+
 MetricName = Annotated[
     str | None,
     typer.Option("--metric", help="The metric to compare by, e.g. accuracy.", show_default="the first of the task"),

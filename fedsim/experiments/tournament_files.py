@@ -17,7 +17,6 @@ from fedsim import figures
 from fedsim.experiments.tournament import Played
 from fedsim.experiments.tournament_charts import pictures
 from fedsim.experiments.tournament_findings import column_meanings, winners
-from fedsim.mistakes import Mistake
 from fedsim.privacy.accounting import HOPELESS
 from fedsim.privacy.tiers import caution
 from fedsim.privacy.units import unit_of
@@ -26,18 +25,6 @@ from fedsim.report.statement import listed
 from fedsim.results.multiple_comparisons import FEWEST_SEEDS
 from fedsim.results.run_directory import write_bytes
 from fedsim.results.seeds import MOST_SEEDS, WORTH_TELLING
-
-
-def check_place(folder: Path) -> None:
-    """Make sure that a tournament can be written into a folder, before anything is trained.
-
-    Raises:
-        Mistake: A run is in it, or it is a file.
-    """
-    if (folder / "scenario.toml").exists() or (folder / "manifest.json").exists():
-        raise Mistake(f"--out: {folder}: expected a folder for a tournament, a run is in it")
-    if folder.exists() and not folder.is_dir():
-        raise Mistake(f"--out: {folder}: expected a folder, got a file")
 
 
 def write(

@@ -145,7 +145,7 @@ def test_a_tournament_is_not_written_into_a_run(fedsim, tmp_path: Path, name: st
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / name).write_text("{}")
     ran = fedsim("compare", "hospital-heart", "--out", "mine")
-    assert (ran.code, ran.err) == (2, "fedsim: --out: mine: expected a folder for a tournament, a run is in it\n")
+    assert (ran.code, ran.err) == (2, "fedsim: --out: mine: expected a folder of its own, a run is in it\n")
     assert [path.name for path in (tmp_path / "mine").iterdir()] == [name]
 
 

@@ -16,9 +16,7 @@ EXAMPLES = (
 
 
 def sweep(
-    scenario: Annotated[
-        str, typer.Argument(help="A scenario's name, or a .toml file.", autocompletion=options.scenarios)
-    ],
+    scenario: options.OneScenario,
     epsilon: Annotated[
         str | None,
         typer.Option(
@@ -35,18 +33,8 @@ def sweep(
         ),
     ] = None,
     changes: options.Changes = None,
-    arms: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ARM,...",
-            help="The arms that are trained: federated, centralized, local, or several.",
-            show_default="the scenario's",
-        ),
-    ] = None,
-    seeds: Annotated[
-        int | None,
-        typer.Option(help="How many seeds, for means and intervals.", show_default="the scenario's", min=1),
-    ] = None,
+    arms: options.SomeArms = None,
+    seeds: options.SomeSeeds = None,
     metric: options.MetricName = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="The directory to write into.")] = Path("runs/sweep"),
     kept: options.Cache = Path("runs/cache"),

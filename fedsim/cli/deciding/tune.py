@@ -17,9 +17,7 @@ EXAMPLES = (
 
 
 def tune(
-    scenario: Annotated[
-        str, typer.Argument(help="A scenario's name, or a .toml file.", autocompletion=options.scenarios)
-    ],
+    scenario: options.OneScenario,
     trials: Annotated[int, typer.Option(help="How many settings are tried in each arm, under each seed.", min=1)] = 20,
     vary: Annotated[
         list[str] | None,
@@ -30,19 +28,9 @@ def tune(
         ),
     ] = None,
     changes: options.Changes = None,
-    arms: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ARM,...",
-            help="The arms that are tuned: federated, centralized, local, or several.",
-            show_default="the scenario's",
-        ),
-    ] = None,
+    arms: options.SomeArms = None,
     epsilon: options.Epsilon = None,
-    seeds: Annotated[
-        int | None,
-        typer.Option(help="How many seeds, for means and intervals.", show_default="the scenario's", min=1),
-    ] = None,
+    seeds: options.SomeSeeds = None,
     charged: Annotated[
         bool,
         typer.Option(
