@@ -60,9 +60,8 @@ def failing(monkeypatch: pytest.MonkeyPatch, fails: Failing, error: Exception) -
     return ran
 
 
-@pytest.mark.parametrize(
-    "which", [pytest.param(which, marks=[] if which == "one" else pytest.mark.whole) for which in WHICH]
-)
+@pytest.mark.whole
+@pytest.mark.parametrize("which", WHICH)
 def test_the_rest_is_reported_and_resume_tries_what_failed(which: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     scenario, fails = read("hospital-heart", SMALL), WHICH[which]
     ran = failing(monkeypatch, fails, ZeroDivisionError("by nothing"))

@@ -62,6 +62,7 @@ def test_the_command_writes_it_and_it_is_sealed(run: Path):
     assert load(run).path == run
 
 
+@pytest.mark.whole
 def test_figures_and_tables_are_written_beside_the_run_and_the_seal_holds(run: Path, tmp_path: Path):
     ended = CliRunner().invoke(app, ["report", str(run), "--files", str(tmp_path / "figures")])
     assert ended.exit_code == 0, ended.output

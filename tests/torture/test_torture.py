@@ -9,15 +9,15 @@ from tests.torture.__main__ import KINDS
 
 FEW = {
     "kills": 1,
-    "disk": 2,
-    "flips": 20,
-    "changes": 3,
+    "disk": 1,
+    "flips": 5,
+    "changes": 1,
     "scenarios": 5,
-    "commands": 30,
-    "flower": 20,
-    "replies": 30,
+    "commands": 10,
+    "flower": 5,
+    "replies": 10,
 }
-MORE = {"kills": 3, "disk": 4, "changes": 10, "scenarios": 30}
+MORE = {"kills": 3, "disk": 4, "flips": 20, "changes": 10, "scenarios": 30, "commands": 30, "flower": 20, "replies": 30}
 
 ONE_ARM = 'arms=["federated"]'
 
