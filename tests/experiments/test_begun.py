@@ -254,9 +254,8 @@ def test_a_seal_from_a_stranger_leads_nowhere(finished: Path, line: str):
 FULL_AT = ("manifest.json", "report.html", "SHA256SUMS", "ledger.json", "local-plain-1.json")
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name == "report.html" else pytest.mark.whole) for name in FULL_AT]
-)
+@pytest.mark.whole
+@pytest.mark.parametrize("name", FULL_AT)
 def test_a_full_disk_is_named_with_the_way_on_and_nothing_finished_is_lost(
     name: str, scenario: Scenario, finished_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
