@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 from fedsim.mistakes import Mistake
 from fedsim.results.whole_files import open_own
@@ -64,8 +64,8 @@ class _File:
         self._note({"rounds": rounds, "metric": metric, "done": dict(done)}, at_once=True)
 
     def round(self, training: str, number: int, figure: float | None) -> None:
-        is_known = figure is not None and math.isfinite(figure)
-        self._note({"training": training, "round": number, "figure": float(figure) if is_known else None})
+        known = float(figure) if figure is not None and math.isfinite(figure) else None
+        self._note({"training": training, "round": number, "figure": known})
 
     def over(self, training: str, failed: str | None) -> None:
         self._note({"training": training, "over": True, "failed": failed}, at_once=True)
@@ -217,7 +217,7 @@ def _follow(trainings: Mapping[str, Followed], values: Mapping[str, Any]) -> Non
             training.curve[number] = float(figure)
 
 
-def _is_count(value: object) -> bool:
+def _is_count(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_ROUNDS
 
 

@@ -13,6 +13,7 @@ async function follow() {
       if (!answer.ok || !newest) return location.reload();
       document.getElementById("lost").hidden = true;
       place.replaceWith(document.adoptNode(newest));
+      document.title = page.title;
     } catch {
       document.getElementById("lost").hidden = false;
     }
