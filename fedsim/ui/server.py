@@ -46,6 +46,7 @@ def serve(root: Path, listening: socket.socket) -> None:
         access_log=False,
         server_header=False,
         lifespan="off",
+        ws="none",
         proxy_headers=False,
         timeout_graceful_shutdown=_SECONDS_TO_END,
     )

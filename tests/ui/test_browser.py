@@ -43,7 +43,9 @@ def served(root: Path, before: Callable[[str], None] = str) -> Iterator[str]:
         await app(scope, receive, send)
 
     listening = opened(0)
-    server = uvicorn.Server(uvicorn.Config(told, log_level="warning", lifespan="off", timeout_graceful_shutdown=1))
+    server = uvicorn.Server(
+        uvicorn.Config(told, log_level="warning", lifespan="off", ws="none", timeout_graceful_shutdown=1)
+    )
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()
     try:
