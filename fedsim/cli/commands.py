@@ -18,6 +18,7 @@ from fedsim.cli import audit, check, check_data, compare, doctor, look, merge, p
 from fedsim.cli.deciding import sweep, tune
 from fedsim.cli.federation import deploy, flower
 from fedsim.cli.help import Command, examples
+from fedsim.cli.local import ui
 from fedsim.cli.models import export, predict
 from fedsim.cli.output import FAILURE, TERMINATED, USAGE, fail
 from fedsim.mistakes import CannotGoOn, Mistake, RunFailed, Terminated
@@ -54,6 +55,7 @@ for _name, _function, _examples in (
     ("groups", report.groups, report.GROUPS_EXAMPLES),
     ("export", export.export, export.EXAMPLES),
     ("predict", predict.predict, predict.EXAMPLES),
+    ("ui", ui.ui, ui.EXAMPLES),
     ("privacy", privacy.privacy, privacy.EXAMPLES),
     ("audit", audit.audit, audit.EXAMPLES),
     ("doctor", doctor.doctor, doctor.EXAMPLES),

@@ -143,6 +143,7 @@ class _Training:
         observe: Called after each round with its number.
         halfway: Where the state after a round is kept.
         teller: Tells those who watch of each round; None if nobody does.
+        note: Called with the validation metrics after each round; None if nobody notes them.
         spending: The ledger and the budget; None without privacy.
         curve: The validation metrics after each round: {column: its values}.
         time: The virtual time, where sites differ in speed.
@@ -159,6 +160,7 @@ class _Training:
         self.observe = observe
         self.halfway = halfway
         self.teller: Teller | None = None
+        self.note: Callable[[Mapping[str, Any]], None] | None = None
         self.spending = Spending.of(trial) if trial.private else None
         self.curve: dict[str, list[float]] = {}
         self.time: float | None = None
@@ -195,6 +197,8 @@ class _Training:
                 point["judged"] = self.judge(self.choice, models, headline if on_all else None)
             for column, value in point.items():
                 self.curve.setdefault(column, []).append(value)
+            if self.note:
+                self.note(point)
         if self.teller:
             self.teller.tell(number, self.curve, self.spending.ledger if self.spending else None)
         self.observe(number)
@@ -393,6 +397,7 @@ def run_job(
     observe: Callable[[int], None],
     halfway: Halfway | None = None,
     watch: Callable[[Round], None] | None = None,
+    note: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> Trained:
     """Run one training.
 
@@ -402,11 +407,13 @@ def run_job(
         observe: Called after each round with its number.
         halfway: Where the state after a round is kept, and from which an interrupted training goes on.
         watch: Called after each round with its figures; where a training goes on, first with the rounds before.
+        note: Called after each round, ahead of ``observe``, with its validation metrics, where there are any.
     """
     if not job.private:
         scenario = without_noise(scenario)
     trial = Trial(scenario, job.seed, job.arm)
     training = _Training(trial, observe, halfway or NothingKept())
+    training.note = note
     if watch is not None:
         training.teller = Teller(scenario, Training(job.arm, job.private, job.seed), trial.task.kind, watch)
 

@@ -19,7 +19,7 @@ from fedsim.data.own_table.images.files import telling
 from fedsim.data.own_table.ranges import MissingRanges, leave_template
 from fedsim.data.settling import settled
 from fedsim.engines import cohort
-from fedsim.experiments import begun
+from fedsim.experiments import begun, journal
 from fedsim.experiments.given import GivenData, scenario_of
 from fedsim.experiments.on_flower.ray_actors import actors_for
 from fedsim.experiments.on_flower.supernodes import supernodes_for
@@ -356,9 +356,10 @@ def _train_and_write(
     for written in (folder, checkpoints):
         remove_leftovers(written)
 
-    finished, failed = train_all(folder, scenario, progress, jobs, watchers)
-    times = {"started": started.isoformat(timespec="seconds"), "seconds": round(time.perf_counter() - clock, 3)}
-    return write_all(folder, scenario, finished, failed, times)
+    with journal.kept_in(folder) as noted:
+        finished, failed = train_all(folder, scenario, progress, jobs, watchers, noted)
+        times = {"started": started.isoformat(timespec="seconds"), "seconds": round(time.perf_counter() - clock, 3)}
+        return write_all(folder, scenario, finished, failed, times)
 
 
 def write_all(

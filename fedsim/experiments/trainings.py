@@ -15,6 +15,7 @@ import pandas as pd
 from fedsim.data import loading
 from fedsim.experiments.arms import Job, Shared, Trained, run_job
 from fedsim.experiments.arms import jobs as jobs_of
+from fedsim.experiments.journal import Journal
 from fedsim.experiments.processes import run_all
 from fedsim.experiments.progress import Progress
 from fedsim.experiments.under_way import UnderWay
@@ -26,6 +27,7 @@ from fedsim.results.contents import check_finished
 from fedsim.results.digests import sha256
 from fedsim.results.evaluation import POOLED
 from fedsim.results.measured import Measured
+from fedsim.results.metrics import METRICS
 from fedsim.scenario import catalog
 from fedsim.scenario.schema import Evaluation, Ray, Scenario, Schedule, SuperLink
 from fedsim.tracking.contract import Ended, Round, Training
@@ -80,6 +82,7 @@ def train_all(
     progress: Progress | None,
     jobs: int = 1,
     watchers: Watchers | None = None,
+    journal: Journal | None = None,
 ) -> tuple[list[Finished], list[Failed]]:
     """Run the trainings of a run that are not yet finished; return all that are, and those that failed.
 
@@ -89,6 +92,7 @@ def train_all(
         progress: Called with (what is trained, rounds done, rounds in all).
         jobs: In how many processes trainings run beside each other.
         watchers: Who is told of rounds and ends, in this process; None if nobody watches.
+        journal: Where rounds and ends are noted for other processes; None for nowhere.
 
     Raises:
         Mistake: What is in the directory is of another scenario, or was changed; or no training is finished, and one
@@ -102,7 +106,7 @@ def train_all(
     checkpoints = folder / "checkpoints"
     kept = {job: _kept(checkpoints, scenario, job, same) for job in todo}
     left = [job for job in todo if kept[job] is None]
-    told = _Told(folder, scenario, same, progress, watchers)
+    told = _Told(folder, scenario, same, progress, watchers, journal)
     told.begin(kept)
 
     def lost(number: int, how: str) -> Failed:
@@ -135,16 +139,26 @@ class _Told:
         same: What tells it from others.
         progress: See ``train_all``.
         watchers: Likewise.
+        journal: Likewise.
     """
 
     def __init__(
-        self, folder: Path, scenario: Scenario, same: str, progress: Progress | None, watchers: Watchers | None
+        self,
+        folder: Path,
+        scenario: Scenario,
+        same: str,
+        progress: Progress | None,
+        watchers: Watchers | None,
+        journal: Journal | None,
     ) -> None:
         self._checkpoints = folder / "checkpoints"
         self._scenario = scenario
         self._same = same
         self._progress = progress
         self._watchers = watchers
+        self._journal = journal
+        self._metric = METRICS[loading.task_of(scenario).kind][0].name
+        self._figures: dict[Job, float | None] = {}  # after the round that is about to be told of
         self._rounds_done: dict[Job, int] = {}
 
     def begin(self, kept: Mapping[Job, Kept | None]) -> None:
@@ -154,22 +168,34 @@ class _Told:
             self._rounds_done[job] = 0 if found is None else rounds
             if found is not None and self._watchers:
                 _tell_end(self._watchers, self._scenario, job, found[1])
+        if self._journal:
+            done = {job.key: number for job, number in self._rounds_done.items()}
+            self._journal.begin(rounds, self._metric, done)
+            for job, found in kept.items():
+                for row in found[1]["curve"] if found else ():
+                    self._journal.round(job.key, row["round"], row[self._metric])
 
-    def __call__(self, job: Job, told: "int | Round | _Over") -> None:
+    def __call__(self, job: Job, told: "int | Round | _Measured | _Over") -> None:
         """Hand on what an attempt at a training tells."""
         if isinstance(told, Round):
             if self._watchers:
                 self._watchers.round(told)
+        elif isinstance(told, _Measured):
+            self._figures[job] = told.figures.get(self._metric)
         elif isinstance(told, _Over):
             self.end(job, told.failed)
         else:
             self._rounds_done[job] = told
+            if self._journal:
+                self._journal.round(job.key, told, self._figures.pop(job, None))
             if self._progress:
                 total = len(self._rounds_done) * self._scenario.training.rounds
                 self._progress(label_of(job), sum(self._rounds_done.values()), total)
 
     def end(self, job: Job, failed: Failed | None) -> None:
         """Tell of the end of a training."""
+        if self._journal:
+            self._journal.over(job.key, failed.reason if failed else None)
         if not (self._watchers and self._watchers.tracks):
             return
         if failed is not None:
@@ -207,6 +233,13 @@ def _named(job: Job) -> Training:
 
 
 @dataclass(frozen=True)
+class _Measured:
+    """Tells of the validation metrics after a round, {metric: value}, ahead of its number."""
+
+    figures: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class _Over:
     """Tells that an attempt is over: why it failed, if it did."""
 
@@ -232,7 +265,8 @@ class _Attempt:
             tell(number)
 
         try:
-            _train(self.folder, self.scenario, self.job, self.same, note, tell if self.watched else None)
+            watch = tell if self.watched else None
+            _train(self.folder, self.scenario, self.job, self.same, note, watch, lambda point: tell(_Measured(point)))
         except (OSError, *STOPS):
             raise  # a fault of the disk would meet whoever comes next, too
         except BaseException as error:
@@ -242,8 +276,7 @@ class _Attempt:
         # It may have ended before its last round, or have gone on after it: either way nothing of it is left to do.
         if told < self.scenario.training.rounds:
             tell(self.scenario.training.rounds)
-        if self.watched:
-            tell(_Over(failed))
+        tell(_Over(failed))
         return failed
 
 
@@ -291,6 +324,7 @@ def _train(
     same: str,
     observe: Callable[[int], None],
     watch: Callable[[Round], None] | None,
+    measure: Callable[[Mapping[str, Any]], None],
 ) -> None:
     """Run a training, from where it was interrupted; keep what came of it."""
 
@@ -302,7 +336,7 @@ def _train(
     under_way = under_way_of(checkpoints, scenario, job, job.key, same)
     clock = time.perf_counter()
     with limited(scenario.limits.round_seconds, observe) as tell:
-        trained = run_job(scenario, job, tell, under_way, watch_in_peace if watch else None)
+        trained = run_job(scenario, job, tell, under_way, watch_in_peace if watch else None, measure)
     values = _values(trained, time.perf_counter() - clock) | {"scenario": same}
     if scenario.training.stopping:
         rounds = len(trained.curve)

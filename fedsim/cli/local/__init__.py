@@ -1,0 +1,1 @@
+"""Commands that serve something on this machine."""
