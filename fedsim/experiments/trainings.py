@@ -365,7 +365,7 @@ def _name_of_same(scenario: Scenario) -> str:
 
 def _left_out_of_hash(scenario: Scenario) -> dict[str, Any]:
     """Return the keys that don't tell whether a checkpoint is of this scenario."""
-    keys: dict[str, Any] = dict.fromkeys(("seed", "seeds", "arms", "checkpoints", "limits"), True)
+    keys: dict[str, Any] = dict.fromkeys(("seed", "seeds", "arms", "references", "checkpoints", "limits"), True)
     if scenario.evaluation == Evaluation():
         keys["evaluation"] = True  # checkpoints of versions without this section are still good
     for section, empty in (("ray", Ray()), ("superlink", SuperLink())):  # nor without these

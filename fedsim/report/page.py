@@ -22,6 +22,7 @@ from fedsim.report.findings import Numbers, answers, rounds_kept, why_pooled
 from fedsim.report.group_findings import blocks
 from fedsim.report.pages import PAGES
 from fedsim.report.quality import coefficients_of, quality_of
+from fedsim.report.references.section import group_of, section_of
 from fedsim.report.statement import epsilons, grouped, statement, weaknesses
 from fedsim.results.comparison import HERE, SAME
 from fedsim.results.estimate import Estimate
@@ -58,7 +59,7 @@ def _render(run: Run) -> str:
         started=f"{datetime.fromisoformat(run.manifest['started']):%d %B %Y, %H:%M UTC}",
         findings=answers(numbers),
         cautions=_cautions(run),
-        groups=[_arm_group(numbers, private) for private in numbers.kinds] + _base_group(run),
+        groups=_groups(numbers),
         columns=[_heading(run, metric, site) for metric, site in _columns(run)],
         arms_charts=_arms_charts(numbers),
         curves_chart=_curves_chart(run),
@@ -66,6 +67,7 @@ def _render(run: Run) -> str:
         sites=sites,
         about_rows=_ABOUT[run.kind],
         rates=RATES[run.kind],
+        references=section_of(run, numbers.arms),
         quality=quality_of(run, numbers.arms),
         coefficients=coefficients_of(run),
         protected_unit=unit_of(run.ledger["unit"]).promise.protected if numbers.private else "",
@@ -104,6 +106,13 @@ def _cautions(run: Run) -> list[str]:
     if notes:
         cautions.append(f"Not everything went by the book: see the {notes} notes at the end.")
     return cautions
+
+
+def _groups(numbers: Numbers) -> list[dict[str, Any]]:
+    """Return all rows of the arms' table: of the arms, the base rate, and the references."""
+    run = numbers.run
+    arms = [_arm_group(numbers, private) for private in numbers.kinds]
+    return arms + _base_group(run) + group_of(run, _columns(run))
 
 
 def _arm_group(numbers: Numbers, private: bool) -> dict[str, Any]:

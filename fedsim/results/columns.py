@@ -27,6 +27,7 @@ _KINDS = {
     "private": "truth",
     "kept": "truth",
     **dict.fromkeys(("site", "attribute", "group", "input", "unit"), "text"),
+    **dict.fromkeys(("reference", "learned_from", "settings", "note"), "text"),
     **dict.fromkeys(("seed", "round", "rows", "positives", "bin", "true", "named", "output"), "count"),
 }
 """{column: what it holds}; all others hold numbers, which may be missing."""
