@@ -18,6 +18,7 @@ from fedsim.cli import audit, check, check_data, compare, doctor, look, merge, p
 from fedsim.cli.deciding import sweep, tune
 from fedsim.cli.federation import deploy, flower
 from fedsim.cli.help import Command, examples
+from fedsim.cli.models import explain
 from fedsim.cli.output import FAILURE, TERMINATED, USAGE, fail
 from fedsim.mistakes import CannotGoOn, Mistake, RunFailed, Terminated
 
@@ -51,6 +52,7 @@ for _name, _function, _examples in (
     ("look", look.look, look.EXAMPLES),
     ("report", report.report, report.EXAMPLES),
     ("groups", report.groups, report.GROUPS_EXAMPLES),
+    ("explain", explain.explain, explain.EXAMPLES),
     ("privacy", privacy.privacy, privacy.EXAMPLES),
     ("audit", audit.audit, audit.EXAMPLES),
     ("doctor", doctor.doctor, doctor.EXAMPLES),

@@ -34,6 +34,7 @@ from fedsim.planning.checks import check
 from fedsim.report import page as report
 from fedsim.results import run_directory as results
 from fedsim.results.evaluation import POOLED, TOGETHER
+from fedsim.results.explained import table as explained
 from fedsim.results.seal import seal, unseal
 from fedsim.results.whole_files import open_own, remove_leftovers
 from fedsim.scenario.files import read, with_strategy
@@ -392,6 +393,8 @@ def write_all(
         tell: Is told which reference is being trained, where there are some.
     """
     unseal(folder)  # of a run whose failed trainings were tried again
+    for stale in (explained.FILE, explained.PICTURE):  # they lack the trainings that failed
+        (folder / stale).unlink(missing_ok=True)
     write_results(folder, scenario, finished, tell)
     write_manifest(folder, scenario, finished, failed, times)
     run = results.read_run(folder)

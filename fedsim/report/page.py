@@ -17,6 +17,7 @@ from fedsim.privacy.units import unit_of
 from fedsim.report import charts, group_charts
 from fedsim.report.base_findings import base_answer, base_figures
 from fedsim.report.base_findings import cautions as base_cautions
+from fedsim.report.explanations.section import section_of as features_of
 from fedsim.report.failures import failures
 from fedsim.report.findings import Numbers, answers, rounds_kept, why_pooled
 from fedsim.report.group_findings import blocks
@@ -68,6 +69,7 @@ def _render(run: Run) -> str:
         about_rows=_ABOUT[run.kind],
         rates=RATES[run.kind],
         references=section_of(run, numbers.arms),
+        explanations=features_of(run),
         quality=quality_of(run, numbers.arms),
         coefficients=coefficients_of(run),
         protected_unit=unit_of(run.ledger["unit"]).promise.protected if numbers.private else "",

@@ -27,8 +27,8 @@ _KINDS = {
     "private": "truth",
     "kept": "truth",
     **dict.fromkeys(("site", "attribute", "group", "input", "unit"), "text"),
-    **dict.fromkeys(("reference", "learned_from", "settings", "note"), "text"),
-    **dict.fromkeys(("seed", "round", "rows", "positives", "bin", "true", "named", "output"), "count"),
+    **dict.fromkeys(("reference", "learned_from", "settings", "note", "feature", "method"), "text"),
+    **dict.fromkeys(("seed", "round", "rows", "positives", "bin", "true", "named", "output", "seeds"), "count"),
 }
 """{column: what it holds}; all others hold numbers, which may be missing."""
 

@@ -122,4 +122,4 @@ def group_of(run: Run, columns: Sequence[tuple[Metric, str]]) -> list[dict[str, 
         rows.append({"arm": named(reference, learned_from, run.kind), "key": "", "cells": cells})
     if not rows:
         return []
-    return [{"label": "scikit-learn", "terms": "no privacy guarantee", "rows": rows}]
+    return [{"label": "by scikit-learn", "terms": "no privacy guarantee", "rows": rows}]

@@ -28,7 +28,7 @@ def _few_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "STRENGTHS", (0.1, 1.0))
 
 
-def by_hand(settings: str, train, inputs: np.ndarray) -> np.ndarray:  # noqa: ANN001
+def by_hand(settings: str, train, inputs: np.ndarray) -> np.ndarray:
     strength = float(settings.rpartition(" ")[2])
     model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=5000))
     model.fit(train.inputs.numpy().astype(float), train.target.numpy())

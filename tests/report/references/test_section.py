@@ -1,4 +1,4 @@
-"""The report says how arms stand beside scikit-learn's models, and that nothing protects these; else nothing of them."""
+"""The report says how arms stand beside scikit-learn, and that nothing protects these models; else nothing of them."""
 
 import itertools
 import math
