@@ -19,7 +19,7 @@ from fedsim.cli.deciding import sweep, tune
 from fedsim.cli.federation import deploy, flower
 from fedsim.cli.help import Command, examples
 from fedsim.cli.local import ui
-from fedsim.cli.models import export, predict
+from fedsim.cli.models import explain, export, predict
 from fedsim.cli.output import FAILURE, TERMINATED, USAGE, fail
 from fedsim.mistakes import CannotGoOn, Mistake, RunFailed, Terminated
 
@@ -56,6 +56,7 @@ for _name, _function, _examples in (
     ("export", export.export, export.EXAMPLES),
     ("predict", predict.predict, predict.EXAMPLES),
     ("ui", ui.ui, ui.EXAMPLES),
+    ("explain", explain.explain, explain.EXAMPLES),
     ("privacy", privacy.privacy, privacy.EXAMPLES),
     ("audit", audit.audit, audit.EXAMPLES),
     ("doctor", doctor.doctor, doctor.EXAMPLES),

@@ -61,6 +61,7 @@ def as_document(finished: "Run") -> dict[str, Any]:
         "seeds": finished.scenario.all_seeds,
         "arms": arms,
         "base_answer": base_answer(finished),
+        **_references(finished),
         "threshold": finished.measured.threshold,
         "cautions": cautions(finished),
         "failed": finished.failed,
@@ -71,6 +72,24 @@ def as_document(finished: "Run") -> dict[str, Any]:
         "delta": finished.ledger["delta"],
         "epsilon": next(filter(None, map(finished.epsilon, finished.scenario.arms)), {}),
     }
+
+
+def _references(finished: "Run") -> dict[str, Any]:
+    """Return the models of scikit-learn beside the arms, and the arms' differences to them; nothing without any."""
+    if finished.references.empty:
+        return {}
+    over: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in finished.over_references.to_dict("records"):
+        place = (row["reference"], row["learned_from"], row["metric"], row["site"])
+        arm = {"arm": row["arm"], "private": row["private"]}
+        over.setdefault(place, []).append({**arm, **(_over_base(row) or {})})
+
+    found = []
+    for row in finished.references.to_dict("records"):
+        place = {name: row[name] for name in ("reference", "learned_from", "metric", "site")}
+        figures = {name: _number(row[name]) for name in _MEAN}
+        found.append({**place, **figures, "why": row["why"] or None, "arms": over.get(tuple(place.values()), [])})
+    return {"references": found, "references_are_private": False}
 
 
 def _key(row: Mapping[Any, Any]) -> tuple[Any, ...]:

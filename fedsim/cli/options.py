@@ -72,6 +72,17 @@ MetricName = Annotated[
     typer.Option("--metric", help="The metric to compare by, e.g. accuracy.", show_default="the first of the task"),
 ]
 
+References = Annotated[
+    str | None,
+    typer.Option(
+        "--references",
+        metavar="NAME,...",
+        help="Train models of scikit-learn beside the arms, pooled and at each site alone: linear, boosting, or both. "
+        "Nothing protects them.",
+        show_default="the scenario's",
+    ),
+]
+
 Cache = Annotated[Path, typer.Option("--cache", metavar="DIR", help="The directory where finished trainings are kept.")]
 
 Track = Annotated[
@@ -195,6 +206,14 @@ def changes_from(options: Mapping[str, tuple[str, Any]]) -> list[str]:
         if value is not None:
             changes.append(Change(f"{key}={_as_toml(value)}", f"{option} {value}"))
     return changes
+
+
+def references_from(given: str | None) -> list[str]:
+    """Return the change that ``--references linear,boosting`` stands for; none where it was not given."""
+    if given is None:
+        return []
+    names = [name.strip() for name in given.split(",")]
+    return [Change(f"references={json.dumps(names)}", f"--references {given}")]
 
 
 def _as_toml(value: Any) -> str:  # noqa: ANN401  a number, a path or a word

@@ -21,6 +21,7 @@ EXAMPLES = (
     "run hospital-heart --epsilon 2 --strategy krum:f=1 --seeds 3",
     "run hospital-heart --set training.rounds=5 --set partition.sites=2",
     "run my-hospitals.toml --out runs/mine",
+    "run hospital-heart --references linear,boosting",
     "run --data patients.csv --target outcome --site hospital",
 )
 RESUME_EXAMPLES = ("resume", "resume runs/hospital-heart-20260131-120000", "resume runs/mine --force")
@@ -75,6 +76,7 @@ def run(
             show_default="FILE.ranges.toml",
         ),
     ] = None,
+    references: options.References = None,
     jobs: options.Jobs = 1,
     track: options.Track = None,
     track_to: options.TrackTo = None,
@@ -95,7 +97,7 @@ def run(
             "seeds": ("--seeds", seeds),
         }
     )
-    overrides = [*(changes or []), *given]
+    overrides = [*(changes or []), *given, *options.references_from(references)]
     if strategy is not None:
         overrides.insert(0, with_strategy(strategy))
 

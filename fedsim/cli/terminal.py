@@ -61,6 +61,11 @@ def arms_table(finished: "Run") -> Table:
     if base:
         table.add_section()
         table.add_row(*base)
+    references = list(_reference_cells(finished, has_pooled_column))
+    if references:
+        table.add_section()
+    for cells in references:
+        table.add_row(*cells)
     return table
 
 
@@ -79,6 +84,28 @@ def _base_cells(finished: "Run", has_pooled_column: bool) -> list[str]:
     for metric in others:
         cells.append(figures.figure(inside[metric.name]))
     return [*cells, figures.UNKNOWN]
+
+
+def _reference_cells(finished: "Run", has_pooled_column: bool) -> Iterator[list[str]]:
+    """Yield a row for each model of scikit-learn beside the arms; nothing in runs that have none."""
+    from fedsim.report.references.words import named, references_of  # they need what is heavy
+
+    means = finished.references
+    first, *others = finished.metrics
+    for reference, learned_from in references_of(finished):
+        own = means[(means["reference"] == reference) & (means["learned_from"] == learned_from)]
+        by_place = {(row["site"], row["metric"]): row for row in own.to_dict("records")}
+        headline = by_place[finished.headline, first.name]
+        cells = [
+            named(reference, learned_from, finished.kind).replace(", ", ",\n"),
+            "none",
+            figures.margin(headline["mean"], headline["low"], headline["high"]),
+        ]
+        if has_pooled_column:
+            cells.append(figures.figure(by_place[finished.POOLED, first.name]["mean"]))
+        for metric in others:
+            cells.append(figures.figure(by_place[finished.headline, metric.name]["mean"]))
+        yield [*cells, figures.UNKNOWN]
 
 
 def sites_table(finished: "Run") -> Table:
@@ -205,11 +232,36 @@ def closing_lines(finished: "Run") -> Iterator[str]:
         yield from _about_privacy(finished)
     else:
         yield "No privacy guarantee: nothing was clipped or noised."
+    yield from _about_references(finished)
     if finished.ledger["ranges_fitted"]:
         yield "Ranges were taken from the data: no guarantee covers them. Declare public ranges for one that does."
     yield from _about_rows(finished.manifest["data"])
     for note in finished.manifest["notes"]:
         yield f"Note ({note['arm']}, seed {note['seed']}): {note['note']}"
+
+
+def _about_references(finished: "Run") -> Iterator[str]:
+    """Yield how the federated arm stands beside each model of scikit-learn, and that nothing protects these."""
+    from fedsim.report.references.words import UNPROTECTED, lacks_of, named, references_of  # they need what is heavy
+
+    found = references_of(finished)
+    if not found:
+        return
+    metric = finished.metrics[0]
+    table = finished.over_references
+    federated = table[
+        (table["arm"] == "federated") & (table["site"] == finished.headline) & (table["metric"] == metric.name)
+    ]
+    for reference, learned_from in found:
+        own = federated[(federated["reference"] == reference) & (federated["learned_from"] == learned_from)]
+        for row in own.to_dict("records"):
+            privacy = " with privacy" if row["private"] else ""
+            name = named(reference, learned_from, finished.kind)
+            yield f"Federated{privacy} less {name}, in {metric.label}: {_change(row, 'difference')}."
+    if finished.scenario.private:
+        yield f"Take care: {UNPROTECTED}"
+    for line in lacks_of(finished):
+        yield f"Note: {line}"
 
 
 def places_of(finished: "Run") -> dict[str, Path]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import itertools
+import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +34,7 @@ from fedsim.planning.checks import check
 from fedsim.report import page as report
 from fedsim.results import run_directory as results
 from fedsim.results.evaluation import POOLED, TOGETHER
+from fedsim.results.explained import table as explained
 from fedsim.results.seal import seal, unseal
 from fedsim.results.whole_files import open_own, remove_leftovers
 from fedsim.scenario.files import read, with_strategy
@@ -62,6 +64,7 @@ def run(
     on_round: OnRound | None = None,
     track: str | Sequence[str] | None = None,
     track_to: str | Path | None = None,
+    references: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Run a scenario and return the comparison of its arms.
 
@@ -91,6 +94,9 @@ def run(
             error that it raises ends the run, which can be gone on with.
         track: Trackers that write each round's figures down: ``"tensorboard"``, ``["tensorboard", "mlflow"]``.
         track_to: The folder they write into; by default ``tracking`` in the run directory.
+        references: Models of scikit-learn to train beside the arms, ``["linear", "boosting"]``, in place of the
+            scenario's; nothing protects them. ``fedsim.load(...).references`` has their figures, and
+            ``.over_references`` the differences of the arms to them.
 
     Returns:
         A row for each arm, private and metric with ``mean, low, high`` and the paired differences to the centralized
@@ -109,6 +115,8 @@ def run(
     for key, value in (("seed", seed), ("seeds", seeds)):
         if value is not None:
             changes.append(f"{key}={value}")
+    if references is not None:
+        changes.append(f"references={json.dumps(list(references))}")
     budget = None if epsilon is None else str(epsilon)
     watch = Watch(names_of(track), None if track_to is None else Path(track_to), on_round)
     watch.check()
@@ -356,10 +364,14 @@ def _train_and_write(
     for written in (folder, checkpoints):
         remove_leftovers(written)
 
+    def tell(what: str) -> None:
+        if progress:
+            progress(what, 1, 1)
+
     with journal.kept_in(folder) as noted:
         finished, failed = train_all(folder, scenario, progress, jobs, watchers, noted)
         times = {"started": started.isoformat(timespec="seconds"), "seconds": round(time.perf_counter() - clock, 3)}
-        return write_all(folder, scenario, finished, failed, times)
+        return write_all(folder, scenario, finished, failed, times, tell)
 
 
 def write_all(
@@ -368,10 +380,22 @@ def write_all(
     finished: list[Finished],
     failed: Sequence[Failed],
     times: Mapping[str, Any],
+    tell: Callable[[str], None] | None = None,
 ) -> results.Run:
-    """Write all that a run leaves, its report and its seal included; return the run."""
+    """Write all that a run leaves, its report and its seal included; return the run.
+
+    Args:
+        folder: The run directory.
+        scenario: The scenario.
+        finished: The trainings that are finished.
+        failed: Those that failed.
+        times: When the run was started, and how many seconds it took.
+        tell: Is told which reference is being trained, where there are some.
+    """
     unseal(folder)  # of a run whose failed trainings were tried again
-    write_results(folder, scenario, finished)
+    for stale in (explained.FILE, explained.PICTURE):  # they lack the trainings that failed
+        (folder / stale).unlink(missing_ok=True)
+    write_results(folder, scenario, finished, tell)
     write_manifest(folder, scenario, finished, failed, times)
     run = results.read_run(folder)
     report.write(run)

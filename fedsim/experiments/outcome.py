@@ -1,7 +1,8 @@
 """What a run leaves in its directory: tables, ledger, model and manifest of the trainings that are finished."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from fedsim.data import loading
 from fedsim.data.scale import Scale
 from fedsim.experiments import begun
 from fedsim.experiments.arms import Job
+from fedsim.experiments.references.scores import reference_scores
 from fedsim.experiments.trainings import OF_ALL, Failed, Finished, names_of
 from fedsim.mistakes import Mistake
 from fedsim.planning.trial import Trial, without_noise
@@ -26,8 +28,20 @@ from fedsim.scenario.schema import Scenario
 from fedsim.training.model import best_device
 
 
-def write_results(folder: Path, scenario: Scenario, finished: list[Finished]) -> None:
-    """Write the tables, the ledger and the model of a run."""
+def write_results(
+    folder: Path,
+    scenario: Scenario,
+    finished: list[Finished],
+    tell: Callable[[str], None] | None = None,
+) -> None:
+    """Write the tables, the ledger and the model of a run.
+
+    Args:
+        folder: The run directory.
+        scenario: The scenario.
+        finished: The trainings that are finished.
+        tell: Is told which reference is being trained, where there are some.
+    """
 
     def table(key: str) -> pd.DataFrame:
         return pd.DataFrame(rows_of(key))
@@ -57,16 +71,17 @@ def write_results(folder: Path, scenario: Scenario, finished: list[Finished]) ->
             "trainings": trainings,
         },
     )
-    results.write_json(
-        folder / "metrics.json",
-        {
-            "threshold": scenario.evaluation.threshold if loading.task_of(scenario).kind == "binary" else None,
-            "base_rates": _base_rates(scenario),
-            "calibration": rows_of("calibration"),
-            "confusion": rows_of("confusion"),
-            "coefficients": _coefficients(scenario, finished),
-        },
-    )
+    measured: dict[str, Any] = {
+        "threshold": scenario.evaluation.threshold if loading.task_of(scenario).kind == "binary" else None,
+        "base_rates": _base_rates(scenario),
+        "calibration": rows_of("calibration"),
+        "confusion": rows_of("confusion"),
+        "coefficients": _coefficients(scenario, finished),
+    }
+    references = reference_scores(scenario, tell)
+    if references:
+        measured["references"] = references
+    results.write_json(folder / "metrics.json", measured)
     product = _product(scenario)
     for one in finished:
         if one.job == product:
@@ -111,7 +126,7 @@ def write_manifest(
         {
             "task": _about_task(scenario),
             "data": intake.as_json() if intake else None,
-            "versions": begun.versions(),
+            "versions": _versions(scenario),
             "git": begun.git_revision(),
             "device": best_device(scenario.device),
             "threads": 1,
@@ -127,6 +142,13 @@ def write_manifest(
             **chosen,
         },
     )
+
+
+def _versions(scenario: Scenario) -> dict[str, str]:
+    """Return the versions of the packages that decide about results; scikit-learn's where there are references."""
+    if scenario.references:
+        return {**begun.versions(), "scikit-learn": version("scikit-learn")}
+    return begun.versions()
 
 
 def _product(scenario: Scenario) -> Job:

@@ -20,6 +20,7 @@ from fedsim.experiments.deciding.kept import Failed, Spent, Training, of_arm, tr
 from fedsim.experiments.deciding.together import Released, together
 from fedsim.mistakes import Mistake, RunFailed
 from fedsim.planning.checks import check
+from fedsim.planning.references import check_without_references
 from fedsim.planning.trial import Trial
 from fedsim.results.whole_files import remove_leftovers
 from fedsim.scenario import catalog
@@ -139,6 +140,7 @@ def cells(axes: Axes) -> list[Cell]:
             f'arms=["{arm}"]',
         ]
         scenario = settled(read(name, overrides))
+        check_without_references(scenario)
         catalog.load("strategies", scenario.strategy.name)  # a wrong name is no cell that can't be run
 
         place = {

@@ -5,7 +5,7 @@ Each is kept when it is finished, and one that fails ends no other.
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,6 +128,31 @@ def train_all(
         finished.append(Finished(job, with_todays_names(folder, *found), found[1]))
     _check_some_finished(finished, failed)
     return finished, failed
+
+
+def finished_of(folder: Path, scenario: Scenario) -> list[Finished]:
+    """Return the trainings of a run that are finished, without running any.
+
+    Raises:
+        Mistake: One is not what was written.
+    """
+    same = _name_of_same(scenario)
+    finished = []
+    for job in jobs_of(scenario):
+        found = _kept(folder / "checkpoints", scenario, job, same)
+        if found is not None:
+            finished.append(Finished(job, with_todays_names(folder, *found), found[1]))
+    return finished
+
+
+def models_of(finished: Finished, sites: Sequence[str]) -> dict[str, results.Tensors]:
+    """Return {site: the parameters of the model that it uses} of a finished training."""
+    shared = _parameters(finished, OF_ALL)
+    return {site: _parameters(finished, of_site(site)) or shared for site in sites}
+
+
+def _parameters(finished: Finished, prefix: str) -> results.Tensors:
+    return {name.removeprefix(prefix): value for name, value in finished.tensors.items() if name.startswith(prefix)}
 
 
 class _Told:
@@ -399,7 +424,7 @@ def _name_of_same(scenario: Scenario) -> str:
 
 def _left_out_of_hash(scenario: Scenario) -> dict[str, Any]:
     """Return the keys that don't tell whether a checkpoint is of this scenario."""
-    keys: dict[str, Any] = dict.fromkeys(("seed", "seeds", "arms", "checkpoints", "limits"), True)
+    keys: dict[str, Any] = dict.fromkeys(("seed", "seeds", "arms", "references", "checkpoints", "limits"), True)
     if scenario.evaluation == Evaluation():
         keys["evaluation"] = True  # checkpoints of versions without this section are still good
     for section, empty in (("ray", Ray()), ("superlink", SuperLink())):  # nor without these

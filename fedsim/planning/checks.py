@@ -18,6 +18,7 @@ from fedsim.planning.delta_rule import delta_faults
 from fedsim.planning.misbehaviour import attack_of, attackers_of, some_of
 from fedsim.planning.noise import noise_for
 from fedsim.planning.participation import arrivals_of, size_of_round
+from fedsim.planning.references import reference_faults
 from fedsim.planning.secure_checks import secure_faults
 from fedsim.planning.stopping import metric_of
 from fedsim.planning.time_limit import within
@@ -63,6 +64,7 @@ def check(scenario: Scenario) -> None:
         lambda: evaluation_faults(scenario, trial.device),
         lambda: stopping_faults(trial),
         lambda: node_faults(scenario),
+        lambda: reference_faults(trial),
     ]
     faults: list[str] = []
     for search in searches:

@@ -19,12 +19,14 @@ from fedsim.report.base_findings import base_answer, base_figures
 from fedsim.report.base_findings import cautions as base_cautions
 from fedsim.report.deciding import officer
 from fedsim.report.deciding.first_screen import sentence, tiles
+from fedsim.report.explanations.section import section_of as features_of
 from fedsim.report.failures import failures
 from fedsim.report.findings import Numbers, answers, rounds_kept, why_pooled
 from fedsim.report.group_findings import blocks
 from fedsim.report.leaving.shown import shown
 from fedsim.report.pages import PAGES
 from fedsim.report.quality import coefficients_of, quality_of
+from fedsim.report.references.section import group_of, section_of
 from fedsim.report.several import files
 from fedsim.report.statement import epsilons, grouped, statement, weaknesses
 from fedsim.results.comparison import HERE, SAME
@@ -82,7 +84,7 @@ def _values(run: Run) -> dict[str, Any]:
         findings=answers(numbers),
         **shown(run),
         cautions=_cautions(run),
-        groups=[_arm_group(numbers, private) for private in numbers.kinds] + _base_group(run),
+        groups=_groups(numbers),
         columns=[_heading(run, metric, site) for metric, site in _columns(run)],
         arms_charts=_arms_charts(numbers),
         curves_chart=_curves_chart(run),
@@ -90,6 +92,8 @@ def _values(run: Run) -> dict[str, Any]:
         sites=sites,
         about_rows=_ABOUT[run.kind],
         rates=RATES[run.kind],
+        references=section_of(run, numbers.arms),
+        explanations=features_of(run),
         quality=quality,
         quality_chart=quality.chart if quality else None,
         coefficients=coefficients_of(run),
@@ -129,6 +133,13 @@ def _cautions(run: Run) -> list[str]:
     if notes:
         cautions.append(f"Not everything went by the book: see the {notes} notes at the end.")
     return cautions
+
+
+def _groups(numbers: Numbers) -> list[dict[str, Any]]:
+    """Return all rows of the arms' table: of the arms, the base rate, and the references."""
+    run = numbers.run
+    arms = [_arm_group(numbers, private) for private in numbers.kinds]
+    return arms + _base_group(run) + group_of(run, _columns(run))
 
 
 def _arm_group(numbers: Numbers, private: bool) -> dict[str, Any]:

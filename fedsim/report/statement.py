@@ -17,6 +17,7 @@ from fedsim.privacy.promise import Pairs, Promise, Training, epsilon_by_site, mo
 from fedsim.privacy.tiers import WEAK
 from fedsim.privacy.unit import Protected, Unit
 from fedsim.privacy.units import released_in, unit_of
+from fedsim.report.references.words import UNPROTECTED, references_of
 from fedsim.results.evaluation import TOGETHER
 from fedsim.results.run_directory import Run
 from fedsim.scenario.unit_facts import NO_UNIT
@@ -52,9 +53,10 @@ def statement(run: Run, arm: str | None = None) -> Pairs:
         arm: The arm that is stated in full; by default that of ``promised_arm``.
     """
     if not run.ledger["trainings"]:
-        return [*unit_of(NO_UNIT).done([]), *_secure(run)]
+        return [*unit_of(NO_UNIT).done([]), *_secure(run), *_references(run)]
     if not _trainings(run):
-        return [("Guarantee", "Nothing was released: the first private round would already have exceeded the budget.")]
+        nothing = "Nothing was released: the first private round would already have exceeded the budget."
+        return [("Guarantee", nothing), *_references(run)]
 
     unit = _unit(run)
     promise = unit.promise
@@ -76,6 +78,7 @@ def statement(run: Run, arm: str | None = None) -> Pairs:
     pairs += _choice_of_round(run, promise)
     pairs += _repetition(run)
     pairs += [("Not covered", gap) for gap in promise.not_covered]
+    pairs += _references(run)
     pairs.append(("Random numbers", promise.secure if secret else _REPRODUCIBLE))
     pairs.append(("Arithmetic", _ARITHMETIC))
 
@@ -88,6 +91,11 @@ def statement(run: Run, arm: str | None = None) -> Pairs:
 def grouped(pairs: Pairs) -> list[tuple[str, list[str]]]:
     """Return a statement as (term, its definitions), where a term comes several times in a row."""
     return [(term, [text for _, text in own]) for term, own in itertools.groupby(pairs, itemgetter(0))]
+
+
+def _references(run: Run) -> Pairs:
+    """Return that nothing protects the models of scikit-learn beside the arms, where there are some."""
+    return [("Not covered", UNPROTECTED)] if references_of(run) else []
 
 
 def _unit(run: Run) -> Unit:

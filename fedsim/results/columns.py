@@ -28,7 +28,8 @@ _KINDS = {
     "kept": "truth",
     **dict.fromkeys(("site", "attribute", "group", "input", "unit"), "text"),
     **dict.fromkeys(("direction", "message", "record", "fields"), "text"),
-    **dict.fromkeys(("seed", "round", "rows", "positives", "bin", "true", "named", "output"), "count"),
+    **dict.fromkeys(("reference", "learned_from", "settings", "note", "feature", "method"), "text"),
+    **dict.fromkeys(("seed", "round", "rows", "positives", "bin", "true", "named", "output", "seeds"), "count"),
     **dict.fromkeys(("messages", "rounds", "bytes", "most"), "count"),
 }
 """{column: what it holds}; all others hold numbers, which may be missing."""

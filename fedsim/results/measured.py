@@ -17,12 +17,14 @@ _COLUMNS = {
     "calibration": ("arm", "private", "seed", "bin", "rows", "said", "seen"),
     "confusion": ("arm", "private", "seed", "true", "named", "rows"),
     "coefficients": ("private", "output", "input", "unit", "per_input", "per_unit"),
+    "references": ("reference", "learned_from", "seed", "site", "settings", "note"),
 }
 _KEYS = {
     "base_rates": ("seed", "site"),
     "calibration": ("arm", "private", "seed", "bin"),
     "confusion": ("arm", "private", "seed", "true", "named"),
     "coefficients": ("private", "output", "input"),
+    "references": ("reference", "learned_from", "seed", "site"),
 }
 """{table: the columns that tell its rows apart}."""
 
@@ -40,6 +42,8 @@ class Measured:
         confusion: A row for each training and pair of classes; see ``results.confusion``.
         coefficients: A row for each output and input of the model that is handed on; see
             ``results.coefficients``.
+        references: A row for each model of scikit-learn beside the arms, what it learned from, seed and row of
+            scores; see ``experiments.references``.
     """
 
     threshold: float | None = None
@@ -47,6 +51,7 @@ class Measured:
     calibration: pd.DataFrame = field(default_factory=pd.DataFrame)
     confusion: pd.DataFrame = field(default_factory=pd.DataFrame)
     coefficients: pd.DataFrame = field(default_factory=pd.DataFrame)
+    references: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @classmethod
     def of(cls, values: Mapping[str, Any], place: str) -> "Measured":

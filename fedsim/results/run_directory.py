@@ -9,7 +9,8 @@ manifest has the SHA-256 of each.
 - ``groups.parquet``: counts, sums and rates of every protected group of test rows, over all sites
   and at each.
 - ``metrics.json``: base rates of every seed, calibration and confusion matrices of every training,
-  and the coefficients of a linear model; runs of older versions lack it.
+  the coefficients of a linear model, and the scores of references where some were asked for; runs of
+  older versions lack it.
 - ``traffic.parquet``: the messages between server and sites, by kind: fields, number and size; runs of older versions
   and runs without a federated arm lack it.
 - ``ledger.json``: the releases of each site in the private trainings, and its epsilon.
@@ -24,7 +25,7 @@ manifest has the SHA-256 of each.
 
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -159,6 +160,40 @@ class Run:
         if base.empty:
             return None
         return compare_with_base(self.sites, base, self.overlap)
+
+    @cached_property
+    def references(self) -> pd.DataFrame:
+        """The models of scikit-learn beside the arms; empty where none was asked for.
+
+        A row for each ``reference``, what it was ``learned_from``, site and metric, with ``mean, low, high, why``
+        as ``comparison`` has them.
+        """
+        tables = []
+        for (reference, learned_from), rows in self._each_reference():
+            means = compare(rows.assign(arm="", private=False), self.overlap)
+            means = means[["site", "metric", "mean", "low", "high", "why"]]
+            tables.append(means.assign(reference=reference, learned_from=learned_from))
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+    @cached_property
+    def over_references(self) -> pd.DataFrame:
+        """The arms compared with each reference, over all sites and at each; empty where none was asked for.
+
+        A row for each ``reference``, what it was ``learned_from``, arm, private, site and metric, with the columns of
+        ``results.comparison.compare_with_base``: ``base`` is the reference's mean.
+        """
+        tables = []
+        for (reference, learned_from), rows in self._each_reference():
+            compared = compare_with_base(self.sites, rows, self.overlap)
+            tables.append(compared.assign(reference=reference, learned_from=learned_from))
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+    def _each_reference(self) -> Iterator[tuple[tuple[str, str], pd.DataFrame]]:
+        """Yield the name of each reference, what it learned from, and its scores."""
+        table = self.measured.references
+        if not table.empty:
+            for (reference, learned_from), rows in table.groupby(["reference", "learned_from"], sort=False):
+                yield (str(reference), str(learned_from)), rows
 
     @cached_property
     def harm(self) -> pd.DataFrame:

@@ -13,9 +13,9 @@ LARGEST = 2**24
 """Bytes that the file may have."""
 
 _FILES = frozenset((
-    "begun.json", "deployment.json", "groups.parquet", "ledger.json", "manifest.json", "metrics.json",
-    "model.safetensors", "report.html", "rounds.parquet", "scenario.toml", "sites.parquet", "statement.html",
-    "traffic.parquet", "training.json",
+    "begun.json", "deployment.json", "explanations.csv", "explanations.svg", "groups.parquet", "ledger.json",
+    "manifest.json", "metrics.json", "model.safetensors", "report.html", "rounds.parquet",
+    "scenario.toml", "sites.parquet", "statement.html", "traffic.parquet", "training.json",
 ))  # fmt: skip
 _CHECKPOINT = re.compile(r"checkpoints/[a-z]+-[a-z]+-[0-9]+\.(json|safetensors)", re.ASCII)
 _MARK = "  "  # between digest and name, as sha256sum writes them

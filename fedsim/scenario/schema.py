@@ -34,6 +34,9 @@ SMALLEST_CLIP = 1e-12
 """Below it noise of so many clips may be lost in float32, where what was clipped is not."""
 
 Arm = Literal["federated", "centralized", "local"]
+Reference = Literal["linear", "boosting"]
+"""A model of scikit-learn beside the arms: logistic or ridge regression, or histogram gradient boosting."""
+
 Neighbours = Literal["add-or-remove-one", "replace-one"]
 
 
@@ -57,6 +60,12 @@ def _no_twins(arms: list[str]) -> list[str]:
     if len(set(arms)) < len(arms):
         raise ValueError(f"expected each arm once, got {', '.join(arms)}")
     return arms
+
+
+def _no_twin_references(references: list[str]) -> list[str]:
+    if len(set(references)) < len(references):
+        raise ValueError(f"expected each reference once, got {', '.join(references)}")
+    return references
 
 
 def _size_or_auto(value: Any) -> Any:  # noqa: ANN401  what the file says, not yet checked
@@ -578,6 +587,7 @@ class Scenario(_Section):
     cohort_size: Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], BeforeValidator(_size_or_auto)] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     arms: Annotated[list[Arm], Field(min_length=1), AfterValidator(_no_twins)] = ["federated", "centralized", "local"]
+    references: Annotated[list[Reference], AfterValidator(_no_twin_references)] = []
     seed: Annotated[int, Field(ge=0, lt=2**62)] = 0
     seeds: Annotated[int, Field(ge=1, le=1000)] = 5
     partition: Partition = Partition()
@@ -762,6 +772,8 @@ class Scenario(_Section):
                 del values[section]
         if self.training.schedule == Schedule():
             del values["training"]["schedule"]
+        if not self.references:
+            del values["references"]
         return values
 
     @property

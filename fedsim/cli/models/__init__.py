@@ -1,1 +1,1 @@
-"""Commands that hand models on, and predict with them."""
+"""Commands on finished models."""

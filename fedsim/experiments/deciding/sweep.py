@@ -14,6 +14,7 @@ from fedsim.experiments.progress import Progress
 from fedsim.experiments.ranking import metric_of, overlap_of
 from fedsim.experiments.tournament import Cell, Played, play
 from fedsim.mistakes import Mistake
+from fedsim.planning.references import check_without_references
 from fedsim.scenario import catalog
 from fedsim.scenario.changes import NONE, value_of, with_epsilon, with_strategy
 from fedsim.scenario.files import read
@@ -23,6 +24,7 @@ _ELSEWHERE = {
     "seeds": "--seeds",
     "seed": "--set seed, since seeds are what is averaged over",
     "arms": "--arms",
+    "references": "fedsim run --references",
     "name": "nothing, since the name is the scenario's",
     "strategy": "strategy.name",
     "attack.name": "fedsim compare --attack",
@@ -96,6 +98,7 @@ def grid_of(axes: Axes) -> Grid:
     seeds = [] if axes.seeds is None else [f"seeds={axes.seeds}"]
     changes = [*axes.changes, *seeds]
     base = read(axes.scenario, changes, all_used=False)
+    check_without_references(base)
     arms = axes.arms or base.arms
     if epsilons is None:
         epsilons = [own_epsilon(base)]

@@ -26,6 +26,7 @@ from fedsim.experiments.ranking import metric_of, overlap_of
 from fedsim.figures import epsilon as written_epsilon
 from fedsim.figures import setting
 from fedsim.mistakes import Mistake
+from fedsim.planning.references import check_without_references
 from fedsim.results.whole_files import remove_leftovers
 from fedsim.scenario import catalog
 from fedsim.scenario.changes import with_epsilon, with_strategy
@@ -198,6 +199,7 @@ def _base(wanted: Wanted) -> tuple[Scenario, str, list[str]]:
     elif wanted.charged:
         raise Mistake("--charged: expected a privacy budget to charge to, the trainings are not private")
     base = settled(read(wanted.scenario, changes, all_used=False))
+    check_without_references(base)
     if not base.split.validation:
         raise Mistake("split.validation: expected more than 0, since validation rows choose the settings, got 0")
     return base, own_epsilon(base), changes

@@ -1,0 +1,1 @@
+"""Explanations of the models of a run, as a table."""
