@@ -169,6 +169,8 @@ def _validation(curves: pd.DataFrame, names: Sequence[str], key: tuple[object, .
     here = (curves[list(names)] == list(key)).all(axis=1)
     field = curves[here]
     last = field["round"] == field.groupby(["strategy", "seed"])["round"].transform("max")
+    if "kept" in field:  # a round was chosen in each training, and its models are those that are tested
+        last = field["kept"].where(field["kept"].notna(), last).astype(bool)
     return field[last].groupby("strategy")[metric].mean().astype(float)
 
 

@@ -16,13 +16,12 @@ import pandas as pd
 
 from fedsim.data.settling import settled
 from fedsim.experiments.arms import Job
-from fedsim.experiments.deciding.kept import Failed, Spent, Training, of_arm, train_all
+from fedsim.experiments.deciding.kept import Failed, Spent, Training, make_cache, of_arm, train_all
 from fedsim.experiments.deciding.together import Released, together
 from fedsim.mistakes import Mistake, RunFailed
 from fedsim.planning.checks import check
 from fedsim.planning.references import check_without_references
 from fedsim.planning.trial import Trial
-from fedsim.results.whole_files import remove_leftovers
 from fedsim.scenario import catalog
 from fedsim.scenario.changes import value_of, with_attack, with_epsilon, with_strategy
 from fedsim.scenario.files import read
@@ -245,8 +244,7 @@ def play(
         progress: Called with (the place in the grid, trainings done, trainings in all).
         jobs: In how many processes trainings run beside each other.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(folder, shared=True)
+    make_cache(folder)
     refusals: dict[int, str] = {}
     megabytes: dict[int, float] = {}
     for number, cell in enumerate(grid):
@@ -277,6 +275,14 @@ def play(
             if came.spent:  # also where another seed fails: it was released
                 key = cell.training(seed).key
                 spent.setdefault(cell.place["scenario"], {})[key] = (cell.scenario, came.spent)
+
+        # A budget that allows no round leaves an untrained model, which is no result.
+        unspent = [seed for seed, came in kept.items() if cell.scenario.split.validation and not came.curve]
+        if unspent:
+            refused.append(
+                {**cell.place, "reason": f"seed {unspent[0]}: no round was run: {'; '.join(kept[unspent[0]].notes)}"}
+            )
+            continue
 
         # A cell is compared by all its seeds, or not at all.
         if number in refusals:

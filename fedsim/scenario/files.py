@@ -249,18 +249,25 @@ def _complete(values: dict[str, Any]) -> None:
     if not is_of_older_run:
         data.setdefault("scale", "public" if secure else "learned")
 
-    training = values.setdefault("training", {})
-    if isinstance(training, dict):
-        for key, value in (OWN_PRIVATE_TRAINING if private else OWN_TRAINING).items():
-            training.setdefault(key, value)
+    _complete_training(values, OWN_PRIVATE_TRAINING if private else OWN_TRAINING)
 
 
 def _complete_for_images(values: dict[str, Any], data: dict[str, Any]) -> None:
     data.setdefault("model", _OWN_IMAGE_MODEL)
+    _complete_training(values, OWN_IMAGE_TRAINING)
+
+
+def _complete_training(values: dict[str, Any], usual: Mapping[str, Any]) -> None:
+    """Fill in what is not said of the training. An optimizer of which a part is said keeps its other usual parts."""
     training = values.setdefault("training", {})
-    if isinstance(training, dict):
-        for key, value in OWN_IMAGE_TRAINING.items():
-            training.setdefault(key, value)
+    if not isinstance(training, dict):
+        return
+    for key, value in usual.items():
+        said = training.get(key)
+        if key not in training:
+            training[key] = value
+        elif isinstance(value, dict) and isinstance(said, dict) and "name" not in said:
+            training[key] = {**value, **said}
 
 
 def _is_folder(path: Any) -> bool:  # noqa: ANN401  what the file says, not yet checked

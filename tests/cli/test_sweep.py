@@ -18,7 +18,7 @@ def test_it_answers_in_sentences_and_leaves_files_and_trains_nothing_twice(fedsi
     assert "No privacy instead: " in ran.out
     assert "At epsilon 2, the federated arm has AUC" in ran.out
     assert "were chosen for each arm, epsilon and seed by the validation rows of that seed" in ran.out
-    assert "18 private trainings on the records of hospital-heart come to epsilon" in ran.out
+    assert "All 18 private trainings on the records of hospital-heart come to epsilon" in ran.out
     tables = {f"{name}.csv" for name in ("points", "by-epsilon", "by-arm", "trainings", "scores", "curves")}
     written = {path.name for path in Path("here").iterdir()}
     assert written == {*tables, "sweep.json", "sweep.html", "frontier.png", "frontier.svg"}
@@ -50,4 +50,9 @@ def test_mistakes_are_said_before_anything_is_trained(fedsim):
     ran = fedsim("sweep", "hospital-heart", "--metric", "beauty")
     assert ran.code == 2
     assert "--metric: expected one of auc, accuracy, got 'beauty'" in ran.err
-    assert not Path("runs").exists()
+    Path("file").touch()
+    ran = fedsim("sweep", "hospital-heart", "--cache", "file", "--seeds", "1")
+    assert (ran.code, ran.err) == (
+        2,
+        "fedsim: --cache: file: expected a folder that can be written, got: File exists\n",
+    )

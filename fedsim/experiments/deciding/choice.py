@@ -68,14 +68,18 @@ def choose(
     trainings = tested.reset_index()
     trainings["validation"] = _last(curves, keys, metric).reindex(tested.index).to_numpy()
 
-    # Of equals the first is taken: the scenario's own settings, or those that were typed first.
+    # Of equals the first is taken: the scenario's own settings, or those that were typed first. Where there is
+    # something to choose, a training without a validation figure can't be chosen.
     by = trainings["validation"].fillna(-np.inf)
-    best = by.groupby([trainings[name] for name in [*QUESTIONS, "seed"]], sort=False).idxmax()
+    if settings:
+        by = by[trainings["validation"].notna()]
+    places = [trainings.loc[by.index, name] for name in [*QUESTIONS, "seed"]]
+    best = by.groupby(places, sort=False).idxmax()
     trainings["chosen"] = trainings.index.isin(best)
 
     chosen = trainings[trainings["chosen"]]
     figures = chosen.pivot(index="seed", columns=QUESTIONS, values="test")
-    order = list(dict.fromkeys(zip(trainings["arm"], trainings["epsilon"], strict=True)))
+    order = list(dict.fromkeys(zip(chosen["arm"], chosen["epsilon"], strict=True)))
     counted = scores[~scores["site"].isin(TOGETHER)] if headline == INSIDE else whole
     return Chosen(
         trainings=trainings,

@@ -1,6 +1,7 @@
 """Write the files of a sweep or a tuned comparison: a page, a picture, CSV and JSON; each whole or not at all."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -32,6 +33,12 @@ def check_place(folder: Path) -> None:
         raise Mistake(f"--out: {folder}: expected a folder of its own, a run is in it")
     if folder.exists() and not folder.is_dir():
         raise Mistake(f"--out: {folder}: expected a folder, got a file")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Mistake(f"--out: {folder}: expected a folder that can be written, got: {error.strerror}") from None
+    if not os.access(folder, os.W_OK):
+        raise Mistake(f"--out: {folder}: expected a folder that can be written")
 
 
 def write(folder: Path, decided: Decided, page: str, more: Sequence[str] = ()) -> None:

@@ -21,11 +21,12 @@ from fedsim.experiments.arms import Job, run_job
 from fedsim.experiments.processes import run_all
 from fedsim.experiments.progress import Progress
 from fedsim.experiments.trainings import label_of, reason_of, under_way_of
-from fedsim.mistakes import STOPS, RunFailed
+from fedsim.mistakes import STOPS, Mistake, RunFailed
 from fedsim.planning.time_limit import limited
 from fedsim.privacy.ledger import Ledger
 from fedsim.results import run_directory as results
 from fedsim.results.digests import sha256
+from fedsim.results.whole_files import remove_leftovers
 from fedsim.scenario import catalog
 from fedsim.scenario.schema import Arm, Attack, Scenario, SecureAggregation, Strategy
 from fedsim.tracking.contract import Round
@@ -119,6 +120,19 @@ def of_arm(scenario: Scenario, arm: Arm) -> Scenario:
         return scenario
     plain = {"strategy": Strategy(), "attack": Attack(), "secure_aggregation": SecureAggregation()}
     return scenario.model_copy(update=plain)
+
+
+def make_cache(folder: Path) -> None:
+    """Make the folder of trainings ready.
+
+    Raises:
+        Mistake: It can't be one.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Mistake(f"--cache: {folder}: expected a folder that can be written, got: {error.strerror}") from None
+    remove_leftovers(folder, shared=True)
 
 
 def train_all(

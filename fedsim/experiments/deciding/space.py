@@ -1,6 +1,7 @@
 """The space of a hyperparameter search: which settings are varied, between which values."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -63,6 +64,15 @@ class Dimension:
         value = trial.suggest_float(self.key, self.low, self.high, log=self.log)
         return f"{float(f'{value:.{_DIGITS}g}'):g}"
 
+    @property
+    def ends(self) -> Sequence[str]:
+        """The choices, or both ends of the range, as they would be typed."""
+        if self.choices:
+            return self.choices
+        if self.whole:
+            return [str(int(self.low)), str(int(self.high))]
+        return [f"{self.low:g}", f"{self.high:g}"]
+
     def nearest(self, value: Any) -> Any:  # noqa: ANN401  of any setting
         """Return the value of the space that is nearest to a scenario's own; None if nothing is near."""
         if self.choices:
@@ -122,6 +132,8 @@ def space_of(texts: Sequence[str]) -> list[Dimension]:
 
 
 def _dimension(text: str) -> Dimension:
+    if not re.match(r"[\w.-]+=", text):
+        raise Mistake(f"--vary {text}: expected KEY=VALUES, {_EXAMPLE}")
     key, values = value_of(text.replace("=", '="', 1) + '"')
     said = str(values)
     low, dots, rest = said.partition("..")

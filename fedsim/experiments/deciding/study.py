@@ -137,15 +137,15 @@ class Study:
         course = _Course(trial, self.prune, training.scenario.training.rounds)
 
         # A training that was cut short before is cut short again, if this study has come the same way.
-        for round_number, figure in _read_cut(self.folder, training) if self.prune else ():
+        for round_number, figure in _read_cut(self.folder, training, self.metric) if self.prune else ():
             if course.falls_behind(round_number, figure):
                 return Tried(number, settings, PRUNED, round_number, figure)
 
-        seen: list[tuple[int, float]] = []
+        seen: list[tuple[int, dict[str, float]]] = []
 
         def watch(told: Round) -> None:
-            figure = float(told.figures[self.metric])
-            seen.append((told.round, figure))
+            figure = _known(told.figures.get(self.metric))
+            seen.append((told.round, dict(told.figures)))
             if course.falls_behind(told.round, figure):
                 raise CutShort
 
@@ -155,15 +155,20 @@ class Study:
                 outcome = train(training, self.folder, watch)
             except CutShort:
                 _keep_cut(self.folder, training, seen)
-                return Tried(number, settings, PRUNED, *seen[-1])
+                last, figures = seen[-1]
+                return Tried(number, settings, PRUNED, last, _known(figures.get(self.metric)))
         else:
-            # Whether a whole training would have been cut short here matters to no one: it is there.
+            # It was wanted whole by another command. Here it is cut short all the same: what a search proposes must
+            # not depend on what others have trained.
             for row in outcome.curve:
-                course.falls_behind(row["round"], _known(row[self.metric]))
+                figure = _known(row[self.metric])
+                if course.falls_behind(row["round"], figure):
+                    return Tried(number, settings, PRUNED, row["round"], figure)
 
-        figure = _known(outcome.validated[self.metric])
+        figure = _known(outcome.validated.get(self.metric))
         if not math.isfinite(figure):
-            return Tried(number, settings, FAILED, len(outcome.curve), None, reason="it has no validation figure")
+            reason = "; ".join(["it has no validation figure", *outcome.notes])
+            return Tried(number, settings, FAILED, len(outcome.curve), None, reason=reason)
         return Tried(number, settings, COMPLETE, len(outcome.curve), figure, outcome)
 
 
@@ -201,18 +206,18 @@ def _cut_path(folder: Path, training: Training) -> Path:
     return folder / f"{training.key}.cut-short.json"
 
 
-def _keep_cut(folder: Path, training: Training, seen: Sequence[tuple[int, float]]) -> None:
+def _keep_cut(folder: Path, training: Training, seen: Sequence[tuple[int, Mapping[str, float]]]) -> None:
     """Keep the figures of a training that was cut short."""
     results.write_json(_cut_path(folder, training), {"seen": [list(one) for one in seen]})
 
 
-def _read_cut(folder: Path, training: Training) -> list[tuple[int, float]]:
-    """Return the figures of a training that was cut short; none if there are none that can be read."""
+def _read_cut(folder: Path, training: Training, metric: str) -> list[tuple[int, float]]:
+    """Return a metric after each round of a training that was cut short; none if there is none that can be read."""
     path = _cut_path(folder, training)
     if not path.exists():
         return []
     try:
-        return [(int(number), float(figure)) for number, figure in results.read_json(path)["seen"]]
-    except (KeyError, TypeError, ValueError, json.JSONDecodeError) as error:
+        return [(int(number), _known(figures.get(metric))) for number, figures in results.read_json(path)["seen"]]
+    except (AttributeError, KeyError, TypeError, ValueError, json.JSONDecodeError) as error:
         logging.getLogger(__name__).warning("%s is left aside: %s", path, error)
         return []

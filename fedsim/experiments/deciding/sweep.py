@@ -1,6 +1,7 @@
 """A sweep: one scenario's arms over epsilons and any other settings, each chosen by validation rows."""
 
 import itertools
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,11 @@ _ELSEWHERE = {
     "privacy.tuning.runs": "fedsim tune",
 }
 """{a key that is no axis of a sweep: what is to be typed in its place}."""
+
+OTHER_ROWS = ("task", "data", "partition", "split", "evaluation")
+"""Sections and keys that decide which rows are learned from and judged: figures on other rows can't be chosen among."""
+
+_ALLOWED_OF_DATA = ("data.model",)
 
 _EPSILON = "privacy.epsilon"
 _STRATEGY = "strategy.name"
@@ -102,7 +108,7 @@ def grid_of(axes: Axes) -> Grid:
     arms = axes.arms or base.arms
     if epsilons is None:
         epsilons = [own_epsilon(base)]
-    _check_twins("--epsilon", epsilons)
+    _check_twins("--epsilon", [_number(epsilon) for epsilon in epsilons])
 
     found: dict[tuple[str, ...], Cell] = {}
     left_out: dict[str, None] = {}
@@ -122,6 +128,9 @@ def grid_of(axes: Axes) -> Grid:
     if not found:
         raise Mistake("\n".join(f"sweep: {sentence}" for sentence in left_out))
     cells = list(found.values())
+    idle = [key for key in settings if all(cell.place[key] == NOT_FOR_IT for cell in cells)]
+    if idle:
+        raise Mistake("\n".join(f"--vary {key}: expected a setting that changes something here" for key in idle))
     _check_choice(cells, settings)
     return Grid(cells, settings, list(left_out))
 
@@ -161,7 +170,7 @@ def sweep(
         curves=played.curves,
         cautions=[*grid.left_out, *_refused(played, complete)],
         released=played.released,
-        about_privacy=list(words.of_privacy(played.released)),
+        about_privacy=list(words.of_privacy(played.released, grid.scenario.privacy.tuning)),
         how=list(_how(grid)),
         command=command_of(axes),
     )
@@ -180,8 +189,9 @@ def _how(grid: Grid) -> Iterator[str]:
     seeds = scenario.seeds
     yield (
         f"All trainings share the splits and the starting weights of {seeds} seeds. Test figures are those of the last "
-        "round. The first epsilon is the one that the others are compared with, and intervals are adjusted for all "
-        "comparisons with it (Bonferroni), so that they hold together with 95 % confidence."
+        "round, or of the round that training.stopping keeps. The first epsilon is the one that the others are "
+        "compared with. Intervals are adjusted (Bonferroni) for the comparisons inside one arm, and for those with one "
+        "arm at one epsilon: each of these sets holds together with 95 % confidence, all of them together do not."
         if seeds > 1
         else "There is one seed, so nothing can be told apart."
     )
@@ -216,6 +226,14 @@ def own_epsilon(scenario: Scenario) -> str:
     if epsilon is None:
         raise Mistake("sweep: expected privacy.epsilon in the scenario, or --epsilon, got neither")
     return f"{epsilon:g}"
+
+
+def _number(text: str) -> str:
+    """Return a budget in one form, so that 2 and 2.0 are seen to be the same."""
+    try:
+        return f"{float(text):g}"
+    except ValueError:
+        return text
 
 
 def protects(name: str, base: Scenario, changes: Sequence[str], epsilon: str, arm: Arm) -> bool:
@@ -268,12 +286,16 @@ def _values_of(varied: Sequence[str]) -> dict[str, list[str]]:
     Raises:
         Mistake: A key can't be an axis, or comes twice; all faults.
     """
+    check_assignments(varied)
     found: dict[str, list[str]] = {}
     faults = []
     for text in varied:
         key, values = value_of(text.replace("=", '="', 1) + '"')
         if key in _ELSEWHERE:
             faults.append(f"--vary {key}: expected {_ELSEWHERE[key]}")
+        elif decides_rows(key):
+            faults.append(f"--vary {key}: expected a setting of the training, the model or the strategy; figures on "
+                          "other rows can't be compared")  # fmt: skip
         elif key in found:
             faults.append(f"--vary {key}: expected once, with all values, as in {key}=1,2")
         found[key] = str(values).split(",")
@@ -282,6 +304,22 @@ def _values_of(varied: Sequence[str]) -> dict[str, list[str]]:
     for key, values in found.items():
         _check_twins(f"--vary {key}", values)
     return found
+
+
+def decides_rows(key: str) -> bool:
+    """Whether a setting decides which rows are learned from or judged."""
+    return key.split(".")[0] in OTHER_ROWS and key not in _ALLOWED_OF_DATA
+
+
+def check_assignments(texts: Sequence[str]) -> None:
+    """Make sure that each axis is of the form ``KEY=...``.
+
+    Raises:
+        Mistake: Some are not: all of them.
+    """
+    wrong = [text for text in texts if not re.match(r"[\w.-]+=", text)]
+    if wrong:
+        raise Mistake("\n".join(f"--vary: expected KEY=VALUES, got {text!r}" for text in wrong))
 
 
 def _check_changes(axes: Axes, varied: Mapping[str, object]) -> None:

@@ -16,9 +16,10 @@ import pandas as pd
 from fedsim.data.settling import settled
 from fedsim.experiments.deciding.choice import NOT_FOR_IT, TRIAL, choose
 from fedsim.experiments.deciding.decided import Decided
+from fedsim.experiments.deciding.kept import make_cache
 from fedsim.experiments.deciding.space import Dimension, space_of, usual
 from fedsim.experiments.deciding.study import COMPLETE, FAILED, PRUNED, Study, Tried
-from fedsim.experiments.deciding.sweep import matters, own_epsilon, protects
+from fedsim.experiments.deciding.sweep import decides_rows, matters, own_epsilon, protects
 from fedsim.experiments.deciding.together import Released, together
 from fedsim.experiments.processes import run_all
 from fedsim.experiments.progress import Progress
@@ -27,15 +28,20 @@ from fedsim.figures import epsilon as written_epsilon
 from fedsim.figures import setting
 from fedsim.mistakes import Mistake
 from fedsim.planning.references import check_without_references
-from fedsim.results.whole_files import remove_leftovers
 from fedsim.scenario import catalog
 from fedsim.scenario.changes import with_epsilon, with_strategy
 from fedsim.scenario.files import read
 from fedsim.scenario.schema import Arm, Scenario
 
 _STRATEGY = "strategy.name"
-_REFUSED = ("seed", "seeds", "arms", "name", "privacy.unit", "privacy.epsilon", "privacy.delta", "privacy.tuning")
+_REFUSED = ("seed", "seeds", "arms", "name", "references")
 """Settings whose best value by validation figures answers no question, or that say what is asked for."""
+
+_OF_PRIVACY = ("privacy.clip", "privacy.adaptive_clip")
+"""What may be varied of privacy: it changes no release's noise multiplier, rate or number."""
+
+_SAME_MECHANISM = ("training.optimizer", "training.schedule", "training.expected_batch", "data.model", *_OF_PRIVACY)
+"""Settings that leave the mechanism as it is, so that so many trainings cost so many times one of them."""
 
 
 @dataclass(frozen=True)
@@ -146,9 +152,9 @@ def tune(
         raise Mistake(f"tune: expected an arm that the privacy unit protects, got {', '.join(left_out)}")
 
     space = space_of(wanted.space) if wanted.space else usual(base)
-    _check_space(space)
-    cache.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(cache, shared=True)
+    _check_space(space, wanted.charged)
+    _check_values(wanted, space, arms, epsilon, changes)
+    make_cache(cache)
     studies = []
     for arm in arms:
         own_space = [dimension for dimension in space if matters(dimension.key, arm, epsilon)]
@@ -190,6 +196,9 @@ def _base(wanted: Wanted) -> tuple[Scenario, str, list[str]]:
     if wanted.seeds is not None:
         changes.append(f"seeds={wanted.seeds}")
     base = read(wanted.scenario, changes, all_used=False)
+    if base.privacy.tuning.runs is not None:
+        raise Mistake(f"privacy.tuning: expected none in the scenario, since tune declares its own trials, got runs = "
+                      f"{base.privacy.tuning.runs}; trainings before these would be forgotten")  # fmt: skip
     if wanted.epsilon is not None:
         changes += with_epsilon(wanted.epsilon, base.privacy.unit)
         base = read(wanted.scenario, changes, all_used=False)
@@ -226,20 +235,55 @@ def _check_changes(wanted: Wanted) -> None:
         raise Mistake("\n".join(faults))
 
 
-def _check_space(space: Sequence[Dimension]) -> None:
-    """Make sure that a search for these settings answers something.
+def _check_space(space: Sequence[Dimension], charged: bool) -> None:
+    """Make sure that a search for these settings answers something, and costs what is said.
 
     Raises:
         Mistake: It does not: all of them.
     """
     faults = []
     for dimension in space:
-        refused = [key for key in _REFUSED if dimension.key == key or dimension.key.startswith(f"{key}.")]
-        if refused:
-            faults.append(f"--vary {dimension.key}: expected a setting of the training, the model or the strategy; see "
-                          "fedsim sweep for this one")  # fmt: skip
+        key = dimension.key
+        is_of_privacy = key.startswith("privacy.") and not _is_in(key, _OF_PRIVACY)
+        if _is_in(key, _REFUSED) or decides_rows(key) or is_of_privacy:
+            faults.append(f"--vary {key}: expected a setting of the training, the model, the strategy or the clip; "
+                          "figures of others can't be compared, or see fedsim sweep")  # fmt: skip
+        elif charged and not _is_in(key, _SAME_MECHANISM):
+            faults.append(f"--vary {key}: expected none beside --charged, which can set the noise for trainings of one "
+                          f"mechanism only: {', '.join(_SAME_MECHANISM)} may be varied")  # fmt: skip
     if faults:
         raise Mistake("\n".join(faults))
+
+
+def _is_in(key: str, names: Sequence[str]) -> bool:
+    """Whether a key is one of some, or inside of one."""
+    return any(key == name or key.startswith(f"{name}.") for name in names)
+
+
+def _check_values(
+    wanted: Wanted, space: Sequence[Dimension], arms: Sequence[Arm], epsilon: str, changes: Sequence[str]
+) -> None:
+    """Make sure that each value, or each end of a range, can be had, before anything is trained.
+
+    Raises:
+        Mistake: Some can't: each setting once.
+    """
+    faults = []
+    for dimension in space:
+        concerned: list[Arm] = [arm for arm in arms if matters(dimension.key, arm, epsilon)]
+        if not concerned:
+            faults.append(f"--vary {dimension.key}: expected a setting that changes something here")
+            continue
+        make = Make(wanted.scenario, concerned[0], epsilon, changes)
+        for value in dimension.ends:
+            try:
+                make({dimension.key: value})
+            except Mistake as mistake:
+                faults.append(str(mistake))
+                if not dimension.choices:
+                    break
+    if faults:
+        raise Mistake("\n".join(dict.fromkeys(faults)))
 
 
 def _own(scenario: Scenario, space: Sequence[Dimension]) -> dict[str, Any]:
@@ -329,18 +373,22 @@ def _frames(
 
 
 def _released(wanted: Wanted, studies: Sequence[Study], found: Sequence[Sequence[Tried]]) -> list[Released]:
-    """Compose what the trials of one study release, of the federated arm or the first that there is, at its first seed.
+    """Compose what the trials of one study release: of the costliest arm, each at its first seed.
 
     A trial that was cut short or failed counts like the costliest whole one.
     """
-    study, tried = studies[0], found[0]
-    spent = [one.outcome.spent for one in tried if one.outcome is not None and one.outcome.spent]
-    if not spent:
-        return []
-    scenario = study.make({})
-    costliest = max(spent, key=lambda releases: together({"": [(scenario, releases)]})[0].epsilon)
-    all_trials = [*spent, *[costliest] * (len(tried) - len(spent))]
-    return together({wanted.scenario: [(scenario, releases) for releases in all_trials]})
+    composed = []
+    for number, (study, tried) in enumerate(zip(studies, found, strict=True)):
+        if any(earlier.arm == study.arm for earlier in studies[:number]):
+            continue  # another seed of an arm that was looked at
+        spent = [one.outcome.spent for one in tried if one.outcome is not None and one.outcome.spent]
+        if not spent:
+            continue
+        scenario = study.make({})
+        costliest = max(spent, key=lambda releases: together({"": [(scenario, releases)]})[0].epsilon)
+        all_trials = [*spent, *[costliest] * (len(tried) - len(spent))]
+        composed += together({wanted.scenario: [(scenario, releases) for releases in all_trials]})
+    return [max(composed, key=lambda released: released.epsilon)] if composed else []
 
 
 def _about_privacy(wanted: Wanted, released: Sequence[Released]) -> Iterator[str]:
@@ -360,8 +408,10 @@ def _about_privacy(wanted: Wanted, released: Sequence[Released]) -> Iterator[str
                 f"(composition, delta {delta}). With --charged the noise is set for all of them."
             )
         yield (
-            "A training that was cut short counts like a whole one. That is what one deployment would spend, which has "
-            "one arm and one split of its records; the other seeds and arms are the price of the comparison. "
+            "That is the costliest arm, under its first seed; a training that was cut short counts like the costliest "
+            "whole one. It is what one deployment would spend, which has one arm and one split of its records; the "
+            "other seeds and arms are the price of the comparison. Running what was chosen once more repeats one of "
+            "these trainings; with secret noise, or at real sites, it is one more. "
             "Validation figures, by which settings are chosen, are computed without noise: no epsilon covers the "
             "records that are validated on."
         )

@@ -14,6 +14,7 @@ from fedsim.report.statement import listed
 from fedsim.results.metrics import BY_NAME
 from fedsim.results.multiple_comparisons import FEWEST_SEEDS
 from fedsim.results.seeds import MOST_SEEDS, WORTH_TELLING
+from fedsim.scenario.schema import Tuning
 
 NONE = "none"
 
@@ -70,7 +71,8 @@ def alone(points: pd.DataFrame, metric: str) -> Iterator[str]:
     """Say how the only arm did, where there is nothing to compare it with."""
     for row in points.to_dict("records"):
         figure = figures.figure(row["mean"])
-        yield f"The {row['arm']} arm has {BY_NAME[metric].label} {figure} at {_under(row['epsilon'])}."
+        place = "without privacy" if row["epsilon"] == NONE else f"at {_under(row['epsilon'])}"
+        yield f"The {row['arm']} arm has {BY_NAME[metric].label} {figure} {place}."
 
 
 def of_seeds(contrasts: pd.DataFrame, seeds: int) -> Iterator[str]:
@@ -100,7 +102,7 @@ def of_seeds(contrasts: pd.DataFrame, seeds: int) -> Iterator[str]:
 def _difference(row: Mapping[Any, Any]) -> str:
     """Return a paired difference with what may be concluded from it."""
     change = figures.figure(row["difference"], signed=True)
-    if row["verdict"] is None:
+    if math.isnan(row["low"]):
         return f"{change} (there is no interval to judge it by)"
     within = figures.bounds(row["low"], row["high"], signed=True)
     if row["verdict"] in ("higher", "lower"):
@@ -117,6 +119,10 @@ def _difference(row: Mapping[Any, Any]) -> str:
     return f"{change} ({within}), not distinguishable; {ruled_out}"
 
 
+def _trainings(number: int) -> str:
+    return "The one private training" if number == 1 else f"All {number} private trainings"
+
+
 def _mean(points: pd.DataFrame, arm: str, epsilon: str) -> str:
     row = points[(points["arm"] == arm) & (points["epsilon"] == epsilon)].iloc[0]
     return figures.figure(float(row["mean"]))
@@ -130,15 +136,24 @@ def _capital(sentence: str) -> str:
     return f"{sentence[0].upper()}{sentence[1:]}."
 
 
-def of_privacy(released: Sequence[Released]) -> Iterator[str]:
-    """Say what the epsilons of a sweep cover, and what all of its private trainings come to together."""
+def of_privacy(released: Sequence[Released], tuning: Tuning) -> Iterator[str]:
+    """Say what the epsilons of a sweep cover, and what all of its private trainings come to together.
+
+    Args:
+        released: What they come to.
+        tuning: What the scenario says of trainings that are chosen among.
+    """
+    each = "Each epsilon is that of one training"
+    if tuning.charged:
+        each = f"Each epsilon is that of {tuning.runs} trainings like the one that was run (privacy.tuning)"
     for one in released:
         weak = caution(one.epsilon)
         together = f"above {figures.setting(HOPELESS)}" if math.isinf(one.epsilon) else figures.epsilon(one.epsilon)
         yield (
-            f"Each epsilon is that of one training, for one {one.protected}; choosing among trainings is not charged. "
-            f"The {one.trainings} private trainings on the records of {one.scenario} come to epsilon {together} "
+            f"{each}, for one {one.protected}; choosing among those of this page is not charged. "
+            f"{_trainings(one.trainings)} on the records of {one.scenario} come to epsilon {together} "
             f"together (composition, delta {figures.setting(one.delta)}){f'; {weak}' if weak else ''}. In a simulation "
-            "that is the price of the comparison; a deployment that trains once pays for one training. Trainings "
-            "without privacy, and figures on validation and test rows, are covered by nothing."
+            "that is the price of the comparison. Whoever chooses by this page on the very records that are then "
+            "trained on has spent it, too. Trainings without privacy, and figures on validation and test rows, are "
+            "covered by nothing."
         )

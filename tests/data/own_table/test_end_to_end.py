@@ -221,3 +221,16 @@ def test_mistakes_on_the_command_line_are_explained(folder: Path, fedsim, words:
     assert (code, out) == (2, "")
     assert message in err
     assert "Traceback" not in err
+
+
+def test_a_part_of_the_optimizer_leaves_its_other_usual_parts(tmp_path: Path):
+    """A learning rate that is typed changes no other setting: the optimizer stays the usual one of own tables."""
+    path = tmp_path / "own.csv"
+    path.write_text("outcome,site,age\n1,a,30\n0,b,40\n")
+    given = [f"data.path={path}", "data.target=outcome", "data.site=site"]
+    usual = read_own(given).training.optimizer
+    assert usual.name == "adam"
+    changed = read_own([*given, "training.optimizer.lr=0.3"]).training.optimizer
+    assert changed == usual.model_copy(update={"lr": 0.3})
+    other = read_own([*given, "training.optimizer={name=sgd, lr=0.3}"]).training.optimizer
+    assert (other.name, other.weight_decay) == ("sgd", 0.0)

@@ -54,6 +54,11 @@ def test_a_training_without_a_validation_figure_is_not_chosen():
     assert chosen(validated=unknown).figures["federated", "8"].tolist() == TESTED["0.5"]
 
 
+def test_where_no_training_has_a_validation_figure_nothing_is_chosen():
+    unknown = {lr: [math.nan, 0.5, 0.5] for lr in VALIDATED}
+    assert chosen(validated=unknown).figures.index.tolist() == [1, 2]
+
+
 def test_points_say_what_was_chosen_and_how_often():
     table = points(chosen())
     assert table["mean"].tolist() == pytest.approx([np.mean([0.70, 0.71, 0.78])])

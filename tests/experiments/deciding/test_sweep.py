@@ -82,6 +82,9 @@ REFUSED = {
     "attack.name=alie": "--vary attack.name: expected fedsim compare --attack",
     "training.rounds=2,2": "--vary training.rounds: expected each value once, got 2,2",
     "training.round=2,3": "training.round",
+    "split.test=0.2,0.4": "--vary split.test: expected a setting of the training",
+    "task=hospital/heart,bank/lending": "--vary task: expected a setting of the training",
+    "training.rounds": "--vary: expected KEY=VALUES, got 'training.rounds'",
 }
 
 
@@ -107,6 +110,26 @@ def test_other_arms_are_one_training_for_all_strategies_and_attacks():
     pooled = cells[-1]
     assert of_arm(pooled.scenario, "centralized").attack.name == "none"
     assert pooled.training(0).scenario.strategy.name == "fedavg"
+
+
+def test_a_setting_that_changes_nothing_anywhere_is_refused():
+    with pytest.raises(Mistake, match=r"--vary privacy.clip: expected a setting that changes something here"):
+        grid_of(Axes("hospital-heart", ["local"], ["none"], ["privacy.clip=1,2"]))
+
+
+def test_one_budget_in_two_forms_is_one():
+    with pytest.raises(Mistake, match="--epsilon: expected each value once"):
+        grid_of(Axes("hospital-heart", ["local"], ["2", "2.0"]))
+
+
+@pytest.mark.whole
+def test_a_budget_that_allows_no_round_has_no_figures(tmp_path: Path):
+    changes = ["training.rounds=2", "privacy.noise_multiplier=1"]
+    axes = Axes("hospital-heart", ["federated"], ["0.5", "none"], changes=changes, seeds=1)
+    decided = sweep(Axes(**{**vars(axes), "changes": ["training.rounds=2"], "epsilons": ["none"]}), tmp_path)
+    assert decided.points["epsilon"].tolist() == ["none"]
+    with pytest.raises(Mistake, match="no round was run"):
+        sweep(Axes(**{**vars(axes), "epsilons": ["0.5"]}), tmp_path)
 
 
 def test_what_is_set_twice_is_refused():

@@ -9,6 +9,7 @@ import optuna
 import pandas as pd
 import pytest
 
+import scenarios
 from fedsim.experiments.deciding import kept, study, tuned_files
 from fedsim.experiments.deciding.choice import NOT_FOR_IT
 from fedsim.experiments.deciding.study import COMPLETE, FAILED, PRUNED
@@ -162,6 +163,25 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "epsilon as a setting": ({"space": ["privacy.epsilon=1..8"]}, "--vary privacy.epsilon: expected a setting"),
     "seeds": ({"changes": ["seeds=3"]}, "--set seeds: expected none beside --seeds"),
     "arms": ({"changes": ["arms=['local']"]}, "--set arms: expected --arms"),
+    "other rows": ({"space": ["split.test=0.2,0.4"]}, "--vary split.test: expected a setting of the training"),
+    "another task": ({"space": ["task=hospital/heart,bank/lending"]}, "--vary task: expected a setting"),
+    "the relation": ({"space": ["privacy.neighbours=add-or-remove-one,replace-one"]}, "--vary privacy.neighbours:"),
+    "the noise": ({"space": ["privacy.noise_multiplier=1..30"], "epsilon": "8"}, "--vary privacy.noise_multiplier:"),
+    "a strategy that is none": ({"space": ["strategy.name=fedavg,nope"]}, "nope"),
+    "a setting that is none": ({"space": ["training.optimizer.lrr=0.1..1"]}, "training.optimizer.lrr"),
+    "a clip without privacy": (
+        {"space": ["privacy.clip=0.1..1"]},
+        "--vary privacy.clip: expected a setting that changes something here",
+    ),
+    "several mechanisms, charged": (
+        {"space": ["training.sampling_rate=0.01,0.5"], "epsilon": "8", "charged": True},
+        "--vary training.sampling_rate: expected none beside --charged",
+    ),
+    "a strategy, charged": (
+        {"space": ["strategy.name=fedavg,apfl"], "epsilon": "8", "charged": True},
+        "--vary strategy.name: expected none beside --charged",
+    ),
+    "no assignment": ({"space": ["training.rounds"]}, "--vary training.rounds: expected KEY=VALUES"),
 }
 
 
@@ -172,6 +192,38 @@ def test_what_can_not_be_tuned_is_refused(case: str, tmp_path: Path):
         tune(wanted(**changes), tmp_path / "cache")
     assert expected in str(refused.value)
     assert not (tmp_path / "cache").exists()
+
+
+def test_what_was_tuned_before_is_not_forgotten(tmp_path: Path):
+    path = tmp_path / "tuned.toml"
+    path.write_text(f"{scenario_text('hospital-heart')}\ntuning = {{ runs = 50, charged = true }}\n")
+    with pytest.raises(Mistake, match=r"privacy.tuning: expected none in the scenario.*got runs = 50"):
+        tune(Wanted(str(path)), tmp_path / "cache")
+
+
+def scenario_text(name: str) -> str:
+    return (Path(scenarios.__file__).parent / f"{name}.toml").read_text()
+
+
+@pytest.mark.whole
+def test_a_search_does_not_depend_on_what_others_have_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A training that is there as a whole is cut short all the same, and figures of another metric are not taken."""
+    monkeypatch.setattr(study, "_TRIALS_BEFORE_PRUNING", 1)
+    asked = wanted(trials=6, space=["training.optimizer.lr=0.001..10:log"], arms=["federated"], seeds=1)
+    alone = tune(asked, tmp_path / "alone")
+    assert PRUNED in set(alone.trials["state"])
+    for metric in ("accuracy", None):
+        tune(Wanted(**{**vars(asked), "prune": metric is not None}), tmp_path / "shared", metric)
+    after = tune(asked, tmp_path / "shared")
+    pd.testing.assert_frame_equal(after.trials, alone.trials)
+
+
+@pytest.mark.whole
+def test_a_budget_that_allows_no_round_is_said(tmp_path: Path):
+    changes = ["training.rounds=2", "privacy.noise_multiplier=1"]
+    asked = Wanted("hospital-heart", 2, ["training.optimizer.lr=0.1,1"], ["federated"], "0.5", changes, 1)
+    with pytest.raises(Mistake, match="no trial of the federated arm ended well under seed 0:\nit has no validation"):
+        tune(asked, tmp_path)
 
 
 def test_no_arm_is_left_where_the_unit_protects_none(tmp_path: Path):

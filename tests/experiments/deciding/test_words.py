@@ -6,6 +6,7 @@ import pandas as pd
 
 from fedsim.experiments.deciding import words
 from fedsim.experiments.deciding.together import Released
+from fedsim.scenario.schema import Tuning
 
 POINTS = pd.DataFrame(
     [("federated", "2", 0.8), ("federated", "0.5", 0.7), ("federated", "none", 0.81)],
@@ -37,7 +38,7 @@ def test_a_difference_on_these_records_is_said_where_there_is_none_elsewhere():
 
 
 def test_without_an_interval_nothing_is_judged():
-    row = {**SAME, "verdict": None}
+    row = {**SAME, "low": math.nan, "high": math.nan, "verdict": None}
     assert list(words.of_epsilons(POINTS, pd.DataFrame([row]), "auc"))[1].endswith(
         "+0.010 (there is no interval to judge it by)."
     )
@@ -62,7 +63,14 @@ def test_seeds_that_would_be_needed():
 
 
 def test_what_all_trainings_cost_is_said_with_what_is_not_covered():
-    (said,) = words.of_privacy([Released("heart", 75, 63.731, 1e-4, ["record"], "record")])
-    assert "The 75 private trainings on the records of heart come to epsilon 63.74 together" in said
+    (said,) = words.of_privacy([Released("heart", 75, 63.731, 1e-4, ["record"], "record")], Tuning())
+    assert said.startswith("Each epsilon is that of one training, for one record")
+    assert "All 75 private trainings on the records of heart come to epsilon 63.74 together" in said
     assert "an epsilon above 10 is a weak formal guarantee" in said
     assert "figures on validation and test rows, are covered by nothing" in said
+
+
+def test_trainings_that_a_scenario_charges_for_are_said():
+    (said,) = words.of_privacy([Released("heart", 1, 0.88, 1e-4, ["record"], "record")], Tuning(runs=5, charged=True))
+    assert said.startswith("Each epsilon is that of 5 trainings like the one that was run (privacy.tuning)")
+    assert "The one private training on the records of heart" in said
