@@ -61,6 +61,8 @@ STOPPED = "tests/experiments/test_stopping.py"
 CHOICES = "tests/planning/test_stopping.py tests/scenario/test_schedule.py"
 EXPORTED = "tests/exporting/test_choice.py"
 _EXPORT_CHOICE = "fedsim/exporting/choice.py"
+SEARCHED = "tests/experiments/deciding/test_tune.py"
+_TUNE = "fedsim/experiments/deciding/tune.py"
 LOOK_NOISE = "tests/privacy/test_discrete_laplace.py tests/privacy/test_looks.py"
 LOOK_ROWS = "tests/data/own_table/looking/test_private_look.py"
 LOOK = "tests/cli/test_look.py"
@@ -850,4 +852,15 @@ MUTANTS = (
            "an arm that was trained without privacy only is handed on as private", EXPORTED),
     Mutant("fedsim/exporting/facts.py", "    if chosen.job.private:\n", "    if run.scenario.private:\n",
            "a model that was trained without privacy is handed on with the promise of the others", EXPORTED),
+    # what tuning costs
+    Mutant(_TUNE, "elif charged and not _is_in(key, _SAME_MECHANISM):", "elif False:",
+           "M7: noise for trainings of one mechanism covers trainings of others", SEARCHED),
+    Mutant(_TUNE, 'charged = "true" if wanted.charged else "false"', 'charged = "false"',
+           "M7: trials that are to be charged are declared only", SEARCHED),
+    Mutant(_TUNE, "all_trials = [*spent, *[costliest] * (len(tried) - len(spent))]", "all_trials = spent[:1]",
+           "M7: of the trainings that are chosen among, one counts", SEARCHED),
+    Mutant(_TUNE, "if base.privacy.tuning.runs is not None:", "if False:",
+           "M7: trainings before this search are forgotten", SEARCHED),
+    Mutant("fedsim/experiments/deciding/words.py", "    if tuning.charged:\n", "    if False:\n",
+           "an epsilon of several trainings passes for that of one", "tests/experiments/deciding/test_words.py"),
 )  # fmt: skip
