@@ -71,7 +71,7 @@ def test_a_run_directory_is_read_without_the_frame_and_has_no_row_of_it(frame: p
     assert loaded.scenario.data.sha256
     assert not list((tmp_path / "run").glob("**/*.csv"))
     assert {path.name for path in (tmp_path / "run").glob("*.parquet")} == {
-        *("sites.parquet", "groups.parquet", "rounds.parquet")
+        *("sites.parquet", "groups.parquet", "rounds.parquet", "traffic.parquet")
     }
 
 
