@@ -263,9 +263,11 @@ def test_a_training_that_ends_early_leaves_nothing_to_do(fails: bool, tmp_path: 
             raise RunFailed("it can't go on")
 
     monkeypatch.setattr(trainings, "_train", three_rounds)
-    told: list[int] = []
+    told: list[Any] = []
     attempt = trainings._Attempt(
         tmp_path, read("hospital-heart", ["training.rounds=7"]), Job("local", False, 0), "", watched=False
     )
     assert (attempt(told.append) is not None) is fails
-    assert told == [1, 2, 3, 7]
+    *rounds, over = told
+    assert rounds == [1, 2, 3, 7]
+    assert (over.failed is not None) is fails
