@@ -428,8 +428,9 @@ def _cautions(trials: pd.DataFrame, left_out: Sequence[str], epsilon: str) -> It
 def _how(wanted: Wanted, base: Scenario, space: Sequence[Dimension], trials: pd.DataFrame) -> Iterator[str]:
     """Say how settings were searched for and compared."""
     varied = "; ".join(map(str, space))
+    each_seed = "one seed" if base.seeds == 1 else f"each of {base.seeds} seeds"
     yield (
-        f"Each arm was tuned with {wanted.trials} trials under each of {base.seeds} seeds, by Optuna's TPE sampler. "
+        f"Each arm was tuned with {wanted.trials} trials under {each_seed}, by Optuna's TPE sampler. "
         f"The first trial has the scenario's own settings, or the nearest ones of the space: {varied}. A setting that "
         "has no meaning for an arm, such as a strategy for the local one, is not varied there. The local arm has one "
         "setting for all sites."
