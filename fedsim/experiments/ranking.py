@@ -168,10 +168,20 @@ def _validation(curves: pd.DataFrame, names: Sequence[str], key: tuple[object, .
         return pd.Series(dtype=float)
     here = (curves[list(names)] == list(key)).all(axis=1)
     field = curves[here]
-    last = field["round"] == field.groupby(["strategy", "seed"])["round"].transform("max")
-    if "kept" in field:  # a round was chosen in each training, and its models are those that are tested
-        last = field["kept"].where(field["kept"].notna(), last).astype(bool)
-    return field[last].groupby("strategy")[metric].mean().astype(float)
+    return field[is_kept(field, ["strategy", "seed"])].groupby("strategy")[metric].mean().astype(float)
+
+
+def is_kept(curves: pd.DataFrame, keys: list[str]) -> pd.Series:
+    """Whether the models after a round are those that are tested: the last round's, or those of the one that is kept.
+
+    Args:
+        curves: A row for each training and round.
+        keys: The columns that tell trainings apart.
+    """
+    last = curves["round"] == curves.groupby(keys)["round"].transform("max")
+    if "kept" not in curves:
+        return last
+    return curves["kept"].where(curves["kept"].notna(), last).astype(bool)
 
 
 def step_of(counted: pd.DataFrame, metric: str, competitors: list[str]) -> float:

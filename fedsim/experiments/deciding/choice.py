@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from fedsim.experiments.ranking import alone, step_of
+from fedsim.experiments.ranking import alone, is_kept, step_of
 from fedsim.results.comparison import verdict
 from fedsim.results.evaluation import INSIDE, TOGETHER, headline_of
 from fedsim.results.metrics import BY_NAME
@@ -95,10 +95,7 @@ def _last(curves: pd.DataFrame, keys: list[str], metric: str) -> pd.Series:
     """Return {(arm, epsilon, settings, seed): validation figure after the round whose models are kept}."""
     if metric not in curves:
         return pd.Series(dtype=float, index=pd.MultiIndex.from_tuples([], names=keys))
-    last = curves["round"] == curves.groupby(keys)["round"].transform("max")
-    if "kept" in curves:  # a round was chosen in each training, and its models are those that are tested
-        last = curves["kept"].where(curves["kept"].notna(), last).astype(bool)
-    return curves[last].set_index(keys)[metric].astype(float)
+    return curves[is_kept(curves, keys)].set_index(keys)[metric].astype(float)
 
 
 def points(chosen: Chosen) -> pd.DataFrame:
