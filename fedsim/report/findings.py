@@ -548,3 +548,18 @@ def _from_to(numbers: Sequence[int]) -> str:
     least = min(numbers)
     most = max(numbers)
     return f"{least}" if least == most else f"{least} to {most}"
+
+
+def answers_by_question(run: Run, here: Estimate, wide: Estimate, words: dict[str, str]) -> list[dict[str, str]]:
+    """Return the intervals of a difference, each with its question and a verdict in these words."""
+    questions = [(HERE, here)]
+    if not run.same_rows:
+        questions.append((run.asked, wide))
+
+    answers = []
+    for question, change in questions:
+        if change.below():
+            answers.append(
+                {"question": question, "bounds": change.below(signed=True), "verdict": words[change.verdict]}
+            )
+    return answers

@@ -21,7 +21,7 @@ from fedsim.report.deciding import officer
 from fedsim.report.deciding.first_screen import sentence, tiles
 from fedsim.report.explanations.section import section_of as features_of
 from fedsim.report.failures import failures
-from fedsim.report.findings import Numbers, answers, rounds_kept, why_pooled
+from fedsim.report.findings import Numbers, answers, answers_by_question, rounds_kept, why_pooled
 from fedsim.report.group_findings import blocks
 from fedsim.report.leaving.shown import shown
 from fedsim.report.pages import PAGES
@@ -30,7 +30,6 @@ from fedsim.report.references.section import group_of, section_of
 from fedsim.report.several import files
 from fedsim.report.statement import epsilons, grouped, statement, weaknesses
 from fedsim.results.comparison import HERE, SAME
-from fedsim.results.estimate import Estimate
 from fedsim.results.evaluation import POOLED
 from fedsim.results.groups import RATES
 from fedsim.results.metrics import Metric
@@ -214,23 +213,10 @@ def _cell(numbers: Numbers, private: bool, arm: str, metric: Metric, site: str) 
         "mean": mean.value(),
         "bounds": mean.below(),
         "change": "reference" if arm == "centralized" else here.value(signed=True),
-        "answers": _answers(numbers.run, here, wide, {"": "", SAME: SAME, metric.better: "better", worse: "worse"}),
+        "answers": answers_by_question(
+            numbers.run, here, wide, {"": "", SAME: SAME, metric.better: "better", worse: "worse"}
+        ),
     }
-
-
-def _answers(run: Run, here: Estimate, wide: Estimate, words: dict[str, str]) -> list[dict[str, str]]:
-    """Return the intervals of a difference, each with its question and a verdict in these words."""
-    questions = [(HERE, here)]
-    if not run.same_rows:
-        questions.append((run.asked, wide))
-
-    answers = []
-    for question, change in questions:
-        if change.below():
-            answers.append(
-                {"question": question, "bounds": change.below(signed=True), "verdict": words[change.verdict]}
-            )
-    return answers
 
 
 def _curves_chart(run: Run) -> str | None:
@@ -256,7 +242,7 @@ def _site_row(numbers: Numbers, site: str) -> dict[str, Any]:
             {
                 "value": here.value(signed=True),
                 "bounds": here.below(signed=True),
-                "answers": _answers(numbers.run, here, wide, _GAINS),
+                "answers": answers_by_question(numbers.run, here, wide, _GAINS),
             }
         )
     return {

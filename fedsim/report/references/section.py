@@ -6,8 +6,9 @@ from typing import Any
 
 from fedsim.figures import figure
 from fedsim.report import charts
+from fedsim.report.findings import answers_by_question
 from fedsim.report.references.words import UNPROTECTED, lacks_of, named, references_of
-from fedsim.results.comparison import HERE, SAME
+from fedsim.results.comparison import SAME
 from fedsim.results.estimate import Estimate
 from fedsim.results.metrics import Metric
 from fedsim.results.run_directory import Run
@@ -80,17 +81,7 @@ def _cell(run: Run, metric: Metric, row: dict[Any, Any]) -> dict[str, Any]:
     wide = Estimate(mean, row["difference_low"], row["difference_high"], str(row["difference_why"]))
     worse = "lower" if metric.better == "higher" else "higher"
     words = {"": "", SAME: SAME, metric.better: "better", worse: "worse"}
-
-    questions = [(HERE, here)]
-    if not run.same_rows:
-        questions.append((run.asked, wide))
-    answers = []
-    for question, change in questions:
-        if change.below():
-            answers.append(
-                {"question": question, "bounds": change.below(signed=True), "verdict": words[change.verdict]}
-            )
-    return {"value": here.value(signed=True), "answers": answers}
+    return {"value": here.value(signed=True), "answers": answers_by_question(run, here, wide, words)}
 
 
 def _settings(run: Run, reference: str, learned_from: str) -> list[tuple[str, int]]:
