@@ -384,10 +384,10 @@ def test_an_interrupted_secure_run_keeps_what_was_finished_and_tells_of_the_rest
 
     last = max(number for number, job in enumerate(todo) if job.private)
 
-    def stop_in_the_last(scenario, job, observe, under_way, watch):
+    def stop_in_the_last(scenario, job, observe, *more):
         begun.append(job)
         stops = len(begun) == last + 1
-        return run_job(scenario, job, interrupt if stops else observe, under_way)
+        return run_job(scenario, job, interrupt if stops else observe, *more)
 
     monkeypatch.setattr(trainings, "run_job", stop_in_the_last)
     with pytest.raises(Interrupted):

@@ -190,7 +190,7 @@ def test_after_an_interruption_each_round_is_there_once(tmp_path: Path, monkeypa
     whole = trainings.run_job
     begun: list[Any] = []
 
-    def stop_in_the_fourth(scenario, job, observe, under_way, watch):
+    def stop_in_the_fourth(scenario, job, observe, *more):
         begun.append(job)
 
         def stop(number: int) -> None:
@@ -198,7 +198,7 @@ def test_after_an_interruption_each_round_is_there_once(tmp_path: Path, monkeypa
             if job == todo[3] and number == 3:
                 raise KeyboardInterrupt
 
-        return whole(scenario, job, stop, under_way, watch)
+        return whole(scenario, job, stop, *more)
 
     monkeypatch.setattr(trainings, "run_job", stop_in_the_fourth)
     with pytest.raises(Interrupted):
