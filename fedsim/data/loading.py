@@ -10,13 +10,15 @@ from fedsim.data.recent import Recent
 from fedsim.data.scale import SENT, without_public_scale
 from fedsim.data.task import SITE, Rows, Task
 from fedsim.mistakes import Mistake
+from fedsim.outcomes import outcome_of
 from fedsim.scenario import catalog
-from fedsim.scenario.kinds import Kind
 from fedsim.scenario.schema import Data, Scenario
 
 POOLED = "(pooled)"  # stands for the rows of all sites in one pot
 INSIDE = "(inside sites)"  # stands for all sites, each row compared with rows of its own site only
 TOGETHER = (INSIDE, POOLED)  # stand for all sites, so that no site may have one of these names
+
+_INPUTS = (np.dtype(np.float32), np.dtype(np.int64))
 
 _tables = Recent[Data, Prepared](size=4)
 _rows = Recent[tuple[Task, Data], Rows](size=4)
@@ -131,30 +133,23 @@ def check_examples(place: str, task: Task, inputs: np.ndarray, target: np.ndarra
         place: The name of the rows' source in messages.
         task: The task.
         inputs: As in ``Rows``, (rows, ...).
-        target: As in ``Rows``, (rows,).
+        target: As in ``Rows``, (rows, ...).
 
     Raises:
         Mistake: They are not.
     """
-    values, outside = _rule_of_targets(task.kind, target)
-    dtype = np.dtype(np.int64 if task.kind == "classes" else np.float32)
+    outcome = outcome_of(task.kind)
+    dtype = np.dtype(np.int64 if outcome.is_whole else np.float32)
+    right_type = target.dtype == dtype
+    fault = outcome.fault_of(target) if right_type and len(target) == len(inputs) else None
     rules = {
         "as many targets as inputs": len(target) != len(inputs),
-        "float32 inputs": inputs.dtype != np.float32,
-        values: outside,
-        f"a target of {dtype}": target.dtype != dtype,
+        "inputs of int64 (for a model that begins with an embedding) or float32 inputs": inputs.dtype not in _INPUTS,
+        f"a target of {dtype}": not right_type,
+        fault or "": fault is not None,
         "finite inputs": not np.isfinite(inputs).all(),
         "rows": len(inputs) == 0,
     }
     for expected, broken in rules.items():
         if broken:
             raise Mistake(f"{place}: expected {expected} from what it loads")
-
-
-def _rule_of_targets(kind: Kind, target: np.ndarray) -> tuple[str, bool]:
-    """Return the rule for targets of a kind, in words, and whether a target breaks it."""
-    if kind == "binary":
-        return "a target of 0 or 1", not np.isin(target, (0, 1)).all()
-    if kind == "classes":
-        return "a target of class numbers, int64 from 0 on", not (target >= 0).all()
-    return "a target in [-1, 1]", not (np.abs(target) <= 1 + 1e-6).all()

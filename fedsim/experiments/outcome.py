@@ -16,6 +16,7 @@ from fedsim.experiments.arms import Job
 from fedsim.experiments.references.scores import reference_scores
 from fedsim.experiments.trainings import OF_ALL, Failed, Finished, names_of
 from fedsim.mistakes import Mistake
+from fedsim.outcomes import outcome_of
 from fedsim.planning.trial import Trial, without_noise
 from fedsim.privacy.accounting import ACCOUNTANT
 from fedsim.privacy.unit import Protected
@@ -215,4 +216,6 @@ def _about_task(scenario: Scenario) -> dict[str, Any]:
     task = loading.task_of(scenario)
     facts = ("title", "outcome", "source", "licence", "kind", "by_time")
     unit = task.range.unit if task.range else ""
-    return {"name": scenario.task, "unit": unit, **{fact: getattr(task, fact) for fact in facts}}
+    about: dict[str, Any] = {"name": scenario.task, "unit": unit, **{fact: getattr(task, fact) for fact in facts}}
+    declared = outcome_of(task.kind).declares()
+    return about | {"declared": declared} if declared else about

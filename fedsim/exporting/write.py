@@ -20,8 +20,8 @@ from fedsim.exporting.facts import facts_of
 from fedsim.exporting.predict import CARD, FACTS, FILES, MODEL, PARAMETERS, check_extra, outputs_of
 from fedsim.exporting.sources import Source, source_of
 from fedsim.mistakes import Mistake, RunFailed
+from fedsim.outcomes import outcome_of
 from fedsim.results.digests import sha256
-from fedsim.results.evaluation import said
 from fedsim.results.run_directory import Run, load, write_json, write_tensors
 from fedsim.results.seal import NAME as SEAL
 from fedsim.results.whole_files import write_bytes
@@ -161,12 +161,13 @@ def torch_predictions(chosen: Chosen, encoded: np.ndarray) -> np.ndarray:
 
     model = filled(chosen.trial.untried_model.cpu(), chosen.parameters).eval()
     scale = chosen.scale
+    outcome = outcome_of(chosen.trial.task.kind)
     parts = []
     for start in range(0, len(encoded), _AT_ONCE):
         inputs = torch.from_numpy(encoded[start : start + _AT_ONCE])
         with torch.no_grad():
             outputs = model(scale.inputs(inputs) if scale else inputs)
-        parts.append(said(outputs, chosen.trial.task.kind))
+        parts.append(outcome.said(outputs, outputs))
     predicted = np.concatenate(parts)
     number = chosen.trial.task.range
     return predicted if number is None else _in_units(predicted, number, chosen)

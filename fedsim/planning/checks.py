@@ -14,6 +14,7 @@ from torch.nn.utils import parameters_to_vector
 from fedsim.data.federation import Federation, federate
 from fedsim.data.loading import task_of
 from fedsim.mistakes import STOPS, Mistake, said_by, text_of
+from fedsim.outcomes import outcome_of
 from fedsim.planning.delta_rule import delta_faults
 from fedsim.planning.misbehaviour import attack_of, attackers_of, some_of
 from fedsim.planning.noise import noise_for
@@ -26,7 +27,6 @@ from fedsim.planning.trial import Trial
 from fedsim.planning.whole_sites import check_bits, check_mean_only
 from fedsim.privacy.unit import Place
 from fedsim.privacy.units import unit_of
-from fedsim.results.metrics import METRICS
 from fedsim.scenario.schema import FRAME, Evaluation, Scenario, Schedule
 from fedsim.strategy.contract import WITHOUT_NOISE, Strategy, aggregate
 from fedsim.strategy.foreign import Foreign
@@ -35,7 +35,6 @@ from fedsim.training.model import layers_of
 from fedsim.training.rows_alone import check_rows_are_alone
 
 _MORE_SEEDS = 5  # that are tried to find one with test rows
-_OUTCOMES = {"classes": "one of several classes", "number": "a number"}
 
 
 def check(scenario: Scenario) -> None:
@@ -87,7 +86,7 @@ def stopping_faults(trial: Trial) -> Iterator[str]:
         return
     kind = trial.task.kind
     if metric_of(stopping, kind) is None:
-        names = " or ".join(repr(metric.name) for metric in METRICS[kind])
+        names = " or ".join(repr(metric.name) for metric in outcome_of(kind).metrics)
         yield f"training.stopping.metric: expected {names}, got {stopping.metric!r}"
     if scenario.secure_aggregation.on and stopping.public_sites is None:
         yield (
@@ -249,8 +248,8 @@ def evaluation_faults(scenario: Scenario, device: str) -> Iterator[str]:
     threshold = scenario.evaluation.threshold
     if kind != "binary" and threshold != Evaluation().threshold:
         yield (
-            f"evaluation.threshold: expected none with an outcome that is {_OUTCOMES[kind]}: a threshold is for a "
-            f"binary outcome, got {threshold:g}"
+            f"evaluation.threshold: expected none with an outcome that is {outcome_of(kind).in_words}: "
+            f"a threshold is for a binary outcome, got {threshold:g}"
         )
 
     # Nearly always a site has a test row under the first seed already.

@@ -24,7 +24,7 @@ from pydantic_core import PydanticCustomError
 
 from fedsim.figures import as_written
 from fedsim.scenario import catalog
-from fedsim.scenario.kinds import Kind, Rng
+from fedsim.scenario.kinds import Rng, TableKind
 from fedsim.scenario.participation import Participation
 from fedsim.scenario.unit_facts import NO_UNIT, UnitFacts, facts_of, owners_of_settings, unit_names
 
@@ -174,7 +174,7 @@ class Data(_Section):
     site: str | None = None
     time: str | None = None
     groups: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] | None = None
-    kind: Kind | None = None
+    kind: TableKind | None = None
     positive: str | int | FiniteFloat | None = None
     layout: Literal["site/class"] | None = None
     image: Annotated[str, Field(min_length=1)] | None = None

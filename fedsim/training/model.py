@@ -9,10 +9,12 @@ from torch import Tensor, nn
 from fedsim.data.federation import Site
 from fedsim.data.loading import task_of
 from fedsim.mistakes import Mistake
+from fedsim.outcomes import outcome_of
 from fedsim.randomness import global_seed, torch_seed
 from fedsim.scenario.schema import Scenario
 from fedsim.strategy.local_rule import Part, Parts
-from fedsim.training.losses import LOSSES, RowLosses
+from fedsim.training.by_name import ByName
+from fedsim.training.losses import RowLosses
 
 
 def best_device(wanted: str) -> str:
@@ -36,7 +38,11 @@ def new_model(scenario: Scenario, site: Site, seed: int, device: str) -> nn.Modu
     input_shape = site.train.inputs.shape[1:]
     weights_seed = torch_seed(seed, "initial weights")
     with global_seed(weights_seed):  # layers draw them from the global generator
-        model: nn.Module = task_of(scenario).model(*input_shape)
+        task = task_of(scenario)
+        if task.inputs:
+            model: nn.Module = ByName(task.model(), task.inputs)
+        else:
+            model = task.model(*input_shape)
 
     for name, layer in model.named_modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm) or [*layer.buffers(recurse=False)]:
@@ -49,7 +55,7 @@ def new_model(scenario: Scenario, site: Site, seed: int, device: str) -> nn.Modu
 
 def losses_of(scenario: Scenario) -> RowLosses:
     """Return the loss of the scenario's task."""
-    return LOSSES[task_of(scenario).kind]
+    return outcome_of(task_of(scenario).kind).losses
 
 
 def parts_of(model: nn.Module, vector: Tensor) -> dict[str, Tensor]:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from fedsim.data.federation import Examples
 from fedsim.mistakes import Mistake
 from fedsim.randomness import global_seed
+from fedsim.training.by_name import ByName
 
 _SIZES = (4, 33)  # of batches: some operations work in another way on many rows
 _SEED = 0
@@ -47,7 +48,7 @@ def check_rows_are_alone(model: nn.Module, examples: Examples) -> None:
             for training in (False, True):
                 model.train(training)
                 for size in _SIZES if len(examples) else ():
-                    _check_batch(model, some_rows(examples, size), training)
+                    _check_batch(model, some_rows(model, examples, size), training)
                 _check_no_rows(model, examples)
     finally:
         model.train(was_training)
@@ -69,12 +70,14 @@ def draws(model: nn.Module, rows: Tensor) -> bool:
     return not torch.equal(first, second)
 
 
-def some_rows(examples: Examples, count: int = 4) -> Tensor:
+def some_rows(model: nn.Module, examples: Examples, count: int = 4) -> Tensor:
     """Make inputs to try a model on, (count, ...).
 
     They are random numbers, so that nobody's row is used; only where inputs are integers, they are
     rows.
     """
+    if isinstance(model, ByName):
+        return model.made_up(count).to(examples.inputs)
     if not examples.inputs.is_floating_point():
         return examples.inputs[torch.arange(count) % len(examples)]
     random = torch.Generator().manual_seed(0)

@@ -157,7 +157,7 @@ def _check_gradients_of_rows(work: Work) -> None:
     Raises:
         Mistake: It is something else: clipping it would bound nothing.
     """
-    inputs = some_rows(work.examples, 3)
+    inputs = some_rows(work.model, work.examples, 3)
     target = work.examples.target.new_zeros(len(inputs), *work.examples.target.shape[1:])
     if draws(work.model, inputs):
         return

@@ -10,9 +10,10 @@ from fedsim.data.federation import Examples, federate
 from fedsim.data.loading import task_of
 from fedsim.engines.stack.layers import Rows
 from fedsim.engines.stack.model import StackedModel
+from fedsim.outcomes import outcome_of
 from fedsim.scenario import catalog
 from fedsim.scenario.files import read
-from fedsim.training.losses import LOSSES, RowLosses, binary
+from fedsim.training.losses import RowLosses, binary
 from fedsim.training.model import new_model
 from fedsim.training.steps import _with_opacus_layers
 from tests.conftest import examples, vector
@@ -32,7 +33,7 @@ def zoo(name: str) -> tuple[torch.nn.Module, Examples, RowLosses]:
     scenario = read(SCENARIOS[name])
     rows = federate(scenario, 0).sites[0].train
     few = Examples(rows.inputs[:ROWS].clone(), rows.target[:ROWS].clone())
-    return new_model(scenario, federate(scenario, 0).sites[0], 0, "cpu"), few, LOSSES[task_of(scenario).kind]
+    return new_model(scenario, federate(scenario, 0).sites[0], 0, "cpu"), few, outcome_of(task_of(scenario).kind).losses
 
 
 ZOO = [*MODELS, *(name for name in SCENARIOS if name)]

@@ -7,10 +7,10 @@ import matplotlib
 import pandas as pd
 import pytest
 
+from fedsim.outcomes.kinds.binary import AUC, LOG_LOSS
 from fedsim.report import charts
 from fedsim.results.comparison import HERE, compare
 from fedsim.results.evaluation import INSIDE, POOLED
-from fedsim.results.metrics import AUC, LOG_LOSS
 from fedsim.scenario.schema import Split
 
 SITES = ("north", "$5 and $6", "<south>")

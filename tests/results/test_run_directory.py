@@ -256,7 +256,7 @@ def make_digest_anew(folder: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "place", "value", "message"),
     [
-        ("manifest.json", ["task", "kind"], "odd", "task.kind: expected 'binary', 'classes' or 'number', got 'odd'"),
+        ("manifest.json", ["task", "kind"], "odd", "task.kind: expected 'binary', 'classes', 'contrastive', "),
         ("manifest.json", ["task", "kind"], math.nan, "expected JSON, got NaN, which is no JSON"),
         ("manifest.json", ["task"], "heart", "task: expected an object, got 'heart'"),
         ("manifest.json", ["started"], None, "started: expected text, got None"),

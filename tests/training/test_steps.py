@@ -79,6 +79,7 @@ def test_batches_for_other_sites_than_there_are_is_a_mistake(scenario):
 
 def test_initial_weights_depend_on_the_seed_alone(scenario, monkeypatch):
     class Random:
+        inputs = ()
         model = staticmethod(lambda inputs: nn.Linear(inputs, 1))
 
     monkeypatch.setattr(model, "task_of", lambda scenario: Random)
@@ -97,6 +98,7 @@ def test_batchnorm_is_refused_with_a_replacement(scenario, monkeypatch):
     """M10: it mixes rows."""
 
     class Mixing:
+        inputs = ()
         model = staticmethod(
             lambda inputs: nn.Sequential(
                 nn.Linear(inputs, 3), nn.BatchNorm1d(3, track_running_stats=False), nn.Linear(3, 1)
@@ -126,6 +128,7 @@ def test_a_layer_that_remembers_rows_is_refused(scenario, monkeypatch, layer: nn
     """M10: what it keeps from step to step is neither clipped nor noised."""
 
     class Keeping:
+        inputs = ()
         model = staticmethod(lambda inputs: nn.Sequential(nn.Linear(inputs, 3), nn.Sequential(layer), nn.Linear(3, 1)))
 
     monkeypatch.setattr(model, "task_of", lambda scenario: Keeping)

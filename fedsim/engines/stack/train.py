@@ -329,7 +329,7 @@ def check_rules(model: nn.Module, losses: RowLosses, examples: Examples) -> Cost
         NoRule: It can't be stacked.
         NotApart: Its stacked form gives something else.
     """
-    inputs = some_rows(examples)
+    inputs = some_rows(model, examples)
     target = examples.target[:1].expand(_TRIED, *examples.target.shape[1:])
     try:
         stacked = stacked_model(model, inputs.device)
