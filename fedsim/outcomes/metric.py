@@ -9,7 +9,8 @@ class Metric:
     """A metric: its name in tables, its label for people, its better direction and its bounds.
 
     ``by_site`` says whether the metric inside sites differs from the pooled metric. A mean over
-    rows is the same in both.
+    rows is the same in both. ``meaning`` is a sentence that explains it in reports, and
+    ``meaning_inside`` the same of the metric inside sites, where that needs another one.
     """
 
     name: str
@@ -18,6 +19,8 @@ class Metric:
     low: float
     high: float
     by_site: bool = False
+    meaning: str = ""
+    meaning_inside: str = ""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 
 from fedsim.outcomes.metric import Metric, Rate
+from fedsim.outcomes.scores import share
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,13 +41,15 @@ class PublicRange(Protocol):
 class Outcome:
     """A kind of outcome.
 
-    A subclass has to give ``name``, ``in_words``, ``metrics``, ``losses``, ``said`` and ``values``. The other hooks
-    have defaults: a kind without labels can't be partitioned by labels, one without rates has no table of groups.
+    A subclass has to give ``name``, ``in_words``, ``metrics``, ``losses``, ``said``, ``values``, and either
+    ``row_rate`` with ``row_figures``, or rates of its own. The other hooks have defaults: rows of a kind without labels
+    can't be dealt out by their labels.
 
     Attributes:
         name: The name in ``Task.kind``, in scenarios and in the files of a run.
         in_words: What an outcome is, e.g. ``one of several classes``.
         metrics: The metrics; the first is the headline, by which strategies are ranked.
+        row_rate: The rate by which groups are compared, a mean of ``row_figures``, of a kind without other rates.
         rates: The rates that groups are compared by; the first is the headline.
         sums: The sums over the rows of a group, beside their number ``rows``, from which rates follow.
         is_whole: Whether targets are whole numbers, int64, and not float32.
@@ -56,13 +59,18 @@ class Outcome:
         summary_columns: The columns that ``summary`` gives.
         about_rows: Their headings, for the table of sites.
         learned_from: What the constant answer is learned from, in a sentence.
+        leads: What stands before the outcome's meaning in a report.
+        on_few_rows: What few rows do to the figures of a site, in sentences.
+        on_rates: What the rates of groups are, in sentences.
+        split_where: For what the shares of a split hold.
     """
 
     name: ClassVar[str] = ""
     in_words: ClassVar[str] = ""
     metrics: tuple[Metric, ...] = ()
+    row_rate: Rate
     rates: tuple[Rate, ...] = ()
-    sums: tuple[str, ...] = ()
+    sums: tuple[str, ...] = ("figures",)
     is_whole: ClassVar[bool] = False
     has_range: ClassVar[bool] = False
     of_inputs: ClassVar[bool] = False
@@ -70,6 +78,16 @@ class Outcome:
     summary_columns: tuple[str, ...] = ()
     about_rows: tuple[str, ...] = ()
     learned_from: ClassVar[str] = "The answer is that of the training rows of all sites."
+    leads: ClassVar[str] = "The outcome"
+    on_few_rows: ClassVar[str] = "Few rows make wide intervals."
+    on_rates: ClassVar[str] = ""
+    split_where: ClassVar[str] = "at each site"
+
+    def __init_subclass__(cls) -> None:
+        """Take the rate of rows for the only one of a kind that has no others."""
+        super().__init_subclass__()
+        if not cls.rates and "row_rate" in vars(cls):
+            cls.rates = (cls.row_rate,)
 
     # Training.
 
@@ -140,11 +158,17 @@ class Outcome:
 
     def summands(self, target: np.ndarray, predicted: np.ndarray, range: PublicRange | None) -> dict[str, np.ndarray]:
         """Compute each row's part in ``sums``, float64 (rows,); NaN where a prediction is not finite."""
-        return {}
+        total = predicted.reshape(len(predicted), -1).sum(1)
+        known = np.where(np.isfinite(total), 1.0, np.nan)
+        return {"figures": known * self.row_figures(target, np.nan_to_num(predicted))}
+
+    def row_figures(self, target: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+        """Compute the figure of each row whose mean is ``row_rate``, float64 (rows,)."""
+        raise NotImplementedError
 
     def rates_of(self, sums: pd.DataFrame) -> dict[str, pd.Series]:
         """Compute the rates that follow from sums, {name: a value for each row of the table}."""
-        return {}
+        return {self.row_rate.name: share(sums["figures"], sums["rows"])}
 
     def constant(self, targets: Sequence[np.ndarray], learned: np.ndarray) -> np.ndarray | None:
         """Return the same answer to every row, as ``said`` would; None where there is none.

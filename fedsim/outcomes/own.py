@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 
 from fedsim.mistakes import Mistake
-from fedsim.outcomes.metric import Metric
+from fedsim.outcomes.metric import Metric, Rate
 from fedsim.outcomes.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class OwnMetric:
         high: The greatest figure there can be.
         average: What stands for all sites: ``rows`` for a mean over rows, which is the same pooled and inside sites;
             ``sites`` for a metric that compares rows, whose figure inside sites is the mean of the sites' own figures.
+        meaning: A sentence that explains it in reports.
     """
 
     name: str
@@ -46,11 +47,14 @@ class OwnMetric:
     low: float = -np.inf
     high: float = np.inf
     average: Literal["rows", "sites"] = "rows"
+    meaning: str = ""
 
     @property
     def metric(self) -> Metric:
         """The metric as tables know it."""
-        return Metric(self.name, self.label or self.name, self.better, self.low, self.high, self.average == "sites")
+        return Metric(
+            self.name, self.label or self.name, self.better, self.low, self.high, self.average == "sites", self.meaning
+        )
 
 
 class OwnKind(Outcome):
@@ -67,7 +71,7 @@ class OwnKind(Outcome):
         target: Whether the task gives targets.
 
     Raises:
-        Mistake: The metrics are none, or the headline is one of which less is better.
+        Mistake: The metrics are none, the headline is one of which less is better, or none is a mean over rows.
     """
 
     def __init__(
@@ -82,6 +86,14 @@ class OwnKind(Outcome):
     ) -> None:
         if not metrics or metrics[0].better != "higher":
             raise Mistake(f"kind {name!r}: expected metrics of which the first is better the higher it is")
+        of_rows = [one for one in metrics if one.average == "rows"]
+        if not of_rows:
+            expected = "expected a metric that is a mean over rows among them: groups are compared by it"
+            raise Mistake(f"kind {name!r}: {expected}")
+        compared = of_rows[0].metric
+        self.row_rate = Rate(compared.name, compared.label, "rows", compared.better, compared.low, compared.high)
+        self.rates = (self.row_rate,)
+        self._compared = of_rows[0].compute
         self.name = name  # type: ignore[misc]  of this kind alone
         self.in_words = in_words or name  # type: ignore[misc]
         self.is_whole = whole  # type: ignore[misc]
@@ -110,6 +122,15 @@ class OwnKind(Outcome):
             figures[name] = None if figure is None or not np.isfinite(figure) else float(figure)
         return figures
 
+    def row_figures(self, target: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+        """Compute the first metric that is a mean over rows, of each row alone."""
+        figures = np.full(len(target), np.nan)
+        for row in range(len(target)):
+            figure = self._compared(target[row : row + 1], predicted[row : row + 1])
+            if figure is not None:
+                figures[row] = figure
+        return figures
+
     def declares(self) -> Mapping[str, Any]:
         """Return the metrics and the words, which the files of a run keep: they are read without the task."""
         metrics = []
@@ -135,5 +156,7 @@ def remembered(declared: Mapping[str, Any]) -> OwnKind:
         average = "sites" if metric["by_site"] else "rows"
         low = -np.inf if metric["low"] is None else metric["low"]
         high = np.inf if metric["high"] is None else metric["high"]
-        metrics.append(OwnMetric(metric["name"], unknown, metric["label"], metric["better"], low, high, average))
+        metrics.append(
+            OwnMetric(metric["name"], unknown, metric["label"], metric["better"], low, high, average, metric["meaning"])
+        )
     return OwnKind(declared["name"], unknown, metrics, in_words=declared["in_words"])

@@ -88,6 +88,7 @@ def _values(run: Run) -> dict[str, Any]:
         curves_chart=_curves_chart(run),
         sites_chart=_sites_chart(numbers, sites),
         sites=sites,
+        kind=outcome_of(run.kind),
         about_rows=outcome_of(run.kind).about_rows,
         rates=outcome_of(run.kind).rates,
         references=section_of(run, numbers.arms),

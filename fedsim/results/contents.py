@@ -54,6 +54,8 @@ class AboutMetric(TypedDict):
     low: float | None
     high: float | None
     by_site: bool
+    meaning: str
+    meaning_inside: str
 
 
 @_checked

@@ -14,8 +14,30 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-AUC = Metric("auc", "AUC", "higher", 0.0, 1.0, by_site=True)
-ACCURACY = Metric("accuracy", "accuracy", "higher", 0.0, 1.0)
+AUC = Metric(
+    "auc",
+    "AUC",
+    "higher",
+    0.0,
+    1.0,
+    by_site=True,
+    meaning=(
+        "The AUC says how often the model ranks a random positive case above a random negative one: 0.5 "
+        "is guessing, 1 is perfect."
+    ),
+    meaning_inside=(
+        "The AUC inside sites says how often the model ranks a random positive case above a random "
+        "negative one of the same site: 0.5 is guessing, 1 is perfect."
+    ),
+)
+ACCURACY = Metric(
+    "accuracy",
+    "accuracy",
+    "higher",
+    0.0,
+    1.0,
+    meaning="The accuracy is the share of rows whose class is named rightly.",
+)
 LOG_LOSS = Metric("log_loss", "log loss", "lower", 0.0, np.inf)
 
 SELECTION = Rate("selection_rate", "selection rate", "rows", "neither", 0.0, 1.0)
@@ -33,6 +55,18 @@ class Binary(Outcome):
     rates = (TPR, SELECTION, FPR, CALIBRATION)
     sums = ("positives", "selected", "found", "expected")
     summary_columns = ("positives",)
+    leads = "Positive means"
+    on_few_rows = (
+        "Few rows, or few of one kind, make wide intervals. An AUC is missing where the test rows are all positive or "
+        "all negative."
+    )
+    on_rates = (
+        "The true positive rate is the share of the positive rows that the model finds, at a threshold of one half: "
+        "the difference in it is that of equal opportunity. The selection rate is the share of rows that it calls "
+        "positive: the difference in it is that of demographic parity, and it also follows from how common the outcome "
+        "is in a group. Expected minus observed is the mean predicted probability less the share of positive rows."
+    )
+    split_where = "for each class of each site"
     about_rows = ("Positive", "Negative")
     learned_from = (
         "The answer is the majority of the training rows of all sites; "

@@ -29,6 +29,8 @@ class Classes(Outcome):
     sums = ("right", "expected")
     is_whole = True
     summary_columns = ("most_common",)
+    on_rates = "Expected minus observed is the mean probability of the class that is named, less the accuracy."
+    split_where = "for each class of each site"
     about_rows = ("Of the most common class",)
     learned_from = (
         "The class is the most common in the training rows of all sites; "

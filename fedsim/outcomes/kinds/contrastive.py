@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedsim.outcomes.metric import Metric
+from fedsim.outcomes.metric import Metric, Rate
 from fedsim.outcomes.outcome import Outcome, PublicRange
 
 if TYPE_CHECKING:
@@ -20,8 +20,16 @@ if TYPE_CHECKING:
 TEMPERATURE = 0.1
 """Cosines are divided by it before the softmax."""
 
-MATCHED = Metric("matched", "share of rows matched rightly", "higher", 0.0, 1.0)
+MATCHED = Metric(
+    "matched",
+    "share of rows matched rightly",
+    "higher",
+    0.0,
+    1.0,
+    meaning="A row is matched rightly if its like is nearer to it than each of the unlike views.",
+)
 MATCHING_LOSS = Metric("matching_loss", "log loss of the match", "lower", 0.0, np.inf)
+ROWS = Rate("matched", "share of rows matched rightly", "rows", "higher", 0.0, 1.0)
 
 
 class Contrastive(Outcome):
@@ -33,6 +41,7 @@ class Contrastive(Outcome):
     name = "contrastive"
     in_words = "which view is like the row"
     metrics = (MATCHED, MATCHING_LOSS)
+    row_rate = ROWS
     has_target = False
 
     def losses(self, outputs: Tensor, target: Tensor) -> Tensor:  # noqa: D102
@@ -47,6 +56,9 @@ class Contrastive(Outcome):
             "matched": float((predicted.argmax(1) == 0).mean()),
             "matching_loss": float(-predicted[:, 0].mean()),
         }
+
+    def row_figures(self, target: np.ndarray, predicted: np.ndarray) -> np.ndarray:  # noqa: D102
+        return (predicted.argmax(1) == 0).astype(float)
 
     def about(self, target: np.ndarray, range: PublicRange | None) -> dict[str, Any]:  # noqa: D102
         return {"about": f"{len(target)} rows"}

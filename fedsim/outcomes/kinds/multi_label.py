@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedsim.outcomes.kinds.binary import LOG_LOSS
-from fedsim.outcomes.metric import Metric
+from fedsim.outcomes.metric import Metric, Rate
 from fedsim.outcomes.outcome import Outcome, PublicRange
 from fedsim.outcomes.scores import auc, auc_inside, mean_of_known, of_probabilities
 
@@ -16,8 +16,24 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-MACRO_AUC = Metric("macro_auc", "AUC, mean over labels", "higher", 0.0, 1.0, by_site=True)
+MACRO_AUC = Metric(
+    "macro_auc",
+    "AUC, mean over labels",
+    "higher",
+    0.0,
+    1.0,
+    by_site=True,
+    meaning=(
+        "The AUC says how often the model ranks a random row with a label above a random row without it, "
+        "and is the mean over the labels: 0.5 is guessing, 1 is perfect."
+    ),
+    meaning_inside=(
+        "The AUC inside sites says how often the model ranks a random row with a label above a random row"
+        " of the same site without it, and is the mean over the labels: 0.5 is guessing, 1 is perfect."
+    ),
+)
 LABEL_ACCURACY = Metric("label_accuracy", "share of labels named rightly", "higher", 0.0, 1.0)
+ROWS = Rate("label_accuracy", "share of labels named rightly", "rows", "higher", 0.0, 1.0)
 
 
 class MultiLabel(Outcome):
@@ -29,6 +45,7 @@ class MultiLabel(Outcome):
     name = "multi-label"
     in_words = "several outcomes, each there or not"
     metrics = (MACRO_AUC, LABEL_ACCURACY, LOG_LOSS)
+    row_rate = ROWS
     summary_columns = ("labels_of_a_row",)
     about_rows = ("Labels of a row",)
 
@@ -61,6 +78,9 @@ class MultiLabel(Outcome):
             return auc_inside(of_label, probability, site)
 
         return {"macro_auc": _over_labels(inside, target, predicted)}
+
+    def row_figures(self, target: np.ndarray, predicted: np.ndarray) -> np.ndarray:  # noqa: D102
+        return ((predicted >= 0.5) == target).mean(1)
 
     def summary(self, target: np.ndarray, range: PublicRange | None) -> dict[str, object]:  # noqa: D102
         return {"labels_of_a_row": float(target.sum(1).mean()) if len(target) else None}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedsim.outcomes.metric import Metric
+from fedsim.outcomes.metric import Metric, Rate
 from fedsim.outcomes.outcome import Outcome, PublicRange
 
 if TYPE_CHECKING:
@@ -17,11 +17,19 @@ if TYPE_CHECKING:
 PADDING = -1
 """The target of a position that does not count."""
 
-TOKEN_ACCURACY = Metric("token_accuracy", "share of tokens named rightly", "higher", 0.0, 1.0)
+TOKEN_ACCURACY = Metric(
+    "token_accuracy",
+    "share of tokens named rightly",
+    "higher",
+    0.0,
+    1.0,
+    meaning=("The accuracy is the share of tokens that the model names rightly from those before them."),
+)
 PERPLEXITY = Metric("perplexity", "perplexity", "lower", 1.0, np.inf)
 TOKEN_LOSS = Metric("token_loss", "log loss of a token", "lower", 0.0, np.inf)
 
 _LONGEST_LOSS = 200.0  # beyond it, a perplexity would be more than any figure of a training
+ROWS = Rate("row_accuracy", "share of a row's tokens named rightly", "rows", "higher", 0.0, 1.0)
 
 
 class NextToken(Outcome):
@@ -34,6 +42,7 @@ class NextToken(Outcome):
     name = "next-token"
     in_words = "the next token of a text"
     metrics = (TOKEN_ACCURACY, PERPLEXITY, TOKEN_LOSS)
+    row_rate = ROWS
     is_whole = True
     summary_columns = ("tokens",)
     about_rows = ("Tokens",)
@@ -70,6 +79,10 @@ class NextToken(Outcome):
             "perplexity": float(np.exp(min(loss, _LONGEST_LOSS))),
             "token_loss": loss,
         }
+
+    def row_figures(self, target: np.ndarray, predicted: np.ndarray) -> np.ndarray:  # noqa: D102
+        counts = target != PADDING
+        return (predicted[:, :, 1] * counts).sum(1) / counts.sum(1)
 
     def summary(self, target: np.ndarray, range: PublicRange | None) -> dict[str, object]:  # noqa: D102
         return {"tokens": int((target != PADDING).sum())}

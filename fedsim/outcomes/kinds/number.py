@@ -14,7 +14,23 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-R2 = Metric("r2", "R²", "higher", -np.inf, 1.0, by_site=True)
+R2 = Metric(
+    "r2",
+    "R²",
+    "higher",
+    -np.inf,
+    1.0,
+    by_site=True,
+    meaning=(
+        "R² is the share of the outcome's variance that the model explains: 1 is perfect, 0 is no better "
+        "than always saying the mean, below 0 is worse."
+    ),
+    meaning_inside=(
+        "R² inside sites is the share of the variance around each site's own mean that the model "
+        "explains: 1 is perfect, 0 is no better than knowing the mean of each site's test rows "
+        "beforehand, below 0 is worse."
+    ),
+)
 RMSE = Metric("rmse", "RMSE", "lower", 0.0, np.inf)
 
 ERROR_RATE = Rate("error", "mean error (said minus true)", "rows", "neither", -np.inf, np.inf)
@@ -34,6 +50,11 @@ class NumberOutcome(Outcome):
     sums = ("errors", "squares")
     has_range = True
     summary_columns = ("mean",)
+    on_few_rows = (
+        "Few rows make wide intervals: where they are few or much alike, R² can be far below 0. It is missing where "
+        "all test rows have the same outcome."
+    )
+    on_rates = "The mean error is what the model says less what is true."
     about_rows = ("Mean outcome",)
     learned_from = "The mean is that of the training rows of all sites."
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedsim.outcomes.metric import Metric
+from fedsim.outcomes.metric import Metric, Rate
 from fedsim.outcomes.outcome import Outcome, PublicRange
 from fedsim.outcomes.scores import mean_of_known, r2, r2_inside
 
@@ -15,8 +15,20 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-MEAN_R2 = Metric("mean_r2", "R², mean over numbers", "higher", -np.inf, 1.0, by_site=True)
+MEAN_R2 = Metric(
+    "mean_r2",
+    "R², mean over numbers",
+    "higher",
+    -np.inf,
+    1.0,
+    by_site=True,
+    meaning=(
+        "R² is the share of a number's variance that the model explains, and is the mean over the "
+        "numbers: 1 is perfect, 0 is no better than always saying the mean, below 0 is worse."
+    ),
+)
 SCALED_RMSE = Metric("scaled_rmse", "RMSE, in half ranges", "lower", 0.0, np.inf)
+ROWS = Rate("scaled_mse", "mean squared error, in half ranges", "rows", "lower", 0.0, np.inf)
 
 
 class Numbers(Outcome):
@@ -28,6 +40,7 @@ class Numbers(Outcome):
     name = "numbers"
     in_words = "several numbers"
     metrics = (MEAN_R2, SCALED_RMSE)
+    row_rate = ROWS
     summary_columns = ("mean",)
     about_rows = ("Mean, scaled",)
 
@@ -50,6 +63,9 @@ class Numbers(Outcome):
     def values_inside(self, target: np.ndarray, predicted: np.ndarray, site: np.ndarray) -> dict[str, float | None]:  # noqa: D102
         shares = [r2_inside(target[:, number], predicted[:, number], site) for number in range(target.shape[1])]
         return {"mean_r2": mean_of_known(shares)}
+
+    def row_figures(self, target: np.ndarray, predicted: np.ndarray) -> np.ndarray:  # noqa: D102
+        return ((predicted - target) ** 2).mean(1)
 
     def summary(self, target: np.ndarray, range: PublicRange | None) -> dict[str, object]:  # noqa: D102
         return {"mean": float(target.mean(dtype=float)) if len(target) else None}

@@ -7,17 +7,29 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedsim.outcomes.metric import Metric
+from fedsim.outcomes.metric import Metric, Rate
 from fedsim.outcomes.outcome import Outcome, PublicRange
 
 if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-EXPLAINED = Metric("explained", "explained variance of inputs", "higher", -np.inf, 1.0, by_site=True)
+EXPLAINED = Metric(
+    "explained",
+    "explained variance of inputs",
+    "higher",
+    -np.inf,
+    1.0,
+    by_site=True,
+    meaning=(
+        "The explained variance is the share of the inputs' variance that the model reproduces: 1 is "
+        "perfect, 0 is no better than always giving the mean row, below 0 is worse."
+    ),
+)
 INPUT_RMSE = Metric("input_rmse", "RMSE of inputs", "lower", 0.0, np.inf)
 
 _NO_SPREAD = 1e-12  # mean square that is no more than rounding
+ROWS = Rate("input_mse", "mean squared error of inputs", "rows", "lower", 0.0, np.inf)
 
 
 class Reconstruction(Outcome):
@@ -29,6 +41,7 @@ class Reconstruction(Outcome):
     name = "reconstruction"
     in_words = "the row itself"
     metrics = (EXPLAINED, INPUT_RMSE)
+    row_rate = ROWS
     of_inputs = True
     has_target = False
 
@@ -48,6 +61,9 @@ class Reconstruction(Outcome):
         sums = np.zeros((len(rows), target.shape[1]))
         np.add.at(sums, site, target)
         return {"explained": _explained(target, predicted, (sums / rows)[site])}
+
+    def row_figures(self, target: np.ndarray, predicted: np.ndarray) -> np.ndarray:  # noqa: D102
+        return ((predicted - target) ** 2).mean(1)
 
     def constant(self, targets: Sequence[np.ndarray], learned: np.ndarray) -> np.ndarray | None:  # noqa: D102
         return learned.mean(0, dtype=float)
