@@ -76,10 +76,8 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize(
-    "change",
-    [pytest.param(change, marks=[] if change == "code of fedsim" else pytest.mark.whole) for change in CHANGES],
-)
+@pytest.mark.whole
+@pytest.mark.parametrize("change", CHANGES)
 def test_other_circumstances_are_named_and_refused_or_forced_and_recorded(
     interrupted: Path, change: str, monkeypatch: pytest.MonkeyPatch
 ):
@@ -184,6 +182,7 @@ def test_the_command_says_how_to_go_on_all_the_same(interrupted: Path, monkeypat
 # The seal.
 
 
+@pytest.mark.whole
 def test_every_changed_file_of_a_finished_run_is_noticed_when_it_is_read(finished: Path):
     files = [path for path in sorted(finished.rglob("*")) if path.is_file() and path.name != ".lock"]
     assert len(files) > 20
@@ -197,6 +196,7 @@ def test_every_changed_file_of_a_finished_run_is_noticed_when_it_is_read(finishe
     assert results.load(finished).path == finished
 
 
+@pytest.mark.whole
 def test_the_users_own_files_are_not_sealed(finished: Path):
     """Whatever their names and sizes, and they may be changed."""
     names = ["notes.txt", "a\nb", os.fsdecode(b"\xff"), "line\u2028end", "checkpoints/mine.json"]
