@@ -211,9 +211,9 @@ def test_the_users_own_files_are_not_sealed(finished: Path):
     assert results.load(finished).path == finished
 
 
-def test_every_file_of_a_run_is_sealed(finished: Path):
-    sealed = {line.partition("  ")[2] for line in (finished / SEAL).read_text().splitlines()}
-    there = {path.relative_to(finished).as_posix() for path in finished.rglob("*") if path.is_file()}
+def test_every_file_of_a_run_is_sealed(small_run: Path):
+    sealed = {line.partition("  ")[2] for line in (small_run / SEAL).read_text().splitlines()}
+    there = {path.relative_to(small_run).as_posix() for path in small_run.rglob("*") if path.is_file()}
     assert sealed == there - {SEAL, ".lock"}
 
 
@@ -242,7 +242,8 @@ def test_a_report_that_was_changed_can_be_made_anew(finished: Path):
 
 
 @pytest.mark.parametrize("line", ["", "abc", f"{'a' * 64}  ../outside", f"{'a' * 64}  /etc/passwd", "\udcff"])
-def test_a_seal_from_a_stranger_leads_nowhere(finished: Path, line: str):
+def test_a_seal_from_a_stranger_leads_nowhere(small_run: Path, tmp_path: Path, line: str):
+    finished = shutil.copytree(small_run, tmp_path / "run")
     (finished / SEAL).write_bytes(f"{line}\n".encode("utf-8", "surrogateescape"))
     with pytest.raises(Mistake, match=f"{SEAL}: expected "):
         results.load(finished)
