@@ -29,6 +29,7 @@ def test_a_metric_has_one_meaning_whatever_the_kind():
     assert not is_metric("kappa")
 
 
+@pytest.mark.whole
 @given(st.lists(st.tuples(st.integers(0, 1), st.sampled_from([0.01, 0.2, 0.5, 0.7, 0.99])), min_size=2, max_size=40))
 def test_binary(pairs: list[tuple[int, float]]):
     """Oracle, ties included."""
@@ -42,6 +43,7 @@ def test_binary(pairs: list[tuple[int, float]]):
         assert found["auc"] is None
 
 
+@pytest.mark.whole
 @given(st.integers(0, 10_000), st.integers(6, 40))
 def test_classes(seed: int, count: int):
     """Oracle: the AUC is the mean of each class against the rest."""

@@ -79,6 +79,7 @@ def test_one_row_never_moves_the_sum_by_more_than_the_clip(scale: float):
     assert release(row, plan()).norm() <= CLIP * (1 + 1e-5)
 
 
+@pytest.mark.whole
 def test_neighbours_differ_by_at_most_the_clip_and_the_worst_pair_by_nearly_that():
     """B5, in one step: adding any row moves the sum by <= clip; a far-out row moves it by >= 0.9 clip."""
     distances = []

@@ -26,6 +26,7 @@ from fedsim.results.groups import FEW, tally
 from fedsim.results.run_directory import Run, load
 from fedsim.scenario.files import read
 from fedsim.scenario.kinds import Kind
+from tests.cases import others_whole
 from tests.runs import SITES, make_run, one_seed, treated
 
 QUESTION = "Are groups treated differently?"
@@ -95,7 +96,7 @@ def test_a_rate_of_no_rows_and_what_is_not_finite_is_missing():
     assert table.loc[("f", POOLED), ["rows", "positives"]].tolist() == [2, 2]
 
 
-@pytest.mark.parametrize("kind", ["binary", "classes", "number"])
+@pytest.mark.parametrize("kind", others_whole(["binary", "classes", "number"], "classes"))
 def test_a_difference_is_to_everyone_else_and_its_width_from_lowest_to_highest(kind: Kind):
     """Against a naive computation on the rows of everyone else, for a group of three, seed by seed."""
     seeds = range(3)
@@ -160,6 +161,7 @@ def test_groups_have_no_verdict_below_three_seeds(seeds: int):
     assert found[["low", "difference_low"]].isna().all().all()
 
 
+@pytest.mark.whole
 def test_a_rate_that_is_the_same_in_all_seeds_has_no_interval():
     table = treated(attribute="sex")
     table = table.assign(found=table["positives"].astype(float), tpr=1.0)
@@ -169,6 +171,7 @@ def test_a_rate_that_is_the_same_in_all_seeds_has_no_interval():
     assert pd.isna(row["difference_verdict"])
 
 
+@pytest.mark.whole
 def test_groups_with_few_rows_are_marked_and_left_out_of_the_width():
     table = treated(attribute="sex", rows=40)
     men = (table["group"] == "male") & (table["seed"] == 0)

@@ -22,6 +22,7 @@ from fedsim.training.representation import ComparedLosses, Revealing, with_term
 from fedsim.training.rows_alone import some_rows
 from fedsim.training.work import Noise, Plan, Work
 from strategies.moon import Contrastive
+from tests.cases import others_whole
 from tests.conftest import Silent, examples, streams, vector, work
 from tests.strategy.test_local_rules import BATCH, LR, ROUNDS, SETTING, STEPS, WEIGHTS, same, trained
 
@@ -136,7 +137,7 @@ DEEP = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", DEEP)
+@pytest.mark.parametrize("name", others_whole(DEEP, "school/digits"))
 def test_every_kind_of_model_reveals_what_is_inside_and_can_be_stacked(name: str):
     """Parameters, their order and the outputs are the model's; the representations go through the last layer."""
     task = catalog.load("tasks", name)

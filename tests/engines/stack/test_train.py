@@ -22,6 +22,7 @@ from fedsim.training import steps as training
 from fedsim.training.losses import binary, classes
 from fedsim.training.steps import train
 from fedsim.training.work import Noise, Plan, Streams, Work
+from tests.cases import others_whole
 from tests.conftest import Silent, examples, streams, vector
 
 SIZES = (12, 1, 30, 0, 7)  # unequal, with a site of one row and one of none
@@ -154,10 +155,10 @@ def cases(precision: str) -> list:
                 if precision == "double" and only_single:
                     continue
                 name = f"{model}-{optimizer}-{'private' if noise else 'plain'}"
-                # What double precision shows as well is tried in single precision with one optimizer, and with the
-                # others where there is time.
-                again = precision == "single" and optimizer != "sgd" and not only_single
-                found.append(pytest.param(model, optimizer, noise, id=name, marks=[pytest.mark.whole] * again))
+                # A few cases are tried each time, and the others where there is time.
+                few = ("linear", "mlp") if precision == "double" else ("linear", "lstm")
+                quick = (optimizer == "sgd" and model in few) or (precision, model) == ("double", "linear")
+                found.append(pytest.param(model, optimizer, noise, id=name, marks=[pytest.mark.whole] * (not quick)))
     return found
 
 
@@ -222,7 +223,7 @@ def test_clipped_sums_are_those_of_each_rows_own_gradient(model: str, monkeypatc
     assert clipped
 
 
-@pytest.mark.parametrize("model", ["mlp", "conv", "layernorm"])
+@pytest.mark.parametrize("model", others_whole(["mlp", "conv", "layernorm"], "mlp"))
 def test_clipped_sums_are_those_of_vmap_of_vmap_of_grad(model: str):
     """The same oracle written with ``torch.func``, over 20 steps without noise, to 1e-5."""
     clip, steps = 0.4, 20
@@ -355,7 +356,7 @@ def test_a_wrong_rule_is_found_out(monkeypatch):
 
 
 @pytest.mark.parametrize("noise", [None, Noise(clip=0.5, multiplier=1.5)], ids=["plain", "private"])
-@pytest.mark.parametrize("model", ["mlp", "conv", "gru"])
+@pytest.mark.parametrize("model", others_whole(["mlp", "conv", "gru"], "mlp"))
 def test_the_cut_changes_nothing_but_rounding(model: str, noise: Noise | None):
     whole, parts = works(model, noise=noise), works(model, noise=noise)
     found = torch.cat([together(parts[:2]), together(parts[2:3]), together(parts[3:])])
@@ -411,7 +412,7 @@ def test_under_privacy_a_rows_gradient_is_the_same_bits_beside_any_number_of_oth
     assert torch.equal(moved(beside), moved(own))
 
 
-@pytest.mark.parametrize("model", ["mlp", "conv"])
+@pytest.mark.parametrize("model", others_whole(["mlp", "conv"], "mlp"))
 def test_padding_is_never_trained_on(model: str):
     """A site's result does not depend on how long the others' batches are."""
     for noise in (None, Noise(0.5, 1.0)):
