@@ -239,9 +239,10 @@ def sites_of(scenario: Scenario) -> Sites:
     Raises:
         Mistake: The partition can't be made of the scenario's rows.
     """
+    task = task_of(scenario)
     return _divisions.get(
         _division_key(scenario),
-        lambda: divide(rows_of(scenario), task_of(scenario).kind, scenario.partition),
+        lambda: divide(rows_of(scenario), task.kind, scenario.partition, task.columns),
     )
 
 

@@ -6,20 +6,20 @@ at their targets, to deal them out, as no real federation could. The facts that 
 """
 
 import warnings
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 
+from fedsim.data.declared_sites import DECLARED, Sites, group
+from fedsim.data.tables import Column
 from fedsim.data.task import Rows
 from fedsim.mistakes import Mistake
 from fedsim.outcomes import outcome_of
 from fedsim.randomness import stream, torch_seed
 from fedsim.scenario.kinds import Kind
 from fedsim.scenario.schema import Partition
-
-Sites = dict[str, np.ndarray]
-"""{site name: row numbers, ascending}, sorted by name."""
 
 _LEAST = 10  # rows that a draw of Dirichlet shares must leave to a site, if there are enough
 
@@ -32,8 +32,14 @@ class Division(Protocol):
         ...
 
 
-def divide(rows: Rows, kind: Kind, partition: Partition) -> Sites:
+def divide(rows: Rows, kind: Kind, partition: Partition, columns: Sequence[Column] = ()) -> Sites:
     """Divide rows among the sites of a partition.
+
+    Args:
+        rows: The rows of all institutions.
+        kind: The kind of outcome.
+        partition: The scenario's partition.
+        columns: The task's columns, by whose categories rows may be divided.
 
     Raises:
         Mistake: The partition can't be made of these rows, would leave a site without rows, or
@@ -41,6 +47,8 @@ def divide(rows: Rows, kind: Kind, partition: Partition) -> Sites:
     """
     if partition.by == "natural" and partition.sites is None:
         return natural(rows)
+    if partition.by in DECLARED:
+        return DECLARED[partition.by](rows, columns, partition)
 
     row_count = len(rows.target)
     site_count = partition.sites or 1
@@ -61,11 +69,7 @@ def divide(rows: Rows, kind: Kind, partition: Partition) -> Sites:
 
 def natural(rows: Rows) -> Sites:
     """Group rows by the sites that the data has itself."""
-    sites, site_of_row = np.unique(rows.site, return_inverse=True)
-    order = np.argsort(site_of_row, kind="stable")  # row numbers, site by site
-    ends = np.cumsum(np.bincount(site_of_row))
-    parts = np.split(order, ends[:-1])
-    return {str(site): part for site, part in zip(sites, parts, strict=True)}
+    return group(rows.site)
 
 
 def names(count: int) -> list[str]:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -151,6 +151,8 @@ _OTHER_WORDS = {
     "clients": "partition.sites",
     "num_clients": "partition.sites",
     "partitioner": "partition.by",
+    "partition_by": "partition.column",
+    "partition_sizes": "partition.shares",
     "dataset": "task",
     "gpu": "device",
     "aggregation": "strategy.name",
@@ -284,9 +286,12 @@ def _where_it_belongs(parts: list[str]) -> str:
 def section_of(parts: list[str]) -> type[BaseModel] | None:
     """Return the section of a scenario at ``["training", "optimizer"]``; None where there is none."""
     model: type[BaseModel] = Scenario
-    for part in parts:
+    left = iter(parts)
+    for part in left:
         field = model.model_fields.get(part)
         found = _section_in(field.annotation) if field else None
+        if field and found is None and next(left, None) is not None:
+            found = _section_of_each(field.annotation)  # what was left out is a name, as of a class of sites
         if found is None:
             return None
         model = found
@@ -297,6 +302,17 @@ def _section_in(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401  a t
     for choice in (annotation, *get_args(annotation)):
         if isinstance(choice, type) and issubclass(choice, BaseModel):
             return choice
+    return None
+
+
+def _section_of_each(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401  a type, or some of them
+    """Return the section that each value is, where a key holds sections by names of the user's own."""
+    if get_origin(annotation) is dict:
+        return _section_in(get_args(annotation)[1])
+    for choice in get_args(annotation):
+        found = _section_of_each(choice)
+        if found is not None:
+            return found
     return None
 
 

@@ -85,12 +85,57 @@ def is_given(section: BaseModel, name: str) -> bool:
     return getattr(section, name) != type(section).model_fields[name].default
 
 
-class Partition(_Section):
-    """Which rows belong to which site: the sites the data has, sites drawn by a rule, or made-up ones."""
+def _names_a_site(name: str) -> str:
+    if not re.fullmatch(r"\w[\w .-]{0,79}", name):
+        raise ValueError(f"expected the name of a site, of letters, digits, spaces, _, . and -, got {as_written(name)}")
+    return name
 
-    by: Literal["natural", "made", "iid", "dirichlet", "quantity", "pathological", "size", "feature-skew", "time"] = (
-        "natural"
-    )
+
+SiteName = Annotated[str, AfterValidator(_names_a_site)]
+"""The name of a real site, which is also that of files."""
+
+_ROUNDING = 1e-6  # by which shares may miss their sum of 1
+
+
+def _add_up_to_one(shares: list[float]) -> list[float]:
+    if abs(math.fsum(shares) - 1) > _ROUNDING:
+        raise ValueError(f"expected shares of all rows that add up to 1, got {math.fsum(shares):g} in all")
+    return shares
+
+
+class SizeClass(_Section):
+    """How many sites are of a size, and the share of all rows that they have together."""
+
+    sites: Annotated[int, Field(ge=1, le=1_000_000)]
+    share: Annotated[FiniteFloat, Field(gt=0, le=1)]
+
+
+def _shares_add_up_to_one(classes: dict[str, SizeClass]) -> dict[str, SizeClass]:
+    _add_up_to_one([size_class.share for size_class in classes.values()])
+    return classes
+
+
+class Partition(_Section):
+    """Which rows belong to which site: the sites the data has, declared sites, sites drawn by a rule, or made-up ones.
+
+    ``mapping`` gives each site that the data has the site which it joins.
+    """
+
+    by: Literal[
+        "natural",
+        "made",
+        "column",
+        "mapping",
+        "iid",
+        "dirichlet",
+        "quantity",
+        "pathological",
+        "size",
+        "shares",
+        "size-classes",
+        "feature-skew",
+        "time",
+    ] = "natural"
     seed: Annotated[int, Field(ge=0, lt=2**62)] = 0
     sites: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     alpha: Annotated[Positive, Field(le=1e6)] | None = None
@@ -98,6 +143,14 @@ class Partition(_Section):
     growth: Literal["linear", "square", "exponential"] | None = None
     shift: Annotated[FiniteFloat, Field(ge=0, le=10)] | None = None
     noise: Annotated[FiniteFloat, Field(ge=0, le=10)] | None = None
+    column: Annotated[str, Field(min_length=1)] | None = None
+    mapping: Annotated[dict[str, SiteName], Field(min_length=1)] | None = None
+    shares: (
+        Annotated[list[Annotated[Positive, Field(le=1)]], Field(min_length=1), AfterValidator(_add_up_to_one)] | None
+    ) = None
+    size_classes: (
+        Annotated[dict[SiteName, SizeClass], Field(min_length=1), AfterValidator(_shares_add_up_to_one)] | None
+    ) = None
 
     @model_validator(mode="after")
     def _has_what_it_takes(self) -> "Partition":
@@ -117,11 +170,15 @@ class Partition(_Section):
 PARAMETERS: Mapping[str, tuple[str, ...]] = {
     "natural": (),  # sites, if they are to be regrouped
     "made": ("sites",),
+    "column": ("column",),
+    "mapping": ("mapping",),
     "iid": ("sites",),
     "dirichlet": ("sites", "alpha"),
     "quantity": ("sites", "alpha"),
     "pathological": ("sites", "classes"),
     "size": ("sites", "growth"),
+    "shares": ("shares",),
+    "size-classes": ("size_classes",),
     "feature-skew": ("sites", "shift", "noise"),
     "time": ("sites",),
 }
@@ -138,10 +195,6 @@ def _each_once(sites: list[str]) -> list[str]:
     if len(set(sites)) < len(sites):
         raise ValueError(f"expected each site once, got {', '.join(sites)}")
     return sites
-
-
-SiteName = Annotated[str, Field(pattern=r"^[\w][\w .-]{0,79}$")]
-"""The name of a real site, which is also that of files."""
 
 
 Class = Annotated[
@@ -681,7 +734,7 @@ class Scenario(_Section):
         if data.target is None:
             raise ValueError(f"data.target: expected the column of {Path(data.path).name} with the outcome, "
                              f"{self._how_to_name('target')}")  # fmt: skip
-        if data.site is None and self.partition.by == "natural":
+        if data.site is None and self.partition.by in ("natural", "mapping"):
             raise ValueError(f"data.site: expected the column that names each row's site, {self._how_to_name('site')}, "
                              "or another partition, e.g. partition.by=iid and partition.sites=8")  # fmt: skip
         return self

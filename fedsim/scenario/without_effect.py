@@ -137,7 +137,9 @@ def _of_other_choices(scenario: Scenario) -> Iterator[Idle]:
         yield Idle("cohort_size", f"expected engine = 'cohort' beside it, got {scenario.engine!r}")
 
     partition = scenario.partition
-    draws = partition.by not in ("natural", "made", "time") or (partition.by == "natural" and partition.sites)
+    draws = partition.by not in ("natural", "made", "column", "mapping", "time") or (
+        partition.by == "natural" and partition.sites
+    )
     if is_given(partition, "seed") and not draws:
         yield Idle("partition.seed", f"expected none beside by = {partition.by!r}, which draws nothing")
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from fedsim.data.declared_sites import DECLARED
 from fedsim.data.federation import federate
 from fedsim.data.partition import DIVISIONS, Sites, divide, labels_of, natural, skewed
 from fedsim.data.task import Rows
@@ -48,8 +49,8 @@ def partitions(by: str) -> st.SearchStrategy[Partition]:
 def test_the_table_is_complete():
     """Every partition a scenario may name is divided here, or is not about rows that are there."""
     named = set(Partition.model_fields["by"].annotation.__args__)  # type: ignore[union-attr]
-    assert named == set(PARAMETERS) == {*DIVISIONS, "made"}
-    assert {name for names in PARAMETERS.values() for name in names} == {*VALUES, "sites"}
+    assert named == set(PARAMETERS) == {*DIVISIONS, *DECLARED, "made"}
+    assert {name for by in DIVISIONS for name in PARAMETERS[by]} == {*VALUES, "sites"}
 
 
 @pytest.mark.parametrize("by", others_whole(DIVISIONS, "size"))
