@@ -220,6 +220,11 @@ class Layer(nn.Module):
         self.totals: dict[str, Tensor] = {}
         self.uses: list[tuple[Tensor, Tensor]] = []
 
+    def bind(self, values: dict[str, Tensor], totals: dict[str, Tensor]) -> None:
+        """Use these parameters, and write sums into these tensors: {name in the layer: (sites, *shape)}."""
+        self.values = values
+        self.totals = totals
+
     def forward(self, inputs: Tensor) -> Tensor:
         """Compute outputs (rows, ...) from inputs (rows, ...), by each row's site."""
         if torch.is_grad_enabled():

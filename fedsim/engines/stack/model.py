@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.engines.stack.attention import Attention
-from fedsim.engines.stack.convolutions import Conv2d, MaxPool2d
+from fedsim.engines.stack.convolutions import Conv1d, Conv2d, MaxPool2d
 from fedsim.engines.stack.generic import Generic
 from fedsim.engines.stack.layers import (
     CANCELLING,
@@ -89,8 +89,9 @@ class StackedModel:
         values = dict(zip(self._names, self.parameters, strict=True))
         totals = dict(zip(self._names, self.gradients, strict=True))
         for layer in self.layers:
-            layer.values = {in_layer: values[name] for in_layer, name in layer.parts.items()}
-            layer.totals = {in_layer: totals[name] for in_layer, name in layer.parts.items()}
+            own_values = {in_layer: values[name] for in_layer, name in layer.parts.items()}
+            own_totals = {in_layer: totals[name] for in_layer, name in layer.parts.items()}
+            layer.bind(own_values, own_totals)
 
     def __call__(self, inputs: Tensor, rows: Rows) -> Tensor:
         """Compute the outputs of the big batch."""
@@ -301,6 +302,12 @@ def _conv2d(layer: nn.Conv2d, now: Now, prefix: str) -> nn.Module | None:
     return Conv2d(now, _own_parts(layer, prefix), layer)
 
 
+def _conv1d(layer: nn.Conv1d, now: Now, prefix: str) -> nn.Module | None:
+    if layer.groups != 1 or layer.padding_mode != "zeros" or isinstance(layer.padding, str):
+        return None
+    return Conv1d(now, _own_parts(layer, prefix), layer)
+
+
 def _max_pool2d(layer: nn.MaxPool2d, now: Now, prefix: str) -> nn.Module:
     size = _pair(layer.kernel_size)
     side_by_side = size == _pair(layer.stride)
@@ -397,6 +404,7 @@ class Rule(Protocol):
 
 RULES: dict[type[nn.Module], Rule] = {
     nn.Linear: _linear,
+    nn.Conv1d: _conv1d,
     nn.Conv2d: _conv2d,
     nn.MaxPool2d: _max_pool2d,
     nn.Embedding: _embedding,

@@ -225,10 +225,10 @@ ARCHITECTURES = {
         ANY,
     ),
     "Conv2d, same": Architecture(
-        "Conv2d with other padding", lambda: image(nn.Conv2d(1, 2, 3, padding="same"), features=32), ANY
+        "Conv2d with padding same", lambda: image(nn.Conv2d(1, 2, 3, padding="same"), features=32), ANY
     ),
     "Conv2d, reflected": Architecture(
-        "Conv2d with other padding",
+        "Conv2d with a padding mode",
         lambda: image(nn.Conv2d(1, 2, 3, padding=1, padding_mode="reflect"), features=32),
         ANY, "vmap",
     ),
@@ -236,7 +236,7 @@ ARCHITECTURES = {
         "Conv3d", lambda: nn.Sequential(Shaped(1, 2, 2, 4), nn.Conv3d(1, 2, 2), nn.Flatten(), nn.Linear(6, 1)), ANY
     ),
     "ConvTranspose2d": Architecture(
-        "ConvTranspose1d, 2d, 3d", lambda: image(nn.ConvTranspose2d(1, 2, 2), features=50), ANY, "vmap"
+        "ConvTranspose1d, 2d, 3d", lambda: image(nn.ConvTranspose2d(1, 2, 2), features=50), ANY
     ),
     "Embedding": Architecture(
         "Embedding",
@@ -246,7 +246,7 @@ ARCHITECTURES = {
     "Embedding with padding": Architecture(
         "Embedding with padding_idx",
         lambda: nn.Sequential(Shaped(16, words=True), nn.Embedding(10, 3, 1), nn.Flatten(), nn.Linear(48, 1)),
-        FAST,
+        FAST, "vmap",
     ),
     "EmbeddingBag": Architecture(
         "EmbeddingBag",
@@ -265,8 +265,9 @@ ARCHITECTURES = {
                               nn.Linear(4, 1)),
         ANY, "vmap",
     ),
-    "RNN": Architecture("RNN", lambda: sequence(Call(nn.RNN(4, 3, batch_first=True), first), features=12), FAST,
-                        "vmap"),
+    "RNN": Architecture(
+        "RNN", lambda: sequence(Call(nn.RNN(4, 3, batch_first=True), first), features=12), FAST, "row by row"
+    ),
     "GRU": Architecture("GRU", lambda: sequence(Call(nn.GRU(4, 3, batch_first=True), first), features=12), FAST),
     "LSTM": Architecture("LSTM", lambda: sequence(Call(nn.LSTM(4, 3, 2, batch_first=True), first), features=12), FAST),
     "bidirectional LSTM": Architecture(
@@ -288,9 +289,9 @@ ARCHITECTURES = {
         "RNN, GRU, LSTM with dropout",
         lambda: sequence(Call(nn.LSTM(4, 3, 2, batch_first=True, dropout=0.4), first), features=12), FAST, "vmap",
     ),
-    "GRUCell": Architecture("RNNCell, GRUCell, LSTMCell", lambda: cell(nn.GRUCell), FAST, "vmap"),
-    "LSTMCell": Architecture("RNNCell, GRUCell, LSTMCell", lambda: cell(nn.LSTMCell), FAST, "vmap"),
-    "RNNCell": Architecture("RNNCell, GRUCell, LSTMCell", lambda: cell(nn.RNNCell), FAST, "vmap"),
+    "GRUCell": Architecture("RNNCell, GRUCell, LSTMCell", lambda: cell(nn.GRUCell), FAST, "row by row"),
+    "LSTMCell": Architecture("RNNCell, GRUCell, LSTMCell", lambda: cell(nn.LSTMCell), FAST, "row by row"),
+    "RNNCell": Architecture("RNNCell, GRUCell, LSTMCell", lambda: cell(nn.RNNCell), FAST, "row by row"),
     "MultiheadAttention": Architecture("MultiheadAttention", Masked, FAST, "vmap"),
     "attention with dropout": Architecture("MultiheadAttention", lambda: Masked(0.3), FAST, "vmap"),
     "attention across": Architecture("MultiheadAttention", Across, FAST, "vmap"),
@@ -312,7 +313,7 @@ ARCHITECTURES = {
     ),
     "a parameter of its own": Architecture("a parameter that a module uses itself", Own, ANY),
     "two inputs": Architecture("a module with several inputs and outputs", Two, ANY, "vmap"),
-    "tied weights": Architecture("layers that share a parameter", TiedWords, ANY, "vmap"),
+    "tied weights": Architecture("layers that share a parameter", TiedWords, ANY),
     "a weight used by hand": Architecture("a layer's weight, used without calling it", ByHand, ANY, "vmap"),
     "frozen backbone": Architecture(
         "frozen parameters", lambda: frozen(nn.Sequential(nn.Linear(16, 8), nn.Tanh(), nn.Linear(8, 1)), "0."), FAST
@@ -327,7 +328,7 @@ ARCHITECTURES = {
     ),
     "LoRA, own parameters": Architecture(
         "LoRA by parameters",
-        lambda: nn.Sequential(LowRank(nn.Linear(16, 8), True), nn.Tanh(), nn.Linear(8, 1)), ANY, "vmap",
+        lambda: nn.Sequential(LowRank(nn.Linear(16, 8), True), nn.Tanh(), nn.Linear(8, 1)), ANY,
     ),
     "AlphaDropout": Architecture(
         "AlphaDropout, functional.dropout", lambda: nn.Sequential(nn.AlphaDropout(0.2), nn.Linear(16, 1)), SERIAL,
