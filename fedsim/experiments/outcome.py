@@ -26,6 +26,7 @@ from fedsim.results import run_directory as results
 from fedsim.results.base_rates import base_rates
 from fedsim.results.coefficients import coefficients
 from fedsim.scenario.schema import Scenario
+from fedsim.strategy.trainable import frozen, trainable, whole
 from fedsim.training.model import best_device
 
 
@@ -96,7 +97,9 @@ def write_results(
             about = {"task": scenario.task or loading.task_of(scenario).title, "training": product.key}
             if scale := scale_of(scenario, product):
                 about["scale"] = json.dumps(scale.as_json())
-            results.write_tensors(folder / "model.safetensors", plain, about)
+            # What was frozen is in no message and no checkpoint, and the same for all sites.
+            unchanged = frozen(Trial(scenario, product.seed, product.arm).untried_model)
+            results.write_tensors(folder / "model.safetensors", {**unchanged, **plain}, about)
 
 
 def write_manifest(
@@ -176,7 +179,8 @@ def _coefficients(scenario: Scenario, finished: list[Finished]) -> list[dict[str
         trial = Trial(scenario, product.seed, product.arm)
         shared = {name.removeprefix(OF_ALL): value for name, value in one.tensors.items() if name.startswith(OF_ALL)}
         check_fits(trial.untried_model, shared, f"the checkpoint {product.key}.safetensors")
-        table = coefficients(trial.untried_model, shared, trial.task, scale_of(scenario, product))
+        values = whole(trial.untried_model, shared)
+        table = coefficients(trial.untried_model, values, trial.task, scale_of(scenario, product))
         return results.as_rows(table.assign(private=product.private)) if len(table) else []
     return []
 
@@ -188,7 +192,7 @@ def check_fits(model: nn.Module, parameters: results.Tensors, place: str) -> Non
         Mistake: They are of another one.
     """
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    needed = {name for name, _ in model.named_parameters()}
+    needed = set(trainable(model))
     found = {name: tuple(value.shape) for name, value in parameters.items()}
     wrong = [name for name, shape in found.items() if shapes.get(name) != shape]
     wrong += sorted(needed - set(found))

@@ -435,6 +435,8 @@ def _left_out_of_hash(scenario: Scenario) -> dict[str, Any]:
         keys["training"].add("schedule")
     if scenario.training.stopping is None:
         keys["training"].add("stopping")
+    if not scenario.training.replace_batch_norm:
+        keys["training"].add("replace_batch_norm")
     of_images = ("layout", "image", "image_size", "channels", "classes")
     keys["data"] = {key for key in of_images if getattr(scenario.data, key) is None}  # and without these keys
     return keys

@@ -14,6 +14,7 @@ from torch.fx.proxy import TraceError
 
 from fedsim.exporting.graph import Graph, Value
 from fedsim.mistakes import Mistake
+from fedsim.strategy.trainable import trainable
 
 _FLOAT = np.dtype(np.float32)
 
@@ -167,8 +168,8 @@ _LAYERS: dict[type[nn.Module], Callable[[Graph, Any, Any], Any]] = {
 
 
 def filled(model: nn.Module, parameters: Mapping[str, Tensor]) -> nn.Module:
-    """Put parameters in the place of a model's own, and return the model."""
+    """Put parameters in the place of a model's trainable ones, and return the model; it keeps its frozen ones."""
     with torch.no_grad():
-        for name, own in model.named_parameters():
+        for name, own in trainable(model).items():
             own.copy_(parameters[name])
     return model

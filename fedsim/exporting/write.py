@@ -25,6 +25,7 @@ from fedsim.results.digests import sha256
 from fedsim.results.run_directory import Run, load, write_json, write_tensors
 from fedsim.results.seal import NAME as SEAL
 from fedsim.results.whole_files import write_bytes
+from fedsim.strategy.trainable import whole
 
 TOLERANCE = 1e-5
 """The most that a prediction may differ from PyTorch's: in a probability, or in halves of a number's range."""
@@ -78,7 +79,7 @@ def export(
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / MODEL, content)
     about = {"task": chosen.trial.task.title, "training": chosen.job.key, "site": chosen.site}
-    write_tensors(folder / PARAMETERS, chosen.parameters, about)
+    write_tensors(folder / PARAMETERS, whole(chosen.trial.untried_model, chosen.parameters), about)
     write_json(folder / FACTS, facts)
     write_bytes(folder / CARD, card(facts).encode())
     lines = [f"{sha256((folder / name).read_bytes())}  {name}\n" for name in sorted(FILES)]
@@ -93,7 +94,7 @@ def classes_of(chosen: Chosen) -> list[str]:
         return []
     if task.classes:
         return list(task.classes)
-    *_, last = chosen.parameters.values()  # a model's last parameter has its outputs
+    *_, last = whole(chosen.trial.untried_model, chosen.parameters).values()  # a model's last parameter has its outputs
     return [str(number) for number in range(len(last))]
 
 

@@ -9,7 +9,6 @@ from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector
 
 from fedsim.data.federation import Federation, federate
 from fedsim.data.loading import task_of
@@ -31,6 +30,7 @@ from fedsim.scenario.schema import FRAME, Evaluation, Scenario, Schedule
 from fedsim.strategy.contract import WITHOUT_NOISE, Strategy, aggregate
 from fedsim.strategy.foreign import Foreign
 from fedsim.strategy.make import strategy_of
+from fedsim.strategy.trainable import vector_of
 from fedsim.training.model import layers_of
 from fedsim.training.rows_alone import check_rows_are_alone
 
@@ -159,7 +159,7 @@ def strategy_faults(scenario: Scenario, sites: int, model: nn.Module) -> Iterato
         name = scenario.strategy.name
         yield f"strategy.lr: expected none beside training.schedule: {name} computes with the rate of each round"
 
-    start = parameters_to_vector(model.parameters()).detach()
+    start = vector_of(model)
     if scenario.secure_aggregation.on:
         yield from secure_faults(scenario, strategy, sites, len(start))
     try:

@@ -415,6 +415,7 @@ class Training(_Section):
     optimizer: Optimizer = Optimizer()
     sites_per_round: Annotated[int, Field(ge=1)] | None = None
     duration_spread: Annotated[FiniteFloat, Field(ge=0, le=10)] = 0.0
+    replace_batch_norm: bool = False
     site_sampling_rate: Annotated[FiniteFloat, Field(gt=0, le=1)] | None = None
     site_turns: Annotated[int, Field(ge=1)] | None = None
     schedule: Schedule = Schedule()
@@ -859,6 +860,8 @@ class Scenario(_Section):
             silent["training"].add("duration_spread")  # 0 shapes nothing
         if self.training.schedule == Schedule():
             silent["training"].add("schedule")  # the names of releases are older than this key
+        if not self.training.replace_batch_norm:
+            silent["training"].add("replace_batch_norm")  # nor do they know this one
         shapes = self.model_dump_json(include=sections, exclude=silent)
         return hashlib.blake2b((shapes + catalog.code_hash(self.strategy.name)).encode(), digest_size=16).hexdigest()
 

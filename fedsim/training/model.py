@@ -13,8 +13,11 @@ from fedsim.outcomes import outcome_of
 from fedsim.randomness import global_seed, torch_seed
 from fedsim.scenario.schema import Scenario
 from fedsim.strategy.local_rule import Part, Parts
+from fedsim.strategy.trainable import trainable
+from fedsim.training.batch_norm import without_batch_norm
 from fedsim.training.by_name import ByName
 from fedsim.training.losses import RowLosses
+from fedsim.training.rows_alone import some_rows
 
 
 def best_device(wanted: str) -> str:
@@ -32,8 +35,8 @@ def new_model(scenario: Scenario, site: Site, seed: int, device: str) -> nn.Modu
     """Make the task's model with initial weights that depend on the seed alone.
 
     Raises:
-        Mistake: The model can't be trained as asked: it has buffers, or a layer that mixes rows
-            (BatchNorm).
+        Mistake: The model can't be trained as asked: it has a layer that mixes rows (BatchNorm),
+            buffers that training changes, or nothing to train.
     """
     input_shape = site.train.inputs.shape[1:]
     weights_seed = torch_seed(seed, "initial weights")
@@ -44,13 +47,48 @@ def new_model(scenario: Scenario, site: Site, seed: int, device: str) -> nn.Modu
         else:
             model = task.model(*input_shape)
 
+    if scenario.training.replace_batch_norm:
+        model = without_batch_norm(model)
     for name, layer in model.named_modules():
-        if isinstance(layer, nn.modules.batchnorm._BatchNorm) or [*layer.buffers(recurse=False)]:
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             raise Mistake(
-                f"task: expected layers that treat each row alone and have no buffers, got "
-                f"{type(layer).__name__} ({name}); use GroupNorm or LayerNorm in place of BatchNorm"
+                f"task: expected layers that treat each row alone, got {type(layer).__name__} ({name}); use GroupNorm "
+                "or LayerNorm in place of BatchNorm, or let training.replace_batch_norm = true put GroupNorm there"
             )
+    _check_buffers(model, site)
+    if not trainable(model):
+        raise Mistake("task: expected a model with parameters to train, got one whose parameters are all frozen")
     return model.to(device)
+
+
+def _check_buffers(model: nn.Module, site: Site) -> None:
+    """Make sure that a forward pass in training mode leaves a model's buffers as they are.
+
+    What a buffer keeps from step to step is neither clipped nor noised nor sent. A constant, such as a table of
+    positions, does no harm.
+
+    Raises:
+        Mistake: It changes one.
+    """
+    if not [*model.buffers()]:
+        return
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    was_training = model.training
+    with torch.no_grad(), global_seed(0):
+        model.train()
+        model(some_rows(model, site.train))
+        model.train(was_training)
+
+    after = dict(model.named_buffers())
+    for name, value in before.items():
+        if not torch.equal(after[name], value):
+            layer, _, buffer = name.rpartition(".")
+            kind = type(model.get_submodule(layer)).__name__
+            raise Mistake(
+                f"task: expected layers that remember no rows, got {kind} ({layer or 'the model'}), whose buffer "
+                f"{buffer} a forward pass in training mode changes; use a layer without running statistics, such as "
+                "GroupNorm or LayerNorm"
+            )
 
 
 def losses_of(scenario: Scenario) -> RowLosses:
@@ -59,20 +97,21 @@ def losses_of(scenario: Scenario) -> RowLosses:
 
 
 def parts_of(model: nn.Module, vector: Tensor) -> dict[str, Tensor]:
-    """Split a vector of all parameters (params,) into {name: view of it}."""
-    sizes = [value.numel() for value in model.parameters()]
+    """Split a vector of the trainable parameters (params,) into {name: view of it}."""
+    own = trainable(model)
+    sizes = [value.numel() for value in own.values()]
     parts = {}
-    for (name, value), part in zip(model.named_parameters(), vector.split(sizes), strict=True):
+    for (name, value), part in zip(own.items(), vector.split(sizes), strict=True):
         parts[name] = part.view(value.shape)
     return parts
 
 
 def layers_of(model: nn.Module) -> Parts:
-    """Return the model's parameters: names, types of layers, places in its vector."""
+    """Return the model's trainable parameters: names, types of layers, places in its vector."""
     layer_types = {name: type(layer).__name__ for name, layer in model.named_modules()}
     parts = []
     start = 0
-    for name, value in model.named_parameters():
+    for name, value in trainable(model).items():
         stop = start + value.numel()
         layer_name = name.rpartition(".")[0]
         parts.append(Part(name, layer_types[layer_name], start, stop))
