@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from fedsim.data.federation import Site
 from fedsim.data.loading import task_of
-from fedsim.mistakes import Mistake
+from fedsim.mistakes import STOPS, Mistake, said_by
 from fedsim.randomness import global_seed, torch_seed
+from fedsim.scenario import catalog
 from fedsim.scenario.schema import Scenario
 from fedsim.strategy.local_rule import Part, Parts
 from fedsim.training.losses import LOSSES, RowLosses
@@ -36,7 +37,7 @@ def new_model(scenario: Scenario, site: Site, seed: int, device: str) -> nn.Modu
     input_shape = site.train.inputs.shape[1:]
     weights_seed = torch_seed(seed, "initial weights")
     with global_seed(weights_seed):  # layers draw them from the global generator
-        model: nn.Module = task_of(scenario).model(*input_shape)
+        model = _made(scenario, input_shape)
 
     for name, layer in model.named_modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm) or [*layer.buffers(recurse=False)]:
@@ -45,6 +46,28 @@ def new_model(scenario: Scenario, site: Site, seed: int, device: str) -> nn.Modu
                 f"{type(layer).__name__} ({name}); use GroupNorm or LayerNorm in place of BatchNorm"
             )
     return model.to(device)
+
+
+def _made(scenario: Scenario, input_shape: tuple[int, ...]) -> nn.Module:
+    """Make the task's model; what the code of a task of the user's own raises is told as a mistake.
+
+    Raises:
+        Mistake: It can't be made, or is no model.
+    """
+    task = task_of(scenario)
+    if not catalog.is_own_task(scenario.task):
+        return task.model(*input_shape)
+    place = f"task {scenario.task_label}"
+    shape = ", ".join(map(str, input_shape))
+    try:
+        model = task.model(*input_shape)
+    except (Mistake, *STOPS):
+        raise
+    except BaseException as error:
+        raise Mistake(f"{place}: its model({shape}) can't be made: {said_by(error)}") from None
+    if not isinstance(model, nn.Module):
+        raise Mistake(f"{place}: expected a torch.nn.Module from its model({shape}), got {type(model).__name__}")
+    return model
 
 
 def losses_of(scenario: Scenario) -> RowLosses:
