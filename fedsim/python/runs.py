@@ -100,7 +100,7 @@ class LoadedRun(results.Run):
 def load(
     run_dir: str | Path, *, task: Task | str | None = None, strategy: Strategy | type | str | None = None
 ) -> LoadedRun:
-    """Read a finished run.
+    """Read a finished run, with its models.
 
     Args:
         run_dir: The run directory, as ``frame.attrs["run_dir"]`` of ``fedsim.run`` has it.

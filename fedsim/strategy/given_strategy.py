@@ -112,6 +112,8 @@ def _parameters_of(strategy: Any) -> Mapping[str, str]:  # noqa: ANN401  an obje
                 f"{type(value).__name__}; give it as a default of the class"
             )
             continue
+        if isinstance(value, float):
+            value = float(value)  # so is one of NumPy's, which shows itself otherwise
         found[field.name] = json.dumps(value) if isinstance(value, str | bool) else repr(value)
     if faults:
         raise Mistake("\n".join(faults))

@@ -5,6 +5,7 @@ the same digest in another process. Functions and classes of the user's are foll
 what comes with Python or an installed package counts by its name, since the versions of those are written down anyway.
 """
 
+import builtins
 import dataclasses
 import hashlib
 import importlib.util
@@ -100,7 +101,7 @@ class _Walk:
 
     def _function(self, function: FunctionType) -> Iterator[bytes]:
         yield _name_of(function)
-        if _is_installed(function.__module__):
+        if _is_installed(function):
             return
         yield from self._code(function.__code__)
         yield from self.parts_of(function.__defaults__)
@@ -126,7 +127,7 @@ class _Walk:
 
     def _class(self, kind: type) -> Iterator[bytes]:
         yield _name_of(kind)
-        if _is_installed(kind.__module__):
+        if _is_installed(kind):
             return
         for base in kind.__bases__:
             yield from self.parts_of(base)
@@ -218,8 +219,15 @@ def _names_in(code: CodeType) -> set[str]:
     return names
 
 
+def _is_installed(thing: FunctionType | type) -> bool:
+    """Whether a function or class comes with Python or a package, and is not the user's own."""
+    if thing.__module__ == "builtins":  # said as well of what is made where nothing has a name
+        return getattr(builtins, thing.__name__, None) is thing
+    return _comes_along(thing.__module__)
+
+
 @cache
-def _is_installed(module: str | None) -> bool:
+def _comes_along(module: str | None) -> bool:
     """Whether a module comes with Python, with fedsim or with an installed package, and is not the user's own."""
     if module is None or module == "__main__":
         return False
