@@ -265,25 +265,29 @@ def _place_of_task(name: str) -> str:
         Mistake: The user did not name it, or its file has changed.
     """
     label, digest = held.split_digest(name)
-    member = label.partition(":")[2]
-    same_file = f"{label} as it was when the run was begun"
-    changed = None
+    file, _, member = label.partition(":")
+    others = []
     for known in sorted(_allowed):
         place, own_digest = held.split_digest(known)
-        if not own_digest or place.partition(":")[2] != member or held.is_object(known):
+        own_file, _, own_member = place.partition(":")
+        if not own_digest or own_member != member or held.is_object(known):
             continue
-        if own_digest != digest:
-            changed = place if Path(place.partition(":")[0]).name == Path(label.partition(":")[0]).name else changed
-            continue
-        if not _task_digest(place).startswith(digest):
-            raise Mistake(f"--task {place}: expected {same_file}, its file has changed meanwhile")
-        return place
-    if changed:
-        now = _task_digest(changed)[: len(digest)]
-        raise Mistake(
-            f"--task {changed}: expected {same_file}, SHA-256 {digest}..., got {now}...: its file has changed"
-        )
+        if own_digest == digest and _is_still(place, digest):
+            return place
+        if Path(own_file).name == Path(file).name:
+            others.append(place)
+    if others and digest:
+        expected = f"{label} as it was when the run was begun (SHA-256 {digest}...)"
+        raise Mistake(f"--task {others[-1]}: expected {expected}, its file has changed")
     raise Mistake(f"task: {label} is code; name it on the command line: --task {label}")
+
+
+def _is_still(place: str, digest: str) -> bool:
+    """Whether the file of a task is there, with the digest that it had."""
+    try:
+        return _task_digest(place).startswith(digest)
+    except Mistake:
+        return False
 
 
 def _task_digest(place: str) -> str:

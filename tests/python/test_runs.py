@@ -1,8 +1,6 @@
 """Runs of tasks and strategies that are given in Python or in a file: their record, models, and how they go on."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,9 @@ import torch
 from torch import nn
 
 import fedsim
+from fedsim.data import loading
+from fedsim.data.recent import Recent
+from fedsim.scenario import catalog
 from fedsim.scenario.code import held
 from fedsim.scenario.files import read
 from tests.given import SETTINGS, Halved, falls, made, written
@@ -62,12 +63,12 @@ def test_jobs_get_what_can_be_sent_and_refuse_what_can_not():
     ran("one", task=falls, strategy=Halved)
     ran("two", task=falls, strategy=Halved, jobs=2)
     assert bits("one") == bits("two")
-    ran("in-file", task=written(Path.cwd()), jobs=2)
     alone = made(model=lambda features: nn.Linear(features, 1))
     with pytest.raises(fedsim.Mistake, match="jobs: expected 1 with task falls-in-spring, which another process can't"):
         ran("lambda", task=alone, jobs=2)
     with pytest.raises(fedsim.Mistake, match="jobs: expected 1 with task falls-in-spring"):
-        fedsim.compare("hospital-heart", *SETTINGS, task=alone, seeds=1, jobs=2, progress=False)
+        Path("s.toml").write_text('title = "t"\n')
+        fedsim.compare("s.toml", *SETTINGS, task=alone, seeds=1, jobs=2, progress=False)
     with pytest.raises(fedsim.Mistake, match="engine: expected 'cohort' or 'serial' with the task falls"):
         ran("nodes", "engine=superlink", task=falls)
     assert not Path("lambda").exists()
@@ -111,45 +112,43 @@ def test_a_run_gives_its_models_and_goes_on_when_the_object_is_given_again(monke
 
 
 @pytest.mark.whole
-def test_a_run_of_a_file_goes_on_with_that_file_only():
+def test_a_run_of_a_file_goes_on_with_that_file_only(monkeypatch: pytest.MonkeyPatch):
     typed = written(Path.cwd())
     ran("mine", task=typed)
     before = bits("mine")
     next(Path("mine/checkpoints").glob("local-*.json")).unlink()
     Path("mine/manifest.json").unlink()
 
-    def resumed(*more: str) -> subprocess.CompletedProcess[str]:
-        words = [sys.executable, "-m", "fedsim", "resume", "mine", "--quiet", *more]
-        return subprocess.run(words, capture_output=True, text=True, check=False)
-
-    asked = resumed()
-    assert (asked.returncode, asked.stdout) == (2, "")
-    assert "task: my_tasks.py:falls is code; name it on the command line: --task my_tasks.py:falls" in asked.stderr
+    forget_code(monkeypatch)
+    with pytest.raises(fedsim.Mistake, match=r"my_tasks\.py:falls is code; .* --task my_tasks\.py:falls"):
+        fedsim.resume("mine", progress=False)
     source = Path("my_tasks.py").read_text()
     Path("my_tasks.py").write_text(f"{source}# changed\n")
-    changed = resumed("--task", typed)
-    assert changed.returncode == 2
-    assert "its file has changed" in changed.stderr
+    with pytest.raises(fedsim.Mistake, match="its file has changed"):
+        fedsim.resume("mine", task=typed, progress=False)
     Path("my_tasks.py").write_text(source)
-    done = resumed("--task", typed)
-    assert done.returncode == 0, done.stderr
+    fedsim.resume("mine", task=typed, progress=False)
     assert bits("mine") == before
 
 
+def forget_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Know no more of code in files than another Python would."""
+    monkeypatch.setattr(catalog, "_allowed", set())
+    monkeypatch.setattr(catalog, "_own_tasks", {})
+    monkeypatch.setattr(loading, "_own_rows", Recent(size=4))
+
+
 @pytest.mark.whole
-def test_rows_that_have_changed_are_another_run():
+def test_rows_that_have_changed_are_another_run(monkeypatch: pytest.MonkeyPatch):
     Path("shift.txt").write_text("0")
     source = Path(written(Path.cwd()).partition(":")[0]).read_text()
-    shifted = source.replace("size=(120, 4))", 'size=(120, 4)) + float(open("shift.txt").read())')
-    Path("my_tasks.py").write_text(shifted)
+    shifted = source.replace("size=(120, 4))", 'size=(120, 4)) + float(Path("shift.txt").read_text())')
+    Path("my_tasks.py").write_text(f"from pathlib import Path\n{shifted}")
     ran("mine", task="my_tasks.py:falls")
     Path("shift.txt").write_text("1")
-    told = subprocess.run(
-        [sys.executable, "-m", "fedsim", "export", "mine", "--to", "model", "--task", "my_tasks.py:falls"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert told.returncode == 2
-    assert "expected the rows that the run was begun with, it loads others now" in told.stderr
+    forget_code(monkeypatch)
+    with pytest.raises(fedsim.Mistake, match="expected the rows that the run was begun with, it loads others now"):
+        fedsim.load("mine", task="my_tasks.py:falls").predict(np.zeros((1, 4), np.float32))
 
 
 @pytest.mark.whole

@@ -22,7 +22,8 @@ def test_a_name_has_a_label_and_a_digest():
     assert held.label_of("hospital/heart") == "hospital/heart"
 
 
-def test_two_objects_of_one_label_are_two():
+def test_two_objects_of_one_label_are_two(monkeypatch):
+    monkeypatch.setattr(held, "_held", {})
     one, other = made(), made(model=lambda features: nn.Linear(features, 1, bias=False))
     names = {hold_task(one), hold_task(other)}
     assert {held.label_of(name) for name in names} == {"falls-in-spring"}
