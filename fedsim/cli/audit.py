@@ -72,8 +72,8 @@ def audit(
         what = str(newest())
     is_run = (Path(what) / "scenario.toml").exists()
     if is_run:
-        for option, given in (("--set", changes), ("--epsilon", epsilon)):
-            if given:
+        for option, value in (("--set", changes), ("--epsilon", epsilon)):
+            if value:
                 raise Mistake(f"audit: expected {option} with a scenario only, a run is what it is")
         options.allow_code(task, strategy)
     given: list[str] = []

@@ -63,7 +63,7 @@ def sweep(
         arms=arms,
         epsilons=None if epsilon is None else [_text(value) for value in epsilon],
         varied=_texts(vary),
-        changes=[*given_code(task, strategy), *changes],
+        changes=(*given_code(task, strategy), *changes),
         seeds=seeds,
     )
     if out is not None:
@@ -126,7 +126,7 @@ def tune(
         space=_texts(vary),
         arms=arms,
         epsilon=None if epsilon is None else _text(epsilon),
-        changes=[*given_code(task, strategy), *changes],
+        changes=(*given_code(task, strategy), *changes),
         seeds=seeds,
         charged=charged,
         prune=prune,
