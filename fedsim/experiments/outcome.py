@@ -94,7 +94,7 @@ def write_results(
                 for name, value in one.tensors.items()
                 if not whole or name.startswith(OF_ALL)
             }
-            about = {"task": scenario.task or loading.task_of(scenario).title, "training": product.key}
+            about = {"task": scenario.task_label or loading.task_of(scenario).title, "training": product.key}
             if scale := scale_of(scenario, product):
                 about["scale"] = json.dumps(scale.as_json())
             # What was frozen is in no message and no checkpoint, and the same for all sites.
@@ -119,6 +119,7 @@ def write_manifest(
         times: When the run was started, and how many seconds it took.
     """
     intake = loading.intake_of(scenario)
+    code = begun.own_code(scenario)
     notes = []
     chosen: dict[str, Any] = {}
     for one in finished:
@@ -143,6 +144,7 @@ def write_manifest(
             "seconds_per_training": {one.job.key: one.values["seconds"] for one in finished},
             "failed": [{**names_of(one.job), "reason": one.reason} for one in failed],
             "notes": notes,
+            **({"own_code": code} if code else {}),
             **chosen,
         },
     )
@@ -220,6 +222,6 @@ def _about_task(scenario: Scenario) -> dict[str, Any]:
     task = loading.task_of(scenario)
     facts = ("title", "outcome", "source", "licence", "kind", "by_time")
     unit = task.range.unit if task.range else ""
-    about: dict[str, Any] = {"name": scenario.task, "unit": unit, **{fact: getattr(task, fact) for fact in facts}}
+    about: dict[str, Any] = {"name": scenario.task_label, "unit": unit, **{fact: getattr(task, fact) for fact in facts}}
     declared = outcome_of(task.kind).declares()
     return about | {"declared": declared} if declared else about

@@ -64,7 +64,7 @@ def facts_of(chosen: Chosen, inputs: Inputs, classes: list[str], difference: flo
             "seed": chosen.job.seed,
             "site": chosen.site or None,
             "rounds": run.scenario.training.rounds,
-            "strategy": run.scenario.strategy.name if chosen.job.arm == "federated" else None,
+            "strategy": run.scenario.strategy.label if chosen.job.arm == "federated" else None,
         },
         "run": {
             "name": run.path.resolve().name,

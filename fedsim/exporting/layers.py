@@ -8,13 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, fx, nn
 from torch.fx.proxy import TraceError
 
 from fedsim.exporting.graph import Graph, Value
 from fedsim.mistakes import Mistake
-from fedsim.strategy.trainable import trainable
 
 _FLOAT = np.dtype(np.float32)
 
@@ -165,11 +163,3 @@ _LAYERS: dict[type[nn.Module], Callable[[Graph, Any, Any], Any]] = {
     nn.Identity: _as_it_is,
     nn.Dropout: _as_it_is,  # a model that predicts drops nothing
 }
-
-
-def filled(model: nn.Module, parameters: Mapping[str, Tensor]) -> nn.Module:
-    """Put parameters in the place of a model's trainable ones, and return the model; it keeps its frozen ones."""
-    with torch.no_grad():
-        for name, own in trainable(model).items():
-            own.copy_(parameters[name])
-    return model

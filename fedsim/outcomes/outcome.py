@@ -56,6 +56,7 @@ class Outcome:
         has_range: Whether the outcome has a public range, which scales its targets to [-1, 1].
         of_inputs: Whether the target of a row is its inputs, so that a task gives none.
         has_target: Whether a task gives targets.
+        predicts: Whether ``said`` answers rows without their targets, so that new rows can be predicted.
         summary_columns: The columns that ``summary`` gives.
         about_rows: Their headings, for the table of sites.
         learned_from: What the constant answer is learned from, in a sentence.
@@ -75,6 +76,7 @@ class Outcome:
     has_range: ClassVar[bool] = False
     of_inputs: ClassVar[bool] = False
     has_target: ClassVar[bool] = True
+    predicts: ClassVar[bool] = True
     summary_columns: tuple[str, ...] = ()
     about_rows: tuple[str, ...] = ()
     learned_from: ClassVar[str] = "The answer is that of the training rows of all sites."

@@ -26,6 +26,7 @@ from fedsim.planning.trial import Trial
 from fedsim.planning.whole_sites import check_bits, check_mean_only
 from fedsim.privacy.unit import Place
 from fedsim.privacy.units import unit_of
+from fedsim.scenario.code.held import is_object, label_of
 from fedsim.scenario.schema import FRAME, Evaluation, Scenario, Schedule
 from fedsim.strategy.contract import WITHOUT_NOISE, Strategy, aggregate
 from fedsim.strategy.foreign import Foreign
@@ -113,6 +114,12 @@ def node_faults(scenario: Scenario) -> Iterator[str]:
         return
     if scenario.engine == "ray" and find_spec("ray") is None:
         yield "engine: 'ray' needs the extra ray: pip install 'fedsim-flower[ray]'"
+    for kind, name in (("task", scenario.task), ("strategy", scenario.strategy.name)):
+        if name is not None and is_object(name):
+            yield (
+                f"engine: expected 'cohort' or 'serial' with the {kind} {label_of(name)}, which is given in Python as "
+                f"an object and is in no file, got {scenario.engine!r}"
+            )
     if scenario.data.path == FRAME:
         said = "engine: expected 'cohort' or 'serial' for a pandas frame, which is in no file, "
         yield said + f"got {scenario.engine!r}"
@@ -156,7 +163,7 @@ def strategy_faults(scenario: Scenario, sites: int, model: nn.Module) -> Iterato
     yield from _participation_faults(scenario, strategy, sites)
     given = scenario.strategy.model_extra or {}
     if strategy.plain_sgd and "lr" in given and scenario.training.schedule != Schedule():
-        name = scenario.strategy.name
+        name = scenario.strategy.label
         yield f"strategy.lr: expected none beside training.schedule: {name} computes with the rate of each round"
 
     start = vector_of(model)
@@ -168,11 +175,11 @@ def strategy_faults(scenario: Scenario, sites: int, model: nn.Module) -> Iterato
             if not isinstance(strategy, Foreign):
                 _try(strategy, start, size_of_round(scenario, sites))
     except ValueError as error:
-        yield f"strategy {scenario.strategy.name}: {text_of(error)}"
+        yield f"strategy {scenario.strategy.label}: {text_of(error)}"
     except STOPS:
         raise
     except BaseException as error:  # such as a number that is too large for the parameters' type
-        yield f"strategy {scenario.strategy.name}: a trial of it failed, with these hyperparameters: {said_by(error)}"
+        yield f"strategy {scenario.strategy.label}: a trial of it failed, with these hyperparameters: {said_by(error)}"
 
 
 def _privacy_faults(scenario: Scenario, strategy: Strategy) -> Iterator[str]:
@@ -183,7 +190,7 @@ def _privacy_faults(scenario: Scenario, strategy: Strategy) -> Iterator[str]:
         if scenario.private and name in WITHOUT_NOISE:
             yield (
                 f"strategy.name: expected one that does without {WITHOUT_NOISE[name]} under privacy, got "
-                f"{scenario.strategy.name}: losses are computed from rows without noise"
+                f"{scenario.strategy.label}: losses are computed from rows without noise"
             )
 
 
@@ -200,7 +207,7 @@ def _participation_faults(scenario: Scenario, strategy: Strategy, sites: int) ->
     if scenario.faults.joins_late:
         choices.append("faults.joins_late")
     for key in choices:
-        yield (f"{key}: expected none beside {scenario.strategy.name}, which chooses among all sites itself")
+        yield (f"{key}: expected none beside {scenario.strategy.label}, which chooses among all sites itself")
 
 
 def _try(strategy: Strategy, start: Tensor, asked: int) -> None:

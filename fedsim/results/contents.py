@@ -162,6 +162,7 @@ class Manifest(TypedDict):
     rng: NotRequired[str | None]
     sites: NotRequired[Count]
     failed: NotRequired[list[FailedTraining]]
+    own_code: NotRequired[dict[str, dict[str, str]]]
     chosen_rounds: NotRequired[list[ChosenRound]]
 
 

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from fedsim.data.federation import Site
 from fedsim.data.loading import task_of
-from fedsim.mistakes import Mistake
+from fedsim.mistakes import STOPS, Mistake, said_by
 from fedsim.outcomes import outcome_of
 from fedsim.randomness import global_seed, torch_seed
+from fedsim.scenario import catalog
 from fedsim.scenario.schema import Scenario
 from fedsim.strategy.local_rule import Part, Parts
 from fedsim.strategy.trainable import trainable
@@ -41,11 +42,7 @@ def new_model(scenario: Scenario, site: Site, seed: int, device: str) -> nn.Modu
     input_shape = site.train.inputs.shape[1:]
     weights_seed = torch_seed(seed, "initial weights")
     with global_seed(weights_seed):  # layers draw them from the global generator
-        task = task_of(scenario)
-        if task.inputs:
-            model: nn.Module = ByName(task.model(), task.inputs)
-        else:
-            model = task.model(*input_shape)
+        model = _made(scenario, input_shape)
 
     if scenario.training.replace_batch_norm:
         model = without_batch_norm(model)
@@ -89,6 +86,30 @@ def _check_buffers(model: nn.Module, site: Site) -> None:
                 f"{buffer} a forward pass in training mode changes; use a layer without running statistics, such as "
                 "GroupNorm or LayerNorm"
             )
+
+
+def _made(scenario: Scenario, input_shape: tuple[int, ...]) -> nn.Module:
+    """Make the task's model; what the code of a task of the user's own raises is told as a mistake.
+
+    Raises:
+        Mistake: It can't be made, or is no model.
+    """
+    task = task_of(scenario)
+    arguments = () if task.inputs else input_shape
+    if not catalog.is_own_task(scenario.task):
+        model = task.model(*arguments)
+        return ByName(model, task.inputs) if task.inputs else model
+    place = f"task {scenario.task_label}"
+    shape = ", ".join(map(str, arguments))
+    try:
+        model = task.model(*arguments)
+    except (Mistake, *STOPS):
+        raise
+    except BaseException as error:
+        raise Mistake(f"{place}: its model({shape}) can't be made: {said_by(error)}") from None
+    if not isinstance(model, nn.Module):
+        raise Mistake(f"{place}: expected a torch.nn.Module from its model({shape}), got {type(model).__name__}")
+    return ByName(model, task.inputs) if task.inputs else model
 
 
 def losses_of(scenario: Scenario) -> RowLosses:

@@ -42,6 +42,7 @@ class Contrastive(Outcome):
     in_words = "which view is like the row"
     metrics = (MATCHED, MATCHING_LOSS)
     row_rate = ROWS
+    predicts = False
     has_target = False
 
     def losses(self, outputs: Tensor, target: Tensor) -> Tensor:  # noqa: D102

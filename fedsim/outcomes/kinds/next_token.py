@@ -43,6 +43,7 @@ class NextToken(Outcome):
     in_words = "the next token of a text"
     metrics = (TOKEN_ACCURACY, PERPLEXITY, TOKEN_LOSS)
     row_rate = ROWS
+    predicts = False
     is_whole = True
     summary_columns = ("tokens",)
     about_rows = ("Tokens",)
