@@ -291,13 +291,7 @@ class _Recurrent(nn.RNNBase):
         """Compute outputs and the last states as torch's layer does."""
         if self.proj_size or not isinstance(inputs, Tensor) or inputs.dim() != 3:
             raise NotImplementedError(f"{self.mode} with dropout and proj_size, or inputs that are no batch")
-        computes: dict[str, Callable[..., Any]] = {
-            "LSTM": torch.lstm,
-            "GRU": torch.gru,
-            "RNN_TANH": torch.rnn_tanh,
-            "RNN_RELU": torch.rnn_relu,
-        }
-        compute = computes[self.mode]
+        compute: Any = getattr(torch, self.mode.lower())  # lstm, gru, rnn_tanh, rnn_relu
         directions = 2 if self.bidirectional else 1
         row_dim = 0 if self.batch_first else 1
         rows = inputs.shape[row_dim]
