@@ -264,14 +264,16 @@ class _Attention(nn.MultiheadAttention):
             inputs = [values.transpose(0, 1) for values in inputs]
         weights = self.in_proj_weight.chunk(3)
         biases = (None,) * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
-        projected = [
+        queries, keys, values_of_keys = (
             functional.linear(values, weight, bias)
             for values, weight, bias in zip(inputs, weights, biases, strict=True)
-        ]
+        )
         outputs, shares = attention(
-            *projected,
+            queries,
+            keys,
+            values_of_keys,
             self.num_heads,
-            merged_mask(attn_mask, key_padding_mask, len(projected[0]), projected[0]),
+            merged_mask(attn_mask, key_padding_mask, len(queries), queries),
             lambda values: dropped(values, self.draws, self.dropout),
         )
         outputs = functional.linear(outputs, self.out_proj.weight, self.out_proj.bias)
