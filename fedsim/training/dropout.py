@@ -264,14 +264,16 @@ class _Attention(nn.MultiheadAttention):
             inputs = [values.transpose(0, 1) for values in inputs]
         weights = self.in_proj_weight.chunk(3)
         biases = (None,) * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
-        projected = [
+        queries, keys, values_of_keys = (
             functional.linear(values, weight, bias)
             for values, weight, bias in zip(inputs, weights, biases, strict=True)
-        ]
+        )
         outputs, shares = attention(
-            *projected,
+            queries,
+            keys,
+            values_of_keys,
             self.num_heads,
-            merged_mask(attn_mask, key_padding_mask, len(projected[0]), projected[0]),
+            merged_mask(attn_mask, key_padding_mask, len(queries), queries),
             lambda values: dropped(values, self.draws, self.dropout),
         )
         outputs = functional.linear(outputs, self.out_proj.weight, self.out_proj.bias)
@@ -291,13 +293,7 @@ class _Recurrent(nn.RNNBase):
         """Compute outputs and the last states as torch's layer does."""
         if self.proj_size or not isinstance(inputs, Tensor) or inputs.dim() != 3:
             raise NotImplementedError(f"{self.mode} with dropout and proj_size, or inputs that are no batch")
-        computes: dict[str, Callable[..., Any]] = {
-            "LSTM": torch.lstm,
-            "GRU": torch.gru,
-            "RNN_TANH": torch.rnn_tanh,
-            "RNN_RELU": torch.rnn_relu,
-        }
-        compute = computes[self.mode]
+        compute: Any = getattr(torch, self.mode.lower())  # lstm, gru, rnn_tanh, rnn_relu
         directions = 2 if self.bidirectional else 1
         row_dim = 0 if self.batch_first else 1
         rows = inputs.shape[row_dim]

@@ -201,6 +201,10 @@ def encoder(dropout: float = 0.0, norm_first: bool = False, layers: int = 1) -> 
     return nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
 
 
+def twice(layer: nn.Module) -> nn.Module:
+    return nn.Sequential(nn.Linear(16, 8), layer, nn.Linear(8, 8), layer, nn.Linear(8, 1))
+
+
 def cell(kind: Any) -> nn.Module:
     return nn.Sequential(Call(kind(16, 4), lambda layer, inputs: _state(layer(inputs))), nn.Linear(4, 1))
 
@@ -259,6 +263,7 @@ ARCHITECTURES = {
         "InstanceNorm1d, 2d, 3d", lambda: sequence(nn.InstanceNorm1d(4, affine=True), features=16), ANY
     ),
     "PReLU": Architecture("PReLU", lambda: nn.Sequential(nn.Linear(16, 8), nn.PReLU(8), nn.Linear(8, 1)), ANY),
+    "PReLU twice": Architecture("PReLU", lambda: twice(nn.PReLU(8, 0.6)), ANY),
     "Bilinear": Architecture(
         "Bilinear",
         lambda: nn.Sequential(Call(nn.Bilinear(8, 8, 4), lambda layer, rows: layer(rows[:, :8], rows[:, 8:])),
