@@ -188,7 +188,10 @@ def predict(
             _, parameters, _ = chunk[0]
             inputs = torch.cat([examples.inputs for _, _, examples in chunk])
             with torch.no_grad():
-                outputs = outputs_with(model, parameters, inputs)
+                if len(inputs):
+                    outputs = outputs_with(model, parameters, inputs)
+                else:  # not every layer takes a batch of no rows
+                    outputs = outputs_with(model, parameters, inputs.new_zeros(1, *inputs.shape[1:]))[:0]
 
             sizes = [len(examples) for _, _, examples in chunk]
             for (name, _, examples), its_outputs in zip(chunk, outputs.split(sizes), strict=True):

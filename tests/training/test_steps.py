@@ -165,6 +165,7 @@ def test_a_constant_buffer_is_no_reason_to_refuse_a_model(scenario, monkeypatch)
             return self.layer(inputs + self.table)
 
     class Holding:
+        inputs = ()
         model = staticmethod(lambda inputs: Constant())
 
     monkeypatch.setattr(model, "task_of", lambda scenario: Holding)
@@ -178,6 +179,7 @@ def test_batchnorm_is_replaced_on_request(scenario, monkeypatch):
     nn.init.uniform_(norm.weight)
 
     class Mixing:
+        inputs = ()
         model = staticmethod(lambda inputs: nn.Sequential(nn.Linear(inputs, 6), norm, nn.Linear(6, 1)))
 
     monkeypatch.setattr(model, "task_of", lambda scenario: Mixing)
@@ -197,6 +199,7 @@ def test_replacing_batchnorm_where_there_is_none_is_a_mistake(scenario):
 
 def test_a_model_with_nothing_to_train_is_a_mistake(scenario, monkeypatch):
     class Still:
+        inputs = ()
         model = staticmethod(lambda inputs: nn.Linear(inputs, 1).requires_grad_(False))
 
     monkeypatch.setattr(model, "task_of", lambda scenario: Still)
@@ -333,9 +336,7 @@ def test_a_model_whose_rows_depend_on_nobody_passes_with_draws_of_its_own():
     check_rows_are_alone(Recurrent(), examples(4))
 
 
-@pytest.mark.parametrize(
-    ("model", "message"), [(Mixing(), "one that mixes rows"), (Picky(), "a model that takes a batch of no rows")]
-)
+@pytest.mark.parametrize(("model", "message"), [(Mixing(), "one that mixes rows"), (Picky(), "one that mixes rows")])
 def test_a_model_that_privacy_can_not_be_promised_for_is_refused(model: nn.Module, message: str):
     """M10: clipping bounds what a row does only if it does nothing to the others."""
     with pytest.raises(Mistake, match=message):
