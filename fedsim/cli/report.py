@@ -11,7 +11,6 @@ from fedsim.cli import options
 from fedsim.cli.output import print_json, print_lines, print_places, print_table, waiting
 from fedsim.cli.terminal import groups_table
 from fedsim.mistakes import Mistake
-from fedsim.outcomes import outcome_of
 
 if TYPE_CHECKING:
     from fedsim.results.run_directory import Run
@@ -102,6 +101,7 @@ def groups(
 ) -> None:
     """Show how each protected group and site is treated, and what privacy changes; --json has every arm and rate."""
     with waiting(quiet=False, as_json=as_json):
+        from fedsim.outcomes import outcome_of
         from fedsim.results.groups import FEW
         from fedsim.results.run_directory import load, newest
 

@@ -153,7 +153,7 @@ class Task:
             expected = "a task with rows of its own"
             raise Mistake(f"task {self.title!r}: expected {expected}, its sites are made up")
         given = self.load(path) if self.needs_path else self.load()
-        return given if isinstance(given, Rows) else self.settled(given)
+        return self.settled(given) if isinstance(given, Given) else given
 
     def settled(self, given: Given) -> Rows:
         """Return rows with their inputs in one array and with targets.

@@ -15,7 +15,7 @@ from fedsim.scenario import catalog
 from fedsim.scenario.files import read
 from fedsim.training.losses import RowLosses, binary
 from fedsim.training.model import new_model
-from fedsim.training.steps import _with_opacus_layers
+from fedsim.training.row_gradients import _with_opacus_layers
 from tests.cases import others_whole
 from tests.conftest import examples, vector
 from tests.engines.stack.test_train import MODELS

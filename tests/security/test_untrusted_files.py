@@ -141,6 +141,7 @@ def test_no_name_in_a_file_leads_out_of_its_place(tmp_path: Path, monkeypatch, p
         (home / "file.toml").write_text(f"{text}[{section}]\n{entry}" if section else f"{entry}{text}", "utf-8")
         with pytest.raises(Mistake):
             chosen = read(home / "file.toml")
+            catalog.load("tasks", str(chosen.task))
             catalog.load("strategies", chosen.strategy.name)
     (home / "file.toml").unlink()
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == before

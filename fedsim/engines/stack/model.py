@@ -256,7 +256,11 @@ def _drops(module: nn.Module) -> bool:
 
 
 def _in_common(model: nn.Module) -> set[int]:
-    """Return the smallest modules that hold all layers which share a trainable parameter, by ``id``."""
+    """Return the smallest modules that hold all layers which share a trainable parameter, by ``id``.
+
+    A module with a rule is none of them: Opacus' recurrent layers have the parameters of their cells under names of
+    their own, too.
+    """
     holders: dict[int, list[str]] = defaultdict(list)  # of each parameter, the names of its layers
     for prefix, layer in model.named_modules():
         for value in layer.parameters(recurse=False):
@@ -272,7 +276,9 @@ def _in_common(model: nn.Module) -> set[int]:
                 if len(set(steps)) > 1:
                     break
                 shared.append(steps[0])
-            leaves.add(id(model.get_submodule(".".join(shared))))
+            whole = model.get_submodule(".".join(shared))
+            if _rule_of(whole) is None:
+                leaves.add(id(whole))
     return leaves
 
 
