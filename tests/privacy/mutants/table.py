@@ -28,6 +28,7 @@ STACK = "tests/engines/stack/test_train.py"
 ANY_LAYER = "tests/engines/stack/test_any_layer.py"
 CLIPS = "tests/privacy/test_clip_search.py"
 ALONE = "tests/training/test_steps.py"
+KINDS = "tests/outcomes/test_kinds.py::test_a_rows_loss_and_prediction_depend_on_that_row_alone"
 RANDOM = "tests/test_randomness.py tests/privacy/test_dpsgd.py"
 SECRET = "tests/privacy/test_secure_rng.py"
 ARRIVALS = "tests/strategy/test_arrivals.py tests/planning/test_participation.py"
@@ -881,4 +882,17 @@ MUTANTS = (
            "M7: trainings before this search are forgotten", SEARCHED),
     Mutant("fedsim/experiments/deciding/words.py", "    if tuning.charged:\n", "    if False:\n",
            "an epsilon of several trainings passes for that of one", "tests/experiments/deciding/test_words.py"),
+    # a row's loss follows from that row alone
+    Mutant("fedsim/outcomes/kinds/next_token.py", "        counted = (target != PADDING).sum(1).clamp(min=1)\n",
+           "        counted = (target != PADDING).sum().clamp(min=1) / len(target)\n",
+           "M10: the length of other texts divides the loss of a text", KINDS),
+    Mutant("fedsim/outcomes/kinds/contrastive.py", "    features = normalize(outputs, dim=2)\n",
+           "    features = normalize(outputs, dim=0)\n",
+           "M10: a row's views are measured by those of other rows", KINDS),
+    Mutant("fedsim/outcomes/kinds/reconstruction.py", "        return (outputs.flatten(1) - target).square().mean(1)\n",
+           "        return ((outputs.flatten(1) - target) / target.std()).square().mean(1)\n",
+           "M10: the spread of other rows divides the loss of a row", KINDS),
+    Mutant("fedsim/training/rows_alone.py", "    return [-3 * rows[place], torch.full_like(rows[place], torch.nan)]\n",
+           "    return [-3 * rows[place]]\n",
+           "M10: a row that is no number spoils those that it was multiplied into by zero", ALONE),
 )  # fmt: skip
