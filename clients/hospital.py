@@ -1,4 +1,4 @@
-"""Hospitals predict which patients have heart disease, and which have pneumonia."""
+"""Hospitals predict which patients have heart disease or pneumonia, and how long patients with cancer live."""
 
 from pathlib import Path
 
@@ -8,6 +8,17 @@ import pandas as pd
 from clients.files import read_own, read_table
 from clients.images import downloaded, read_medmnist, scaled
 from clients.models import convolutional, linear, network
+from clients.survival import (
+    BREAST_CANCER,
+    HALF_YEARS,
+    LUNG_CANCER,
+    QUARTERS,
+    hazards,
+    load_breast_cancer,
+    load_lung_cancer,
+    read_breast_cancer,
+    read_lung_cancer,
+)
 from fedsim.data import Column, ImageForm, Levels, Number, Rows, TableForm, Task, encode
 from fedsim.mistakes import Mistake
 
@@ -162,4 +173,30 @@ xray = Task(
     by_time=True,
     needs_path=True,
     form=ImageForm(),
+)
+
+breast_cancer = Task(
+    title="Years without relapse of breast cancer, a tumour bank and a trial",
+    outcome="relapse or death, in half-years up to five years",
+    source="Rotterdam tumour bank (Foekens et al. 2000) and GBSG (Schumacher et al. 1994); see clients/data/README.md",
+    licence="LGPL (>= 2)",
+    columns=BREAST_CANCER,
+    load=load_breast_cancer,
+    model=hazards(HALF_YEARS),
+    kind="survival",
+    follow_up=HALF_YEARS,
+    form=TableForm(read_breast_cancer, BREAST_CANCER),
+)
+
+lung_cancer = Task(
+    title="Survival with advanced lung cancer, 18 institutions",
+    outcome="death, in quarters up to 18 months",
+    source="NCCTG (Loprinzi et al. 1994), 18 institutions; see clients/data/README.md",
+    licence="LGPL (>= 2)",
+    columns=LUNG_CANCER,
+    load=load_lung_cancer,
+    model=hazards(QUARTERS),
+    kind="survival",
+    follow_up=QUARTERS,
+    form=TableForm(read_lung_cancer, LUNG_CANCER),
 )

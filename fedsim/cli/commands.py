@@ -21,6 +21,7 @@ from fedsim.cli.help import Command, examples
 from fedsim.cli.local import ui
 from fedsim.cli.models import explain, export, predict
 from fedsim.cli.output import FAILURE, TERMINATED, USAGE, fail
+from fedsim.cli.releases import survival
 from fedsim.mistakes import CannotGoOn, Mistake, RunFailed, Terminated
 
 _DISTRIBUTION = "fedsim-flower"
@@ -57,6 +58,7 @@ for _name, _function, _examples in (
     ("predict", predict.predict, predict.EXAMPLES),
     ("ui", ui.ui, ui.EXAMPLES),
     ("explain", explain.explain, explain.EXAMPLES),
+    ("survival", survival.survival, survival.EXAMPLES),
     ("privacy", privacy.privacy, privacy.EXAMPLES),
     ("audit", audit.audit, audit.EXAMPLES),
     ("doctor", doctor.doctor, doctor.EXAMPLES),

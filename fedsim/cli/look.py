@@ -182,7 +182,7 @@ def _private_look(
     # What is spent is written down before anything is released, so that no failure can make it be forgotten.
     now = datetime.now(UTC).isoformat(timespec="seconds")
     look_now = looks.Look(secrets.token_hex(16), now, tuple(looks.shared_out(budget, plan.shapes)))
-    with _alone(places.ledger.parent):
+    with alone(places.ledger.parent):
         account = _account(plan, places).charged(look_now)
         text = json.dumps(account.as_json(), indent=2) + "\n"
         for file in places.ledgers:
@@ -241,8 +241,8 @@ def _account(plan: "Plan", places: _Places) -> "Account":
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Wait until no other look in a folder is being written down."""
+def alone(folder: Path) -> Iterator[None]:
+    """Wait until no other look in a folder is being written down, nor any other release."""
     place = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(place, fcntl.LOCK_EX)

@@ -196,6 +196,8 @@ def check_examples(place: str, task: Task, inputs: np.ndarray, target: np.ndarra
     dtype = np.dtype(np.int64 if outcome.is_whole else np.float32)
     right_type = target.dtype == dtype
     fault = outcome.fault_of(target) if right_type and len(target) == len(inputs) else None
+    if task.follow_up is not None and right_type and fault is None:
+        fault = task.follow_up.fault_of(target)
     rules = {
         "as many targets as inputs": len(target) != len(inputs),
         "inputs of int64 (for a model that begins with an embedding) or float32 inputs": inputs.dtype not in _INPUTS,

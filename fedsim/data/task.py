@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fedsim.data.follow_up import FollowUp
 from fedsim.data.form import ImageForm, TableForm
 from fedsim.data.inputs import Input, pack
 from fedsim.data.tables import Column, Number
@@ -87,7 +88,7 @@ class Task:
         load: Reads the data: ``Rows``, or ``Given`` with inputs by name or without targets.
         make: Makes the rows of a site by its number, when they are needed, in place of ``load``.
         kind: The kind of outcome: ``binary``, one of several ``classes``, a ``number``, ``multi-label``, ``numbers``,
-            ``next-token``, ``reconstruction`` or ``contrastive``.
+            ``next-token``, ``reconstruction``, ``contrastive`` or ``survival``.
         own: A kind of the task's own in place of these (``fedsim.outcomes.own.OwnKind``); ``kind`` is its name then.
         range: The public range of a number, with its unit; a number needs it, other kinds have
             none.
@@ -103,6 +104,8 @@ class Task:
             file. Then an exported model takes the inputs as the model gets them.
         classes: The names of the classes, where they have names other than their numbers.
         inputs: The inputs of a row by name, where the model takes several.
+        follow_up: The public intervals of time of a survival; its ``intervals`` makes the targets. The model gives an
+            output for each.
     """
 
     title: str
@@ -124,6 +127,7 @@ class Task:
     classes: tuple[str, ...] = ()
     inputs: tuple[Input, ...] = ()
     own: Outcome | None = None
+    follow_up: FollowUp | None = None
 
     def __post_init__(self) -> None:
         if self.own is not None:
@@ -131,6 +135,9 @@ class Task:
             object.__setattr__(self, "kind", self.own.name)
         if outcome_of(self.kind).has_range != (self.range is not None):
             expected = "the outcome's public range with kind 'number' and only there"
+            raise Mistake(f"task {self.title!r}: expected {expected}")
+        if (self.kind == "survival") != (self.follow_up is not None):
+            expected = "the follow-up's public intervals with kind 'survival' and only there"
             raise Mistake(f"task {self.title!r}: expected {expected}")
         if self.range is not None and self.range.log:
             expected = "an outcome on its own scale, and log for features only"

@@ -16,7 +16,7 @@ def blow_ups(run: Run) -> list[str]:
     if base.empty or not losses:
         return []
 
-    (loss,) = losses
+    loss = losses[0]
     by_seed = base[base["site"] == POOLED].set_index("seed")[loss]
     pooled = run.sites[run.sites["site"] == POOLED]
     found = []

@@ -38,9 +38,11 @@ HELD = {
     "bank/credit": Held(30_000, 1, 30_000, 30_000, 0.2212, frozenset({"sex", "age"})),
     "bank/lending": Held(9_857, 50, 16, 1_324, 0.05245),
     "bank/volatility": Held(11_934, 5, 152, 3_226, -4.1963),
+    "hospital/breast-cancer": Held(3_668, 2, 686, 2_982, 0.4253, frozenset({"age"})),
     "hospital/heart": Held(920, 4, 123, 303, 0.5533, frozenset({"sex", "age"})),
     "hospital/heart-complete": Held(766, 4, 46, 303, 0.5104, frozenset({"sex", "age"})),
     "hospital/heart-network": Held(920, 4, 123, 303, 0.5533, frozenset({"sex", "age"})),
+    "hospital/lung-cancer": Held(227, 18, 2, 36, 0.6256, frozenset({"sex", "age"})),
     "hospital/xray": Held(30, 1, 30, 30, 0.5),
     "school/achievement": Held(7_185, 160, 14, 67, 12.7479, frozenset({"minority", "sex"})),
     "school/digits": Held(5_000, 1, 5_000, 5_000, 4.5),
@@ -72,7 +74,8 @@ def test_rows_sites_and_target_are_as_documented(loaded: Loaded, name: str):
     names, counts = np.unique(rows.site, return_counts=True)
     assert (len(rows.target), len(names)) == (held.rows, held.sites)
     assert (counts.min(), counts.max()) == (held.smallest, held.largest)
-    mean = rows.target.mean(dtype=float)
+    of_events = rows.target[:, 1] if task.kind == "survival" else rows.target
+    mean = of_events.mean(dtype=float)
     assert (task.range.in_units(mean) if task.range else mean) == pytest.approx(held.mean, rel=1e-3)
     assert set(rows.groups) == held.groups
 
@@ -86,6 +89,8 @@ def test_what_is_loaded_is_finite_scaled_and_of_one_length(loaded: Loaded, name:
     allowed = {"binary": {0.0, 1.0}, "classes": set(range(10))}
     if task.kind == "number":
         assert np.abs(rows.target).max() < 1, "a range that clips targets hides them"
+    elif task.follow_up is not None:
+        assert set(np.unique(rows.target[:, 0])) == set(range(len(task.follow_up.ends) + 1))
     else:
         assert set(np.unique(rows.target)) == allowed[task.kind]
     lengths = {len(rows.site), len(rows.inputs), *map(len, rows.groups.values())}
@@ -149,7 +154,8 @@ def test_the_model_gives_what_its_kind_needs_and_can_be_stacked(loaded: Loaded, 
         model = task.model(*rows.inputs.shape[1:])
     examples = Examples(torch.from_numpy(rows.inputs[:8]), torch.from_numpy(rows.target[:8]))
     outputs = model(examples.inputs)
-    assert outputs.shape == (8, int(rows.target.max()) + 1 if task.kind == "classes" else 1)
+    follow_up = 1 if task.follow_up is None else len(task.follow_up.ends)
+    assert outputs.shape == (8, int(rows.target.max()) + 1 if task.kind == "classes" else follow_up)
     assert check_rules(model, outcome_of(task.kind).losses, examples).parameters == sum(
         p.numel() for p in model.parameters()
     )

@@ -13,6 +13,7 @@ from sklearn.metrics import r2_score, roc_auc_score
 from torch import nn
 
 from fedsim import outcomes
+from fedsim.data.follow_up import FollowUp
 from fedsim.data.inputs import Input
 from fedsim.data.task import Given, Rows, Task
 from fedsim.experiments.experiment import execute
@@ -82,6 +83,8 @@ def _linear(outputs: int) -> Callable[..., nn.Module]:
 
 SCALED = np.tanh(SIGNAL / 3).astype(np.float32)
 NEXT = np.where(np.arange(5) == 4, -1, WORDS * 2 % 9)
+FOLLOW_UP = FollowUp((1, 2, 3, 4), "years")
+LIVED = FOLLOW_UP.intervals(np.exp(SIGNAL[:, 0] / 3), np.arange(ROWS) % 4 > 0)
 NAMED = (Input("words", (5,), whole=9), Input("table", (6,)), Input("mask", (5,), mask=True))
 TASKS: dict[str, Callable[[], Task]] = {
     "multi-label": lambda: task(lambda: Rows(INPUTS, (SIGNAL > 0).astype(np.float32), SITES), _linear(3),
@@ -91,6 +94,7 @@ TASKS: dict[str, Callable[[], Task]] = {
     "reconstruction": lambda: task(lambda: Given(INPUTS, None, SITES), _linear(6), kind="reconstruction"),
     "contrastive": lambda: task(lambda: Given(VIEWS, None, SITES), lambda *shape: nn.Linear(shape[-1], 4),
                                 kind="contrastive"),
+    "survival": lambda: task(lambda: Rows(INPUTS, LIVED, SITES), _linear(4), kind="survival", follow_up=FOLLOW_UP),
     "thirds": lambda: task(lambda: Rows(INPUTS, SCALED[:, 0], SITES), _linear(1), own=thirds()),
     "by name": lambda: task(
         lambda: Given({"words": WORDS, "table": INPUTS, "mask": WORDS > 2}, (SIGNAL[:, 0] > 0).astype(np.float32),

@@ -65,6 +65,7 @@ EXPORTED = "tests/exporting/test_choice.py"
 _EXPORT_CHOICE = "fedsim/exporting/choice.py"
 SEARCHED = "tests/experiments/deciding/test_tune.py"
 _TUNE = "fedsim/experiments/deciding/tune.py"
+CURVE = "tests/experiments/survival/test_curve.py tests/cli/test_survival.py"
 LOOK_NOISE = "tests/privacy/test_discrete_laplace.py tests/privacy/test_looks.py"
 LOOK_ROWS = "tests/data/own_table/looking/test_private_look.py"
 LOOK = "tests/cli/test_look.py"
@@ -117,6 +118,8 @@ _BINS = "fedsim/data/own_table/looking/public_bins.py"
 _COUNTED = "fedsim/data/own_table/looking/private_look.py"
 _LINES = "fedsim/data/own_table/looking/single_rows.py"
 _LOOK = "fedsim/cli/look.py"
+_CURVE = "fedsim/experiments/survival/curve.py"
+_RELEASE = "fedsim/cli/releases/survival.py"
 _DRAW = "chosen = choose(work.streams.batches.draw(len(rows)), work.plan.sampling_rate)"
 _NOISE = 'Words.of(seed, "noise", scenario.release, arm, site, round_number)'
 
@@ -895,4 +898,21 @@ MUTANTS = (
     Mutant("fedsim/training/rows_alone.py", "    return [-3 * rows[place], torch.full_like(rows[place], torch.nan)]\n",
            "    return [-3 * rows[place]]\n",
            "M10: a row that is no number spoils those that it was multiplied into by zero", ALONE),
+    # the survival curve
+    Mutant(_RELEASE, "looks.noisy(counts.cells, release[0])", "counts.cells",
+           "M6: a survival curve is made of counts without noise", CURVE),
+    Mutant(_RELEASE, "_table(counts, noisy)", "_table(counts, counts.cells)",
+           "M6: the exact counts are written beside the curve", CURVE),
+    Mutant(_RELEASE, "    if not file.exists():", "    if file.exists():",
+           "M7: a survival curve forgets the ledger of earlier ones", CURVE),
+    Mutant(_RELEASE, '    if account.table != task:', "    if False:",
+           "the ledger of other rows is taken for this one's", CURVE),
+    Mutant(_CURVE, "    return np.bincount(cell, minlength=2 * intervals + 1)\n",
+           "    cells = np.bincount(cell, minlength=2 * intervals + 1)\n"
+           "    cells[:intervals] = np.flip(np.flip(cells[:intervals]).cumsum())\n    return cells\n",
+           "M2: a row is in many counts, whose noise is for one", CURVE),
+    Mutant(_CURVE, "intervals + survived)", "2 * (intervals + survived))",
+           "the histogram has cells that only some rows open", CURVE),
+    Mutant(_CURVE, "_events_and_outlasted(total - noise)", "_events_and_outlasted(total + 0 * noise)",
+           "a band leaves the noise out", CURVE),
 )  # fmt: skip

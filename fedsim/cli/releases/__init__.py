@@ -1,0 +1,1 @@
+"""Commands that release figures of rows, without training."""

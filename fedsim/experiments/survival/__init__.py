@@ -1,0 +1,1 @@
+"""A survival curve of all sites together, as one private release."""
