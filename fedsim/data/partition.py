@@ -6,11 +6,13 @@ at their targets, to deal them out, as no real federation could. The facts that 
 """
 
 import warnings
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 
+from fedsim.data.persons import numbers_of
 from fedsim.data.task import Rows
 from fedsim.mistakes import Mistake
 from fedsim.randomness import stream, torch_seed
@@ -35,6 +37,9 @@ class Division(Protocol):
 def divide(rows: Rows, kind: Kind, partition: Partition) -> Sites:
     """Divide rows among the sites of a partition.
 
+    Where rows have persons, a partition that draws deals out persons, each with all rows. Sites that the data has
+    itself, and blocks of time, take the rows as they are: a person may be at several.
+
     Raises:
         Mistake: The partition can't be made of these rows, would leave a site without rows, or
             would leave rows out.
@@ -49,7 +54,11 @@ def divide(rows: Rows, kind: Kind, partition: Partition) -> Sites:
         raise Mistake(f"partition.sites: expected {expected}, got {site_count}")
 
     # A partitioner of another package may repeat rows, or leave sites or labels out.
-    parts = DIVISIONS[partition.by](rows, kind, partition)
+    person = None if partition.by in _OF_ROWS else numbers_of(rows)
+    if person is None:
+        parts = DIVISIONS[partition.by](rows, kind, partition)
+    else:
+        parts = _with_all_rows(DIVISIONS[partition.by](_one_row_each(rows, person), kind, partition), person)
     sizes = [len(part) for part in parts]
     if len(parts) != site_count or 0 in sizes or sum(sizes) != row_count:
         raise Mistake(
@@ -218,6 +227,28 @@ def _size(flower: Any, partition: Partition, rows: int) -> Any:  # noqa: ANN401
     partitioner = partitioners[partition.growth or "linear"]
     return partitioner(partition.sites)
 
+
+def _one_row_each(rows: Rows, person: np.ndarray) -> Rows:
+    """Return each person's first row, in the order of the numbers of persons."""
+    _, first_rows = np.unique(person, return_index=True)
+    return replace(
+        rows,
+        inputs=rows.inputs[first_rows],
+        target=rows.target[first_rows],
+        site=rows.site[first_rows],
+        time=None,
+        groups={},
+        person=None,
+    )
+
+
+def _with_all_rows(parts: list[np.ndarray], person: np.ndarray) -> list[np.ndarray]:
+    """Return the numbers of all rows of the persons in each part, given their numbers."""
+    return [np.flatnonzero(np.isin(person, part)) for part in parts]
+
+
+_OF_ROWS = ("natural", "time")
+"""Partitions that look at where or when a row was observed, and not at whose it is."""
 
 DIVISIONS: dict[str, Division] = {
     "natural": _regrouped,

@@ -34,6 +34,8 @@ class Rows:
         time: The moment at which each row was observed, float64 (rows,): any number that grows
             with time, e.g. days.
         groups: {protected attribute: its value for each row, str (rows,)}.
+        person: The person of each row, str or int (rows,), where persons may have several rows. The rows with one
+            name at one natural site are one person; equal names at two sites may be two persons.
     """
 
     inputs: np.ndarray
@@ -41,6 +43,7 @@ class Rows:
     site: np.ndarray
     time: np.ndarray | None = None
     groups: Mapping[str, np.ndarray] = field(default_factory=dict)
+    person: np.ndarray | None = None
 
 
 Make = Callable[[int], tuple[np.ndarray, np.ndarray]]
@@ -65,7 +68,8 @@ class Task:
         range: The public range of a number, with its unit; a number needs it, other kinds have
             none.
         by_time: Whether rows are split by time: the latest rows of a site are always its test
-            rows, and those before them its validation rows.
+            rows, and those before them its validation rows. Rows of a person who has rows in a
+            later part are left out.
         horizon: The time a row's target looks ahead, in units of ``Rows.time``: rows whose time is
             within it before the next part begins are left out.
         licence: The licence of the data.

@@ -29,7 +29,7 @@ from fedsim.training.work import Done, Work
 T = TypeVar("T")
 _MEMORY = 2**28  # bytes that a stack may take, roughly
 _PRODUCTS = 2**23  # multiplications in a step that are worth a stack and a thread of their own
-_costs: WeakKeyDictionary[nn.Module, Cost | NoRule] = WeakKeyDictionary()
+_costs: WeakKeyDictionary[nn.Module, dict[bool, Cost | NoRule]] = WeakKeyDictionary()  # by whether persons are clipped
 _log = logging.getLogger("fedsim")
 _told: set[str] = set()  # causes that were warned of
 _cut_for: list[int] = []  # cores for which stacks are cut, if not for those there are; the last one counts
@@ -296,14 +296,16 @@ def cores() -> int:
 def _cost(work: Work) -> Cost | NoRule:
     """Return the cost of a work's model, or the reason why it can't be stacked.
 
-    Each model is tried once.
+    Each model is tried once, and once more where persons are clipped.
     """
-    if work.model not in _costs:
+    of_persons = work.plan.of_persons and work.plan.noise is not None
+    known = _costs.setdefault(work.model, {})
+    if of_persons not in known:
         try:
-            _costs[work.model] = check_rules(work.model, work.losses, work.examples)
+            known[of_persons] = check_rules(work.model, work.losses, work.examples, of_persons)
         except NoRule as error:
-            _costs[work.model] = error
-    return _costs[work.model]
+            known[of_persons] = error
+    return known[of_persons]
 
 
 def _most_sites(works: list[Work], cost: Cost, wanted: int | str) -> int:

@@ -259,6 +259,10 @@ class Layer(nn.Module):
         """Write each site's sum of row gradients, times their factors (rows,), into ``totals``."""
         raise NotImplementedError
 
+    def row_gradients(self, rows: Tensor) -> dict[str, Tensor]:
+        """Compute the gradients of some rows, int64 (n,), over all uses: {name in the layer: (n, *shape)}."""
+        raise NotImplementedError(f"{type(self).__name__} does not give the gradients of rows themselves")
+
 
 class Products(Layer):
     """A layer whose weight gradient is, in each row, a sum of outer products over positions.
@@ -337,6 +341,15 @@ class Products(Layer):
             self._sum_gradients(factor)
         else:
             self._sum_products(factor)
+
+    def row_gradients(self, rows: Tensor) -> dict[str, Tensor]:  # noqa: D102
+        self.positions()  # joins the uses of a layer once
+        shape = self.totals["weight"].shape[1:]
+        chunks = [self._gradients(chunk) for chunk in rows.split(self._rows_in_chunk())]
+        of_rows = {"weight": torch.cat(chunks).reshape(len(rows), *shape)}
+        if "bias" in self.totals:
+            of_rows["bias"] = self.bias_gradients()[rows]
+        return of_rows
 
     def _with_bias(self, squares: Tensor, rows: Tensor | slice) -> Tensor:
         """Return the squared norms of some rows' gradients, given those of the weight alone."""
@@ -527,6 +540,13 @@ class Embedding(Layer):
         total = self.totals["weight"].zero_()
         total.index_put_((self._sites(words), words), gradients, accumulate=True)
 
+    def row_gradients(self, rows: Tensor) -> dict[str, Tensor]:  # noqa: D102
+        words, gradients = self._used()
+        total = gradients.new_zeros(len(rows), *self.totals["weight"].shape[1:])
+        places = torch.arange(len(rows), device=rows.device)[:, None].expand(-1, words.shape[1])
+        total.index_put_((places, words[rows]), gradients[rows], accumulate=True)
+        return {"weight": total}
+
     def _used(self) -> tuple[Tensor, Tensor]:
         """Join all uses: words (rows, positions), gradients (rows, positions, features)."""
         words = []
@@ -570,6 +590,9 @@ class Affine(Layer):
             if factor is not None:
                 gradient = scaled(gradient, factor)
             self.totals[name].copy_(self.now.rows.apart(gradient).sum(1))
+
+    def row_gradients(self, rows: Tensor) -> dict[str, Tensor]:  # noqa: D102
+        return {name: gradient[rows] for name, gradient in self._of_rows().items()}
 
     def _of_rows(self) -> dict[str, Tensor]:
         """Return each row's gradient, {name: (rows, *shape)}."""

@@ -42,7 +42,7 @@ class StackedModel:
     def __init__(self, model: nn.Module, device: torch.device) -> None:
         no_rows = Rows(np.zeros(0, int), True, device)
         self.now = Now(no_rows, torch.zeros((), device=device, requires_grad=True))
-        self._names = [name for name, _ in model.named_parameters()]
+        self.names = [name for name, _ in model.named_parameters()]
         self._shapes = [value.shape for value in model.parameters()]
         self.parameters: list[Tensor] = []
         self.gradients: list[Tensor] = []
@@ -52,7 +52,7 @@ class StackedModel:
 
         # Each parameter belongs to exactly one layer, or its gradient would be incomplete.
         covered = [part for layer in self.layers for part in layer.parts.values()]
-        if sorted(covered) != sorted(self._names):
+        if sorted(covered) != sorted(self.names):
             raise NoRule("layers that share a parameter")
         self.convolves = any(isinstance(layer, Conv2d) for layer in self.layers)
 
@@ -66,8 +66,8 @@ class StackedModel:
         for value in self.parameters:
             self.gradients.append(torch.empty(value.shape, dtype=stack.dtype, device=stack.device))
 
-        values = dict(zip(self._names, self.parameters, strict=True))
-        totals = dict(zip(self._names, self.gradients, strict=True))
+        values = dict(zip(self.names, self.parameters, strict=True))
+        totals = dict(zip(self.names, self.gradients, strict=True))
         for layer in self.layers:
             layer.values = {in_layer: values[name] for in_layer, name in layer.parts.items()}
             layer.totals = {in_layer: totals[name] for in_layer, name in layer.parts.items()}
@@ -121,6 +121,20 @@ class StackedModel:
             else:
                 for total in layer.totals.values():
                     total.zero_()
+
+    def row_gradients(self, rows: Tensor) -> list[dict[str, Tensor]]:
+        """Compute the gradients of some rows, int64 (n,), after a backward pass.
+
+        Returns:
+            For each layer {name in the layer: (n, *shape)}; nothing for one that was not used.
+        """
+        used = self._used()
+        return [layer.row_gradients(rows) if layer in used else {} for layer in self.layers]
+
+    def forget_uses(self) -> None:
+        """Drop what the layers kept of a step, after its sums were written."""
+        for layer in self.layers:
+            layer.uses = []
 
     def costs(self) -> tuple[int, int]:
         """Count the floats kept and the multiplications done, after a backward pass."""

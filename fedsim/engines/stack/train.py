@@ -23,6 +23,7 @@ from torch.nn.utils import parameters_to_vector
 from fedsim.data.federation import Examples
 from fedsim.engines.stack.layers import NoRule, NotApart, Rows, like
 from fedsim.engines.stack.model import StackedModel
+from fedsim.engines.stack.persons import sum_persons
 from fedsim.privacy.ledger import Mechanism
 from fedsim.privacy.norms import keep_float32_whole, largest_square
 from fedsim.randomness import Normals, choose
@@ -54,12 +55,15 @@ class Batch:
         share: The factor of each row in its site's step, 1 over the site's expected batch, (rows,).
             Rows that only fill up are zeros and have a share of 0.
         rows: The places of each site's rows.
+        person: The number of each row's person, int64 (rows,), another one at another site, and -1 for rows that only
+            fill up; None where steps draw rows.
     """
 
     inputs: Tensor
     target: Tensor
     share: Tensor
     rows: Rows
+    person: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,7 @@ def same_steps(work: Work) -> tuple[object, ...]:
         plan.sampling_rate,
         plan.optimizer,
         plan.noise,
+        plan.of_persons,
         work.losses,
         work.rule,
         work.follow,
@@ -173,7 +178,7 @@ def _sum_gradients(
 ) -> None:
     """Write each site's sum of row gradients, times their shares.
 
-    The gradients are clipped before, if there is to be noise.
+    The gradients are clipped before, if there is to be noise; where steps draw persons, the sum of each person's.
     """
     if not batch.rows.total:
         model.sum_gradients()
@@ -186,6 +191,10 @@ def _sum_gradients(
         return
 
     row_losses.sum().backward()
+    if batch.person is not None:
+        sum_persons(model, batch.person, batch.share, noise.clip)
+        return
+
     sizes = model.sizes()
     squares = sizes.squares
     masses = squares if sizes.masses is None else sizes.masses
@@ -229,6 +238,7 @@ class Pool:
     inputs: Tensor
     target: Tensor
     share: Tensor
+    person: Tensor | None = None
 
     @classmethod
     def of(cls, works: Sequence[Work], shares: Tensor) -> Pool:
@@ -244,7 +254,22 @@ class Pool:
             inputs=torch.cat([*inputs, filling_inputs]),
             target=torch.cat([*targets, filling_target]),
             share=torch.cat([row_shares, shares.new_zeros(1)]),
+            person=cls._persons(works),
         )
+
+    @staticmethod
+    def _persons(works: Sequence[Work]) -> Tensor | None:
+        """Number the persons of all sites, so that none has the number of another site's."""
+        if not works[0].plan.of_persons:
+            return None
+        numbers = []
+        persons = 0
+        for work in works:
+            drawn = work.drawn  # raises a Mistake where nothing is known of persons
+            assert work.examples.person is not None  # noqa: S101  see above
+            numbers.append(work.examples.person + persons)
+            persons += drawn
+        return torch.cat([*numbers, numbers[0].new_full((1,), -1)])
 
     def batch(self, numbers: np.ndarray, rows: Rows) -> Batch:
         """Return the batch of the rows with these numbers, ascending."""
@@ -258,6 +283,7 @@ class Pool:
             target=self.target.index_select(0, index),
             share=self.share.index_select(0, index),
             rows=rows,
+            person=None if self.person is None else self.person.index_select(0, index),
         )
 
 
@@ -278,15 +304,18 @@ def poisson_batches(
     pool = Pool.of(works, shares)
     sizes = [len(work.examples) for work in works]
     site_of_row = np.repeat(np.arange(len(works)), sizes)
+    person_of_row = None if pool.person is None else pool.person[:-1].cpu().numpy()
     for chosen in _choices(works):
+        if person_of_row is not None:
+            chosen = chosen[person_of_row]  # all rows of a person, or none
         numbers = chosen.nonzero()[0]
         counts = np.bincount(site_of_row[numbers], minlength=len(works))
         yield pool.batch(numbers, Rows(counts, padded, shares.device, multiple))
 
 
 def _choices(works: Sequence[Work]) -> Iterator[np.ndarray]:
-    """Yield for each step which rows of all works join it, bool (rows of all works,)."""
-    sizes = [len(work.examples) for work in works]
+    """Yield for each step which rows, or persons, of all works join it, bool (rows or persons of all works,)."""
+    sizes = [work.drawn for work in works]
     steps_left = works[0].plan.steps
     steps_at_once = max(1, _WORDS // (1 + sum(sizes)))
     while steps_left:
@@ -308,10 +337,10 @@ def stacked_model(model: nn.Module, device: torch.device) -> StackedModel:
     return _ready.models[model]
 
 
-def check_rules(model: nn.Module, losses: RowLosses, examples: Examples) -> Cost:
+def check_rules(model: nn.Module, losses: RowLosses, examples: Examples, of_persons: bool = False) -> Cost:
     """Make sure that a model's stacked form agrees with autograd row by row.
 
-    Outputs, norms and clipped sums are compared.
+    Outputs, norms and clipped sums are compared; where persons are to be clipped, the gradients of rows as well.
 
     A rule knows what its layer computes. It does not know what a model's own code does between
     layers, such as moving the dimension of the rows. Clipping by a wrong norm would bound nothing,
@@ -321,6 +350,7 @@ def check_rules(model: nn.Module, losses: RowLosses, examples: Examples) -> Cost
         model: The model.
         losses: The loss of its task.
         examples: Rows of its task; their values don't matter where they are floats.
+        of_persons: Whether the gradients of rows are needed themselves.
 
     Returns:
         The cost of the model.
@@ -334,8 +364,8 @@ def check_rules(model: nn.Module, losses: RowLosses, examples: Examples) -> Cost
     try:
         stacked = stacked_model(model, inputs.device)
         is_random = draws(model, inputs)
-        padded_costs = _try(stacked, model, losses, inputs, target, padded=True)
-        costs = _try(stacked, model, losses, inputs, target, padded=False)
+        padded_costs = _try(stacked, model, losses, inputs, target, padded=True, of_persons=of_persons)
+        costs = _try(stacked, model, losses, inputs, target, padded=False, of_persons=of_persons)
     except Exception as error:
         first_line = str(error).partition("\n")[0]
         raise NoRule(f"a model that can't be stacked: {first_line}") from error
@@ -359,6 +389,7 @@ def _try(
     inputs: Tensor,
     target: Tensor,
     padded: bool,
+    of_persons: bool,
 ) -> tuple[int, int] | None:
     """Return the costs of a trial step, or None if it differs from autograd's.
 
@@ -386,6 +417,7 @@ def _try(
     is_row = batch.share > 0  # the others only fill up
     row_outputs = outputs[is_row]
     row_squares = stacked.sizes().squares[is_row]
+    row_gradients = _of_rows(stacked, is_row) if of_persons else None  # (rows, params)
     stacked.sum_gradients(batch.share)
 
     # Each row alone, by autograd.
@@ -399,7 +431,21 @@ def _try(
         sums[site] += share[row] * gradient
         pairs.append((output[0], row_outputs[row]))
         pairs.append((gradient.double().pow(2).sum(), row_squares[row]))
+        if row_gradients is not None:
+            pairs.append((gradient, row_gradients[row]))
     pairs += zip(stacked.views(sums), stacked.gradients, strict=True)
 
     agree = all(torch.allclose(alone, together, rtol=1e-3, atol=1e-5) for alone, together in pairs)
     return costs if agree else None
+
+
+def _of_rows(stacked: StackedModel, is_row: Tensor) -> Tensor:
+    """Return the gradients of the rows that don't just fill up, (rows, params), in the order of the parameters."""
+    numbers = is_row.nonzero()[:, 0]
+    of_parameters = {}  # without those of layers that were not used, whose gradients are zero
+    for name, gradient in zip(stacked.names, stacked.gradients, strict=True):
+        of_parameters[name] = gradient.new_zeros(len(numbers), gradient[0].numel())
+    for layer, of_layer in zip(stacked.layers, stacked.row_gradients(numbers), strict=True):
+        for name, gradients in of_layer.items():
+            of_parameters[layer.parts[name]] = gradients.flatten(1)
+    return torch.cat([of_parameters[name] for name in stacked.names], 1)

@@ -86,6 +86,7 @@ _PROMISE = "fedsim/privacy/promise.py"
 _CHOICE = "fedsim/scenario/participation.py"
 _FACTS = "fedsim/scenario/unit_facts.py"
 _UNITS = "fedsim/privacy/units/__init__.py"
+_UNIT = "fedsim/privacy/unit.py"
 _RECORD = "fedsim/privacy/units/record.py"
 _CLIENT = "fedsim/privacy/units/client.py"
 _LOCAL = "fedsim/privacy/units/local.py"
@@ -112,7 +113,7 @@ _BINS = "fedsim/data/own_table/looking/public_bins.py"
 _COUNTED = "fedsim/data/own_table/looking/private_look.py"
 _LINES = "fedsim/data/own_table/looking/single_rows.py"
 _LOOK = "fedsim/cli/look.py"
-_DRAW = "chosen = choose(work.streams.batches.draw(len(rows)), work.plan.sampling_rate)"
+_DRAW = "chosen = choose(work.streams.batches.draw(drawn), work.plan.sampling_rate)"
 _NOISE = 'Words.of(seed, "noise", scenario.release, arm, site, round_number)'
 
 MUTANTS = (
@@ -188,10 +189,10 @@ MUTANTS = (
     # batches and streams
     Mutant(_TRAINING, "private.rows = len(batch)", "private.rows = private.expected_batch_size = max(1, len(batch))",
            "M3: the denominator follows the rows", SITE),
-    Mutant(_TRAINING, _DRAW, "words = work.streams.batches.draw(len(rows))\n        "
-           "chosen = words.argsort().argsort() < round(work.plan.sampling_rate * len(rows))",
+    Mutant(_TRAINING, _DRAW, "words = work.streams.batches.draw(drawn)\n        "
+           "chosen = words.argsort().argsort() < round(work.plan.sampling_rate * drawn)",
            "M1: shuffled batches of one size", SITE),
-    Mutant(_TRAINING, _DRAW, "chosen = choose(work.streams.batches.again().draw(len(rows)), work.plan.sampling_rate)",
+    Mutant(_TRAINING, _DRAW, "chosen = choose(work.streams.batches.again().draw(drawn), work.plan.sampling_rate)",
            "M1: the same batch in every step", SITE),
     Mutant(_WORK, _NOISE, _NOISE.replace('"noise"', '"batches"'),
            "M11: the noise comes from the words that choose the batches", SITE),
@@ -574,7 +575,7 @@ MUTANTS = (
     Mutant(_RECORD, "protects = Protected.RECORD", "protects = Protected.SITE",
            "delta is held against the number of sites", UNITS),
     Mutant(_RECORD, "clip=asked.clip", "clip=2 * asked.clip", "M16: a site is charged for another clip", UNITS),
-    Mutant(_RECORD, "replace(first, steps=steps)", "first", "an audit attacks one round of many", UNITS),
+    Mutant(_UNIT, "replace(first, steps=steps)", "first", "an audit attacks one round of many", UNITS),
     Mutant(_CLIENT, "        if exposure.joining_rate is None:\n            return Cost(1.0, exposure.most_rounds)\n",
            "",
            "M15: sites that are chosen otherwise cost nothing that can be computed", f"{UNITS} {WHOLE}"),
