@@ -82,6 +82,7 @@ def test_membership_of_a_person_stays_under_its_ceiling(scenario: Make, epsilon:
         assert max(result.auc for result in found.values()) <= most + 0.05
 
 
+@pytest.mark.whole
 def test_a_half_of_the_shadow_models_has_all_rows_of_a_person_or_none(scenario: Make):
     _, target = target_of(scenario, 8.0, shadows=4)
     trained = []
@@ -100,7 +101,8 @@ def test_a_half_of_the_shadow_models_has_all_rows_of_a_person_or_none(scenario: 
 
 @pytest.mark.whole
 def test_an_audit_of_persons_says_whom_the_claim_is_for(scenario: Make):
-    chosen = scenario(*YEARS, *TWO_STEPS, "privacy.unit=person", "privacy.epsilon=8", "privacy.delta=1e-4")
+    changes = ("training.rounds=1", "privacy.unit=person", "privacy.epsilon=8", "privacy.delta=1e-4")
+    chosen = scenario(*YEARS, *TWO_STEPS, *changes)
     effort = Effort(trials=100, canaries=200, directions=50, size=500, shadows=4)
     found = audit(chosen, claim_of(chosen), effort)
     said = [*lines(found)]

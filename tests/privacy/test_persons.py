@@ -174,7 +174,7 @@ def included(engine: str, sizes: list[int], rate: float, steps: int) -> tuple[np
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_all_rows_of_a_person_join_a_step_or_none(engine: str):
-    """M1, C1: persons join as a coin says, whatever their number of rows; p > 1e-6 for how often each one does."""
+    """C1, M1: persons join as a coin says, whatever their number of rows; p > 1e-6 for how often each one does."""
     sizes, rate, steps = [1, 2, 5, 40] * 10, 0.3, 400
     chosen, rows = included(engine, sizes, rate, steps)
     assert set(np.unique(chosen / rows)) == {0.0, 1.0}
