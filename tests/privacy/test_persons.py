@@ -113,6 +113,16 @@ def test_a_person_with_a_row_that_counts_as_zero_counts_as_zero(engine: str, bad
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+def test_rows_too_large_that_cancel_take_their_person_along(engine: str):
+    """B9: their sum is a number, and yet of no digits that could be trusted."""
+    inputs = torch.full((3, 4), 1e200, dtype=torch.float64)
+    inputs[2] = 1.0
+    target = torch.tensor([0.0, 1.0, 1.0], dtype=torch.float64)
+    (found,) = released([Examples(inputs, target, torch.zeros(3, dtype=torch.int64))], engine)
+    assert found.norm() == 0
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 def test_a_person_whose_rows_cancel_moves_nothing(engine: str):
     """Rows are not clipped one by one: two that are opposite leave no trace of a person."""
     inputs = torch.tensor([[30.0, 0.0, 0.0, 0.0]] * 2, dtype=torch.float64)
