@@ -28,6 +28,11 @@ YEAR: tuple[Column, ...] = (
     Levels("hdeg", ("BS/BA", "MS/MA/MEd", "MA+", "Ed.S", "Ed.D/Ph.D"), "the teacher's degree", missing=True),
     Number("exp", 0, 45, "years, the teacher's experience", missing=True),
 )
+# One year of a pupil: the grade, the class, the teacher, and the reading score of the same spring.
+PUPIL_YEAR: tuple[Column, ...] = (
+    Levels("gr", ("K", "1", "2", "3"), "the grade"),
+    *(column for column in YEAR if column.name != "math"),
+)
 MATHS = Number("math", 250, 850, "points")
 # Right answers less a share of the wrong ones, of some forty questions.
 SCORE = Number("target", -15, 40, "points")
@@ -87,6 +92,30 @@ def load_progress() -> Rows:
     )
 
 
+def load_years() -> Rows:
+    """Load 24 613 years of 10 767 pupils with a score in mathematics; a site is the school of that year.
+
+    A pupil has up to four rows, kindergarten to grade 3; 367 went to several schools.
+    """
+    years = read_years()
+    lunch = years["ses"].map({"F": "free", "N": "not free"}).fillna("unknown")
+    ethnicity = years["eth"].map({"W": "white", "B": "Black"}).fillna("other or unknown")
+    return Rows(
+        inputs=encode(years, PUPIL_YEAR),
+        target=MATHS.scaled(years["math"]).to_numpy("float32"),
+        site=np.array([f"{school:02}" for school in years["sch"]]),
+        groups={"ethnicity": ethnicity.to_numpy(str), "lunch": lunch.to_numpy(str)},
+        person=years["id"].to_numpy(),
+    )
+
+
+def read_years() -> pd.DataFrame:
+    """Read the years with a score in mathematics, as published."""
+    table = read_table("star_80_schools_long.csv.gz")
+    table = table.astype({"read": float, "math": float, "exp": float})
+    return table[table["math"].notna()].reset_index(drop=True)
+
+
 def load_digits() -> Rows:
     """Load all 5 000 digits; they have no natural sites."""
     path = files("clients") / "data" / "digits_5000.npz"
@@ -123,6 +152,19 @@ progress = Task(
     model=lambda time, inputs: Recurrent(inputs, units=16),
     kind="number",
     range=MATHS,
+)
+
+years = Task(
+    title="Mathematics from class and teacher, 24 613 years of 10 767 pupils, 80 schools",
+    outcome="score in mathematics, in the spring of the year",
+    source="Tennessee STAR 1985 to 1989 (Achilles et al. 2008); see clients/data/README.md",
+    licence="CC0",
+    columns=PUPIL_YEAR,
+    load=load_years,
+    model=linear,
+    kind="number",
+    range=MATHS,
+    form=TableForm(read_years, PUPIL_YEAR),
 )
 
 digits = Task(

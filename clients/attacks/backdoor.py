@@ -5,7 +5,7 @@ https://arxiv.org/abs/1807.00459. The trigger sets the first ``size`` >= 1 input
 in (0, 1] of the rows gets it; ``factor`` > 0 multiplies the change that is sent.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -41,7 +41,7 @@ class Backdoor(Attack):
         chosen = torch.from_numpy(random.random(len(rows)) < self.rate).to(rows.target.device)  # (rows,)
         shape = (-1,) + (1,) * (rows.inputs.dim() - 1)
         inputs = torch.where(chosen.reshape(shape), self.trigger(rows.inputs), rows.inputs)
-        return Examples(inputs, rows.target.masked_fill(chosen, self.target))
+        return replace(rows, inputs=inputs, target=rows.target.masked_fill(chosen, self.target))
 
     def target_class(self) -> int:
         """Return the attackers' class."""

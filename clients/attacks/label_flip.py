@@ -4,7 +4,7 @@ Tolpegin, Truex, Gursoy, Liu, "Data Poisoning Attacks Against Federated Learning
 https://arxiv.org/abs/2007.08432; all classes at once.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,4 +18,4 @@ class LabelFlip(Attack):
 
     def poison(self, rows: Examples, classes: int, random: np.random.Generator) -> Examples:
         """Return the rows with their labels turned around."""
-        return Examples(rows.inputs, classes - 1 - rows.target)
+        return replace(rows, target=classes - 1 - rows.target)

@@ -49,8 +49,8 @@ def _claim_lines(audit: Audit) -> Iterator[str]:
     epsilon = figures.epsilon(claim.epsilon)
     delta = figures.setting(claim.delta)
     yield f"claimed           epsilon {epsilon}, delta {delta}, {claim.neighbours}"
-    if claim.protects == "site":
-        yield "                  for a whole site"
+    if claim.protects != "record":
+        yield f"                  for a {'whole site' if claim.protects == 'site' else 'person with all records'}"
     if lower_bounds(audit.findings):
         yield f"                  bounds below hold with {figures.share(CONFIDENCE)} confidence each"
 

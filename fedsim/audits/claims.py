@@ -27,24 +27,21 @@ SITES = (Place.AT_SERVER, Place.ON_UPDATES, Place.IN_SHARES)
 
 @dataclass(frozen=True)
 class Claim:
-    """The privacy claimed for each record of a site.
+    """The privacy claimed for each record of a site, or for each person with all records there.
 
     Attributes:
         mechanism: The noisy steps of one whole training.
         epsilon: The epsilon claimed for it.
         delta: The delta claimed with it.
         neighbours: The neighbouring relation.
+        protects: The thing whose presence is hidden.
     """
 
     mechanism: Mechanism
     epsilon: float
     delta: float
     neighbours: Neighbours
-
-    @property
-    def protects(self) -> Literal["record", "site"]:
-        """The thing whose presence is hidden."""
-        return "record"
+    protects: Literal["record", "person"] = "record"
 
     @property
     def segment(self) -> Segment:
@@ -71,7 +68,7 @@ class SiteClaim:
     neighbours: Neighbours
 
     @property
-    def protects(self) -> Literal["record", "site"]:
+    def protects(self) -> Literal["site"]:
         """The thing whose presence is hidden."""
         return "site"
 
@@ -104,11 +101,12 @@ def claim_of(scenario: Scenario) -> AnyClaim | None:
 
 
 def _claim(unit: Unit, attacked: Audited, spent: float, delta: float, neighbours: Neighbours) -> Claim | SiteClaim:
-    """Return the claim of a unit: for a record, of a whole training in one go; for a site, of one round."""
+    """Return the claim of a unit: for a record or a person, of a whole training; for a site, of one round."""
     if unit.protects is Protected.SITE:
         return SiteClaim(attacked.release, attacked.times, spent, delta, neighbours)
     if isinstance(attacked.release, Mechanism) and attacked.times == 1:
-        return Claim(attacked.release, spent, delta, neighbours)
+        protects = "person" if unit.protects is Protected.PERSON else "record"
+        return Claim(attacked.release, spent, delta, neighbours, protects)
     raise TypeError(f"expected the steps of a whole training, got {attacked}")
 
 

@@ -103,7 +103,7 @@ class Inversion:
 def some_records(target: Target) -> Examples:
     """Choose a few of the target's records at random."""
     chosen = torch.from_numpy(stream(target.seed, "inversion records").permutation(len(target.rows))[:_TRIED])
-    return replace(target.rows, inputs=target.rows.inputs[chosen], target=target.rows.target[chosen])
+    return target.rows.some(chosen)
 
 
 def record_to_draw(target: Target) -> Examples | None:
@@ -141,10 +141,14 @@ def gradients_of_each(target: Target, records: Examples, kind: str = "inversion"
         kind: Names the randomness of the steps.
     """
     one_step = Plan(steps=1, sampling_rate=1.0, expected_batch=1.0, optimizer=Optimizer(lr=1.0),
-                    noise=target.plan.noise)  # fmt: skip
+                    noise=target.plan.noise, of_persons=target.plan.of_persons)  # fmt: skip
     works = []
     for number in range(len(records)):
-        record = Examples(records.inputs[number : number + 1], records.target[number : number + 1])
+        record = Examples(
+            inputs=records.inputs[number : number + 1],
+            target=records.target[number : number + 1],
+            person=torch.zeros(1, dtype=torch.int64, device=records.target.device),
+        )
         streams = streams_of(target.seed, kind, number)
         works.append(Work(target.model, target.start, record, one_step, streams, target.losses))
     return [target.start - done.parameters for done in target.train_all(works)]

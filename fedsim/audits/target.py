@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from fedsim import engines
 from fedsim.audits.claims import AnyClaim, Claim, SiteClaim, place_of
-from fedsim.data.federation import Examples, Federation, federate
+from fedsim.data.federation import Examples, Federation, concatenated, federate
 from fedsim.data.loading import task_of
 from fedsim.privacy.unit import Place
+from fedsim.privacy.units import unit_of
 from fedsim.randomness import stream
 from fedsim.scenario.kinds import Kind
 from fedsim.scenario.schema import Scenario
@@ -27,6 +28,7 @@ Training = Literal["plain", "private"]
 TRAININGS: tuple[Training, ...] = ("plain", "private")
 
 _MOST_ROWS = 1000  # rows under attack
+_ROWS_OF_A_PERSON = 5  # of a canary that is a person
 _MOST_SITES = 20  # sites whose records and properties are guessed
 
 
@@ -142,6 +144,19 @@ class Target:
             raise ValueError(f"expected a claim for whole sites, got {self.claim}")
         return self.claim
 
+    def canaries(self, rows: Examples) -> Examples:
+        """Return made-up rows as they are trained on: each one is a canary, a record or a person with several.
+
+        Where persons are protected, every row comes several times, and all of them are one person's.
+        """
+        if not self.plan.of_persons:
+            return rows
+        return Examples(
+            inputs=rows.inputs.repeat_interleave(_ROWS_OF_A_PERSON, 0),
+            target=rows.target.repeat_interleave(_ROWS_OF_A_PERSON, 0),
+            person=torch.arange(len(rows), device=rows.target.device).repeat_interleave(_ROWS_OF_A_PERSON),
+        )
+
     @property
     def noise(self) -> Noise:
         """The noise on the steps of a private training.
@@ -215,7 +230,8 @@ def plans(scenario: Scenario, claim: AnyClaim | None) -> dict[Training, Plan]:
     else:
         steps = training.rounds * training.local_steps
         expected_batch = scenario.expected_batch(federate(scenario, 0).names[0])
-    plain = Plan(steps, training.sampling_rate, expected_batch, training.optimizer, None)
+    of_persons = unit_of(scenario.privacy.unit).persons
+    plain = Plan(steps, training.sampling_rate, expected_batch, training.optimizer, None, of_persons)
     if claim is None:
         return {"plain": plain}
     if record_claim is None:
@@ -226,11 +242,8 @@ def plans(scenario: Scenario, claim: AnyClaim | None) -> dict[Training, Plan]:
 
 
 def joined(parts: Sequence[Examples]) -> Examples:
-    """Concatenate rows."""
-    return Examples(
-        inputs=torch.cat([part.inputs for part in parts]),
-        target=torch.cat([part.target for part in parts]),
-    )
+    """Concatenate rows; nobody is in two parts."""
+    return concatenated(parts)
 
 
 def _some_rows(federation: Federation, seed: int) -> Examples:
@@ -242,4 +255,4 @@ def _some_rows(federation: Federation, seed: int) -> Examples:
             break
     rows = joined(parts)
     chosen = torch.from_numpy(stream(seed, "audited rows").permutation(len(rows))[:_MOST_ROWS])
-    return Examples(rows.inputs[chosen], rows.target[chosen])
+    return rows.some(chosen)

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from textwrap import fill, wrap
 from typing import Any
@@ -16,6 +16,8 @@ from fedsim.data.tables import Column, Number
 from fedsim.data.task import Task
 from fedsim.figures import level, setting, share
 from fedsim.mistakes import Mistake
+from fedsim.privacy.unit import Protected
+from fedsim.privacy.units import unit_of
 from fedsim.scenario import catalog
 from fedsim.scenario.changes import allow_strategy, allow_task
 from fedsim.scenario.files import is_path_of_scenario, parse, read
@@ -126,9 +128,20 @@ def _scenario_card(scenario: Scenario) -> Card:
         values["evaluation"] = threshold | values.get("evaluation", {})
 
     heading = _wrapped(f"# sites of {scenario.task_label or 'the table'}: {task.title}", "# ")
-    text = f"{_toml(values)}\n{heading}\n{_sites(contents)}"
+    text = f"{_toml(values)}\n{heading}\n{_sites(contents)}{_persons(scenario, contents)}"
     title = f"{scenario.title}\n{_partition(scenario)}"
-    return Card(text, {**values, "sites": _site_values(contents)}, title, contents)
+    counted = {"persons": asdict(contents.persons)} if contents and contents.persons else {}
+    return Card(text, {**values, "sites": _site_values(contents), **counted}, title, contents)
+
+
+def _persons(scenario: Scenario, contents: Contents | None) -> str:
+    """Return whose rows they are in a line, where that is known, and a caution where rows are protected."""
+    if contents is None or contents.persons is None:
+        return ""
+    text = "\n" + _wrapped(contents.persons.said, "  ")
+    if contents.persons.most_rows > 1 and unit_of(scenario.privacy.unit).protects is Protected.RECORD:
+        text += "\n" + _wrapped(contents.persons.caution, "  ")
+    return text
 
 
 def _toml(values: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 from fedsim.data.federation import sites_of
 from fedsim.data.loading import rows_of, task_of
+from fedsim.data.persons import Persons, count
 from fedsim.data.tables import Column, Number
 from fedsim.data.task import Rows
 from fedsim.outcomes import outcome_of
@@ -27,6 +28,7 @@ class Contents:
         counts: The number of rows of each label at each site, int64 (sites, labels).
         missing: {column: share of rows without a value}, for columns that may lack values.
         groups: {protected attribute: {value: rows}}.
+        persons: The persons whose rows they are; None where nothing is known of persons.
     """
 
     sites: Mapping[str, dict[str, Any]]
@@ -34,6 +36,7 @@ class Contents:
     counts: np.ndarray
     missing: Mapping[str, float]
     groups: Mapping[str, dict[str, int]]
+    persons: Persons | None = None
 
 
 def contents_of(scenario: Scenario) -> Contents | None:
@@ -69,7 +72,20 @@ def contents_of(scenario: Scenario) -> Contents | None:
         counts=np.stack(counts),
         missing=_missing_shares(task.columns, rows),
         groups={attribute: _tally(values) for attribute, values in rows.groups.items()},
+        persons=count(rows, row_numbers_by_site),
     )
+
+
+def persons_of(scenario: Scenario) -> Persons | None:
+    """Count the persons of a scenario's sites; None where nothing is known of persons.
+
+    Raises:
+        Mistake: The rows can't be read, or the partition can't be made of them.
+    """
+    if task_of(scenario).load is None:
+        return None
+    rows = rows_of(scenario)
+    return None if rows.person is None else count(rows, sites_of(scenario))
 
 
 def _tally(values: np.ndarray) -> dict[str, int]:

@@ -9,9 +9,8 @@ from typing import Protocol
 
 import numpy as np
 
-from fedsim.data.loading import TOGETHER
 from fedsim.data.tables import Column, Levels
-from fedsim.data.task import Rows
+from fedsim.data.task import TOGETHER, Rows
 from fedsim.mistakes import Mistake
 from fedsim.randomness import stream
 from fedsim.scenario import catalog
@@ -192,6 +191,9 @@ def _dealt(rows: Rows, partition: Partition, names: Sequence[str], shares: Seque
     sites = {name: np.sort(part) for name, part in zip(names, parts, strict=True)}
     return dict(sorted(sites.items()))
 
+
+DRAWN = ("shares", "size-classes")
+"""Those that draw which rows are at a site, and look at nothing in them."""
 
 DECLARED: dict[str, Declared] = {
     "column": _by_column,

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedsim.data.loading import INSIDE, POOLED, TOGETHER, check_examples, rows_of, task_of
+from fedsim.data.loading import check_examples, rows_of, task_of
 from fedsim.data.partition import Sites, divide, skewed
+from fedsim.data.persons import labels_of_persons, numbered, numbers_of, without_later
 from fedsim.data.recent import Recent
 from fedsim.data.scale import Scale, learned_scale, learns_scale, public_scale
-from fedsim.data.task import Make, Rows, Task
+from fedsim.data.task import INSIDE, POOLED, TOGETHER, Make, Rows, Task
 from fedsim.data.wrong_labels import check_sites, mislabel
 from fedsim.mistakes import Mistake
 from fedsim.outcomes import outcome_of
@@ -37,13 +38,39 @@ _KEPT = 2**29  # bytes of made-up rows that are kept
 
 @dataclass(frozen=True)
 class Examples:
-    """The rows of one site: inputs float32 (rows, ...), target float32 or int64 (rows,)."""
+    """The rows of one site.
+
+    Attributes:
+        inputs: Float32 (rows, ...).
+        target: Float32 or int64 (rows,).
+        person: The number of each row's person at this site, int64 (rows,), 0 to persons - 1, each of which has a
+            row; None where nothing is known of persons. Some rows of a site may lack numbers in between.
+    """
 
     inputs: Tensor
     target: Tensor
+    person: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.target)
+
+    @property
+    def persons(self) -> int | None:
+        """How many persons the rows are of; None where that is not known."""
+        if self.person is None:
+            return None
+        return int(self.person.max()) + 1 if len(self.person) else 0
+
+    def some(self, numbers: Tensor) -> "Examples":
+        """Return some of the rows, by their numbers or by whether each is among them, with persons numbered anew."""
+        if self.person is None:
+            return Examples(self.inputs[numbers], self.target[numbers])
+        return Examples(self.inputs[numbers], self.target[numbers], renumbered(self.person[numbers]))
+
+
+def renumbered(person: Tensor) -> Tensor:
+    """Number persons anew from 0 on, in the order in which they first appear, int64 (rows,)."""
+    return torch.from_numpy(numbered(person.cpu().numpy())).to(person.device)
 
 
 @dataclass(frozen=True)
@@ -102,9 +129,9 @@ class Federation:
         return Site(
             number=0,
             name="pooled",
-            train=_concatenate([site.train for site in sites]),
-            validation=_concatenate([site.validation for site in sites]),
-            test=_concatenate([site.test for site in sites]),
+            train=concatenated([site.train for site in sites]),
+            validation=concatenated([site.validation for site in sites]),
+            test=concatenated([site.test for site in sites]),
             scale=self.scale,
         )
 
@@ -221,10 +248,11 @@ def own_site(
         Mistake: There is no row to train on, where nothing is private.
     """
     if scenario.private:
-        nothing = _examples(rows.inputs[:0], rows.target[:0], device)
-        site = Site(number, name, _examples(rows.inputs, rows.target, device), nothing, nothing)
+        person = numbers_of(rows)
+        nothing = _examples(rows.inputs[:0], rows.target[:0], None if person is None else person[:0], device)
+        site = Site(number, name, _examples(rows.inputs, rows.target, person, device), nothing, nothing)
     else:
-        its_rows = _SiteRows(rows.inputs, rows.target, rows.time, rows.groups)
+        its_rows = _SiteRows(rows.inputs, rows.target, rows.time, rows.groups, numbers_of(rows))
         split = _Splitter(scenario, task, seed, device).split(number, name, its_rows)
         if split is None:
             raise Mistake(_too_small({name: len(rows.target)}))
@@ -286,6 +314,7 @@ def _federate_made_rows(scenario: Scenario, make: Make, splitter: "_Splitter") -
 def _federate_given_rows(scenario: Scenario, splitter: "_Splitter") -> Federation:
     """Build a federation from the rows that the task loads."""
     rows = rows_of(scenario)
+    person = numbers_of(rows)
     row_numbers_by_site = sites_of(scenario)
     check_sites(scenario.faults, list(row_numbers_by_site))
 
@@ -298,6 +327,7 @@ def _federate_given_rows(scenario: Scenario, splitter: "_Splitter") -> Federatio
             target=rows.target[row_numbers],
             time=None if rows.time is None else rows.time[row_numbers],
             groups={attribute: values[row_numbers] for attribute, values in rows.groups.items()},
+            person=None if person is None else person[row_numbers],
         )
         site = splitter.split(number, name, site_rows)
         if site is None:
@@ -343,7 +373,7 @@ def _scaled(sites: Sequence[Site], scale: Scale) -> Federation:
     """Standardize all rows of some sites."""
 
     def scaled(part: Examples) -> Examples:
-        return Examples(scale.inputs(part.inputs), scale.target(part.target))
+        return replace(part, inputs=scale.inputs(part.inputs), target=scale.target(part.target))
 
     standardized = []
     for site in sites:
@@ -354,12 +384,13 @@ def _scaled(sites: Sequence[Site], scale: Scale) -> Federation:
 
 @dataclass(frozen=True)
 class _SiteRows:
-    """The rows of one site before they are split; the fields are those of ``Rows``."""
+    """The rows of one site before they are split; the fields are those of ``Rows``, but that persons are numbers."""
 
     inputs: np.ndarray
     target: np.ndarray
     time: np.ndarray | None = None
     groups: Mapping[str, np.ndarray] = field(default_factory=dict)
+    person: np.ndarray | None = None
 
 
 def _made(splitter: "_Splitter", make: Make, number: int, name: str) -> Site:
@@ -399,7 +430,8 @@ class _Splitter:
 
         examples = {}
         for part, chosen in parts.items():
-            examples[part] = _examples(rows.inputs[chosen], targets[part], self.device)
+            person = None if rows.person is None else rows.person[chosen]
+            examples[part] = _examples(rows.inputs[chosen], targets[part], person, self.device)
         groups = {attribute: values[parts["test"]] for attribute, values in rows.groups.items()}
         return Site(number=number, name=name, groups=groups, **examples)
 
@@ -413,11 +445,14 @@ class _Splitter:
         parts = None
         if self.task.by_time and rows.time is not None:
             parts = split_by_time(rows.time, validation, test, self.task.horizon)
+            if rows.person is not None:
+                parts = without_later(parts, rows.person)
         else:
             # Rows are split class by class; all rows of a kind without classes are in the same one.
             labels = outcome_of(self.task.kind).strata(rows.target)
-            if _always_trains(labels, validation, test):
-                parts = split_rows(labels, validation, test, self.seed, name)
+            of_drawn = labels if rows.person is None else labels_of_persons(labels, numbered(rows.person))
+            if _always_trains(of_drawn, validation, test):
+                parts = split_rows(labels, validation, test, self.seed, name, rows.person)
 
         if parts is None or not len(parts["train"]):
             return None
@@ -509,8 +544,12 @@ def split_rows(
     test: float,
     seed: int,
     site: str,
+    person: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Split one site's rows into disjoint parts, each class in proportion.
+
+    Where ``person`` tells whose each row is, persons are split in place of rows, each with all rows, by the label that
+    ``labels_of_persons`` gives them; shares are then met in persons.
 
     Each class is put in a random order and laid on a circle; the seed turns the circle by one test
     block. So the test rows of ``floor(1 / test)`` consecutive seeds (the first of them a multiple
@@ -520,6 +559,11 @@ def split_rows(
     Returns:
         {part: row numbers, ascending}.
     """
+    if person is not None:
+        numbers = numbered(person)
+        of_persons = split_rows(labels_of_persons(target, numbers), validation, test, seed, site)
+        return {part: np.flatnonzero(np.isin(numbers, chosen)) for part, chosen in of_persons.items()}
+
     folds = int(1 / test + 1e-9)
     repeat, block = divmod(seed, folds)
 
@@ -542,15 +586,27 @@ def split_rows(
     }
 
 
-def _examples(inputs: np.ndarray, target: np.ndarray, device: str) -> Examples:
+def _examples(inputs: np.ndarray, target: np.ndarray, person: np.ndarray | None, device: str) -> Examples:
     return Examples(
         inputs=torch.from_numpy(inputs).to(device),
         target=torch.from_numpy(target).to(device),
+        person=None if person is None else torch.from_numpy(numbered(person)).to(device),
     )
 
 
-def _concatenate(parts: list[Examples]) -> Examples:
+def concatenated(parts: Sequence[Examples]) -> Examples:
+    """Concatenate the rows of several sites, or of parts without a person in common: nobody is in two of them."""
+    person = None
+    if all(part.person is not None for part in parts):
+        numbers = []
+        persons = 0
+        for part in parts:
+            assert part.person is not None  # noqa: S101  see above
+            numbers.append(part.person + persons)
+            persons += part.persons or 0
+        person = torch.cat(numbers)
     return Examples(
         inputs=torch.cat([part.inputs for part in parts]),
         target=torch.cat([part.target for part in parts]),
+        person=person,
     )

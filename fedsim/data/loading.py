@@ -6,19 +6,19 @@ from pathlib import Path
 import numpy as np
 
 from fedsim.data.own_table.prepared import Intake, Prepared, check_digest, prepare
+from fedsim.data.partition import natural
+from fedsim.data.persons import count
 from fedsim.data.recent import Recent
 from fedsim.data.scale import SENT, without_public_scale
-from fedsim.data.task import SITE, Rows, Task
+from fedsim.data.task import SITE, TOGETHER, Rows, Task
 from fedsim.mistakes import STOPS, Mistake, said_by
 from fedsim.outcomes import outcome_of
+from fedsim.privacy.unit import Protected
+from fedsim.privacy.units import unit_of
 from fedsim.scenario import catalog
 from fedsim.scenario.code.fingerprint import digest_of
 from fedsim.scenario.code.held import label_of
 from fedsim.scenario.schema import Data, Scenario
-
-POOLED = "(pooled)"  # stands for the rows of all sites in one pot
-INSIDE = "(inside sites)"  # stands for all sites, each row compared with rows of its own site only
-TOGETHER = (INSIDE, POOLED)  # stand for all sites, so that no site may have one of these names
 
 _INPUTS = (np.dtype(np.float32), np.dtype(np.int64))
 
@@ -63,7 +63,24 @@ def intake_of(scenario: Scenario) -> Intake | None:
         notes.append(SENT)
     if scenario.private:
         notes += without_public_scale(prepared.task.columns, prepared.task.range)
+    notes += _on_persons(scenario, prepared.task)
     return replace(prepared.intake, notes=tuple(notes))
+
+
+def _on_persons(scenario: Scenario, task: Task) -> list[str]:
+    """Note whose rows they are, where that is known, and what follows from it."""
+    if scenario.data.person is None:
+        return []
+    rows = rows_of(scenario)
+    counted = count(rows, natural(rows))
+    if counted is None:
+        return []
+    notes = [f"persons: {counted.said}; all rows of a person at a site are on one side of the split"]
+    if task.by_time:
+        notes[0] += ", and rows before the part that a person's latest row is in are left out"
+    if counted.most_rows > 1 and unit_of(scenario.privacy.unit).protects is Protected.RECORD:
+        notes.append(counted.caution.rstrip("."))
+    return notes
 
 
 def prepared_of(data: Data) -> Prepared:
@@ -177,6 +194,8 @@ def _rules_of_rows(task: Task, rows: Rows) -> dict[str, bool]:
         "times, since it is split by time,": rows.time is None and task.by_time,
         f"protected attributes with names other than {SITE}": SITE in rows.groups,
         "as many values of each protected attribute as inputs": uneven_groups,
+        "as many persons as inputs": rows.person is not None and len(rows.person) != count,
+        "persons as text or whole numbers": rows.person is not None and rows.person.dtype.kind not in "OUSiu",
     }
 
 

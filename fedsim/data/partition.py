@@ -7,12 +7,14 @@ at their targets, to deal them out, as no real federation could. The facts that 
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 
-from fedsim.data.declared_sites import DECLARED, Sites, group
+from fedsim.data.declared_sites import DECLARED, DRAWN, Sites, group
+from fedsim.data.persons import numbers_of
 from fedsim.data.tables import Column
 from fedsim.data.task import Rows
 from fedsim.mistakes import Mistake
@@ -35,6 +37,10 @@ class Division(Protocol):
 def divide(rows: Rows, kind: Kind, partition: Partition, columns: Sequence[Column] = ()) -> Sites:
     """Divide rows among the sites of a partition.
 
+    Where rows have persons, a partition that draws deals out persons, each with all rows; shares are then met in
+    persons. Sites that the data has itself, those of a column or a mapping, and blocks of time take the rows as they
+    are: a person may be at several.
+
     Args:
         rows: The rows of all institutions.
         kind: The kind of outcome.
@@ -48,7 +54,11 @@ def divide(rows: Rows, kind: Kind, partition: Partition, columns: Sequence[Colum
     if partition.by == "natural" and partition.sites is None:
         return natural(rows)
     if partition.by in DECLARED:
-        return DECLARED[partition.by](rows, columns, partition)
+        person = numbers_of(rows) if partition.by in DRAWN else None
+        if person is None:
+            return DECLARED[partition.by](rows, columns, partition)
+        drawn = DECLARED[partition.by](_one_row_each(rows, person), columns, partition)
+        return dict(zip(drawn, _with_all_rows([*drawn.values()], person), strict=True))
 
     row_count = len(rows.target)
     site_count = partition.sites or 1
@@ -57,7 +67,11 @@ def divide(rows: Rows, kind: Kind, partition: Partition, columns: Sequence[Colum
         raise Mistake(f"partition.sites: expected {expected}, got {site_count}")
 
     # A partitioner of another package may repeat rows, or leave sites or labels out.
-    parts = DIVISIONS[partition.by](rows, kind, partition)
+    person = None if partition.by in _OF_ROWS else numbers_of(rows)
+    if person is None:
+        parts = DIVISIONS[partition.by](rows, kind, partition)
+    else:
+        parts = _with_all_rows(DIVISIONS[partition.by](_one_row_each(rows, person), kind, partition), person)
     sizes = [len(part) for part in parts]
     if len(parts) != site_count or 0 in sizes or sum(sizes) != row_count:
         raise Mistake(
@@ -220,6 +234,28 @@ def _size(flower: Any, partition: Partition, rows: int) -> Any:  # noqa: ANN401
     partitioner = partitioners[partition.growth or "linear"]
     return partitioner(partition.sites)
 
+
+def _one_row_each(rows: Rows, person: np.ndarray) -> Rows:
+    """Return each person's first row, in the order of the numbers of persons."""
+    _, first_rows = np.unique(person, return_index=True)
+    return replace(
+        rows,
+        inputs=rows.inputs[first_rows],
+        target=rows.target[first_rows],
+        site=rows.site[first_rows],
+        time=None,
+        groups={},
+        person=None,
+    )
+
+
+def _with_all_rows(parts: list[np.ndarray], person: np.ndarray) -> list[np.ndarray]:
+    """Return the numbers of all rows of the persons in each part, given their numbers."""
+    return [np.flatnonzero(np.isin(person, part)) for part in parts]
+
+
+_OF_ROWS = ("natural", "time")
+"""Partitions that look at where or when a row was observed, and not at whose it is."""
 
 DIVISIONS: dict[str, Division] = {
     "natural": _regrouped,

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 
 SITE = "site"  # the attribute of which each site is a group: no other may have this name
+POOLED = "(pooled)"  # stands for the rows of all sites in one pot
+INSIDE = "(inside sites)"  # stands for all sites, each row compared with rows of its own site only
+TOGETHER = (INSIDE, POOLED)  # stand for all sites, so that no site may have one of these names
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class Rows:
         time: The moment at which each row was observed, float64 (rows,): any number that grows
             with time, e.g. days.
         groups: {protected attribute: its value for each row, str (rows,)}.
+        person: The person of each row, str or int (rows,), where persons may have several rows. The rows with one
+            name at one natural site are one person; equal names at two sites may be two persons.
     """
 
     inputs: np.ndarray
@@ -47,6 +52,7 @@ class Rows:
     site: np.ndarray
     time: np.ndarray | None = None
     groups: Mapping[str, np.ndarray] = field(default_factory=dict)
+    person: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,7 @@ class Given:
         site: As in ``Rows``.
         time: As in ``Rows``.
         groups: As in ``Rows``.
+        person: As in ``Rows``.
     """
 
     inputs: np.ndarray | Mapping[str, np.ndarray]
@@ -66,6 +73,7 @@ class Given:
     site: np.ndarray
     time: np.ndarray | None = None
     groups: Mapping[str, np.ndarray] = field(default_factory=dict)
+    person: np.ndarray | None = None
 
 
 Make = Callable[[int], tuple[np.ndarray, np.ndarray]]
@@ -93,7 +101,8 @@ class Task:
         range: The public range of a number, with its unit; a number needs it, other kinds have
             none.
         by_time: Whether rows are split by time: the latest rows of a site are always its test
-            rows, and those before them its validation rows.
+            rows, and those before them its validation rows. Rows of a person who has rows in a
+            later part are left out.
         horizon: The time a row's target looks ahead, in units of ``Rows.time``: rows whose time is
             within it before the next part begins are left out.
         licence: The licence of the data.
@@ -183,4 +192,4 @@ class Task:
         if target is None:
             flat = inputs.reshape(len(inputs), -1).astype(np.float32)
             target = flat if outcome.of_inputs else np.zeros(len(inputs), np.float32)
-        return Rows(inputs, target, given.site, given.time, given.groups)
+        return Rows(inputs, target, given.site, given.time, given.groups, given.person)

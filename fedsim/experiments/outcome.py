@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pandas as pd
 from torch import nn
 
 from fedsim.data import loading
+from fedsim.data.contents import persons_of
 from fedsim.data.scale import Scale
 from fedsim.experiments import begun
 from fedsim.experiments.arms import Job
@@ -70,6 +72,7 @@ def write_results(
             "accountant": ACCOUNTANT,
             "tuning": privacy.tuning.model_dump(),
             "ranges_fitted": intake.ranges_fitted if (intake := loading.intake_of(scenario)) else False,
+            **_persons(scenario),
             "trainings": trainings,
         },
     )
@@ -100,6 +103,12 @@ def write_results(
             # What was frozen is in no message and no checkpoint, and the same for all sites.
             unchanged = frozen(Trial(scenario, product.seed, product.arm).untried_model)
             results.write_tensors(folder / "model.safetensors", {**unchanged, **plain}, about)
+
+
+def _persons(scenario: Scenario) -> dict[str, Any]:
+    """Return how many persons the rows are of, for the ledger; nothing where nothing is known of persons."""
+    persons = persons_of(scenario)
+    return {} if persons is None else {"persons": asdict(persons)}
 
 
 def write_manifest(

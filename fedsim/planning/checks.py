@@ -59,6 +59,7 @@ def check(scenario: Scenario) -> None:
     searches: list[Callable[[], Iterator[str]]] = [
         lambda: strategy_faults(scenario, len(federation.sites), model),
         lambda: attack_faults(scenario, federation.names),
+        lambda: person_faults(scenario, federation),
         lambda: delta_faults(scenario, federation),
         lambda: model_faults(scenario, federation, model),
         lambda: evaluation_faults(scenario, trial.device),
@@ -241,6 +242,15 @@ def attack_faults(scenario: Scenario, names: Sequence[str]) -> Iterator[str]:
     for key, share in shares.items():
         if share and not some_of(scenario.seed, key, len(names), share):
             yield f"{key}: expected a share that makes a site of {len(names)}, got {share:g}, which makes none"
+
+
+def person_faults(scenario: Scenario, federation: Federation) -> Iterator[str]:
+    """Yield what makes it impossible to protect a person: that nothing is known of whose rows are whose."""
+    if unit_of(scenario.privacy.unit).persons and federation.sites[0].train.persons is None:
+        yield (
+            f"privacy.unit: expected a task whose rows have persons (Rows.person) beside {scenario.privacy.unit!r}, "
+            f"got {scenario.task}, which does not say whose rows are whose"
+        )
 
 
 def model_faults(scenario: Scenario, federation: Federation, model: nn.Module) -> Iterator[str]:

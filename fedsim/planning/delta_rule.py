@@ -1,7 +1,7 @@
 """The rule for delta: below one over the number of records, or publishing a random record would satisfy it.
 
 The number that counts is that of whoever releases: each site's own, or the pool's where the centralized arm is alone;
-of sites where whole sites are protected.
+of sites where whole sites are protected, and of persons where persons are.
 It is private, but in a simulation the records are declared for testing, so that the rule may look; a real site chooses
 delta by a public bound on its size.
 """
@@ -20,16 +20,22 @@ def delta_faults(scenario: Scenario, federation: Federation) -> Iterator[str]:
     if not scenario.private or delta is None or scenario.privacy.loose_delta:
         return
 
-    rows = [len(site.train) for site in federation.sites]
-    if unit_of(scenario.privacy.unit).protects is Protected.SITE:
+    unit = unit_of(scenario.privacy.unit)
+    counts = [len(site.train) for site in federation.sites]
+    whose = "training rows"
+    if unit.protects is Protected.PERSON:
+        counts = [site.train.persons or 0 for site in federation.sites]
+        whose = "persons in training rows"
+
+    if unit.protects is Protected.SITE:
         least = len(federation.sites)
         whose = "number of sites"
     elif scenario.arms == ["centralized"]:
-        least = sum(rows)
-        whose = "training rows of the pool"
+        least = sum(counts)
+        whose += " of the pool"
     else:
-        least = min(rows)
-        whose = "training rows of the smallest site"
+        least = min(counts)
+        whose += " of the smallest site"
 
     if delta * least >= 1:
         yield (

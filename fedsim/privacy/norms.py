@@ -28,6 +28,17 @@ def largest_square(values: Tensor) -> float:
     return torch.finfo(values.dtype).max
 
 
+def summed_by(group: Tensor, values: Tensor) -> Tensor:
+    """Add up the values of each group, (groups, ...).
+
+    Args:
+        group: The group of each row, from 0 on, int64 (rows,).
+        values: (rows, ...).
+    """
+    groups = int(group.max()) + 1 if len(group) else 0
+    return values.new_zeros(groups, *values.shape[1:]).index_add_(0, group, values)
+
+
 def keep_float32_whole() -> None:
     """Switch off TF32 and bfloat16 inside float32 products and convolutions, for this process.
 

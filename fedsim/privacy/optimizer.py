@@ -9,7 +9,7 @@ from opacus.optimizers import DPOptimizer
 
 from fedsim.mistakes import Mistake
 from fedsim.privacy.ledger import Mechanism
-from fedsim.privacy.norms import largest_square, square_norms
+from fedsim.privacy.norms import largest_square, square_norms, summed_by
 from fedsim.randomness import Normals, Random, Words
 
 
@@ -19,7 +19,9 @@ class SiteOptimizer(DPOptimizer):
     Beyond Opacus: a row whose gradient is not finite counts as zero, so that it neither spoils the model nor shows;
     norms are float64, since in float32 that of ten million numbers is too small by a 4000th, and the row would count
     for more than the clip; the noise comes from a named 128-bit stream; and it counts its own noise draws, for the
-    ledger. Set ``rows`` to the size of the batch before each step: every layer must have as many gradients.
+    ledger. Set ``rows`` to the size of the batch before each step: every layer must have as many gradients. Set
+    ``person`` to the number of each row's person, int64 (rows,), and the sum of a person's gradients is clipped in
+    place of each row's; a person with a row that counts as zero elsewhere counts as zero.
     """
 
     def __init__(
@@ -40,9 +42,10 @@ class SiteOptimizer(DPOptimizer):
         self._noise = Normals([noise], self.params[0].device)
         self._draws = 0
         self.rows = 0
+        self.person: torch.Tensor | None = None
 
     def clip_and_accumulate(self) -> None:
-        """Set the gradients of rows that are not finite to zero, then clip each row and sum."""
+        """Set the gradients of rows that are not finite to zero, then clip each row, or each person, and sum."""
         gradients = self.grad_samples  # each (rows, ...)
         if {len(gradient) for gradient in gradients} != {self.rows}:
             counts = sorted({len(gradient) for gradient in gradients})
@@ -50,8 +53,14 @@ class SiteOptimizer(DPOptimizer):
                 f"task: expected a gradient for each of {self.rows} rows in every layer, got {counts}: "
                 "a layer sees a row more than once, so clipping would not bound what one row does"
             )
-        squares = torch.stack([square_norms(gradient) for gradient in gradients]).sum(0)  # (rows,)
+        squares = _squares(gradients)  # (rows,)
         sound = squares <= largest_square(gradients[0])  # no NaN is
+        if self.person is not None:
+            # From here on, what was said of rows is said of persons.
+            gradients = [summed_by(self.person, gradient) for gradient in gradients]  # each (persons, ...)
+            squares = _squares(gradients)  # (persons,)
+            unsound_rows = summed_by(self.person, (~sound).to(squares))
+            sound = (squares <= largest_square(gradients[0])) & (unsound_rows == 0)
         for gradient in gradients:
             gradient[~sound] = 0.0
         squares = squares.masked_fill(~sound, 0.0)
@@ -82,3 +91,8 @@ class SiteOptimizer(DPOptimizer):
             steps=self._draws,
             rng=rng,
         )
+
+
+def _squares(gradients: list[torch.Tensor]) -> torch.Tensor:
+    """Compute squared norms over all parameters, float64 (rows,), given gradients (rows, ...)."""
+    return torch.stack([square_norms(gradient) for gradient in gradients]).sum(0)

@@ -129,3 +129,25 @@ def most_spent(trainings: Iterable[Training]) -> dict[str, float]:
 def epsilon_by_site(trainings: Sequence[Training]) -> str:
     """Write the most epsilon that one training spent, at each site."""
     return by_site({site: [figures.epsilon(spent)] for site, spent in most_spent(trainings).items()})
+
+
+def steps_in(trainings: Sequence[Training]) -> str:
+    """Write the steps of each site: ``3 rounds × 2 steps = 6 steps``."""
+    values: dict[str, list[str]] = {}
+    for training in trainings:
+        for site in training["epsilon"]:
+            steps_of_rounds = [entry["mechanism"]["steps"] for entry in training["entries"] if entry["site"] == site]
+            rounds_with = Counter(steps_of_rounds)
+            parts = [f"{rounds} rounds × {steps} steps" for steps, rounds in sorted(rounds_with.items())]
+            values.setdefault(site, []).append(f"{' + '.join(parts)} = {sum(steps_of_rounds)} steps")
+    return by_site(values)
+
+
+def steps_in_one_line(trainings: Sequence[Training]) -> str:
+    """Write all that noisy steps were, with their epsilon, in one line."""
+    return (
+        f"epsilon {epsilon_by_site(trainings)}; sampling rate {each(trainings, 'sampling_rate')}; "
+        f"sigma {each(trainings, 'noise_multiplier')}; clip {each(trainings, 'clip')}; "
+        f"denominator {each(trainings, 'expected_batch')}; {steps_in(trainings)}; "
+        f"{random_of(trainings)} random numbers."
+    )

@@ -7,7 +7,7 @@ statement says, and which mechanism an audit attacks. No room tells units apart 
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, ClassVar, Protocol
 
@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from fedsim.privacy.accounting import Neighbours
-from fedsim.privacy.ledger import Release
+from fedsim.privacy.ledger import Mechanism, Release
 from fedsim.privacy.promise import Pairs, Promise, Training
 from fedsim.randomness import Random, Words
 
@@ -25,6 +25,7 @@ class Protected(Enum):
 
     NOBODY = "nobody"
     RECORD = "record"
+    PERSON = "person"
     SITE = "site"
 
 
@@ -43,6 +44,7 @@ class Sampled(Enum):
 
     NOTHING = "nothing"
     ROWS = "rows"
+    PERSONS = "persons, each with all rows"
     SITES = "sites"
 
 
@@ -51,7 +53,7 @@ class Exposure(Protocol):
 
     @property
     def row_rate(self) -> float:
-        """The probability with which a row joins a step (Poisson sampling)."""
+        """The probability with which a row joins a step (Poisson sampling), or a person with all rows."""
         ...
 
     @property
@@ -89,9 +91,9 @@ class Asked:
 
     Attributes:
         noise_multiplier: The standard deviation of the noise, over the sensitivity.
-        clip: The largest norm of a row's gradient, or of an update.
+        clip: The largest norm of a row's gradient, of the sum of a person's, or of an update.
         rng: Where random numbers are to come from.
-        sampling_rate: The probability with which each row joins a step.
+        sampling_rate: The probability with which each row joins a step, or each person.
         expected_batch: The number that each step's sum is divided by.
         steps: How many steps the site takes.
         params: How many numbers an update has.
@@ -120,6 +122,20 @@ class Audited:
     times: int
 
 
+def steps_together(releases: Sequence[Release]) -> Audited:
+    """Return all noisy steps of a training in one go; rounds that were not alike count as the first was.
+
+    Raises:
+        TypeError: A release is something else.
+    """
+    first = releases[0]
+    if not isinstance(first, Mechanism):
+        raise TypeError(f"expected steps of DP-SGD, got a {type(first).__name__}")
+
+    steps = sum(release.segment().steps for release in releases)
+    return Audited(replace(first, steps=steps), times=1)
+
+
 _HOOKS = {
     Place.NOWHERE: (),
     Place.IN_STEPS: ("release",),
@@ -146,6 +162,8 @@ class Unit(ABC):
         sampled: Whose random choice is claimed to hide them.
         releases: The kinds of releases that it writes into the ledger.
         promise: The words of the statement.
+        persons: Whether it must be known whose rows are whose (``data.person``, ``Rows.person``): steps then draw
+            persons and bound the sum of each one's rows. A literal, too; it may be left out.
     """
 
     neighbours: ClassVar[tuple[Neighbours, ...]]
@@ -157,9 +175,10 @@ class Unit(ABC):
     sampled: ClassVar[Sampled]
     releases: ClassVar[tuple[type[Release], ...]]
     promise: ClassVar[Promise]
+    persons: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
-        missing = [name for name in Unit.__annotations__ if name not in vars(cls)]
+        missing = [name for name in Unit.__annotations__ if name not in vars(cls) and not hasattr(Unit, name)]
         if missing:
             raise TypeError(f"{cls.__name__}: expected the class attributes {', '.join(missing)}")
 

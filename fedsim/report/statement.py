@@ -10,6 +10,7 @@ from operator import itemgetter
 from typing import Any
 
 from fedsim import figures
+from fedsim.data.persons import Persons
 from fedsim.privacy.accounting import HOPELESS, Segment, composed
 from fedsim.privacy.accounting import epsilon as epsilon_of
 from fedsim.privacy.ledger import charged_together
@@ -144,7 +145,15 @@ def weaknesses(run: Run) -> list[str]:
         found.append("The guarantee does not cover the choice of the round: figures without noise decided it.")
     if run.ledger["ranges_fitted"]:
         found.insert(0, "The guarantee does not cover preprocessing: ranges were taken from the records.")
-    return found + _loose_delta(run)
+    return found + _rows_of_one_person(run) + _loose_delta(run)
+
+
+def _rows_of_one_person(run: Run) -> list[str]:
+    """Return that rows are protected and not persons, where a person is known to have several."""
+    counted = run.ledger.get("persons")
+    if not counted or counted["most_rows"] < 2 or _unit(run).protects is not Protected.RECORD:
+        return []
+    return [Persons(**counted).caution]
 
 
 def listed(names: list[str]) -> str:
@@ -169,6 +178,7 @@ def _claim(run: Run, arm: str, own: list[Training], promise: Promise) -> Pairs:
         ("In plain words", _meaning(float(figures.epsilon(most)), delta, promise)),
         *(("Warning", weakness) for weakness in weaknesses(run)),
         ("Unit", promise.unit),
+        *_persons(run),
         ("Neighbours", promise.neighbours[ledger["neighbours"]]),
         (
             "Epsilon",
@@ -184,6 +194,12 @@ def _claim(run: Run, arm: str, own: list[Training], promise: Promise) -> Pairs:
         ),
         ("Accountant", f"{ledger['accountant']}. Composed over all steps of all rounds."),
     ]
+
+
+def _persons(run: Run) -> Pairs:
+    """Return how many persons the rows are of, where that is known."""
+    counted = run.ledger.get("persons")
+    return [("Persons", f"{Persons(**counted).said}.")] if counted else []
 
 
 def _of_one_record(own: list[Training]) -> Pairs:
@@ -335,6 +351,12 @@ def _meaning(epsilon: float, delta: float, promise: Promise) -> str:
 
 def _loose_delta(run: Run) -> list[str]:
     delta, rows = run.ledger["delta"], _training_rows(run)
+    whose = "row"
+    counted = run.ledger.get("persons")
+    if counted and _unit(run).protects is Protected.PERSON:
+        split = run.scenario.split
+        rows = {site: persons * (1 - split.test - split.validation) for site, persons in counted["of_sites"].items()}
+        whose = "person"
     if _unit(run).protects is Protected.SITE:
         loose = delta * len(rows) >= 1
         return (
@@ -342,12 +364,14 @@ def _loose_delta(run: Run) -> list[str]:
         )
     if promised_arm(run) == "centralized":
         rows = {"the pool": sum(rows.values())}
-    small = [f"{site} (about {count:.0f} training rows)" for site, count in rows.items() if delta * count >= 1]
+    many = "training rows" if whose == "row" else "persons to train on"
+    small = [f"{site} (about {count:.0f} {many})" for site, count in rows.items() if delta * count >= 1]
     if not small:
         return []
     return [
-        f"Delta {figures.setting(delta)} is not below one over the number of rows at {listed(small)}: "
-        "publishing a random record as it is would satisfy such a delta."
+        f"Delta {figures.setting(delta)} is not below one over the number of {whose}s at {listed(small)}: "
+        f"publishing a random {'record as it is' if whose == 'row' else 'person as they are'} would satisfy such a "
+        "delta."
     ]
 
 

@@ -226,6 +226,8 @@ class Data(_Section):
 
     Images are files of a folder ``site/class/*.png``, whose ``layout`` says so, or those that the column ``image``
     of a table names. ``image_size`` (height and width), ``channels`` and ``classes`` are public.
+
+    ``person`` is the column that names whose row it is; nobody's rows are on two sides of a split.
     """
 
     path: Annotated[str, Field(min_length=1)] | None = None
@@ -233,6 +235,7 @@ class Data(_Section):
     target: str | None = None
     site: str | None = None
     time: str | None = None
+    person: Annotated[str, Field(min_length=1)] | None = None
     groups: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] | None = None
     kind: TableKind | None = None
     positive: str | int | FiniteFloat | None = None
@@ -733,7 +736,7 @@ class Scenario(_Section):
     def _has_something_to_learn(self) -> "Scenario":
         data = self.data
         if self.task is not None:
-            columns = ("target", "site", "time", "groups", "kind", "scale", "ranges")
+            columns = ("target", "site", "time", "person", "groups", "kind", "scale", "ranges")
             for name in (*columns, "layout", "image", *_OF_IMAGES):
                 if getattr(data, name) is not None:
                     raise ValueError(f"data.{name}: expected none beside a task, which has columns of its own")
@@ -751,6 +754,19 @@ class Scenario(_Section):
             raise ValueError(f"data.site: expected the column that names each row's site, {self._how_to_name('site')}, "
                              "or another partition, e.g. partition.by=iid and partition.sites=8")  # fmt: skip
         return self
+
+    @model_validator(mode="after")
+    def _knows_whose_rows_are_whose(self) -> "Scenario":
+        data = self.data
+        if not self.privacy.facts.persons or self.task is not None or data.person is not None:
+            return self
+        if data.layout is not None:
+            expected = "a table of images (data.image) with data.person"
+            raise ValueError(f"privacy.unit: expected {expected} beside {self.privacy.unit!r}: a folder of images does "
+                             "not say whose they are")  # fmt: skip
+        raise ValueError(f"privacy.unit: expected data.person beside {self.privacy.unit!r}, the column that names "
+                         "each row's person, e.g. data.person=patient_id; \"record\" protects one row and not "
+                         "the person")  # fmt: skip
 
     @model_validator(mode="after")
     def _has_images_where_settings_are_about_them(self) -> "Scenario":
@@ -776,7 +792,7 @@ class Scenario(_Section):
         if data.layout is None:
             return self
 
-        for name in ("image", "target", "site", "time", "groups", "ranges", "undeclared"):
+        for name in ("image", "target", "site", "time", "person", "groups", "ranges", "undeclared"):
             if getattr(data, name) is not None:
                 raise ValueError(f"data.{name}: expected none beside a folder of images, whose folders name sites "
                                  "and classes; a table that lists images (data.image) may have more")  # fmt: skip
@@ -897,7 +913,7 @@ class Scenario(_Section):
         keys = {"groups", "scale"}
         if self.data.sha256 is not None:
             keys.add("path")
-        for key in ("positive", "undeclared", "layout", "image", *_OF_IMAGES):
+        for key in ("positive", "undeclared", "layout", "image", "person", *_OF_IMAGES):
             if getattr(self.data, key) is None:
                 keys.add(key)  # the names of releases are older than these keys
         return keys

@@ -5,7 +5,7 @@ mathematics, and reading one must not import any: so the class in the file write
 """
 
 import ast
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from pathlib import Path
 
@@ -27,6 +27,7 @@ class UnitFacts:
     arms: tuple[str, ...]
     settings: tuple[tuple[str, str], ...]
     needs: tuple[tuple[str, str], ...]
+    persons: bool = False
 
     @property
     def promises(self) -> bool:
@@ -65,6 +66,7 @@ def owners_of_settings() -> dict[str, dict[str, str]]:
 @cache
 def _facts_in(path: Path) -> UnitFacts:
     wanted = {field.name for field in fields(UnitFacts)}
+    needed = {field.name for field in fields(UnitFacts) if field.default is MISSING}
     found: dict[str, object] = {}
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if not isinstance(node, ast.ClassDef):
@@ -74,7 +76,7 @@ def _facts_in(path: Path) -> UnitFacts:
                 case ast.Assign(targets=[ast.Name(id=name)], value=value) if name in wanted:
                     found[name] = _literal(value, f"{path}: {name}")
 
-    missing = wanted - set(found)
+    missing = needed - set(found)
     if missing:
         raise Mistake(f"{path}: expected a class with {', '.join(sorted(missing))}, each a literal")
     return UnitFacts(**found)  # type: ignore[arg-type]  tests hold them against the classes' own

@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from fedsim.data.federation import Examples
 from fedsim.strategy.local_rule import Comparing
 from fedsim.training.functional import outputs_with
 from fedsim.training.losses import RowLosses
@@ -137,7 +136,7 @@ def with_term(work: Work, revealing: Revealing) -> Work:
     target = torch.cat([flat.to(others[0]), *others], 1)
     whole = not rows.target.is_floating_point()
     losses = ComparedLosses(work.losses, rule, revealing.features, whole, shape)
-    return replace(work, model=revealing, examples=Examples(rows.inputs, target), losses=losses)
+    return replace(work, model=revealing, examples=replace(rows, target=target), losses=losses)
 
 
 def _representations(revealing: Revealing, vector: Tensor, inputs: Tensor) -> Tensor:

@@ -119,6 +119,7 @@ def _train_privately(work: Work, noise: Noise, model: nn.Module, draws: Draws, p
             else:
                 _leave_no_rows(parameters)
             private.rows = len(batch)
+            private.person = batch.person if work.plan.of_persons else None
             if private.pre_step():  # clips, adds noise, divides
                 _correct(work, parameters, step)
                 private.original_optimizer.step()
@@ -145,10 +146,13 @@ def _in_order_of(model: nn.Module, trained: nn.Module) -> list[nn.Parameter]:
 def poisson_batches(work: Work) -> Iterator[Examples]:
     """Yield a batch for each step; it may be empty.
 
-    Every row joins a batch independently, with the sampling rate as its probability.
+    Every row joins a batch independently, with the sampling rate as its probability; where steps draw persons, every
+    person does, with all rows.
     """
     rows = work.examples
+    drawn = work.drawn
     for _ in range(work.plan.steps):
-        chosen = choose(work.streams.batches.draw(len(rows)), work.plan.sampling_rate)
-        numbers = torch.from_numpy(chosen.nonzero()[0]).to(rows.target.device)
-        yield Examples(rows.inputs[numbers], rows.target[numbers])
+        chosen = choose(work.streams.batches.draw(drawn), work.plan.sampling_rate)
+        if work.plan.of_persons and rows.person is not None:
+            chosen = chosen[rows.person.cpu().numpy()]
+        yield rows.some(torch.from_numpy(chosen.nonzero()[0]).to(rows.target.device))

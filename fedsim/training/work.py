@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor, nn
 
 from fedsim.data.federation import Examples
+from fedsim.mistakes import Mistake
 from fedsim.privacy.ledger import Mechanism
 from fedsim.privacy.unit import Sampled
 from fedsim.privacy.units import unit_of
@@ -25,7 +26,7 @@ from fedsim.training.losses import RowLosses
 
 @dataclass(frozen=True)
 class Noise:
-    """The clipping norm of a row's gradient, and the noise on each step's sum.
+    """The clipping norm of a row's gradient, or of the sum of a person's, and the noise on each step's sum.
 
     The noise is Gaussian, with standard deviation ``multiplier * clip``.
     """
@@ -38,7 +39,9 @@ class Noise:
 class Plan:
     """The steps of one site in one round.
 
-    ``expected_batch`` divides every step's sum of gradients.
+    ``expected_batch`` divides every step's sum of gradients. ``of_persons`` tells whether steps draw persons, each with
+    all rows; with noise the sum of a person's gradients is then clipped as a row's is elsewhere, and ``expected_batch``
+    counts persons, so that no setting follows from how many rows anybody has.
     """
 
     steps: int
@@ -46,6 +49,7 @@ class Plan:
     expected_batch: float
     optimizer: Optimizer
     noise: Noise | None
+    of_persons: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ class Streams:
         a batch. Where whole sites are protected, no promise rests on how a site trains, so training
         stays by name; their noise is drawn elsewhere (``whole_sites.noise_words``).
         """
-        batches_hide_rows = unit_of(scenario.privacy.unit).sampled is Sampled.ROWS
+        batches_hide_rows = unit_of(scenario.privacy.unit).sampled in (Sampled.ROWS, Sampled.PERSONS)
         if scenario.privacy.rng == "secure" and batches_hide_rows:
             return cls(
                 batches=Words.unknown(),
@@ -125,6 +129,23 @@ class Work:
     follow: bool = False
     chosen: int | None = None
 
+    @property
+    def drawn(self) -> int:
+        """How many rows a step draws among, or how many persons.
+
+        Raises:
+            Mistake: Steps draw persons, and nothing is known of whose rows these are.
+        """
+        if not self.plan.of_persons:
+            return len(self.examples)
+        persons = self.examples.persons
+        if persons is None:
+            raise Mistake(
+                "privacy.unit: expected rows whose persons are known (data.person, or Rows.person of a task), since "
+                "steps draw persons"
+            )
+        return persons
+
     def again(self) -> Work:
         """Return this work with its streams at their start."""
         batches = self.streams.batches.again()
@@ -167,4 +188,5 @@ def plan(
         expected_batch=expected_batch,
         optimizer=optimizer,
         noise=noise,
+        of_persons=unit_of(scenario.privacy.unit).persons,
     )

@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from fedsim.data.contents import contents_of
 from fedsim.data.declared_sites import DECLARED, WITHOUT_VALUE
 from fedsim.data.federation import federate
-from fedsim.data.loading import POOLED
 from fedsim.data.partition import divide
 from fedsim.data.tables import Levels, Number, encode
-from fedsim.data.task import Rows
+from fedsim.data.task import POOLED, Rows
 from fedsim.mistakes import Mistake
 from fedsim.scenario.files import parse
 from fedsim.scenario.schema import Partition, SizeClass
@@ -239,3 +238,22 @@ def test_a_federation_has_the_declared_sites_and_the_card_counts_them(scenario):
     assert {site: facts["rows"] for site, facts in contents.sites.items()} == {"america": 503, "europe": 417}
     by_category = scenario('partition={by="column", column="cp"}', "training.expected_batch=64")
     assert federate(by_category, 0).names == ["1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize(
+    "partition",
+    [
+        Partition(by="shares", shares=[0.5, 0.3, 0.2]),
+        Partition(
+            by="size-classes",
+            size_classes={"large": SizeClass(sites=1, share=0.5), "small": SizeClass(sites=2, share=0.5)},
+        ),
+    ],
+)
+def test_drawn_sites_have_all_rows_of_their_persons(partition: Partition):
+    person = np.random.default_rng(0).integers(0, 40, 200)
+    rows = Rows(np.zeros((200, 1), np.float32), np.zeros(200, np.float32), np.full(200, "a"), person=person)
+    dealt = divide(rows, "binary", partition)
+    np.testing.assert_array_equal(np.sort(np.concatenate([*dealt.values()])), np.arange(200))
+    for number in np.unique(person):
+        assert sum(number in person[chosen] for chosen in dealt.values()) == 1

@@ -46,6 +46,7 @@ HELD = {
     "hospital/xray": Held(30, 1, 30, 30, 0.5),
     "school/achievement": Held(7_185, 160, 14, 67, 12.7479, frozenset({"minority", "sex"})),
     "school/digits": Held(5_000, 1, 5_000, 5_000, 4.5),
+    "school/years": Held(24_613, 80, 54, 769, 553.691, frozenset({"ethnicity", "lunch"})),
     "school/progress": Held(6_077, 75, 43, 179, 617.968, frozenset({"sex", "ethnicity", "lunch"})),
 }
 Loaded = Callable[[str], tuple[Task, Rows]]

@@ -13,6 +13,7 @@ from sklearn.metrics import r2_score, roc_auc_score
 from torch import nn
 
 from fedsim import outcomes
+from fedsim.data.federation import federate
 from fedsim.data.follow_up import FollowUp
 from fedsim.data.inputs import Input
 from fedsim.data.task import Given, Rows, Task
@@ -32,6 +33,7 @@ INPUTS = RANDOM.normal(size=(ROWS, 6)).astype(np.float32)
 SIGNAL = INPUTS @ RANDOM.normal(size=(6, 3))
 SITES = np.array(["a", "b", "c"])[np.arange(ROWS) % 3]
 WORDS = RANDOM.integers(0, 9, (ROWS, 5))
+PERSONS = np.arange(ROWS) // 6  # with the site two rows to a person
 VIEWS = np.stack([INPUTS, INPUTS + 0.1, -INPUTS, INPUTS[::-1]], 1).astype(np.float32)
 
 
@@ -110,7 +112,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     load_named = catalog.load
 
     def put(name: str) -> None:
-        made = TASKS[name]()
+        made = (TASKS | VISITS)[name]()
         monkeypatch.setattr(catalog, "load", lambda kind, what: made if kind == "tasks" else load_named(kind, what))
 
     return put
@@ -137,6 +139,44 @@ def test_a_kind_trains_on_both_engines_alike_and_its_run_is_read_back(name: str,
         assert read_back.metrics == run.metrics
         page = (run.path / "report.html").read_text()
         assert run.metrics[0].label.split(",")[0] in page
+    pd.testing.assert_frame_equal(tables["serial"], tables["cohort"], rtol=1e-4, atol=1e-5)
+
+
+VISITS = {
+    "numbers of persons": lambda: task(
+        lambda: Given(INPUTS, SCALED, SITES, person=PERSONS), _linear(3), kind="numbers"
+    ),
+    "by name, of persons": lambda: task(
+        lambda: Given({"words": WORDS, "table": INPUTS, "mask": WORDS > 2}, (SIGNAL[:, 0] > 0).astype(np.float32),
+                      SITES, person=PERSONS),
+        Both, inputs=NAMED,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", VISITS)
+def test_rows_as_a_task_gives_them_keep_their_persons(name: str, use):
+    use(name)
+    assert (VISITS[name]().rows().person == PERSONS).all()
+    seed = 1100 + list(VISITS).index(name)
+    for site in federate(read("hospital-heart", [f"seed={seed}"]), seed).sites:
+        parts = [site.train, site.validation, site.test]
+        assert sum(part.persons or 0 for part in parts) == 15, "30 rows, two to a person, each on one side"
+        assert sum(map(len, parts)) == 30
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("name", VISITS)
+def test_persons_of_any_kind_are_protected_on_both_engines_alike(name: str, use, tmp_path: Path):
+    use(name)
+    seed = 1200 + list(VISITS).index(name)
+    tables = {}
+    for engine in ("serial", "cohort"):
+        changes = [f"engine={engine}", f"seed={seed}", "training.rounds=2", "training.expected_batch=8"]
+        run = execute(read("hospital-heart", [*changes, "privacy.unit=person"]), tmp_path / engine)
+        ledger = json.loads((run.path / "ledger.json").read_text())
+        assert (ledger["persons"]["rows"], ledger["persons"]["most_rows"]) == (90, 2)
+        tables[engine] = run.sites[[metric.name for metric in run.metrics]]
     pd.testing.assert_frame_equal(tables["serial"], tables["cohort"], rtol=1e-4, atol=1e-5)
 
 

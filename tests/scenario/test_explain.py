@@ -48,7 +48,7 @@ WRONG = {
     'training={"a b"=1}': """training."a b": unknown key; there is 'rounds',""",
     # a word of another tool
     "device=gpu": "expected 'auto', 'cpu' or 'cuda', got 'gpu'; did you mean 'cuda'?",
-    "privacy.unit=patient": "did you mean 'record'?",
+    "privacy.unit=patient": "did you mean 'person'?",
     "privacy.unit=site": "did you mean 'client'?",
     "partition.by=noniid": "did you mean 'dirichlet'?",
     "data.kind=regression": "did you mean 'number'?",

@@ -58,7 +58,7 @@ def test_all_mistakes_are_listed_at_once_with_line_and_nearest_name(tmp_path: Pa
         ("privacy.epsilon=-1", r"privacy.epsilon: expected a number > 0, got -1 \(--set privacy.epsilon=-1\)"),
         ("privacy.epsilon=nan", "privacy.epsilon: expected a finite number, got nan"),
         ("privacy.delta=1", "privacy.delta: expected a number < 1, got 1"),
-        ("privacy.unit=recrd", "'local', 'none' or 'record', got 'recrd'; did you mean 'record'"),
+        ("privacy.unit=recrd", "'local', 'none', 'person' or 'record', got 'recrd'; did you mean 'record'"),
         ("training.sampling_rate=1.5", "expected a number <= 1, got 1.5"),
         ("training.rounds=2.5", "training.rounds: expected a whole number, got 2.5"),
         ("training.rounds=true", "training.rounds: expected a whole number, got true"),

@@ -66,7 +66,8 @@ def paired(target: Target, trials: int) -> CanaryAudit:
     """
     noise = target.noise
     canary, gradient = loud_record(target, _LOUDNESS * noise.clip)
-    nothing = Examples(canary.inputs[:0], canary.target[:0])
+    canary = target.canaries(canary)
+    nothing = canary.some(torch.arange(0))
     direction = -gradient / gradient.norm()
 
     def scores_of(kind: str, rows: Examples) -> np.ndarray:

@@ -20,7 +20,6 @@ from fedsim.audits.claims import RECORDS
 from fedsim.audits.finding import IN_WORDS, MEMBERS, Answer, Curve, Finding, Picture, Row
 from fedsim.audits.shadow_models import Membership, confidences, halves, judge, lira, rmia
 from fedsim.audits.target import Target
-from fedsim.data.federation import Examples
 from fedsim.randomness import Words
 from fedsim.training.work import Streams, Work
 
@@ -43,7 +42,8 @@ class MembershipInference(Attack):
 
     def run(self, target: Target) -> Finding:
         """Attack models trained on halves of the records."""
-        expected_batch = target.plan.sampling_rate * len(target.rows) / 2
+        trained = target.rows.persons if target.plan.of_persons else len(target.rows)
+        expected_batch = target.plan.sampling_rate * (trained or 0) / 2
         half = replace(target.plan, expected_batch=max(1.0, expected_batch))
         found = attack(replace(target, plan=half))
 
@@ -80,23 +80,26 @@ class MembershipInference(Attack):
 def attack(target: Target) -> dict[str, Membership]:
     """Return {score: how well it tells members}: ``loss``, ``lira`` and ``rmia``.
 
-    Each of the target's rows is a member in half of the trainings.
+    Each of the target's rows is a member in half of the trainings. Where persons are protected, each person is, with
+    all rows, and the attacker scores a person by the mean over these rows.
     """
     rows = target.rows
-    members = halves(len(rows), target.effort.shadows, target.seed)  # bool (shadows, rows)
+    person = rows.person.cpu().numpy() if target.plan.of_persons and rows.person is not None else np.arange(len(rows))
+    members = halves(int(person.max()) + 1, target.effort.shadows, target.seed)  # bool (shadows, persons)
 
     works = []
-    for number, chosen in enumerate(torch.from_numpy(members)):
+    for number, chosen in enumerate(torch.from_numpy(members[:, person])):  # bool (rows,)
         streams = Streams(
             batches=Words.of(target.seed, "shadow batches", number),
             noise=Words.of(target.seed, "shadow noise", number),
             layers=number,
         )
-        half = Examples(rows.inputs[chosen], rows.target[chosen])
+        half = rows.some(chosen)
         works.append(Work(target.model, target.start, half, target.plan, streams, target.losses))
 
     found = np.stack(
         [confidences(target.model, done.parameters, rows, target.losses) for done in target.train_all(works)]
     )  # fmt: skip  (shadows, rows)
+    found = np.stack([np.bincount(person, weights=of_shadow) / np.bincount(person) for of_shadow in found])
     scores = {"loss": found, "lira": lira(found, members), "rmia": rmia(found, members)}
     return {name: judge(score[members], score[~members]) for name, score in scores.items()}

@@ -60,7 +60,7 @@ def one_run(target: Target) -> CanaryAudit:
     included = stream(target.seed, "audit canaries").random(canaries) < 0.5  # bool (canaries,)
 
     inputs = _LOUDNESS * noise.clip * torch.eye(canaries)[torch.from_numpy(included)]
-    rows = Examples(inputs, torch.ones(len(inputs)))
+    rows = target.canaries(Examples(inputs, torch.ones(len(inputs))))
     model = nn.Linear(canaries, 1, bias=False)
     gentle = replace(target.plan, optimizer=Optimizer(lr=_SMALL_STEP))
     streams = Streams(

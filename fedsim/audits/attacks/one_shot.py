@@ -61,7 +61,7 @@ def records(target: Target) -> OneShot:
     size = target.effort.size
     directions = directions_of(canaries, size, target.seed)  # (canaries, size)
 
-    rows = Examples(_LOUD * clip * directions, torch.ones(canaries))
+    rows = target.canaries(Examples(_LOUD * clip * directions, torch.ones(canaries)))
     model = nn.Linear(size, 1, bias=False)
     gentle = replace(target.plan, optimizer=Optimizer(lr=_SMALL_STEP / _LOUD))
     streams = Streams(Words.of(target.seed, "one-shot batches"), Words.of(target.seed, "one-shot noise"))

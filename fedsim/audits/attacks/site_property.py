@@ -171,7 +171,7 @@ def _made(
     )
     chosen = [rows[torch.from_numpy(random.integers(len(rows), size=size))] for rows, size in sizes]
     numbers = torch.cat(chosen)
-    return Examples(known.inputs[numbers], known.target[numbers])
+    return known.some(numbers)
 
 
 def _streams(seed: int, site: int, shadow: int) -> Streams:

@@ -126,7 +126,7 @@ def _equally_many(sites: Sequence[Examples], records: int, seed: int) -> Example
     parts = []
     for rows in sites:
         chosen = torch.from_numpy(random.permutation(len(rows))[:count])
-        parts.append(Examples(rows.inputs[chosen], rows.target[chosen]))
+        parts.append(rows.some(chosen))
     return joined(parts)
 
 

@@ -162,7 +162,14 @@ def assembled(data: Data, used: "Usable") -> Prepared:
     assert target is not None  # noqa: S101  without a target there was a fault
     assert parts.site is not None  # noqa: S101
 
-    without_inputs = Rows(np.zeros(0, np.float32), target.values, parts.site, parts.time, parts.groups)
+    without_inputs = Rows(
+        inputs=np.zeros(0, np.float32),
+        target=target.values,
+        site=parts.site,
+        time=parts.time,
+        groups=parts.groups,
+        person=parts.person,
+    )
     if pictures is None:
         inputs = encode(pd.DataFrame(features.values), features.columns)
         source = f"{used.table.name}, a table of one's own"
@@ -231,6 +238,7 @@ class Converted:
         time: The moment of each row; None if there is no such column, or it has a fault.
         groups: {attribute: the group of each row}.
         notes_on_sites: Notes on sites and groups.
+        person: The person of each row, str (rows,); None if there is no such column, or it has a fault.
     """
 
     target: Target | None
@@ -240,6 +248,7 @@ class Converted:
     time: np.ndarray | None
     groups: dict[str, np.ndarray]
     notes_on_sites: list[str]
+    person: np.ndarray | None = None
 
 
 def converted(data: Data, used: "Usable", faults: "Faults") -> Converted:
@@ -255,19 +264,21 @@ def converted(data: Data, used: "Usable", faults: "Faults") -> Converted:
         features = Features({}, (), _notes_on_others(used), some_fitted=False)
         with faults.collected():
             pictures = _pictures(data, used)
-    site = time = None
+    site = time = person = None
     groups: dict[str, np.ndarray] = {}
     notes_on_sites: list[str] = []
     with faults.collected():
         site, notes_on_sites = _sites(used, data.site)
     with faults.collected():
         time = cleaning.times(used.cells[data.time], used.file_mark) if data.time else None
+    with faults.collected():
+        person = _persons(used.cells[data.person]) if data.person else None
     for name in data.groups or ():
         with faults.collected():
             merged_cells, note = cleaning.merged(used.cells[name])
             groups[name] = cleaning.groups(merged_cells)
             notes_on_sites.extend([note] if note and note not in features.notes else [])
-    return Converted(target, features, pictures, site, time, groups, notes_on_sites)
+    return Converted(target, features, pictures, site, time, groups, notes_on_sites, person)
 
 
 def _pictures(data: Data, used: "Usable") -> Pictures:
@@ -351,7 +362,7 @@ class Usable:
         left_out: The rows that are left out.
         declared: The declared ranges.
         outcome: The column of the outcome; empty if none was named.
-        roles: The columns of outcome, site and time.
+        roles: The columns of outcome, site, time and person.
         cells: {column: its values, with those that are missing}.
         file_mark: The notation of numbers that the file shows.
         outcome_needs_entry: Whether the levels or the range of the outcome must be declared.
@@ -376,7 +387,7 @@ class Usable:
 
     @property
     def features(self) -> list[str]:
-        """The columns that are no outcome, site or time; none where images are learned from."""
+        """The columns that are no outcome, site, time or person; none where images are learned from."""
         if self.learns_images:
             return []
         return [name for name in self.cells if name not in self.roles]
@@ -428,7 +439,9 @@ def usable(data: Data) -> Usable:
         declared = declared_for(path, data.ranges, data.undeclared)
     check_no_more(path, list(table.columns), declared)
 
-    needed = {role: _cells(table, name, declared) for role, name in roles.items() if name}
+    # A row without a person is not left out but an error: it may be anybody's, and which rows are whose decides what
+    # is protected.
+    needed = {role: _cells(table, name, declared) for role, name in roles.items() if name and role != "person"}
     keep, left_out = cleaning.without(table, needed)
     used = table.kept(keep)
     if not len(used.rows):
@@ -469,3 +482,17 @@ def _sites(used: Usable, name: str | None) -> tuple[np.ndarray, list[str]]:
         return np.full(len(used.table.rows), ALL_ROWS), []
     merged_cells, note = cleaning.merged(used.cells[name])
     return cleaning.names(merged_cells), [note] if note else []
+
+
+def _persons(cells: Cells) -> np.ndarray:
+    """Return the name of each row's person, str (rows,): as it is written, but for blanks around it.
+
+    Spellings are not merged, as those of sites are: two names that are nearly alike may be two persons.
+
+    Raises:
+        Mistake: A row has none, or the column holds numbers that are not whole.
+    """
+    if cells.rows_missing().any():
+        raise cells.nothing("the name or number of each row's person, or a name of its own for a row of which it is "
+                            "not known")  # fmt: skip
+    return np.char.strip(cleaning.names(cells))

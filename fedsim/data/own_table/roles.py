@@ -1,4 +1,4 @@
-"""Check the columns that have a role: outcome, site, time, image and groups."""
+"""Check the columns that have a role: outcome, site, time, person, image and groups."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,16 +7,28 @@ from fedsim.mistakes import Mistake
 from fedsim.scenario import catalog
 from fedsim.scenario.schema import Data
 
-_KEYS = {"outcome": "data.target", "site": "data.site", "time": "data.time", "image": "data.image"}
+_KEYS = {
+    "outcome": "data.target",
+    "site": "data.site",
+    "time": "data.time",
+    "person": "data.person",
+    "image": "data.image",
+}
 
 
 def roles_of(data: Data) -> dict[str, str | None]:
     """Return {role: the column that has it, None if no column has}."""
-    return {"outcome": data.target, "site": data.site, "time": data.time, "image": data.image}
+    return {
+        "outcome": data.target,
+        "site": data.site,
+        "time": data.time,
+        "person": data.person,
+        "image": data.image,
+    }
 
 
 def check_roles(table: str, known: Sequence[str], data: Data) -> None:
-    """Check that outcome, site, time, image and groups are columns of a table, each another.
+    """Check that outcome, site, time, person, image and groups are columns of a table, each another.
 
     Args:
         table: The table's name.

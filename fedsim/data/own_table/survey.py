@@ -80,7 +80,13 @@ def survey(data: Data) -> Survey:
 def columns_of(data: Data, used: Usable) -> list[ColumnSurvey]:
     """Survey the columns of a table that was read."""
     named = in_columns(data)
-    roles = {named.target: "outcome", named.site: "site", named.time: "time", named.image: "image"}
+    roles = {
+        named.target: "outcome",
+        named.site: "site",
+        named.time: "time",
+        named.person: "person",
+        named.image: "image",
+    }
     other = "feature" if named.image is None else "not used"
     return [_column(used, name, roles.get(name, other)) for name in used.cells]
 
@@ -130,7 +136,7 @@ def _most_frequent(cells: Cells) -> str:
 
 def _entry(used: Usable, name: str, role: str) -> str:
     entry = used.declared.entries.get(name)
-    if role in ("site", "time", "image", "not used"):
+    if role in ("site", "time", "person", "image", "not used"):
         return ""
     if entry == LEAVE_OUT:
         return "left out"

@@ -376,7 +376,8 @@ class Products(Layer):
     def _row_gradients(self, rows: Tensor) -> dict[str, Tensor]:
         self.positions()  # joins the uses
         shape = self.totals["weight"].shape[1:]
-        of_rows = {"weight": self._gradients(rows).view(len(rows), *shape)}
+        chunks = [self._gradients(chunk) for chunk in rows.split(self._rows_in_chunk())]
+        of_rows = {"weight": torch.cat(chunks).view(len(rows), *shape)}
         if "bias" in self.totals:
             of_rows["bias"] = self.bias_gradients()[rows]
         return of_rows

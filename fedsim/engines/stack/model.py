@@ -162,6 +162,11 @@ class StackedModel:
                 for total in layer.totals.values():
                     total.zero_()
 
+    def forget_uses(self) -> None:
+        """Drop what the layers kept of a step, after its sums were written."""
+        for layer in self.layers:
+            layer.end()
+
     def costs(self) -> tuple[int, int]:
         """Count the floats kept and the multiplications done, after a backward pass."""
         floats = 0

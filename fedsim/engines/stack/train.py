@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from fedsim.data.federation import Examples
 from fedsim.engines.stack.layers import NoRule, NotApart, Rows, like
 from fedsim.engines.stack.model import StackedModel
+from fedsim.engines.stack.persons import sum_persons
 from fedsim.privacy.ledger import Mechanism
 from fedsim.privacy.norms import keep_float32_whole, largest_square
 from fedsim.randomness import Normals, choose
@@ -58,12 +59,15 @@ class Batch:
         share: The factor of each row in its site's step, 1 over the site's expected batch, (rows,).
             Rows that only fill up are zeros and have a share of 0.
         rows: The places of each site's rows.
+        person: The number of each row's person, int64 (rows,), another one at another site, and -1 for rows that only
+            fill up; None where steps draw rows.
     """
 
     inputs: Tensor
     target: Tensor
     share: Tensor
     rows: Rows
+    person: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,7 @@ def same_steps(work: Work) -> tuple[object, ...]:
         plan.sampling_rate,
         plan.optimizer,
         plan.noise,
+        plan.of_persons,
         work.losses,
         work.rule,
         work.follow,
@@ -178,7 +183,7 @@ def _sum_gradients(
 ) -> None:
     """Write each site's sum of row gradients, times their shares.
 
-    The gradients are clipped before, if there is to be noise.
+    The gradients are clipped before, if there is to be noise; where steps draw persons, the sum of each person's.
     """
     if not batch.rows.total:
         model.sum_gradients()
@@ -193,6 +198,10 @@ def _sum_gradients(
         return
 
     row_losses.sum().backward()
+    if batch.person is not None:
+        sum_persons(model, batch.person, batch.share, noise.clip)
+        return
+
     sizes = model.sizes()
     squares = sizes.squares
     masses = squares if sizes.masses is None else sizes.masses
@@ -236,6 +245,7 @@ class Pool:
     inputs: Tensor
     target: Tensor
     share: Tensor
+    person: Tensor | None = None
 
     @classmethod
     def of(cls, works: Sequence[Work], shares: Tensor) -> Pool:
@@ -251,7 +261,22 @@ class Pool:
             inputs=torch.cat([*inputs, filling_inputs]),
             target=torch.cat([*targets, filling_target]),
             share=torch.cat([row_shares, shares.new_zeros(1)]),
+            person=cls._persons(works),
         )
+
+    @staticmethod
+    def _persons(works: Sequence[Work]) -> Tensor | None:
+        """Number the persons of all sites, so that none has the number of another site's."""
+        if not works[0].plan.of_persons:
+            return None
+        numbers = []
+        persons = 0
+        for work in works:
+            drawn = work.drawn  # raises a Mistake where nothing is known of persons
+            assert work.examples.person is not None  # noqa: S101  see above
+            numbers.append(work.examples.person + persons)
+            persons += drawn
+        return torch.cat([*numbers, numbers[0].new_full((1,), -1)])
 
     def batch(self, numbers: np.ndarray, rows: Rows) -> Batch:
         """Return the batch of the rows with these numbers, ascending."""
@@ -265,6 +290,7 @@ class Pool:
             target=self.target.index_select(0, index),
             share=self.share.index_select(0, index),
             rows=rows,
+            person=None if self.person is None else self.person.index_select(0, index),
         )
 
 
@@ -285,15 +311,18 @@ def poisson_batches(
     pool = Pool.of(works, shares)
     sizes = [len(work.examples) for work in works]
     site_of_row = np.repeat(np.arange(len(works)), sizes)
+    person_of_row = None if pool.person is None else pool.person[:-1].cpu().numpy()
     for chosen in _choices(works):
+        if person_of_row is not None:
+            chosen = chosen[person_of_row]  # all rows of a person, or none
         numbers = chosen.nonzero()[0]
         counts = np.bincount(site_of_row[numbers], minlength=len(works))
         yield pool.batch(numbers, Rows(counts, padded, shares.device, multiple))
 
 
 def _choices(works: Sequence[Work]) -> Iterator[np.ndarray]:
-    """Yield for each step which rows of all works join it, bool (rows of all works,)."""
-    sizes = [len(work.examples) for work in works]
+    """Yield for each step which rows, or persons, of all works join it, bool (rows or persons of all works,)."""
+    sizes = [work.drawn for work in works]
     steps_left = works[0].plan.steps
     steps_at_once = max(1, _WORDS // (1 + sum(sizes)))
     while steps_left:
@@ -318,7 +347,7 @@ def stacked_model(model: nn.Module, device: torch.device) -> StackedModel:
 def check_rules(model: nn.Module, losses: RowLosses, examples: Examples) -> Cost:
     """Make sure that a model's stacked form agrees with autograd row by row.
 
-    Outputs, norms and clipped sums are compared.
+    Outputs, norms, clipped sums and the gradients of rows, whose sums by person may be clipped, are compared.
 
     A rule knows what its layer computes. It does not know what a model's own code does between
     layers, such as moving the dimension of the rows. Clipping by a wrong norm would bound nothing,

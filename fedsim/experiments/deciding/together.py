@@ -67,9 +67,9 @@ def together(spent: Mapping[str, Sequence[tuple[Scenario, Spent]]]) -> list[Rele
 def _protected(scenarios: Sequence[Scenario]) -> tuple[str, Neighbours]:
     """Return the thing that some trainings together protect, and the neighbouring relation.
 
-    It is a whole site if all of them protect one and have the same sites, else one record: where whole
-    sites are protected, a record that changes replaces its site's update. To be replaced costs at least
-    as much as to be added or removed, so if anything is replaced, all counts as replaced.
+    It is a whole site, or a person, if all of them protect that and have the same sites, else one record: where more
+    is protected, a record that changes replaces its site's update, or the sum of its person. To be replaced costs at
+    least as much as to be added or removed, so if anything is replaced, all counts as replaced.
     """
     units = {unit_of(scenario.privacy.unit) for scenario in scenarios}
     protected = {unit.promise.protected for unit in units}
@@ -77,8 +77,8 @@ def _protected(scenarios: Sequence[Scenario]) -> tuple[str, Neighbours]:
     same_sites = all(_SITES_OF(other) == _SITES_OF(first) for other in scenarios)
     replaced = any(scenario.privacy.relation == "replace-one" for scenario in scenarios)
 
-    all_protect_sites = all(unit.protects is Protected.SITE for unit in units)
-    if not all_protect_sites or not same_sites:
+    all_protect_alike = {unit.protects for unit in units} in ({Protected.SITE}, {Protected.PERSON})
+    if not all_protect_alike or not same_sites:
         record = unit_of(UNIT_OF_RECORDS).promise.protected
         replaced = replaced or protected != {record}
         protected = {record}

@@ -8,9 +8,7 @@ The server: aggregates, as without privacy.
 Cost: every step of a site is a release, in which each row takes part with the sampling rate.
 """
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 
 from fedsim.privacy.ledger import Mechanism, Release
 from fedsim.privacy.promise import (
@@ -25,18 +23,17 @@ from fedsim.privacy.promise import (
     Pairs,
     Promise,
     Training,
-    by_site,
     each,
-    epsilon_by_site,
-    random_of,
+    steps_in,
+    steps_in_one_line,
 )
-from fedsim.privacy.unit import Asked, Audited, Cost, Exposure, Place, Protected, Sampled, Unit
+from fedsim.privacy.unit import Asked, Audited, Cost, Exposure, Place, Protected, Sampled, Unit, steps_together
 
 _PROMISE = Promise(
     protected="record",
     unit="One record: one row of one site. A row is no person: a person with k rows at a site has up to k times this "
-    "epsilon, at a much larger delta. It is no whole site, either: for a site with all its rows there is no finite "
-    "guarantee worth a number.",
+    "epsilon, at a much larger delta; the unit person protects all of them. It is no whole site, either: for a site "
+    "with all its rows there is no finite guarantee worth a number.",
     neighbours={
         "add-or-remove-one": "Two data sets of a site are neighbours if one of them has one record more and they are "
         "otherwise equal (add or remove one).",
@@ -123,35 +120,13 @@ class Record(Unit):
                 "Denominator",
                 f"{each(trainings, 'expected_batch')}: the expected batch, set in the scenario and so public.",
             ),
-            ("Steps", _steps(trainings)),
+            ("Steps", steps_in(trainings)),
         ]
 
     def in_one_line(self, trainings: Sequence[Training]) -> str:
         """Tell the same of a further arm, with its epsilon."""
-        return (
-            f"epsilon {epsilon_by_site(trainings)}; sampling rate {each(trainings, 'sampling_rate')}; "
-            f"sigma {each(trainings, 'noise_multiplier')}; clip {each(trainings, 'clip')}; "
-            f"denominator {each(trainings, 'expected_batch')}; {_steps(trainings)}; "
-            f"{random_of(trainings)} random numbers."
-        )
+        return steps_in_one_line(trainings)
 
     def audited(self, releases: Sequence[Release]) -> Audited:
         """Return all steps of a training in one go; rounds that were not alike count as the first was."""
-        first = releases[0]
-        if not isinstance(first, Mechanism):
-            raise TypeError(f"expected steps of DP-SGD, got a {type(first).__name__}")
-
-        steps = sum(release.segment().steps for release in releases)
-        return Audited(replace(first, steps=steps), times=1)
-
-
-def _steps(trainings: Sequence[Training]) -> str:
-    """Write the steps of each site: ``3 rounds × 2 steps = 6 steps``."""
-    values: dict[str, list[str]] = {}
-    for training in trainings:
-        for site in training["epsilon"]:
-            steps_of_rounds = [entry["mechanism"]["steps"] for entry in training["entries"] if entry["site"] == site]
-            rounds_with = Counter(steps_of_rounds)
-            parts = [f"{rounds} rounds × {steps} steps" for steps, rounds in sorted(rounds_with.items())]
-            values.setdefault(site, []).append(f"{' + '.join(parts)} = {sum(steps_of_rounds)} steps")
-    return by_site(values)
+        return steps_together(releases)

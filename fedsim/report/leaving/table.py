@@ -207,14 +207,16 @@ def _control(run: Run, private: bool) -> str:
     noise = _values(mechanisms, "noise_multiplier")
     bounded = f"clip {clip}" if clip else "clipped"
     noisy = f"noise sigma {noise} times the clip" if noise else "noise"
+    unit = unit_of(run.ledger["unit"])
+    gradient = "the sum of each person's gradients" if unit.persons else "each row's gradient"
     return {
         Place.NOWHERE: _EXACT,
-        Place.IN_STEPS: f"each row's gradient: {bounded}; in each step {noisy}",
+        Place.IN_STEPS: f"{gradient}: {bounded}; in each step {noisy}",
         Place.ON_UPDATES: f"the site's change: {bounded}, {noisy}, at the site",
         Place.IN_SHARES: f"the site's change: {bounded}; a share of the noise, which in all is {noisy}",
         Place.AT_SERVER: f"none before it leaves: the server clips ({clip or 'see the statement'}) and adds the "
         f"{noisy} to the sum, and is trusted",
-    }[unit_of(run.ledger["unit"]).place]
+    }[unit.place]
 
 
 def _values(mechanisms: list[Mapping[str, Any]], name: str) -> str:

@@ -92,6 +92,13 @@ _PROMISE = "fedsim/privacy/promise.py"
 _CHOICE = "fedsim/scenario/participation.py"
 _FACTS = "fedsim/scenario/unit_facts.py"
 _UNITS = "fedsim/privacy/units/__init__.py"
+_UNIT = "fedsim/privacy/unit.py"
+_PERSON = "fedsim/privacy/units/person.py"
+_PERSONS = "fedsim/data/persons.py"
+_FEDERATION = "fedsim/data/federation.py"
+_IN_A_STACK = "fedsim/engines/stack/persons.py"
+PERSONS = "tests/privacy/test_persons.py"
+PARTS = "tests/data/test_persons.py"
 _RECORD = "fedsim/privacy/units/record.py"
 _CLIENT = "fedsim/privacy/units/client.py"
 _LOCAL = "fedsim/privacy/units/local.py"
@@ -121,6 +128,7 @@ _LOOK = "fedsim/cli/look.py"
 _CURVE = "fedsim/experiments/survival/curve.py"
 _RELEASE = "fedsim/cli/releases/survival.py"
 _DRAW = "chosen = choose(work.streams.batches.draw(len(rows)), work.plan.sampling_rate)"
+_DRAW = "chosen = choose(work.streams.batches.draw(drawn), work.plan.sampling_rate)"
 _NOISE = 'Words.of(seed, "noise", scenario.release, arm, site, round_number)'
 
 MUTANTS = (
@@ -193,13 +201,55 @@ MUTANTS = (
            "tests/privacy/test_sensitivity.py"),
     Mutant(_PARTICIPATION, "max(times.values(), default=1)", "min(times.values(), default=1)",
            "M7: noise for the site that is in the fewest rounds", ARRIVALS),
+    # persons
+    Mutant(_OPTIMIZER, "gradients = [summed_by(self.person, gradient) for gradient in gradients]",
+           "gradients = [gradient.clone() for gradient in gradients]; self.person = torch.arange(self.rows)",
+           "M23: each row of a person is clipped for itself, so that 40 rows move 40 clips", PERSONS),
+    Mutant(_IN_A_STACK, "person[rows], return_index=True", "rows, return_index=True",
+           "M23: in a stack, each row of a person is clipped for itself", PERSONS),
+    Mutant(_TRAINING, "chosen = chosen[rows.person.cpu().numpy()]",
+           "chosen = choose(work.streams.batches.draw(len(rows)), work.plan.sampling_rate)",
+           "M1: rows are drawn and not persons, so that whoever has many is in nearly every step", PERSONS),
+    Mutant(_COHORT, "chosen = chosen[person_of_row]  # all rows of a person, or none",
+           "chosen = np.resize(chosen, len(person_of_row))", "M1: in a stack, rows are drawn and not persons", PERSONS),
+    Mutant(_TRAINING, "chosen = chosen[rows.person.cpu().numpy()]",
+           "chosen = chosen[rows.person.cpu().numpy()]; chosen[chosen.nonzero()[0][:1]] = False",
+           "M1: a row of a person who is drawn is left out", PERSONS),
+    Mutant(_IN_A_STACK, "chunk = slice(first[begin], ends[end - 1])", "chunk = slice(first[begin], ends[end - 1] - 1)",
+           "M23: in a stack, the last row of a person is left out", PERSONS),
+    Mutant(_OPTIMIZER, "gradients = [summed_by(self.person, gradient) for gradient in gradients]",
+           "self.person = 0 * self.person\n"
+           "            gradients = [summed_by(self.person, gradient) for gradient in gradients]",
+           "M23: the sum over all persons is clipped, and tells how many of them there are not", PERSONS),
+    Mutant(_IN_A_STACK, "yield rows[chunk], inverse[chunk] - begin", "yield rows[chunk], 0 * inverse[chunk]",
+           "M23: in a stack, the sum over all persons is clipped", PERSONS),
+    Mutant(_OPTIMIZER, "(squares <= largest_square(gradients[0])) & (unsound_rows == 0)",
+           "torch.ones_like(squares, dtype=torch.bool)",
+           "M8: a person with a row that is no number spoils the sum", PERSONS),
+    Mutant(_IN_A_STACK, "(squares <= largest) & (unsound_rows == 0)", "squares <= largest",
+           "M8: in a stack, a row too large to be clipped leaves the rest of its person", PERSONS),
+    Mutant(_FEDERATION, "numbers.append(part.person + persons)", "numbers.append(part.person)",
+           "M14: in the pool, two persons of one name at two sites are clipped as one", PERSONS),
+    Mutant(_PERSONS, "numbered(sites * (int(names.max(initial=0)) + 1) + names)", "names",
+           "M14: two persons with one name at two sites are one", PERSONS),
+    Mutant(_FEDERATION, "split_rows(labels, validation, test, self.seed, name, rows.person)",
+           "split_rows(labels, validation, test, self.seed, name)",
+           "a person's rows are on both sides of a split", PARTS),
+    Mutant(_FEDERATION, "parts = without_later(parts, rows.person)", "pass",
+           "split by time, a person's rows are on both sides", PARTS),
+    Mutant(_WORK, "of_persons=unit_of(scenario.privacy.unit).persons,", "of_persons=False,",
+           "M23: a promise to persons, and steps that protect rows", "tests/privacy/units/test_person.py"),
+    Mutant(_PERSON, "Cost(exposure.row_rate,", "Cost(exposure.row_rate * (exposure.joining_rate or 1),",
+           "M2: persons are charged as if nobody knew which sites are in a round", UNITS),
+    Mutant(_WORK, "in (Sampled.ROWS, Sampled.PERSONS)", "in (Sampled.ROWS,)",
+           "M11: two releases draw the same persons into their steps", "tests/privacy/units/test_person.py"),
     # batches and streams
     Mutant(_TRAINING, "private.rows = len(batch)", "private.rows = private.expected_batch_size = max(1, len(batch))",
            "M3: the denominator follows the rows", SITE),
-    Mutant(_TRAINING, _DRAW, "words = work.streams.batches.draw(len(rows))\n        "
-           "chosen = words.argsort().argsort() < round(work.plan.sampling_rate * len(rows))",
+    Mutant(_TRAINING, _DRAW, "words = work.streams.batches.draw(drawn)\n        "
+           "chosen = words.argsort().argsort() < round(work.plan.sampling_rate * drawn)",
            "M1: shuffled batches of one size", SITE),
-    Mutant(_TRAINING, _DRAW, "chosen = choose(work.streams.batches.again().draw(len(rows)), work.plan.sampling_rate)",
+    Mutant(_TRAINING, _DRAW, "chosen = choose(work.streams.batches.again().draw(drawn), work.plan.sampling_rate)",
            "M1: the same batch in every step", SITE),
     Mutant(_WORK, _NOISE, _NOISE.replace('"noise"', '"batches"'),
            "M11: the noise comes from the words that choose the batches", SITE),
@@ -596,7 +646,7 @@ MUTANTS = (
     Mutant(_RECORD, "protects = Protected.RECORD", "protects = Protected.SITE",
            "delta is held against the number of sites", UNITS),
     Mutant(_RECORD, "clip=asked.clip", "clip=2 * asked.clip", "M16: a site is charged for another clip", UNITS),
-    Mutant(_RECORD, "replace(first, steps=steps)", "first", "an audit attacks one round of many", UNITS),
+    Mutant(_UNIT, "replace(first, steps=steps)", "first", "an audit attacks one round of many", UNITS),
     Mutant(_CLIENT, "        if exposure.joining_rate is None:\n            return Cost(1.0, exposure.most_rounds)\n",
            "",
            "M15: sites that are chosen otherwise cost nothing that can be computed", f"{UNITS} {WHOLE}"),

@@ -46,6 +46,8 @@ class Expected:
 UNITS = {
     "record": Expected(BOTH, ("federated", "centralized", "local"), Protected.RECORD, Place.IN_STEPS, Sampled.ROWS,
                        (0.25, 21), (0.25, 21)),
+    "person": Expected(BOTH, ("federated", "centralized", "local"), Protected.PERSON, Place.IN_STEPS, Sampled.PERSONS,
+                       (0.25, 21), (0.25, 21)),
     "client": Expected(BOTH, ("federated",), Protected.SITE, Place.AT_SERVER, Sampled.SITES, (0.125, 20), (1.0, 7)),
     "local": Expected(("replace-one",), ("federated",), Protected.SITE, Place.ON_UPDATES, Sampled.NOTHING,
                       (1.0, 7), (1.0, 7)),
@@ -67,6 +69,7 @@ ASKED = Asked(
 )
 RELEASED = {
     "record": Mechanism(0.25, 1.5, 0.5, 30.0, 4),
+    "person": Mechanism(0.25, 1.5, 0.5, 30.0, 4),
     "local": OwnUpdate(1.5, 0.5),
     "distributed": NoiseShare(1.5, 0.5, 6, 7, 2, 1),
 }
@@ -88,7 +91,7 @@ def test_what_a_scenario_reads_of_a_unit_is_what_the_unit_says(name: str):
     """The facts are read from the source; the class is what runs."""
     unit, facts = unit_of(name), facts_of(name)
     assert (facts.neighbours, facts.arms) == (unit.neighbours, unit.arms)
-    assert (facts.settings, facts.needs) == (unit.settings, unit.needs)
+    assert (facts.settings, facts.needs, facts.persons) == (unit.settings, unit.needs, unit.persons)
     assert facts.promises == (unit.protects is not Protected.NOBODY)
 
 
@@ -186,7 +189,9 @@ def test_a_statement_has_words_for_all_that_can_be_asked(name: str):
     ways = {"masked"} if unit.needs else set(unit.arms)
     assert ways <= set(unit.promise.released)
     assert set(unit.arms) == set(unit.promise.trust)
-    assert unit.promise.protected == {Protected.RECORD: "record", Protected.SITE: "whole site"}[unit.protects]
+    words = {Protected.RECORD: "record", Protected.PERSON: "person", Protected.SITE: "whole site"}
+    assert unit.promise.protected == words[unit.protects]
+    assert unit.persons == (unit.protects is Protected.PERSON)
 
 
 def test_nobody_is_promised_nothing(scenario):

@@ -69,7 +69,7 @@ def plan_of(data: Data, site_names: Sequence[str], bins: int) -> Plan:
     roles = {data.target: "outcome", data.time: "time"}
     columns = []
     for name, entry in declared.entries.items():
-        if name == data.site or entry == LEAVE_OUT or not declares(entry):
+        if name in (data.site, data.person) or entry == LEAVE_OUT or not declares(entry):
             continue
         columns.append(public_bins(name, entry, declared.place, roles.get(name, "feature"), bins))
     columns.sort(key=lambda column: column.role != "outcome")
