@@ -20,6 +20,7 @@ from tests.engines.stack.test_train import MODELS
 
 SCENARIOS = {read(name).task: name for name in catalog.titles("scenarios")}
 ROWS = 6
+NOT_STACKED = {"hospital/exercises"}  # no rule for Conv1d
 LAYERS_OPACUS_NEEDS_HOOKS_FOR = {"gru", "lstm"}
 
 
@@ -73,6 +74,8 @@ def test_another_row_moves_no_gradient_by_a_single_bit(name: str):
     before, after = (opacus_gradients(net, own, losses) for own in (rows, swapped(rows)))
     assert torch.equal(before[:-1], after[:-1])
     assert not torch.equal(before[-1], after[-1])
+    if name in NOT_STACKED:
+        return
     first, second = (stacked_squares(net, own, losses) for own in (rows, swapped(rows)))
     assert torch.equal(first[:-1], second[:-1])
     torch.testing.assert_close(first, before.double().pow(2).sum(1), rtol=1e-4, atol=1e-6)
