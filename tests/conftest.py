@@ -7,6 +7,8 @@ os.environ.update(FLWR_TELEMETRY_ENABLED="0", FLWR_DISABLE_UPDATE_CHECK="1")
 import math
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,9 +72,8 @@ def _no_lines_of_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", math.inf)
 
 
-@pytest.fixture(scope="module")
-def charts_undrawn() -> Iterator[None]:
-    """Leave the charts of reports empty, which take longer than a small run, where no test looks at them."""
+@contextmanager
+def _undrawn() -> Iterator[None]:
     savefig = Figure.savefig
 
     def save(figure: Figure, file: Any, **how: Any) -> None:
@@ -84,6 +85,23 @@ def charts_undrawn() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Figure, "savefig", save)
         yield
+
+
+@pytest.fixture(scope="module")
+def charts_undrawn() -> Iterator[None]:
+    """Leave the charts of reports empty, which take longer than a small run, where no test looks at them."""
+    with _undrawn():
+        yield
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the directory of a run of one round and one seed without privacy, to be read or copied, never changed."""
+    from fedsim.experiments.experiment import execute
+
+    with _undrawn():
+        small = read("hospital-heart", ["training.rounds=1", "seeds=1", "privacy.unit=none"])
+        return execute(small, tmp_path_factory.mktemp("runs") / "small").path
 
 
 @pytest.fixture

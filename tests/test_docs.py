@@ -64,6 +64,14 @@ def with_settings(words: list[str], more: list[str]) -> list[str]:
     return [*kept, *more]
 
 
+def write_files(folder: Path) -> None:
+    """Write the blocks that begin with the name of a file: ``# my_tasks.py``."""
+    for text in (*blocks("toml"), *blocks("python")):
+        name = text.partition("\n")[0].removeprefix("# ")
+        if name.endswith((".toml", ".py")):
+            (folder / name).write_text(text, encoding="utf-8")
+
+
 def patients() -> str:
     """Return a table as docs/your-data.md has it: the real patients, under other names."""
     frame = read_heart()[["site", "age", "sex", "cp", "chol", "target"]]
@@ -75,10 +83,7 @@ def patients() -> str:
 def test_all_commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """In order, in one folder; runs are made small."""
     monkeypatch.chdir(tmp_path)
-    for text in (*blocks("toml"), *blocks("python")):
-        name = text.partition("\n")[0].removeprefix("# ")
-        if name.endswith((".toml", ".py")):
-            (tmp_path / name).write_text(text, encoding="utf-8")
+    write_files(tmp_path)
     (tmp_path / "patients.csv").write_text(patients(), encoding="utf-8")
     write_folder(tmp_path / "scans", count=20)
     ran = 0
@@ -99,6 +104,8 @@ def test_all_commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: p
 @pytest.mark.whole
 def test_all_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)  # as a script has its own folder
+    write_files(tmp_path)
     assert blocks("python")
     for code in blocks("python"):
         exec(compile(code, "docs", "exec"), {})

@@ -8,7 +8,6 @@ from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector
 
 from fedsim import engines
 from fedsim.audits.claims import AnyClaim, Claim, SiteClaim, place_of
@@ -18,6 +17,7 @@ from fedsim.privacy.unit import Place
 from fedsim.randomness import stream
 from fedsim.scenario.kinds import Kind
 from fedsim.scenario.schema import Scenario
+from fedsim.strategy.trainable import vector_of
 from fedsim.training.losses import RowLosses
 from fedsim.training.model import losses_of, new_model
 from fedsim.training.work import Done, Noise, Plan, Work, plan
@@ -165,7 +165,7 @@ def targets_of(
     """Prepare the trainings of a scenario for attacks: those asked for that there are."""
     federation = federate(scenario, scenario.seed)
     model = new_model(scenario, federation.sites[0], scenario.seed, "cpu")
-    start = parameters_to_vector(model.parameters()).detach()
+    start = vector_of(model)
     engine = engines.load("serial" if scenario.engine == "serial" else "cohort")
     rows = _some_rows(federation, effort.seed)
 

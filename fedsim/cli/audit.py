@@ -43,6 +43,8 @@ def audit(
         ),
     ] = None,
     changes: options.Changes = None,
+    task: options.TaskCode = None,
+    strategy: options.StrategyCode = None,
     trials: Annotated[int, typer.Option(min=20, help="Trainings with a canary, and as many without.")] = 2000,
     shadows: Annotated[int, typer.Option(min=4, help="Shadow models, an even number.")] = 64,
     real_record: Annotated[
@@ -70,11 +72,15 @@ def audit(
         what = str(newest())
     is_run = (Path(what) / "scenario.toml").exists()
     if is_run:
-        for option, given in (("--set", changes), ("--epsilon", epsilon)):
-            if given:
+        for option, value in (("--set", changes), ("--epsilon", epsilon)):
+            if value:
                 raise Mistake(f"audit: expected {option} with a scenario only, a run is what it is")
+        options.allow_code(task, strategy)
+    given: list[str] = []
+    if not is_run:
+        given = [*options.code_from(task, strategy), *(changes or [])]
     if epsilon is not None:
-        _tell_story(what, changes or [], epsilon, (trials, shadows, real_record), out, quiet, as_json)
+        _tell_story(what, given, epsilon, (trials, shadows, real_record), out, quiet, as_json)
         return
 
     with waiting(quiet, as_json) as progress:
@@ -89,7 +95,7 @@ def audit(
             claim = claims.claim_in(finished)
             folder = Path(what)
         else:
-            scenario = read(what, changes or [])
+            scenario = read(what, given)
             claim = claims.claim_of(scenario)
             folder = Path("runs") / f"audit-{scenario.name}"
         attacks = audits.most_runs(claims.place_of(scenario, claim))

@@ -1,7 +1,7 @@
 """Cards of scenarios, tasks, strategies, attacks and engines, as ``fedsim show`` prints them."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from textwrap import fill, wrap
@@ -17,12 +17,20 @@ from fedsim.data.task import Task
 from fedsim.figures import level, setting, share
 from fedsim.mistakes import Mistake
 from fedsim.scenario import catalog
+from fedsim.scenario.changes import allow_strategy, allow_task
 from fedsim.scenario.files import is_path_of_scenario, parse, read
 from fedsim.scenario.schema import Scenario
 from fedsim.strategy.make import hyperparameters
 
 _MOST_SITES = 40  # that are listed one by one
 _MOST_LEVELS = 12
+_DOCUMENTED = {
+    "engine": "fedsim.engines",
+    "audit": "fedsim.audits.attacks",
+    "unit": "fedsim.privacy.units",
+    "tracker": "fedsim.tracking.trackers",
+}
+"""{a kind of which the docstring of a file is shown: the package with the files}."""
 _WIDTH = 80  # of a terminal
 
 
@@ -36,36 +44,66 @@ class Card:
     contents: Contents | None = None
 
 
-def card(name: str, kind: str | None = None) -> Card:
-    """Return the card of a thing that comes with fedsim, or of a scenario by its path.
+def card(name: str, kind: str | None = None, changes: Sequence[str] = ()) -> Card:
+    """Return the card of a thing that comes with fedsim, of a scenario by its path, or of a task or strategy in a file.
 
     Args:
         name: Its name.
         kind: One of ``options.KINDS`` but ``run``; by default the first that has the name.
+        changes: ``key=value`` changes of a scenario.
 
     Raises:
         Mistake: There is nothing of that name.
     """
+    if catalog.is_own_task(name):
+        return _card_of_file(name, kind)
     is_scenario = is_path_of_scenario(name) or name in catalog.titles("scenarios")
+    if changes and not is_scenario:
+        raise Mistake(f"--task: expected a scenario beside it, got {name}")
     if kind in (None, "scenario") and is_scenario:
-        return _scenario_card(read(name))
+        return _scenario_card(read(name, changes))
     if kind in (None, "task") and name in catalog.titles("tasks"):
         return _task_card(name, named(name))
     if kind in (None, "strategy") and name in catalog.titles("strategies"):
-        strategy = catalog.load("strategies", name)
-        return _code_card(name, inspect.getmodule(strategy), hyperparameters(strategy))
+        return _strategy_card(name, catalog.load("strategies", name))
     if kind in (None, "attack") and name in catalog.titles("attacks"):
         attack = catalog.load("attacks", name)
         return _code_card(name, inspect.getmodule(attack), hyperparameters(attack))
-    if kind in (None, "engine") and name in catalog.titles("engines"):
-        return _code_card(name, import_module(f"fedsim.engines.{name}"), {})
-    if kind in (None, "audit") and name in catalog.titles("audits"):
-        return _code_card(name, import_module(f"fedsim.audits.attacks.{name}"), {})
-    if kind in (None, "unit") and name in catalog.titles("units"):
-        return _code_card(name, import_module(f"fedsim.privacy.units.{name}"), {})
-    if kind in (None, "tracker") and name in catalog.titles("trackers"):
-        return _code_card(name, import_module(f"fedsim.tracking.trackers.{name}"), {})
+    for own_kind, package in _DOCUMENTED.items():
+        if kind in (None, own_kind) and name in catalog.titles(f"{own_kind}s"):
+            return _code_card(name, import_module(f"{package}.{name}"), {})
     raise Mistake(_nothing_called(name, kind))
+
+
+def _card_of_file(name: str, kind: str | None) -> Card:
+    """Return the card of a task or a strategy in a file of the user's: ``my_tasks.py:falls``, ``my_strategy.py``.
+
+    Raises:
+        Mistake: There is none.
+    """
+    if kind not in (None, "task", "strategy"):
+        raise Mistake(_nothing_called(name, kind))
+    if kind == "strategy" or (kind is None and not _holds_task(name)):
+        return _strategy_card(name, catalog.load("strategies", allow_strategy(name)))
+    return _task_card(name, named(allow_task(name)))
+
+
+def _holds_task(name: str) -> bool:
+    """Whether what a name of code in a file stands for is not a strategy's class.
+
+    Raises:
+        Mistake: The file can't be imported.
+    """
+    module = catalog.module_of_code(name)
+    member = name.partition(":")[2]
+    if member:
+        return not isinstance(getattr(module, member, None), type)
+    return any(isinstance(thing, Task) for thing in vars(module).values())
+
+
+def _strategy_card(name: str, strategy: type) -> Card:
+    documented = strategy if catalog.is_code(name) else inspect.getmodule(strategy)
+    return _code_card(name, documented, hyperparameters(strategy))
 
 
 def _nothing_called(name: str, kind: str | None) -> str:
@@ -87,7 +125,7 @@ def _scenario_card(scenario: Scenario) -> Card:
         threshold = {"threshold": scenario.evaluation.threshold}  # the default, too, where it has a meaning
         values["evaluation"] = threshold | values.get("evaluation", {})
 
-    heading = _wrapped(f"# sites of {scenario.task or 'the table'}: {task.title}", "# ")
+    heading = _wrapped(f"# sites of {scenario.task_label or 'the table'}: {task.title}", "# ")
     text = f"{_toml(values)}\n{heading}\n{_sites(contents)}"
     title = f"{scenario.title}\n{_partition(scenario)}"
     return Card(text, {**values, "sites": _site_values(contents)}, title, contents)
@@ -125,7 +163,8 @@ def _task_card(name: str, task: Task) -> Card:
     sites = ""
     try:
         if task.load:
-            contents = contents_of(parse({"name": "card", "title": "card", "task": name}))
+            of_file = allow_task(name)  # as a scenario names it
+            contents = contents_of(parse({"name": "card", "title": "card", "task": of_file}))
     except Mistake as mistake:  # a task that needs a file of the scenario has a card without it
         if not task.needs_path:
             raise

@@ -32,6 +32,7 @@ def compare(
             autocompletion=options.strategies,
         ),
     ] = "fedavg",
+    task: options.TaskCode = None,
     attack: Annotated[
         str,
         typer.Option(
@@ -69,8 +70,9 @@ def compare(
     if reach is not None and not math.isfinite(reach):
         raise Mistake(f"--reach: expected a finite number, got {reach:g}")
     with waiting(quiet, as_json) as progress:
-        from fedsim.experiments import ranking, tournament, tournament_files
+        from fedsim.experiments import tournament, tournament_files
         from fedsim.experiments.deciding.files import check_place
+        from fedsim.python import comparing
 
         check_place(out)
         axes_asked = tournament.Axes(
@@ -79,28 +81,18 @@ def compare(
             attacks=attack.split(","),
             epsilons=epsilon.split(","),
             varied=vary or [],
-            changes=changes or [],
+            changes=[*options.code_from(task), *(changes or [])],
             seeds=seeds,
             arms=options.arms_of(arms),
         )
         grid = tournament.cells(axes_asked)
-        played = tournament.play(grid, kept, progress, jobs)
-    if played.costs.empty:  # a training that failed at a later seed leaves scores, but does not compete
-        raise Mistake("\n".join(dict.fromkeys(played.refused["reason"])))
-
-    axes = ranking.axes_of(played.scores)
-    metric = ranking.metric_of(grid[0].scenario, metric)
-    overlaps = ranking.overlaps_of(grid)
-    ranked = ranking.rank(played, metric, overlaps, reach)
-    pairs = ranking.pairs(played, metric, overlaps)
-    tournament_files.write(
-        out, played, ranked, pairs, axes, metric, seeds, tournament.command_of(axes_asked, metric, reach)
-    )
+        found = comparing.compete(grid, metric, reach, kept, progress, jobs)
+    comparing.write(out, found, seeds, tournament.command_of(axes_asked, found.metric, reach))
     if as_json:
-        print_json({"out": str(out), **tournament_files.as_document(ranked, played, metric)})
+        print_json({"out": str(out), **tournament_files.as_document(found.ranks, found.played, found.metric)})
     else:
-        print_table(tournament_files.table(ranked, axes, metric))
-        print_lines(tournament_files.lines(played, ranked, axes, metric, seeds))
+        print_table(tournament_files.table(found.ranks, found.axes, found.metric))
+        print_lines(tournament_files.lines(found.played, found.ranks, found.axes, found.metric, seeds))
         print_places({"page": out / "tournament.html"})
-    if played.failures:
+    if found.played.failures:
         raise typer.Exit(FAILURE)

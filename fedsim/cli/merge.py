@@ -8,7 +8,6 @@ import typer
 from fedsim.cli import options
 from fedsim.cli.output import waiting
 from fedsim.cli.run import print_run
-from fedsim.scenario.changes import allow_strategy
 
 EXAMPLES = (
     "merge runs/part-0 runs/part-1 --out runs/heart",
@@ -18,10 +17,8 @@ EXAMPLES = (
 
 def merge(
     run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="The directories of the runs.")],
-    strategy: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="The code the runs were begun with, if their strategy is code of your own."),
-    ] = None,
+    task: options.TaskOfRun = None,
+    strategy: options.StrategyOfRun = None,
     out: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="The directory to write into.", show_default="runs/SCENARIO-DATE"),
@@ -30,8 +27,7 @@ def merge(
     as_json: options.AsJson = False,
 ) -> None:
     """Merge runs that are alike but for their seeds, such as the jobs of an array, into one run with its report."""
-    if strategy is not None:
-        allow_strategy(strategy)
+    options.allow_code(task, strategy)
     with waiting(quiet, as_json):
         from fedsim.experiments.merge import merge as merged
 

@@ -10,7 +10,7 @@ import typer
 
 from fedsim.mistakes import Mistake
 from fedsim.scenario import catalog
-from fedsim.scenario.changes import Change
+from fedsim.scenario.changes import Change, allow_strategy, allow_task, with_strategy, with_task
 
 if TYPE_CHECKING:
     from fedsim.scenario.schema import Arm
@@ -142,6 +142,32 @@ StrategyCode = Annotated[
     ),
 ]
 
+TaskCode = Annotated[
+    str | None,
+    typer.Option(
+        "--task",
+        metavar="NAME",
+        help="Another task than the scenario's: hospital/heart, or one in a file of your own, my_tasks.py:falls.",
+        autocompletion=_names_of("tasks"),
+    ),
+]
+
+TaskOfRun = Annotated[
+    str | None,
+    typer.Option(
+        "--task",
+        metavar="NAME",
+        help="The task the run was begun with, if it is in a file of your own: my_tasks.py:falls.",
+    ),
+]
+
+StrategyOfRun = Annotated[
+    str | None,
+    typer.Option(
+        "--strategy", metavar="NAME", help="The code the run was begun with, if its strategy is code of your own."
+    ),
+]
+
 Epsilon = Annotated[
     str | None,
     typer.Option(
@@ -193,6 +219,24 @@ def arms_of(text: str) -> "list[Arm]":
     if wrong or len(set(names)) < len(names):
         raise Mistake(f"--arms: expected some of {', '.join(known)}, each once, got {text!r}")
     return [arm for arm in known if arm in names]
+
+
+def code_from(task: str | None, strategy: str | None = None) -> list[str]:
+    """Return the changes that ``--task`` and ``--strategy`` stand for."""
+    changes: list[str] = []
+    if task is not None:
+        changes.append(with_task(task))
+    if strategy is not None:
+        changes.append(with_strategy(strategy))
+    return changes
+
+
+def allow_code(task: str | None, strategy: str | None) -> None:
+    """Let the code be loaded that a run was begun with, as ``--task`` and ``--strategy`` name it."""
+    if task is not None:
+        allow_task(task)
+    if strategy is not None:
+        allow_strategy(strategy)
 
 
 def changes_from(options: Mapping[str, tuple[str, Any]]) -> list[str]:

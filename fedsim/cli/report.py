@@ -101,12 +101,13 @@ def groups(
 ) -> None:
     """Show how each protected group and site is treated, and what privacy changes; --json has every arm and rate."""
     with waiting(quiet=False, as_json=as_json):
-        from fedsim.results.groups import FEW, RATES
+        from fedsim.outcomes import outcome_of
+        from fedsim.results.groups import FEW
         from fedsim.results.run_directory import load, newest
 
         finished = load(run_dir or newest())
     arms = finished.scenario.arms
-    rates = [rate_of_kind.name for rate_of_kind in RATES[finished.kind]]
+    rates = [rate_of_kind.name for rate_of_kind in outcome_of(finished.kind).rates]
     first_arm = "federated" if "federated" in arms else arms[0]
     chosen_arm = _choose("--arm", arm, arms, first_arm)
     chosen_rate = _choose("--rate", rate, rates, rates[0])

@@ -10,7 +10,6 @@ from fedsim.cli.document import as_document
 from fedsim.cli.output import FAILURE, fail, print_json, print_lines, print_places, print_table, waiting
 from fedsim.cli.terminal import arms_table, closing_lines, places_of, sites_table
 from fedsim.mistakes import Mistake
-from fedsim.scenario.changes import allow_strategy, with_strategy
 from fedsim.tracking.watch import Watch, names_of
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ EXAMPLES = (
     "run hospital-heart --set training.rounds=5 --set partition.sites=2",
     "run my-hospitals.toml --out runs/mine",
     "run hospital-heart --references linear,boosting",
+    "run school-digits --task my_tasks.py:falls",
     "run --data patients.csv --target outcome --site hospital",
 )
 RESUME_EXAMPLES = ("resume", "resume runs/hospital-heart-20260131-120000", "resume runs/mine --force")
@@ -36,6 +36,7 @@ def run(
         ),
     ] = None,
     changes: options.Changes = None,
+    task: options.TaskCode = None,
     strategy: options.StrategyCode = None,
     epsilon: options.Epsilon = None,
     engine: Annotated[
@@ -84,8 +85,10 @@ def run(
     as_json: options.AsJson = False,
 ) -> None:
     """Run a scenario, or your own table: federated against centralized against local-only."""
-    if scenario is None and data is None:
-        raise Mistake("run: expected a scenario (see fedsim list scenarios) or --data FILE --target COLUMN")
+    if scenario is None and data is None and task is None:
+        raise Mistake(
+            "run: expected a scenario (see fedsim list scenarios) --data FILE --target COLUMN, or --task FILE.py:NAME"
+        )
     given = options.changes_from(
         {
             "data.path": ("--data", data),
@@ -97,9 +100,12 @@ def run(
             "seeds": ("--seeds", seeds),
         }
     )
-    overrides = [*(changes or []), *given, *options.references_from(references)]
-    if strategy is not None:
-        overrides.insert(0, with_strategy(strategy))
+    overrides = [
+        *options.code_from(task, strategy),
+        *(changes or []),
+        *given,
+        *options.references_from(references),
+    ]
 
     with waiting(quiet, as_json) as progress:
         from fedsim.experiments.experiment import execute
@@ -121,10 +127,8 @@ def resume(
             metavar="[RUN_DIR]", help="The directory of an interrupted run; by default the newest under runs/."
         ),
     ] = None,
-    strategy: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="The code the run was begun with, if its strategy is code of your own."),
-    ] = None,
+    task: options.TaskOfRun = None,
+    strategy: options.StrategyOfRun = None,
     force: Annotated[
         bool,
         typer.Option(
@@ -139,8 +143,7 @@ def resume(
     as_json: options.AsJson = False,
 ) -> None:
     """Go on with an interrupted run. What was finished is not run again; what failed is tried again."""
-    if strategy is not None:
-        allow_strategy(strategy)
+    options.allow_code(task, strategy)
     with waiting(quiet, as_json) as progress:
         from fedsim.experiments import experiment
         from fedsim.results.run_directory import newest_interrupted

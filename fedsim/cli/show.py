@@ -17,6 +17,7 @@ EXAMPLES = (
     "show hospital-heart",
     "show task hospital/heart --picture heart.png",
     "show krum",
+    "show my_tasks.py:falls",
     "show runs/hospital-heart-20260131-120000 --json",
 )
 LIST_EXAMPLES = ("list", "list strategies", "list attacks --json")
@@ -73,18 +74,22 @@ def show(
         Path | None,
         typer.Option(metavar="FILE", help="Draw the sites of a scenario or task into this PNG file."),
     ] = None,
+    task: options.TaskCode = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Show what a scenario asks for, what a task holds, what a strategy does, or what a run gave."""
     kind, name = _kind_and_name(words or ["run"])
     if name is None or (Path(name) / "scenario.toml").exists():
+        if task is not None:
+            raise Mistake(f"--task: expected a scenario beside it, got {name or 'a run'}")
         _show_run(name, picture, as_json)
         return
 
     with waiting(quiet=False, as_json=as_json):
         from fedsim.cli import cards
 
-        card = cards.card(name, kind)
+        scenario_changes = options.code_from(task)
+        card = cards.card(name, kind, scenario_changes)
     values = dict(card.values)
     text = card.text
     if picture is not None:

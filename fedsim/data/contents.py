@@ -11,10 +11,9 @@ import numpy as np
 
 from fedsim.data.federation import sites_of
 from fedsim.data.loading import rows_of, task_of
-from fedsim.data.partition import QUANTILES, labels_of
 from fedsim.data.tables import Column, Number
-from fedsim.data.task import Rows, Task
-from fedsim.scenario.kinds import Kind
+from fedsim.data.task import Rows
+from fedsim.outcomes import outcome_of
 from fedsim.scenario.schema import Scenario
 
 
@@ -49,63 +48,28 @@ def contents_of(scenario: Scenario) -> Contents | None:
 
     rows = rows_of(scenario)
     row_numbers_by_site = sites_of(scenario)
+    outcome = outcome_of(task.kind)
     sites = {}
     for site, row_numbers in row_numbers_by_site.items():
-        outcome = _outcome(task, rows.target[row_numbers])
-        sites[site] = {"rows": len(row_numbers), **outcome}
+        about = outcome.about(rows.target[row_numbers], task.range)
+        sites[site] = {"rows": len(row_numbers), **about}
 
-    # Both labels of a binary outcome are shown, also where no row has the second.
-    labels = labels_of(rows.target, task.kind)  # (rows,)
-    label_count = max(2, int(labels.max()) + 1)
+    # Both labels of a binary outcome are shown, also where no row has the second. Rows without labels share one.
+    labels = outcome.labels(rows.target)  # (rows,)
+    if labels is None:
+        labels = np.zeros(len(rows.target), np.int64)
+    label_count = max(2, int(labels.max()) + 1) if outcome.labels(rows.target[:1]) is not None else 1
     counts = []
     for row_numbers in row_numbers_by_site.values():
         counts.append(np.bincount(labels[row_numbers], minlength=label_count))  # (labels,)
 
     return Contents(
         sites=sites,
-        labels=_label_names(task.kind, label_count),
+        labels=outcome.label_names(label_count),
         counts=np.stack(counts),
         missing=_missing_shares(task.columns, rows),
         groups={attribute: _tally(values) for attribute, values in rows.groups.items()},
     )
-
-
-def _label_names(kind: Kind, count: int) -> list[str]:
-    if kind == "binary":
-        return ["negative", "positive"]
-    if kind == "classes":
-        return [f"class {number}" for number in range(count)]
-    middle = [f"{number}." for number in range(2, QUANTILES)]
-    tenths = ["lowest tenth", *middle, "highest tenth"]
-    return tenths[:count]
-
-
-def _outcome(task: Task, target: np.ndarray) -> dict[str, Any]:
-    """Summarize the outcome of a site as a figure and in words.
-
-    The figure is the share of positives, the number of classes, or the mean of a number.
-
-    Args:
-        task: The task.
-        target: The site's targets, (rows,).
-    """
-    if task.kind == "binary":
-        share = float(target.mean())
-        return {"positive": round(share, 3), "about": f"{share:.1%} positive"}
-
-    if task.kind == "classes":
-        counts = np.bincount(target)
-        classes = int((counts > 0).sum())
-        largest_share = float(counts.max() / len(target))
-        return {"classes": classes, "about": f"{classes} classes, {largest_share:.0%} of one"}
-
-    if task.range is None:
-        mean = float(target.mean())
-        unit = ""
-    else:
-        mean = task.range.in_units(float(target.mean(dtype=float)))
-        unit = f" {task.range.unit}" if task.range.unit else ""
-    return {"mean": round(mean, 6), "about": f"mean {mean:.4g}{unit}"}
 
 
 def _tally(values: np.ndarray) -> dict[str, int]:

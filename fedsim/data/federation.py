@@ -17,6 +17,7 @@ from fedsim.data.scale import Scale, learned_scale, learns_scale, public_scale
 from fedsim.data.task import Make, Rows, Task
 from fedsim.data.wrong_labels import check_sites, mislabel
 from fedsim.mistakes import Mistake
+from fedsim.outcomes import outcome_of
 from fedsim.randomness import stream
 from fedsim.scenario.schema import Scenario
 
@@ -413,8 +414,8 @@ class _Splitter:
         if self.task.by_time and rows.time is not None:
             parts = split_by_time(rows.time, validation, test, self.task.horizon)
         else:
-            # Rows are split class by class; all rows of a number are in the same class.
-            labels = rows.target * 0 if self.task.kind == "number" else rows.target
+            # Rows are split class by class; all rows of a kind without classes are in the same one.
+            labels = outcome_of(self.task.kind).strata(rows.target)
             if _always_trains(labels, validation, test):
                 parts = split_rows(labels, validation, test, self.seed, name)
 

@@ -16,11 +16,11 @@ from fedsim.data.declared_sites import DECLARED, Sites, group
 from fedsim.data.tables import Column
 from fedsim.data.task import Rows
 from fedsim.mistakes import Mistake
+from fedsim.outcomes import outcome_of
 from fedsim.randomness import stream, torch_seed
 from fedsim.scenario.kinds import Kind
 from fedsim.scenario.schema import Partition
 
-QUANTILES = 10  # into which the numbers of a target are sorted where labels are needed
 _LEAST = 10  # rows that a draw of Dirichlet shares must leave to a site, if there are enough
 
 
@@ -79,15 +79,13 @@ def names(count: int) -> list[str]:
 
 
 def labels_of(target: np.ndarray, kind: Kind) -> np.ndarray:
-    """Compute each row's label, int64 (rows,).
+    """Return each row's label, int64 (rows,).
 
-    The label of a number is its tenth: 0 for a row among the lowest tenth of all rows, and so on.
+    The label of a number is its tenth: 0 for a row among the lowest tenth of all rows, and so on. Rows of a kind
+    without labels share one.
     """
-    if kind != "number":
-        return target.astype(np.int64)
-    inner_bounds = np.linspace(0, 1, QUANTILES + 1)[1:-1]
-    bounds = np.quantile(target, inner_bounds)
-    return np.searchsorted(bounds, target, side="right")
+    labels = outcome_of(kind).labels(target)
+    return np.zeros(len(target), np.int64) if labels is None else labels
 
 
 def skewed(inputs: np.ndarray, partition: Partition, number: int) -> np.ndarray:

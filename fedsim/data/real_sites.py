@@ -14,6 +14,7 @@ from fedsim.data.federation import Examples, Federation, Site, own_site
 from fedsim.data.loading import check_examples, task_of
 from fedsim.data.task import Task
 from fedsim.mistakes import Mistake
+from fedsim.outcomes import outcome_of
 from fedsim.scenario.schema import Scenario
 
 
@@ -66,5 +67,5 @@ def _own(scenario: Scenario, task: Task, number: int, own: OwnRows, seed: int, d
 def _no_rows(task: Task, device: str) -> Examples:
     if task.row_shape is None:
         raise Mistake(f"task {task.title!r}: expected declared columns, which say what a row looks like without any")
-    targets = torch.zeros(0, dtype=torch.int64 if task.kind == "classes" else torch.float32)
+    targets = torch.zeros(0, dtype=torch.int64 if outcome_of(task.kind).is_whole else torch.float32)
     return Examples(torch.from_numpy(np.zeros((0, *task.row_shape), np.float32)).to(device), targets.to(device))

@@ -1,7 +1,7 @@
 """Complete a scenario, before it is run, by all that its table decides."""
 
 from fedsim.data.federation import sites_of
-from fedsim.data.loading import prepared_of
+from fedsim.data.loading import digest_of_rows, has_digest_of_rows, prepared_of, rows_of
 from fedsim.data.own_table import prepared
 from fedsim.mistakes import Mistake
 from fedsim.scenario.schema import Data, Scenario
@@ -13,13 +13,17 @@ _ALL_SITES_BATCHES = 320.0  # five sites of the largest
 def settled(scenario: Scenario) -> Scenario:
     """Complete a scenario so that it means the same later and elsewhere.
 
-    It gets the digest of its file, all ranges and, where it trains on a table without privacy and
-    says nothing of it, the denominator of the sites' steps.
+    It gets the digest of its file, or of the rows of a task of the user's own, all ranges and, where
+    it trains on a table without privacy and says nothing of it, the denominator of the sites' steps.
 
     Raises:
         Mistake: Its file is not there, or can't be made into a task; the message names the file of
             ranges.
     """
+    if has_digest_of_rows(scenario):
+        rows_of(scenario)  # checks a digest that it has already
+        data = scenario.data.model_copy(update={"sha256": digest_of_rows(scenario)})
+        return scenario.model_copy(update={"data": data})
     if not scenario.data.path:
         return scenario
 

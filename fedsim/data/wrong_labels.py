@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fedsim.mistakes import Mistake
+from fedsim.outcomes import outcome_of
 from fedsim.randomness import stream
 from fedsim.scenario import catalog
 from fedsim.scenario.kinds import Kind
@@ -51,17 +52,16 @@ def mislabel(target: np.ndarray, kind: Kind, share: float, seed: int, site: str)
         share: The share of wrong labels in (0, 1], rounded to whole rows.
         seed: The seed of the run.
         site: The name of the site. Seed and site decide which rows are wrong.
+
+    Raises:
+        Mistake: Outcomes of the kind have no wrong labels.
     """
     shuffled = stream(seed, "wrong labels", site).permutation(len(target))
     wrong = shuffled[: round(share * len(target))]  # row numbers
 
+    new = outcome_of(kind).mislabelled(target, wrong)
+    if new is None:
+        raise Mistake(f"faults.wrong_labels: expected an outcome that has wrong labels, got one of the kind {kind!r}")
     changed = target.copy()
-    if kind == "binary":
-        changed[wrong] = 1 - target[wrong]
-    elif kind == "number":
-        changed[wrong] = -target[wrong]
-    else:
-        classes = np.unique(target)  # those of the site, ascending
-        place = np.searchsorted(classes, target[wrong])
-        changed[wrong] = classes[(place + 1) % len(classes)]
+    changed[wrong] = new
     return changed

@@ -37,6 +37,7 @@ from fedsim.flower.rounds import (
     taken_up,
 )
 from fedsim.mistakes import Mistake, RunFailed
+from fedsim.outcomes import outcome_of
 from fedsim.planning.budgets import Spending
 from fedsim.planning.checks import check_expected_batches
 from fedsim.planning.misbehaviour import attack_of, misbehaving, triggered
@@ -47,9 +48,8 @@ from fedsim.privacy.ledger import POOL, Ledger
 from fedsim.privacy.unit import Protected
 from fedsim.results.calibration import reliability
 from fedsim.results.confusion import confusion
-from fedsim.results.evaluation import HEADLINE, Answers, answers, evaluate, predict, said, scores_of
+from fedsim.results.evaluation import HEADLINE, Answers, answers, evaluate, predict, scores_of
 from fedsim.results.groups import tally
-from fedsim.results.metrics import METRICS
 from fedsim.scenario.schema import Arm, Scenario
 from fedsim.site.app import SiteApp
 from fedsim.strategy.contract import Strategy
@@ -190,7 +190,7 @@ class _Training:
             point: dict[str, Any] = {"round": number}
             if self.time is not None:
                 point["time"] = self.time
-            for metric in METRICS[trial.task.kind]:
+            for metric in outcome_of(trial.task.kind).metrics:
                 point[metric.name] = headline[metric.name]
             if self.choice:
                 on_all = trial.judged is trial.tested
@@ -314,8 +314,9 @@ class _Training:
 
         # It works on a row that the model takes for the attacker's class.
         fooled = []
-        for _, _, outputs in predict(trial.model, asked):
-            answer = said(outputs, trial.task.kind)
+        outcome = outcome_of(trial.task.kind)
+        for _, examples, outputs in predict(trial.model, asked):
+            answer = outcome.said(outputs, examples.target)
             is_binary = answer.ndim == 1
             predicted = answer >= 0.5 if is_binary else answer.argmax(1)
             fooled.append(predicted == target)
@@ -342,7 +343,7 @@ class _Training:
         """Go on from what ``snapshot`` returned."""
         self.curve = {column: values.tolist() for column, values in state["curve"].items()}
         self.time = state["time"]
-        columns = {"round", *(metric.name for metric in METRICS[self.trial.task.kind])}
+        columns = {"round", *(metric.name for metric in outcome_of(self.trial.task.kind).metrics)}
         if self.time is not None:
             columns.add("time")
         if self.choice:

@@ -43,12 +43,28 @@ def circumstances(scenario: Scenario) -> dict[str, str]:
     found["device"] = device if device == "cpu" else torch.cuda.get_device_name()
     found["processor"] = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
     found["code of the strategy"] = catalog.source_hash(scenario.strategy.name)
+    if catalog.is_own_task(scenario.task):
+        found["code of the task"] = catalog.task_hash(scenario.task)
+    return found
+
+
+def own_code(scenario: Scenario) -> dict[str, dict[str, str]]:
+    """Return what the user's own code in a run was, {``task`` or ``strategy``: facts}; empty where there is none."""
+    found = {}
+    for kind, name in (("task", scenario.task), ("strategy", scenario.strategy.name)):
+        facts = catalog.facts_of_code(kind, name)
+        if facts:
+            found[kind] = facts
     return found
 
 
 def write(folder: Path, scenario: Scenario) -> None:
     """Write down the circumstances of a run that begins."""
-    results.write_json(folder / NAME, {"circumstances": circumstances(scenario), _CORES: cores(), _FORCED: []})
+    told = {"circumstances": circumstances(scenario), _CORES: cores(), _FORCED: []}
+    code = own_code(scenario)
+    if code:
+        told["own_code"] = code
+    results.write_json(folder / NAME, told)
 
 
 def write_of_parts(folder: Path, parts: Sequence[Path]) -> None:

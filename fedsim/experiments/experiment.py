@@ -19,13 +19,14 @@ from fedsim.data import loading
 from fedsim.data.own_table.images.files import telling
 from fedsim.data.own_table.ranges import MissingRanges, leave_template
 from fedsim.data.settling import settled
+from fedsim.data.task import Task
 from fedsim.engines import cohort
 from fedsim.experiments import begun, journal
-from fedsim.experiments.given import GivenData, scenario_of
+from fedsim.experiments.given import GivenData, given_code, scenario_of
 from fedsim.experiments.on_flower.ray_actors import actors_for
 from fedsim.experiments.on_flower.supernodes import supernodes_for
 from fedsim.experiments.outcome import write_manifest, write_results
-from fedsim.experiments.progress import Progress, shown
+from fedsim.experiments.progress import Progress, told
 from fedsim.experiments.trainings import Failed, Finished, tell_kept, train_all
 from fedsim.figures import as_written
 from fedsim.flower import nodes
@@ -37,8 +38,10 @@ from fedsim.results.evaluation import POOLED, TOGETHER
 from fedsim.results.explained import table as explained
 from fedsim.results.seal import seal, unseal
 from fedsim.results.whole_files import open_own, remove_leftovers
-from fedsim.scenario.files import read, with_strategy
+from fedsim.scenario.code.held import check_elsewhere
+from fedsim.scenario.files import read
 from fedsim.scenario.schema import FRAME, Scenario
+from fedsim.strategy.contract import Strategy
 from fedsim.tracking.watch import OnRound, Watch, Watchers, names_of
 
 UNWATCHED = Watch()
@@ -57,7 +60,8 @@ def run(
     seed: int | None = None,
     seeds: int | None = None,
     out: str | Path | None = None,
-    strategy: str | None = None,
+    task: Task | str | None = None,
+    strategy: Strategy | type | str | None = None,
     epsilon: float | str | None = None,
     progress: bool | Progress = True,
     jobs: int = 1,
@@ -84,7 +88,10 @@ def run(
         seeds: How many seeds, in place of the scenario's.
         out: The run directory to make; by default ``runs/<scenario>-<date>``. An interrupted run of a frame goes on
             if this is its directory, and frame and settings are the same.
-        strategy: In place of the scenario's: ``krum``, ``krum:f=2``, a file of your own, or ``package.module:Class``.
+        task: In place of the scenario's: a ``fedsim.data.task.Task``, or a name, such as ``hospital/heart`` or
+            ``my_tasks.py:falls``. Without a scenario, one is made of the task and the overrides.
+        strategy: In place of the scenario's: ``krum``, ``krum:f=2``, a file of your own, or ``package.module:Class``;
+            or a strategy's class, or an object of one with its hyperparameters.
         epsilon: A privacy budget in place of the scenario's, or ``"none"``.
         progress: Whether to show progress on the standard error stream: a bar in a terminal or notebook, a line now
             and then elsewhere. A function in its place is called with (what is trained, rounds done, rounds in all).
@@ -109,9 +116,7 @@ def run(
     Raises:
         Mistake: The scenario or the table is wrong, or the run directory is taken.
     """
-    changes = list(overrides)
-    if strategy is not None:
-        changes.insert(0, with_strategy(strategy))
+    changes = [*given_code(task, strategy), *overrides]
     for key, value in (("seed", seed), ("seeds", seeds)):
         if value is not None:
             changes.append(f"{key}={value}")
@@ -121,8 +126,7 @@ def run(
     watch = Watch(names_of(track), None if track_to is None else Path(track_to), on_round)
     watch.check()
     given = GivenData(data, target, site, time, groups, ranges)
-    with scenario_of(scenario, changes, budget, given) as chosen, shown(bool(progress)) as show:
-        report_progress = progress if callable(progress) else show
+    with scenario_of(scenario, changes, budget, given) as chosen, told(progress) as report_progress:
         if out is not None and chosen.data.path == FRAME and _is_interrupted(Path(out)):
             return summary(_resume_with_frame(chosen, Path(out), report_progress, jobs, watch))
         return summary(execute(chosen, out, report_progress, jobs, watch))
@@ -189,6 +193,7 @@ def _check_jobs(jobs: object, scenario: Scenario) -> None:
         raise Mistake(f"jobs: expected a whole number >= 1, got {as_written(jobs)}")
     if jobs > 1 and scenario.has_nodes:
         raise Mistake(f"jobs: expected 1 with engine = {scenario.engine!r}, which has processes of its own, got {jobs}")
+    check_elsewhere(scenario.own_code, jobs)
 
 
 def _settled(scenario: Scenario) -> Scenario:
@@ -263,6 +268,8 @@ def resume(
         loading.check_digest(scenario.data)
         with telling(progress):  # images are read again
             loading.task_of(scenario)
+            if loading.has_digest_of_rows(scenario):
+                loading.rows_of(scenario)
         return _complete(folder, scenario, progress, jobs, watch)
 
 

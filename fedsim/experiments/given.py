@@ -1,4 +1,4 @@
-"""Read the arguments of ``fedsim.run`` as a scenario, with a table that is given in Python."""
+"""Read the arguments of ``fedsim.run`` as a scenario, with a table, a task or a strategy that is given in Python."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fedsim.data.given_task import allow_given_task, with_given_task
 from fedsim.data.own_table import frames
 from fedsim.data.own_table.prepared import Faults
 from fedsim.data.own_table.reading import Table
@@ -16,6 +17,7 @@ from fedsim.data.own_table.roles import check_roles
 from fedsim.mistakes import Mistake
 from fedsim.scenario.files import read, read_own
 from fedsim.scenario.schema import FRAME, Scenario
+from fedsim.strategy.given_strategy import allow_given_strategy, with_given_strategy
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,40 @@ def scenario_of(
             data = chosen.data.model_copy(update={"sha256": digest})
             chosen = chosen.model_copy(update={"data": data})
         yield chosen
+
+
+def given_code(task: Any, strategy: Any) -> list[str]:  # noqa: ANN401  what the caller gave, not yet checked
+    """Return the changes that put a task and a strategy, where they are given, in place of a scenario's.
+
+    Args:
+        task: As ``with_given_task`` takes it, or None.
+        strategy: As ``with_given_strategy`` takes it, or None.
+
+    Raises:
+        Mistake: One of them is something else: all faults.
+    """
+    faults = Faults()
+    changes: list[str] = []
+    if task is not None:
+        with faults.collected():
+            changes.append(with_given_task(task))
+    if strategy is not None:
+        with faults.collected():
+            changes.append(with_given_strategy(strategy))
+    faults.raise_all()
+    return changes
+
+
+def allow_given_code(task: Any, strategy: Any) -> None:  # noqa: ANN401  as above
+    """Let the task and the strategy that a run was begun with be loaded again.
+
+    Raises:
+        Mistake: One of them is none.
+    """
+    if task is not None:
+        allow_given_task(task)
+    if strategy is not None:
+        allow_given_strategy(strategy)
 
 
 def _plain(value: Any, place: str) -> Any:  # noqa: ANN401

@@ -16,6 +16,7 @@ from fedsim.experiments.arms import Job
 from fedsim.experiments.references.scores import reference_scores
 from fedsim.experiments.trainings import OF_ALL, Failed, Finished, names_of
 from fedsim.mistakes import Mistake
+from fedsim.outcomes import outcome_of
 from fedsim.planning.trial import Trial, without_noise
 from fedsim.privacy.accounting import ACCOUNTANT
 from fedsim.privacy.unit import Protected
@@ -25,6 +26,7 @@ from fedsim.results import run_directory as results
 from fedsim.results.base_rates import base_rates
 from fedsim.results.coefficients import coefficients
 from fedsim.scenario.schema import Scenario
+from fedsim.strategy.trainable import frozen, trainable, whole
 from fedsim.training.model import best_device
 
 
@@ -92,10 +94,12 @@ def write_results(
                 for name, value in one.tensors.items()
                 if not whole or name.startswith(OF_ALL)
             }
-            about = {"task": scenario.task or loading.task_of(scenario).title, "training": product.key}
+            about = {"task": scenario.task_label or loading.task_of(scenario).title, "training": product.key}
             if scale := scale_of(scenario, product):
                 about["scale"] = json.dumps(scale.as_json())
-            results.write_tensors(folder / "model.safetensors", plain, about)
+            # What was frozen is in no message and no checkpoint, and the same for all sites.
+            unchanged = frozen(Trial(scenario, product.seed, product.arm).untried_model)
+            results.write_tensors(folder / "model.safetensors", {**unchanged, **plain}, about)
 
 
 def write_manifest(
@@ -115,6 +119,7 @@ def write_manifest(
         times: When the run was started, and how many seconds it took.
     """
     intake = loading.intake_of(scenario)
+    code = begun.own_code(scenario)
     notes = []
     chosen: dict[str, Any] = {}
     for one in finished:
@@ -139,6 +144,7 @@ def write_manifest(
             "seconds_per_training": {one.job.key: one.values["seconds"] for one in finished},
             "failed": [{**names_of(one.job), "reason": one.reason} for one in failed],
             "notes": notes,
+            **({"own_code": code} if code else {}),
             **chosen,
         },
     )
@@ -175,7 +181,8 @@ def _coefficients(scenario: Scenario, finished: list[Finished]) -> list[dict[str
         trial = Trial(scenario, product.seed, product.arm)
         shared = {name.removeprefix(OF_ALL): value for name, value in one.tensors.items() if name.startswith(OF_ALL)}
         check_fits(trial.untried_model, shared, f"the checkpoint {product.key}.safetensors")
-        table = coefficients(trial.untried_model, shared, trial.task, scale_of(scenario, product))
+        values = whole(trial.untried_model, shared)
+        table = coefficients(trial.untried_model, values, trial.task, scale_of(scenario, product))
         return results.as_rows(table.assign(private=product.private)) if len(table) else []
     return []
 
@@ -187,7 +194,7 @@ def check_fits(model: nn.Module, parameters: results.Tensors, place: str) -> Non
         Mistake: They are of another one.
     """
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    needed = {name for name, _ in model.named_parameters()}
+    needed = set(trainable(model))
     found = {name: tuple(value.shape) for name, value in parameters.items()}
     wrong = [name for name, shape in found.items() if shapes.get(name) != shape]
     wrong += sorted(needed - set(found))
@@ -215,4 +222,6 @@ def _about_task(scenario: Scenario) -> dict[str, Any]:
     task = loading.task_of(scenario)
     facts = ("title", "outcome", "source", "licence", "kind", "by_time")
     unit = task.range.unit if task.range else ""
-    return {"name": scenario.task, "unit": unit, **{fact: getattr(task, fact) for fact in facts}}
+    about: dict[str, Any] = {"name": scenario.task_label, "unit": unit, **{fact: getattr(task, fact) for fact in facts}}
+    declared = outcome_of(task.kind).declares()
+    return about | {"declared": declared} if declared else about

@@ -23,6 +23,7 @@ from fedsim.data.own_table import frames
 from fedsim.engines import cohort
 from fedsim.experiments.worker import Setting, Task
 from fedsim.scenario import catalog
+from fedsim.scenario.code import held
 
 _SECONDS_TO_END = 5.0
 
@@ -113,6 +114,7 @@ class _Process:
                 cores=place.cores,
                 cut_for=cohort.cores_to_cut_for(),
                 allowed=catalog.allowed(),
+                held=held.all_sendable(),
                 frames=frames.all_held(),
                 level=logging.getLogger().getEffectiveLevel(),
             )

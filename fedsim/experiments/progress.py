@@ -45,6 +45,20 @@ def shown(wanted: bool = True, lines: bool = True) -> Iterator[Progress]:
         yield _silent
 
 
+@contextmanager
+def told(progress: bool | Progress) -> Iterator[Progress]:
+    """Show progress, or call a function of the caller's, while the body runs.
+
+    Args:
+        progress: Whether to show it; or the function.
+    """
+    if callable(progress):
+        yield progress
+        return
+    with shown(progress) as tell:
+        yield tell
+
+
 def _silent(label: str, done: int, total: int) -> None:
     """Show nothing."""
 

@@ -10,10 +10,12 @@ import pandas as pd
 from fedsim.data.loading import task_of
 from fedsim.experiments.tournament import Cell, Played
 from fedsim.mistakes import Mistake
+from fedsim.outcomes import metric_named, outcome_of
+from fedsim.outcomes.kinds.binary import ACCURACY, AUC
+from fedsim.outcomes.metric import Metric
 from fedsim.results import multiple_comparisons
 from fedsim.results.comparison import interval
 from fedsim.results.evaluation import INSIDE, TOGETHER, headline_of
-from fedsim.results.metrics import ACCURACY, AUC, BY_NAME, METRICS, Metric
 from fedsim.results.multiple_comparisons import FEWEST_SEEDS, differences, groups
 from fedsim.results.seeds import WORTH_TELLING, seeds_needed
 from fedsim.scenario.schema import Scenario
@@ -30,7 +32,7 @@ def metric_of(scenario: Scenario, wanted: str | None = None) -> str:
     Raises:
         Mistake: It is not one of them.
     """
-    known = [metric.name for metric in METRICS[task_of(scenario).kind] if metric.better == "higher"]
+    known = [metric.name for metric in outcome_of(task_of(scenario).kind).metrics if metric.better == "higher"]
     if wanted is not None and wanted not in known:
         raise Mistake(f"--metric: expected one of {', '.join(known)}, got {wanted!r}")
     return wanted or known[0]
@@ -215,7 +217,7 @@ def _ranked(field: _Field) -> list[dict[str, object]]:
     for place, strategy in enumerate(strategies):
         own = field.sites[field.sites["strategy"] == strategy]
         by_site = own.pivot(index="seed", columns="site", values=field.metric).astype(float)
-        mean, low, high = alone(field.figures[strategy], field.overlap, BY_NAME[field.metric])
+        mean, low, high = alone(field.figures[strategy], field.overlap, metric_named(field.metric))
         best = place == 0
         rows.append({
             "strategy": strategy,

@@ -23,7 +23,8 @@ from fedsim.planning.checks import check
 from fedsim.planning.references import check_without_references
 from fedsim.planning.trial import Trial
 from fedsim.scenario import catalog
-from fedsim.scenario.changes import value_of, with_attack, with_epsilon, with_strategy
+from fedsim.scenario.changes import as_typed, named, value_of, with_attack, with_epsilon, with_strategy
+from fedsim.scenario.code.held import label_of
 from fedsim.scenario.files import read
 from fedsim.scenario.schema import Arm, Scenario
 
@@ -117,6 +118,7 @@ def cells(axes: Axes) -> list[Cell]:
         Mistake: A name or value is wrong.
     """
     _check_keys(axes)
+    labels = _labels(axes.strategies)
     units = {name: read(name, axes.changes, all_used=False).privacy.unit for name in axes.scenarios}
     varied = itertools.product(*(_values(text) for text in axes.varied))
     grid: list[Cell] = []
@@ -147,7 +149,7 @@ def cells(axes: Axes) -> list[Cell]:
             "attack": _shown_attack(attack, scenario),
             "epsilon": epsilon,
             **dict(settings),
-            "strategy": strategy if arm == _FEDERATED else label_of_arm(arm),
+            "strategy": labels[strategy] if arm == _FEDERATED else label_of_arm(arm),
         }
         if any(place == cell.place for cell in grid):
             field = ", ".join(place.values())
@@ -164,16 +166,28 @@ def command_of(axes: Axes, metric: str, reach: float | None = None) -> str:
         metric: The name of the metric.
         reach: The validation value whose rounds are counted; None for none.
     """
-    parts = ["fedsim", "compare", *axes.scenarios, "--strategy", ",".join(axes.strategies)]
+    parts = ["fedsim", "compare", *axes.scenarios, "--strategy", ",".join(map(strategy_label, axes.strategies))]
     parts += ["--attack", ",".join(axes.attacks), "--epsilon", ",".join(axes.epsilons)]
     for text in axes.varied:
         parts += ["--vary", text]
-    for text in axes.changes:
-        parts += ["--set", text]
+    parts += as_typed(axes.changes)
     parts += ["--arms", ",".join(axes.arms), "--seeds", str(axes.seeds), "--metric", metric]
     if reach is not None:
         parts += ["--reach", f"{reach:g}"]
     return shlex.join(parts)
+
+
+def strategy_label(text: str) -> str:
+    """Return a strategy as tables have it: of a class that is given in Python, without the digest."""
+    name, parameters = named(text)
+    return ":".join([label_of(name), *parameters])
+
+
+def _labels(strategies: Sequence[str]) -> dict[str, str]:
+    """Return {strategy: what it is called in tables}; two classes of one name keep their digests."""
+    labels = {text: strategy_label(text) for text in strategies}
+    times = Counter(labels.values())
+    return {text: label if times[label] == 1 else text for text, label in labels.items()}
 
 
 def label_of_arm(arm: str) -> str:

@@ -9,8 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fedsim.outcomes import metric_named
 from fedsim.report.chart_style import COLOURS, MARKERS, STYLE, WIDTH, png
-from fedsim.results.metrics import BY_NAME
 
 _MOST_PANELS = 6
 _PANELS_A_ROW = 3
@@ -68,7 +68,7 @@ def _against(ranked: pd.DataFrame, axis: str, others: list[str], metric: str) ->
     for panel in grid[len(panels) :]:
         panel.set_visible(False)
 
-    grid[0].set_ylabel(f"test {BY_NAME[metric].label}, mean and 95 % interval of each")
+    grid[0].set_ylabel(f"test {metric_named(metric).label}, mean and 95 % interval of each")
     handles, labels = grid[0].get_legend_handles_labels()
     longest = 6 + max(map(len, labels))
     fit = max(1, int(_LETTERS_AN_INCH * figure.get_figwidth() / longest))
@@ -126,7 +126,7 @@ def _side_by_side(ranked: pd.DataFrame, metric: str) -> bytes:
     labels = [f"{name}  (group {group})" for name, group in zip(ranked["strategy"], ranked["group"], strict=True)]
     panel.set_yticks(range(len(ranked)), labels)
     panel.set_ylim(len(ranked) - 0.5, -0.5)
-    panel.set_xlabel(f"test {BY_NAME[metric].label}, mean and 95 % interval of each strategy")
+    panel.set_xlabel(f"test {metric_named(metric).label}, mean and 95 % interval of each strategy")
     panel.grid(axis="y", visible=False)
     panel.tick_params(axis="y", length=0)
     return png(figure)

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from fedsim import figures
+from fedsim.outcomes import metric_named
 from fedsim.report.statement import listed
-from fedsim.results.metrics import BY_NAME
 from fedsim.results.multiple_comparisons import FEWEST_SEEDS
 
 _MEANINGS = {
@@ -38,7 +38,7 @@ def winners(ranked: pd.DataFrame, axes: Sequence[str], metric: str, seeds: int) 
     varied = [name for name in fields if ranked[name].nunique() > 1]
     for _, field in ranked.groupby(fields, sort=False):
         place = ", ".join(_place(name, str(field[name].iloc[0])) for name in varied)
-        sentence = _winner(field, BY_NAME[metric].label, seeds)
+        sentence = _winner(field, metric_named(metric).label, seeds)
         yield f"With {place}: {sentence}" if place else sentence
 
 
@@ -46,7 +46,7 @@ def column_meanings(columns: Sequence[str], metric: str, seeds: int) -> Iterator
     """Yield the columns of the table that need an explanation, each with its meaning."""
     for name in columns:
         if name == metric:
-            label = BY_NAME[metric].label
+            label = metric_named(metric).label
             over = "of one seed" if seeds == 1 else f"the mean over {seeds} seeds and half its 95 % interval"
             yield name, f"{label[0].upper()}{label[1:]} on test rows, each compared with rows of its own site: {over}."
         elif name in _MEANINGS:

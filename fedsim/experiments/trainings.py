@@ -21,13 +21,13 @@ from fedsim.experiments.progress import Progress
 from fedsim.experiments.under_way import UnderWay
 from fedsim.experiments.watched import told_afterwards
 from fedsim.mistakes import STOPS, Mistake, RunFailed, said_by
+from fedsim.outcomes import outcome_of
 from fedsim.planning.time_limit import limited, paused
 from fedsim.results import run_directory as results
 from fedsim.results.contents import check_finished
 from fedsim.results.digests import sha256
 from fedsim.results.evaluation import POOLED
 from fedsim.results.measured import Measured
-from fedsim.results.metrics import METRICS
 from fedsim.scenario import catalog
 from fedsim.scenario.schema import Evaluation, Ray, Scenario, Schedule, SuperLink
 from fedsim.tracking.contract import Ended, Round, Training
@@ -182,7 +182,7 @@ class _Told:
         self._progress = progress
         self._watchers = watchers
         self._journal = journal
-        self._metric = METRICS[loading.task_of(scenario).kind][0].name
+        self._metric = outcome_of(loading.task_of(scenario).kind).metrics[0].name
         self._figures: dict[Job, float | None] = {}  # after the round that is about to be told of
         self._rounds_done: dict[Job, int] = {}
 
@@ -435,6 +435,8 @@ def _left_out_of_hash(scenario: Scenario) -> dict[str, Any]:
         keys["training"].add("schedule")
     if scenario.training.stopping is None:
         keys["training"].add("stopping")
+    if not scenario.training.replace_batch_norm:
+        keys["training"].add("replace_batch_norm")
     of_images = ("layout", "image", "image_size", "channels", "classes")
     keys["data"] = {key for key in of_images if getattr(scenario.data, key) is None}  # and without these keys
     return keys

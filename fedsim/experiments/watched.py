@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from fedsim.outcomes import outcome_of
 from fedsim.planning.noise import promised
 from fedsim.privacy.ledger import Entry, Ledger
 from fedsim.privacy.so_far import SpentSoFar, round_by_round
 from fedsim.privacy.units import released_in
 from fedsim.results.evaluation import HEADLINE, POOLED
-from fedsim.results.metrics import METRICS
 from fedsim.scenario.kinds import Kind
 from fedsim.scenario.schema import Scenario
 from fedsim.tracking.contract import Ended, Round, Training
@@ -116,7 +116,7 @@ def _test_figures(scores: Sequence[Mapping[str, Any]], kind: Kind) -> dict[str, 
     for row in scores:
         if row["site"] not in _PLACES:
             continue
-        for metric in METRICS[kind]:
+        for metric in outcome_of(kind).metrics:
             value = row.get(metric.name)
             if value is not None:
                 figures[f"{_PLACES[row['site']]}/{metric.name}"] = float(value)
@@ -136,7 +136,7 @@ def _round(
     time = None
     if number in curve.get("round", ()):
         place = list(curve["round"]).index(number)
-        for metric in METRICS[kind]:
+        for metric in outcome_of(kind).metrics:
             value = curve[metric.name][place]
             if value is not None:
                 figures[metric.name] = float(value)

@@ -20,6 +20,8 @@ from fedsim.data.own_table import frames
 from fedsim.engines import cohort
 from fedsim.mistakes import Mistake, RunFailed, text_of
 from fedsim.scenario import catalog
+from fedsim.scenario.code import held
+from fedsim.scenario.code.held import Held
 
 
 class Task(Protocol):
@@ -37,7 +39,8 @@ class Setting:
     Attributes:
         cores: The cores it may use.
         cut_for: For how many cores stacks are cut.
-        allowed: The strategies of the user's that may be loaded.
+        allowed: The strategies and tasks of the user's that may be loaded.
+        held: {name: object}, of tasks and strategies that are given in Python.
         frames: {digest: table}, of pandas frames, which are in no file.
         level: From which level on messages are logged.
     """
@@ -45,6 +48,7 @@ class Setting:
     cores: tuple[int, ...]
     cut_for: int
     allowed: frozenset[str]
+    held: Mapping[str, Held]
     frames: Mapping[str, frames.Table]
     level: int
 
@@ -80,7 +84,7 @@ def work(descriptor: int, lifeline: int) -> None:
     for name in setting.allowed:
         catalog.allow(name)
 
-    with cohort.cut_for(setting.cut_for), frames.all_of(setting.frames):
+    with cohort.cut_for(setting.cut_for), frames.all_of(setting.frames), held.all_of(setting.held):
         while True:
             try:
                 task = connection.recv()

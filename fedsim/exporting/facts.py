@@ -10,14 +10,14 @@ from fedsim.data.scale import Scale
 from fedsim.data.task import SITE
 from fedsim.exporting.choice import Chosen
 from fedsim.exporting.inputs import Inputs
+from fedsim.outcomes import outcome_of
+from fedsim.outcomes.kinds.number import RMSE
 from fedsim.privacy.promise import random_of
 from fedsim.privacy.units import unit_of
 from fedsim.report.base_findings import base_figures, cautions
 from fedsim.report.statement import statement
 from fedsim.results.estimate import Estimate
 from fedsim.results.evaluation import POOLED
-from fedsim.results.groups import RATES
-from fedsim.results.metrics import RMSE
 from fedsim.scenario.unit_facts import NO_UNIT
 
 _LEARNED = (
@@ -64,7 +64,7 @@ def facts_of(chosen: Chosen, inputs: Inputs, classes: list[str], difference: flo
             "seed": chosen.job.seed,
             "site": chosen.site or None,
             "rounds": run.scenario.training.rounds,
-            "strategy": run.scenario.strategy.name if chosen.job.arm == "federated" else None,
+            "strategy": run.scenario.strategy.label if chosen.job.arm == "federated" else None,
         },
         "run": {
             "name": run.path.resolve().name,
@@ -131,7 +131,7 @@ def _groups(chosen: Chosen) -> list[dict[str, Any]]:
         return []
     harm = run.harm
     own = harm[(harm["arm"] == chosen.job.arm) & (harm["private"] == chosen.job.private) & (harm["attribute"] != SITE)]
-    labels = {rate.name: rate.label for rate in RATES[run.kind]}
+    labels = {rate.name: rate.label for rate in outcome_of(run.kind).rates}
     rows = []
     for row in own.to_dict("records"):
         rate = Estimate(row["mean"], row["low"], row["high"], row["why"])

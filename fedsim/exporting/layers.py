@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, fx, nn
 from torch.fx.proxy import TraceError
 
@@ -164,11 +163,3 @@ _LAYERS: dict[type[nn.Module], Callable[[Graph, Any, Any], Any]] = {
     nn.Identity: _as_it_is,
     nn.Dropout: _as_it_is,  # a model that predicts drops nothing
 }
-
-
-def filled(model: nn.Module, parameters: Mapping[str, Tensor]) -> nn.Module:
-    """Put parameters in the place of a model's own, and return the model."""
-    with torch.no_grad():
-        for name, own in model.named_parameters():
-            own.copy_(parameters[name])
-    return model

@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fedsim.data.own_table import frames
-from fedsim.data.own_table.reading import read_table
 from fedsim.exporting.inputs import Inputs
-from fedsim.exporting.raw_rows import RawRows, rows_of_images, rows_of_table
+from fedsim.exporting.raw_rows import RawRows, read_rows
 from fedsim.mistakes import Mistake
 from fedsim.results.seal import NAME as SEAL
 from fedsim.results.seal import check_seal
@@ -80,14 +78,7 @@ class Exported:
         if self.inputs.kind == "encoded":
             raise Mistake(f"{self.folder}: expected a model with its preprocessing inside; this one takes its inputs "
                           f"encoded, as {CARD} says, and no table")  # fmt: skip
-        if self.inputs.kind == "table":
-            table = read_table(Path(rows)) if isinstance(rows, str | Path) else frames.table_of(rows)
-            return rows_of_table(self.inputs, table)
-        if not isinstance(rows, str | Path):
-            raise Mistake("rows: expected the path of images, got a frame")
-        if not Path(rows).exists():
-            raise Mistake(f"{rows}: expected images, there is no such file or folder")
-        return rows_of_images(self.inputs, Path(rows))
+        return read_rows(self.inputs, rows)
 
 
 def open_exported(folder: str | Path) -> Exported:

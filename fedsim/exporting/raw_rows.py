@@ -9,11 +9,11 @@ import pandas as pd
 
 from fedsim.data.form import Windows
 from fedsim.data.npz import read_npz
-from fedsim.data.own_table import cleaning
+from fedsim.data.own_table import cleaning, frames
 from fedsim.data.own_table.cleaning import Cells
 from fedsim.data.own_table.images.files import Named, read_pictures
 from fedsim.data.own_table.prepared import Faults
-from fedsim.data.own_table.reading import Table
+from fedsim.data.own_table.reading import Table, read_table
 from fedsim.data.tables import Levels
 from fedsim.exporting.inputs import Inputs, RawColumn
 from fedsim.mistakes import Mistake
@@ -35,6 +35,22 @@ class RawRows:
     arrays: Mapping[str, np.ndarray]
     about: pd.DataFrame
     notes: tuple[str, ...] = ()
+
+
+def read_rows(inputs: Inputs, rows: str | Path | pd.DataFrame) -> RawRows:
+    """Read the rows of a file or a frame, or images by their path.
+
+    Raises:
+        Mistake: They are not such as the model needs: all faults.
+    """
+    if inputs.kind == "table":
+        table = read_table(Path(rows)) if isinstance(rows, str | Path) else frames.table_of(rows)
+        return rows_of_table(inputs, table)
+    if not isinstance(rows, str | Path):
+        raise Mistake("rows: expected the path of images, got a frame")
+    if not Path(rows).exists():
+        raise Mistake(f"{rows}: expected images, there is no such file or folder")
+    return rows_of_images(inputs, Path(rows))
 
 
 def rows_of_table(inputs: Inputs, table: Table, known_only: bool = False) -> RawRows:

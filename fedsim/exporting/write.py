@@ -10,26 +10,23 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from fedsim.data.own_table import frames
-from fedsim.data.tables import Number
 from fedsim.exporting.card import card
 from fedsim.exporting.choice import Chosen, Wanted, choose
 from fedsim.exporting.facts import facts_of
+from fedsim.exporting.in_torch import classes_of, model_of, torch_predictions
 from fedsim.exporting.predict import CARD, FACTS, FILES, MODEL, PARAMETERS, check_extra, outputs_of
 from fedsim.exporting.sources import Source, source_of
 from fedsim.mistakes import Mistake, RunFailed
 from fedsim.results.digests import sha256
-from fedsim.results.evaluation import said
 from fedsim.results.run_directory import Run, load, write_json, write_tensors
 from fedsim.results.seal import NAME as SEAL
 from fedsim.results.whole_files import write_bytes
+from fedsim.strategy.trainable import whole
 
 TOLERANCE = 1e-5
 """The most that a prediction may differ from PyTorch's: in a probability, or in halves of a number's range."""
-
-_AT_ONCE = 2**13  # rows that go through the model together
 
 
 def export(
@@ -78,23 +75,12 @@ def export(
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / MODEL, content)
     about = {"task": chosen.trial.task.title, "training": chosen.job.key, "site": chosen.site}
-    write_tensors(folder / PARAMETERS, chosen.parameters, about)
+    write_tensors(folder / PARAMETERS, whole(chosen.trial.untried_model, chosen.parameters), about)
     write_json(folder / FACTS, facts)
     write_bytes(folder / CARD, card(facts).encode())
     lines = [f"{sha256((folder / name).read_bytes())}  {name}\n" for name in sorted(FILES)]
     write_bytes(folder / SEAL, "".join(lines).encode())
     return folder
-
-
-def classes_of(chosen: Chosen) -> list[str]:
-    """Return the names of the classes of an outcome: their numbers where they have none; empty for other kinds."""
-    task = chosen.trial.task
-    if task.kind != "classes":
-        return []
-    if task.classes:
-        return list(task.classes)
-    *_, last = chosen.parameters.values()  # a model's last parameter has its outputs
-    return [str(number) for number in range(len(last))]
 
 
 def onnx_of(chosen: Chosen, source: Source, classes: Sequence[str]) -> bytes:
@@ -105,7 +91,7 @@ def onnx_of(chosen: Chosen, source: Source, classes: Sequence[str]) -> bytes:
     """
     from fedsim.exporting import preprocessing
     from fedsim.exporting.graph import FLOAT, UINT8, Graph
-    from fedsim.exporting.layers import filled, outputs_of
+    from fedsim.exporting.layers import outputs_of
 
     task = chosen.trial.task
     inputs = source.inputs
@@ -121,8 +107,7 @@ def onnx_of(chosen: Chosen, source: Source, classes: Sequence[str]) -> bytes:
         value = graph.input("inputs", FLOAT, inputs.shape, "inputs as the task encodes them")
 
     value = preprocessing.standardized(graph, value, chosen.scale)
-    model = filled(chosen.trial.untried_model.cpu(), chosen.parameters)
-    outputs = outputs_of(model, value)
+    outputs = outputs_of(model_of(chosen), value)
     preprocessing.predictions(graph, outputs, task.kind, task.outcome, classes, task.range, chosen.scale)
     about = {
         "title": task.title,
@@ -148,31 +133,3 @@ def checked(chosen: Chosen, source: Source, content: bytes) -> float:
         expected = f"predictions within {TOLERANCE:g} of PyTorch's"
         raise RunFailed(f"export: expected {expected}, they differ by {difference:.2g}")
     return difference
-
-
-def torch_predictions(chosen: Chosen, encoded: np.ndarray) -> np.ndarray:
-    """Return PyTorch's predictions, float64: probabilities (rows,) or (rows, classes), or numbers in their unit.
-
-    Args:
-        chosen: The model.
-        encoded: Rows as the task encodes them, (rows, ...).
-    """
-    from fedsim.exporting.layers import filled
-
-    model = filled(chosen.trial.untried_model.cpu(), chosen.parameters).eval()
-    scale = chosen.scale
-    parts = []
-    for start in range(0, len(encoded), _AT_ONCE):
-        inputs = torch.from_numpy(encoded[start : start + _AT_ONCE])
-        with torch.no_grad():
-            outputs = model(scale.inputs(inputs) if scale else inputs)
-        parts.append(said(outputs, chosen.trial.task.kind))
-    predicted = np.concatenate(parts)
-    number = chosen.trial.task.range
-    return predicted if number is None else _in_units(predicted, number, chosen)
-
-
-def _in_units(predicted: np.ndarray, number: Number, chosen: Chosen) -> np.ndarray:
-    if chosen.scale is not None:
-        predicted = chosen.scale.encoded_target(predicted)
-    return np.array([number.in_units(each) for each in predicted])

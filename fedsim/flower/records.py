@@ -17,6 +17,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context
 from torch import Tensor, nn
 
 from fedsim.privacy.ledger import Release
+from fedsim.strategy.trainable import trainable
 
 ARRAYS, CONFIG, METRICS, MECHANISM, TOLD = "arrays", "config", "metrics", "mechanism", "told"
 _KEPT = "kept-"  # what a local rule keeps is in the site's state under names that start so
@@ -34,9 +35,9 @@ class Layout:
 
     @classmethod
     def of(cls, model: nn.Module) -> Layout:
-        """Return the layout of a model's parameters, in their order; one object for one architecture."""
+        """Return the layout of a model's trainable parameters, in their order; one object for one architecture."""
         if model not in _layouts:
-            _layouts[model] = cls.made({name: tuple(value.shape) for name, value in model.named_parameters()})
+            _layouts[model] = cls.made({name: tuple(value.shape) for name, value in trainable(model).items()})
         return _layouts[model]
 
     @classmethod

@@ -9,11 +9,11 @@ from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector
 
 from fedsim.data.federation import Federation, federate
 from fedsim.data.loading import task_of
 from fedsim.mistakes import STOPS, Mistake, said_by, text_of
+from fedsim.outcomes import outcome_of
 from fedsim.planning.delta_rule import delta_faults
 from fedsim.planning.misbehaviour import attack_of, attackers_of, some_of
 from fedsim.planning.noise import noise_for
@@ -26,16 +26,16 @@ from fedsim.planning.trial import Trial
 from fedsim.planning.whole_sites import check_bits, check_mean_only
 from fedsim.privacy.unit import Place
 from fedsim.privacy.units import unit_of
-from fedsim.results.metrics import METRICS
+from fedsim.scenario.code.held import is_object, label_of
 from fedsim.scenario.schema import FRAME, Evaluation, Scenario, Schedule
 from fedsim.strategy.contract import WITHOUT_NOISE, Strategy, aggregate
 from fedsim.strategy.foreign import Foreign
 from fedsim.strategy.make import strategy_of
+from fedsim.strategy.trainable import vector_of
 from fedsim.training.model import layers_of
 from fedsim.training.rows_alone import check_rows_are_alone
 
 _MORE_SEEDS = 5  # that are tried to find one with test rows
-_OUTCOMES = {"classes": "one of several classes", "number": "a number"}
 
 
 def check(scenario: Scenario) -> None:
@@ -87,7 +87,7 @@ def stopping_faults(trial: Trial) -> Iterator[str]:
         return
     kind = trial.task.kind
     if metric_of(stopping, kind) is None:
-        names = " or ".join(repr(metric.name) for metric in METRICS[kind])
+        names = " or ".join(repr(metric.name) for metric in outcome_of(kind).metrics)
         yield f"training.stopping.metric: expected {names}, got {stopping.metric!r}"
     if scenario.secure_aggregation.on and stopping.public_sites is None:
         yield (
@@ -114,6 +114,12 @@ def node_faults(scenario: Scenario) -> Iterator[str]:
         return
     if scenario.engine == "ray" and find_spec("ray") is None:
         yield "engine: 'ray' needs the extra ray: pip install 'fedsim-flower[ray]'"
+    for kind, name in (("task", scenario.task), ("strategy", scenario.strategy.name)):
+        if name is not None and is_object(name):
+            yield (
+                f"engine: expected 'cohort' or 'serial' with the {kind} {label_of(name)}, which is given in Python as "
+                f"an object and is in no file, got {scenario.engine!r}"
+            )
     if scenario.data.path == FRAME:
         said = "engine: expected 'cohort' or 'serial' for a pandas frame, which is in no file, "
         yield said + f"got {scenario.engine!r}"
@@ -157,10 +163,10 @@ def strategy_faults(scenario: Scenario, sites: int, model: nn.Module) -> Iterato
     yield from _participation_faults(scenario, strategy, sites)
     given = scenario.strategy.model_extra or {}
     if strategy.plain_sgd and "lr" in given and scenario.training.schedule != Schedule():
-        name = scenario.strategy.name
+        name = scenario.strategy.label
         yield f"strategy.lr: expected none beside training.schedule: {name} computes with the rate of each round"
 
-    start = parameters_to_vector(model.parameters()).detach()
+    start = vector_of(model)
     if scenario.secure_aggregation.on:
         yield from secure_faults(scenario, strategy, sites, len(start))
     try:
@@ -169,11 +175,11 @@ def strategy_faults(scenario: Scenario, sites: int, model: nn.Module) -> Iterato
             if not isinstance(strategy, Foreign):
                 _try(strategy, start, size_of_round(scenario, sites))
     except ValueError as error:
-        yield f"strategy {scenario.strategy.name}: {text_of(error)}"
+        yield f"strategy {scenario.strategy.label}: {text_of(error)}"
     except STOPS:
         raise
     except BaseException as error:  # such as a number that is too large for the parameters' type
-        yield f"strategy {scenario.strategy.name}: a trial of it failed, with these hyperparameters: {said_by(error)}"
+        yield f"strategy {scenario.strategy.label}: a trial of it failed, with these hyperparameters: {said_by(error)}"
 
 
 def _privacy_faults(scenario: Scenario, strategy: Strategy) -> Iterator[str]:
@@ -184,7 +190,7 @@ def _privacy_faults(scenario: Scenario, strategy: Strategy) -> Iterator[str]:
         if scenario.private and name in WITHOUT_NOISE:
             yield (
                 f"strategy.name: expected one that does without {WITHOUT_NOISE[name]} under privacy, got "
-                f"{scenario.strategy.name}: losses are computed from rows without noise"
+                f"{scenario.strategy.label}: losses are computed from rows without noise"
             )
 
 
@@ -201,7 +207,7 @@ def _participation_faults(scenario: Scenario, strategy: Strategy, sites: int) ->
     if scenario.faults.joins_late:
         choices.append("faults.joins_late")
     for key in choices:
-        yield (f"{key}: expected none beside {scenario.strategy.name}, which chooses among all sites itself")
+        yield (f"{key}: expected none beside {scenario.strategy.label}, which chooses among all sites itself")
 
 
 def _try(strategy: Strategy, start: Tensor, asked: int) -> None:
@@ -249,8 +255,8 @@ def evaluation_faults(scenario: Scenario, device: str) -> Iterator[str]:
     threshold = scenario.evaluation.threshold
     if kind != "binary" and threshold != Evaluation().threshold:
         yield (
-            f"evaluation.threshold: expected none with an outcome that is {_OUTCOMES[kind]}: a threshold is for a "
-            f"binary outcome, got {threshold:g}"
+            f"evaluation.threshold: expected none with an outcome that is {outcome_of(kind).in_words}: "
+            f"a threshold is for a binary outcome, got {threshold:g}"
         )
 
     # Nearly always a site has a test row under the first seed already.

@@ -17,6 +17,7 @@ from fedsim.data.loading import task_of
 from fedsim.flower.grid import FIRST_NODE, Execute
 from fedsim.flower.records import ARRAYS, CONFIG, ROUND, STAGES, flatten, unflatten
 from fedsim.mistakes import Mistake
+from fedsim.outcomes import outcome_of
 from fedsim.planning.attack import Attack
 from fedsim.randomness import stream
 from fedsim.scenario import catalog
@@ -24,6 +25,8 @@ from fedsim.scenario.schema import Scenario
 from fedsim.strategy.make import make
 
 _GONE = 0  # flwr.common.constant.ErrorCode.UNKNOWN
+
+_LABELLED = ("binary", "classes")  # kinds whose rows have a class that an attack can change
 
 
 def attack_class(scenario: Scenario) -> type[Attack] | None:
@@ -54,9 +57,10 @@ def attack_of(scenario: Scenario) -> Attack | None:
     if kind is None:
         return None
     name = scenario.attack.name
-    if kind.poisons() and task_of(scenario).kind == "number":
+    if kind.poisons() and task_of(scenario).kind not in _LABELLED:
+        words = outcome_of(task_of(scenario).kind).in_words
         raise Mistake(
-            "attack.name: expected one that forges with a task whose outcome is a number, "
+            f"attack.name: expected one that forges with a task whose outcome is {words}, "
             f"got {name}, which changes classes"
         )
     return make(kind, name, scenario.attack.model_extra or {}, section="attack")

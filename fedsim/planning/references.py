@@ -4,8 +4,11 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 
 from fedsim.mistakes import Mistake
+from fedsim.outcomes import outcome_of
 from fedsim.planning.trial import Trial
 from fedsim.scenario.schema import Scenario
+
+_KINDS = ("binary", "classes", "number")
 
 MOST_SITES = 200
 """Of more sites, references are not trained: each site has models of its own."""
@@ -23,6 +26,8 @@ def reference_faults(trial: Trial) -> Iterator[str]:
             "references: expected none beside images and sequences: they are for tables, and a row has the shape "
             f"{' x '.join(map(str, shape))} here"
         )
+    if trial.task.kind not in _KINDS:
+        yield f"references: expected none beside an outcome that is {outcome_of(trial.task.kind).in_words}"
     sites = len(trial.names)
     if sites > MOST_SITES:
         yield f"references: expected at most {MOST_SITES} sites beside them, each has models of its own, got {sites}"

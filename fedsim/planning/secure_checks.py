@@ -32,7 +32,7 @@ def _needs_of_single_updates(scenario: Scenario, strategy: Strategy) -> Iterator
     if not needs_mean_only(strategy):
         yield (
             "strategy.name: expected one that uses the mean of the updates alone beside secure_aggregation, "
-            f"got {scenario.strategy.name}: the server never sees an update of one site"
+            f"got {scenario.strategy.label}: the server never sees an update of one site"
         )
     unit = scenario.privacy.unit
     if unit_of(unit).place is Place.AT_SERVER:

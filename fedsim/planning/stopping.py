@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fedsim.results.metrics import METRICS, Metric
+from fedsim.outcomes import outcome_of
+from fedsim.outcomes.metric import Metric
 from fedsim.scenario.kinds import Kind
 from fedsim.scenario.schema import Stopping
 
@@ -13,8 +14,8 @@ from fedsim.scenario.schema import Stopping
 def metric_of(stopping: Stopping, kind: Kind) -> Metric | None:
     """Return the metric that rounds are judged by; None where the task's kind has no such."""
     if stopping.metric is None:
-        return METRICS[kind][0]
-    for metric in METRICS[kind]:
+        return outcome_of(kind).metrics[0]
+    for metric in outcome_of(kind).metrics:
         if metric.name == stopping.metric:
             return metric
     return None

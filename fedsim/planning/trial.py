@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector
 
 from fedsim.data.federation import Federation, federate
 from fedsim.data.loading import task_of
@@ -34,6 +33,7 @@ from fedsim.scenario.schema import Arm, Privacy, Scenario
 from fedsim.strategy.arrivals import Arrivals
 from fedsim.strategy.contract import Strategy
 from fedsim.strategy.make import in_round, strategy_of
+from fedsim.strategy.trainable import vector_of
 from fedsim.training.losses import RowLosses
 from fedsim.training.model import best_device, losses_of, new_model, parts_of
 from fedsim.training.rows_alone import check_rows_are_alone
@@ -131,8 +131,8 @@ class Trial:
 
     @cached_property
     def start(self) -> Tensor:
-        """The first weights, (params,)."""
-        return parameters_to_vector(self.model.parameters()).detach()
+        """The first weights that are trained, (params,)."""
+        return vector_of(self.model)
 
     @property
     def losses(self) -> RowLosses:

@@ -125,6 +125,6 @@ def check_mean_only(scenario: Scenario, strategy: Strategy) -> None:
     if not needs_mean_only(strategy):
         raise Mistake(
             f"strategy.name: expected one that needs the mean of the updates only with privacy.unit = "
-            f"{scenario.privacy.unit!r}, such as fedavg or fedadam, got {scenario.strategy.name}: the "
+            f"{scenario.privacy.unit!r}, such as fedavg or fedadam, got {scenario.strategy.label}: the "
             "server sees each update, but may use nothing but their noisy mean"
         )

@@ -45,6 +45,36 @@ class Answer:
         )
 
 
+def privacy(
+    *,
+    sampling_rate: float,
+    steps: int,
+    delta: float,
+    noise_multiplier: float | None = None,
+    epsilon: float | None = None,
+    neighbours: Neighbours = "add-or-remove-one",
+    runs: int = 1,
+) -> Answer:
+    """Compute epsilon for a noise, or the noise for an epsilon, under DP-SGD with Poisson sampling.
+
+    Args:
+        sampling_rate: The probability that a row joins a step, in (0, 1].
+        steps: How many steps, over all rounds.
+        delta: The delta that is promised beside epsilon.
+        noise_multiplier: The noise over the clip: asks for its epsilon.
+        epsilon: The epsilon to keep: asks for the least noise.
+        neighbours: ``add-or-remove-one`` or ``replace-one``.
+        runs: How many such trainings on the same records, all together.
+
+    Returns:
+        ``mechanism`` with its ``noise_multiplier``, and ``guarantee`` with its ``epsilon``; ``text`` has both in words.
+
+    Raises:
+        Mistake: A value is out of its range, or not exactly one of ``noise_multiplier`` and ``epsilon`` is given.
+    """
+    return answer(sampling_rate, steps, delta, noise_multiplier, epsilon, neighbours, runs)
+
+
 def answer(
     sampling_rate: float,
     steps: int,

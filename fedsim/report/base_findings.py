@@ -8,12 +8,15 @@ from typing import Any
 import pandas as pd
 
 from fedsim.figures import figure
+from fedsim.outcomes import outcome_of
+from fedsim.outcomes.kinds.binary import ACCURACY
+from fedsim.outcomes.kinds.number import RMSE
+from fedsim.outcomes.metric import Metric
 from fedsim.report.blow_ups import blow_ups
 from fedsim.results.base_rates import answer_in_words
 from fedsim.results.comparison import SAME, UNBOUNDED
 from fedsim.results.estimate import Estimate
 from fedsim.results.evaluation import POOLED
-from fedsim.results.metrics import ACCURACY, METRICS, RMSE, Metric
 from fedsim.results.run_directory import Run
 
 
@@ -49,7 +52,7 @@ def base_figures(run: Run, site: str) -> Mapping[str, float]:
         run: The run.
         site: A row that stands for all sites, such as ``run.headline``.
     """
-    figures = dict.fromkeys((metric.name for metric in METRICS[run.kind]), math.nan)
+    figures = dict.fromkeys((metric.name for metric in outcome_of(run.kind).metrics), math.nan)
     if run.over_base is not None:
         of_site = run.over_base[run.over_base["site"] == site]
         for name, value in zip(of_site["metric"], of_site["base"], strict=True):
@@ -62,10 +65,10 @@ def base_sentences(run: Run) -> str:
     answer = base_answer(run)
     if answer is None:
         return ""
-    first = METRICS[run.kind][0]
+    first = outcome_of(run.kind).metrics[0]
     inside = base_figures(run, run.headline)
     reached = []
-    for metric in METRICS[run.kind]:
+    for metric in outcome_of(run.kind).metrics:
         place = f" {run.headline_place}" if metric.by_site else ""
         reached.append(f"{_an(metric.label)}{place} of {figure(inside[metric.name])}{_unit(run, metric)}")
 
@@ -97,13 +100,7 @@ def _federated_beside(run: Run, metric: Metric) -> Iterator[str]:
 
 
 def _learned_from(run: Run) -> str:
-    sentence = {
-        "binary": "The answer is the majority of the training rows of all sites; the log loss is that of their share "
-        "of positives.",
-        "classes": "The class is the most common in the training rows of all sites; the log loss is that of their "
-        "shares of classes.",
-        "number": "The mean is that of the training rows of all sites.",
-    }[run.kind]
+    sentence = outcome_of(run.kind).learned_from
     if run.ledger["trainings"]:
         sentence += " The simulator takes it from exact rows, as it does every test figure: no epsilon covers it."
     return sentence
@@ -121,7 +118,7 @@ def cautions(run: Run) -> list[str]:
     if answer is None or over_base is None:
         return warnings
 
-    metrics = [METRICS[run.kind][0]]
+    metrics = [outcome_of(run.kind).metrics[0]]
     if run.kind == "binary":
         metrics.append(ACCURACY)  # a rare outcome makes a high accuracy easy to reach
     for metric in metrics:

@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from fedsim.outcomes.metric import Metric
 from fedsim.report.chart_style import AXIS, BLUE, FAINT, GREEN, GRID, INK, LINES, ORANGE, PANEL, STYLE, png
-from fedsim.results.metrics import Metric
 
 
 @dataclass(frozen=True)

@@ -28,19 +28,6 @@ _POOL = "Would pooling all records be better?"
 _COST = "What does privacy cost?"
 _BASE = "Is that better than no model?"
 _JOIN = "Which site gains by joining?"
-_MEANING = {
-    "auc": "The AUC says how often the model ranks a random positive case above a random negative one: 0.5 is "
-    "guessing, 1 is perfect.",
-    "accuracy": "The accuracy is the share of rows whose class is named rightly.",
-    "r2": "R² is the share of the outcome's variance that the model explains: 1 is perfect, 0 is no better than always "
-    "saying the mean, below 0 is worse.",
-}
-_MEANING_INSIDE = {
-    "auc": "The AUC inside sites says how often the model ranks a random positive case above a random negative one of "
-    "the same site: 0.5 is guessing, 1 is perfect.",
-    "r2": "R² inside sites is the share of the variance around each site's own mean that the model explains: 1 is "
-    "perfect, 0 is no better than knowing the mean of each site's test rows beforehand, below 0 is worse.",
-}
 
 
 def headline(run: Run) -> str:
@@ -247,8 +234,10 @@ def _upper(text: str) -> str:
 
 
 def _quality(numbers: Numbers) -> str:
-    meaning = _MEANING | (_MEANING_INSIDE if numbers.pooled else {})
-    return f"{_reached(numbers)} {meaning[numbers.metric.name]}{_baseline(numbers)}"
+    metric = numbers.metric
+    meaning = (metric.meaning_inside if numbers.pooled else "") or metric.meaning
+    sentences = " ".join(sentence for sentence in (_reached(numbers), meaning) if sentence)
+    return f"{sentences}{_baseline(numbers)}"
 
 
 def _baseline(numbers: Numbers) -> str:

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from fedsim.outcomes.metric import Rate
 from fedsim.report.chart_style import AXIS, FAINT, STYLE
 from fedsim.report.charts import ARMS, PRIVACY, marker, panels, short, titled
-from fedsim.results.groups import Rate
 
 _APART = 0.18  # of the two kinds of a group, in lines
 

@@ -8,11 +8,13 @@ import pandas as pd
 
 from fedsim import figures
 from fedsim.data.task import SITE
+from fedsim.outcomes import outcome_of
+from fedsim.outcomes.metric import Rate
 from fedsim.report.statement import listed
 from fedsim.results.comparison import HERE, SAME
 from fedsim.results.estimate import Estimate
 from fedsim.results.evaluation import POOLED
-from fedsim.results.groups import FEW, RATES, Rate
+from fedsim.results.groups import FEW
 from fedsim.results.run_directory import Run
 
 _SAID = 2  # of a kind's rates are spoken of, the others are in the table
@@ -64,7 +66,7 @@ def treatment(run: Run, arm: str) -> str:
     table = run.harm
     kinds = set(table[table["arm"] == arm]["private"])
     private = True in kinds
-    rates = RATES[run.kind][:_SAID]
+    rates = outcome_of(run.kind).rates[:_SAID]
     names = [rate.name for rate in rates]
     labels = " or ".join(rate.label for rate in rates)
     rows = table[(table["arm"] == arm) & (table["private"] == private) & (table["attribute"] != SITE)]
@@ -120,7 +122,7 @@ def _block(run: Run, attribute: str, table: pd.DataFrame, widths: _Widths, shown
     rows = {(row["group"], row["metric"]): row for row in _records(of_groups)}
     arm = table["arm"].iloc[0]
     private = table["private"].iloc[0]
-    apart = tuple(_apart(widths.get((attribute, rate.name)), rate) for rate in RATES[run.kind])
+    apart = tuple(_apart(widths.get((attribute, rate.name)), rate) for rate in outcome_of(run.kind).rates)
 
     # How many rows and positives a seed has of each group.
     counted = run.groups[(run.groups["attribute"] == attribute) & (run.groups["site"] == POOLED)]
@@ -131,7 +133,7 @@ def _block(run: Run, attribute: str, table: pd.DataFrame, widths: _Widths, shown
 
     lines = []
     for group in groups:
-        cells = tuple(_cell(rows[group, rate.name]) for rate in RATES[run.kind])
+        cells = tuple(_cell(rows[group, rate.name]) for rate in outcome_of(run.kind).rates)
         rows_of_seed, positives = counts[group]
         lines.append(Line(str(group), rows_of_seed, positives, cells))
     return Block(attribute, apart, tuple(lines))
@@ -186,7 +188,7 @@ def _difference(run: Run, row: _Row) -> str:
 
 
 def _label(run: Run, row: _Row) -> str:
-    return next(rate.label for rate in RATES[run.kind] if rate.name == row["metric"])
+    return next(rate.label for rate in outcome_of(run.kind).rates if rate.name == row["metric"])
 
 
 def _observed(run: Run, row: _Row) -> str:

@@ -13,6 +13,8 @@ import tomli_w
 
 from fedsim.data.task import SITE
 from fedsim.figures import figure
+from fedsim.outcomes import outcome_of
+from fedsim.outcomes.metric import Metric
 from fedsim.privacy.units import unit_of
 from fedsim.report import charts, group_charts
 from fedsim.report.base_findings import base_answer, base_figures
@@ -31,13 +33,10 @@ from fedsim.report.several import files
 from fedsim.report.statement import epsilons, grouped, statement, weaknesses
 from fedsim.results.comparison import HERE, SAME
 from fedsim.results.evaluation import POOLED
-from fedsim.results.groups import RATES
-from fedsim.results.metrics import Metric
 from fedsim.results.run_directory import Run, write_bytes
 
 _FEW_SEEDS = 5
 _MOST_NOTES = 60
-_ABOUT = {"binary": ["Positive", "Negative"], "classes": ["Of the most common class"], "number": ["Mean outcome"]}
 _GAINS = {"": "", SAME: SAME, "higher": "gains", "lower": "loses"}
 
 
@@ -89,8 +88,9 @@ def _values(run: Run) -> dict[str, Any]:
         curves_chart=_curves_chart(run),
         sites_chart=_sites_chart(numbers, sites),
         sites=sites,
-        about_rows=_ABOUT[run.kind],
-        rates=RATES[run.kind],
+        kind=outcome_of(run.kind),
+        about_rows=outcome_of(run.kind).about_rows,
+        rates=outcome_of(run.kind).rates,
         references=section_of(run, numbers.arms),
         explanations=features_of(run),
         quality=quality,
@@ -281,17 +281,21 @@ def _treatment_chart(numbers: Numbers, arm: str) -> str:
     ]
     harm = numbers.run.harm
     drawn = harm[(harm["arm"] == arm) & harm["group"].isin([group for _, group, _ in labels])]
-    return group_charts.groups(drawn, RATES[numbers.run.kind][0], labels)
+    return group_charts.groups(drawn, outcome_of(numbers.run.kind).rates[0], labels)
 
 
 def _about_rows(run: Run, tested: pd.DataFrame) -> list[str]:
-    """Return the description of a site's test rows, under the headings of ``_ABOUT``."""
+    """Return the description of a site's test rows, under the headings of ``Outcome.about_rows``."""
     if run.kind == "binary":
         return [_span(tested["positives"]), _span(tested["rows"] - tested["positives"])]
-    if run.kind == "classes":
-        return [_span(tested["most_common"])]
-    means = tested["mean"].astype(float)
-    return ["–" if means.isna().all() else f"{means.mean():.3g}"]
+    cells = []
+    for column in outcome_of(run.kind).summary_columns:
+        if pd.api.types.is_integer_dtype(tested[column]):
+            cells.append(_span(tested[column]))
+            continue
+        means = tested[column].astype(float)
+        cells.append("–" if means.isna().all() else f"{means.mean():.3g}")
+    return cells
 
 
 def _span(counts: pd.Series) -> str:

@@ -16,6 +16,7 @@ import pandas as pd
 from fedsim.data.federation import Examples, Federation
 from fedsim.data.scale import Scale
 from fedsim.data.tables import Number
+from fedsim.outcomes import outcome_of
 from fedsim.results.evaluation import Answers, scores_of
 from fedsim.scenario.kinds import Kind
 
@@ -35,7 +36,7 @@ def base_rates(
     Returns:
         The rows INSIDE and POOLED of the table that ``evaluate`` returns, with a column ``answer``:
         the share of positives in the training rows, their most common class, or their mean in the
-        outcome's unit.
+        outcome's unit. It is empty for kinds that have no such answer.
     """
     # Sites are visited once, since made-up rows are costly to make.
     train_targets = []
@@ -45,15 +46,17 @@ def base_rates(
         test_targets[site.name] = _on_the_shared_scale(site.test, site.scale)
 
     learned = np.concatenate(train_targets)
-    classes = _classes([learned, *test_targets.values()]) if kind == "classes" else 0
-    constant = _constant(learned, kind, classes)
+    outcome = outcome_of(kind)
+    constant = outcome.constant([*test_targets.values()], learned)
+    if constant is None:
+        return pd.DataFrame()
 
     predictions = []
     for name, target in test_targets.items():
         said = np.broadcast_to(constant, (len(target), *constant.shape))
         predictions.append(Answers(site=name, target=target, said=said, groups={}))
     scores = scores_of(predictions, kind, sites=False, range=range)
-    return scores.assign(answer=_answer(constant, kind, range))
+    return scores.assign(answer=outcome.answer(constant, range))
 
 
 def _on_the_shared_scale(part: Examples, scale: Scale | None) -> np.ndarray:
@@ -64,26 +67,6 @@ def _on_the_shared_scale(part: Examples, scale: Scale | None) -> np.ndarray:
     return scale.encoded_target(target).astype(np.float32)
 
 
-def _classes(targets: list[np.ndarray]) -> int:
-    """Count the classes up to the largest number that occurs."""
-    return 1 + max(int(target.max()) for target in targets if len(target))
-
-
-def _constant(learned: np.ndarray, kind: Kind, classes: int) -> np.ndarray:
-    """Return the prediction for every row, as ``evaluation.said`` would: a number, or (classes,)."""
-    if kind == "classes":
-        return np.bincount(learned, minlength=classes) / len(learned)
-    return np.array(learned.mean(dtype=float))
-
-
-def _answer(constant: np.ndarray, kind: Kind, range: Number | None) -> float:
-    if kind == "classes":
-        return float(constant.argmax())
-    if range:
-        return range.in_units(float(constant))
-    return float(constant)
-
-
 def answer_in_words(kind: Kind, base: pd.DataFrame) -> str:
     """Return what is always answered, e.g. ``always answering the mean``.
 
@@ -91,13 +74,5 @@ def answer_in_words(kind: Kind, base: pd.DataFrame) -> str:
         kind: The kind of the outcome.
         base: Rows of ``base_rates``, of all seeds.
     """
-    if kind == "number":
-        return "always answering the mean"
-    if kind == "classes":
-        return "always naming the most common class"
-    shares: Any = base["answer"].astype(float)
-    if (shares >= 0.5).all():
-        return "always answering positive"
-    if (shares < 0.5).all():
-        return "always answering negative"
-    return "always answering the majority"
+    answers: Any = base["answer"].astype(float)
+    return outcome_of(kind).answer_in_words(answers)

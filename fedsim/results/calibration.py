@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from fedsim.outcomes import outcome_of
 from fedsim.results.evaluation import Answers
 from fedsim.scenario.kinds import Kind
 
@@ -25,7 +26,7 @@ def reliability(predictions: Sequence[Answers], kind: Kind) -> pd.DataFrame:
     Returns:
         A row for each of the ``BINS`` bins of equal width: bin (from 0 on), rows, ``said`` (the sum
         of the predicted probabilities) and ``seen`` (how many rows were positive or, with classes,
-        named rightly). It is empty for numbers, without test rows, and where a prediction is not
+        named rightly). It is empty for kinds without probabilities, without test rows, and where a prediction is not
         finite.
     """
     if kind == "number":
@@ -35,12 +36,10 @@ def reliability(predictions: Sequence[Answers], kind: Kind) -> pd.DataFrame:
     if not len(target) or not np.isfinite(predicted).all():
         return pd.DataFrame()
 
-    if kind == "classes":
-        probability = predicted.max(axis=1)
-        came_true = predicted.argmax(axis=1) == target
-    else:
-        probability = predicted
-        came_true = target == 1
+    said = outcome_of(kind).probabilities(target, predicted)
+    if said is None:
+        return pd.DataFrame()
+    probability, came_true = said
 
     # The last bin includes its upper end, 1.
     number = np.minimum((probability * BINS).astype(int), BINS - 1)

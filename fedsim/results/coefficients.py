@@ -11,6 +11,7 @@ from fedsim.data.tables import inputs_of
 from fedsim.data.task import Task
 
 INTERCEPT = "intercept"
+_KINDS = ("binary", "classes", "number")  # whose coefficients have a meaning in words
 _CHANGES_NOTHING = (nn.Flatten, nn.Identity, nn.Dropout)  # in a model that is evaluated
 
 
@@ -39,11 +40,12 @@ def coefficients(
         the coefficients of an input are given less their mean over the classes, since only their
         differences change what a model says.
 
-        The table is empty if the model is not linear, or if its inputs have no names.
+        The table is empty if the model is not linear, if its inputs have no names, and for other
+        kinds of outcomes.
     """
     name = _name_of_linear(model)
     inputs = inputs_of(task.columns)
-    if name is None or not inputs:
+    if name is None or not inputs or task.kind not in _KINDS:
         return pd.DataFrame()
     weight = parameters[f"{name}weight"].double().cpu()  # (outputs, inputs)
     if weight.shape[1] != len(inputs):

@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t
 
-from fedsim.results.metrics import BY_NAME, Metric
+from fedsim.outcomes import is_metric, metric_named
+from fedsim.outcomes.metric import Metric
 
 CONFIDENCE = 0.95
 SAME = "not distinguishable"
@@ -140,7 +141,7 @@ def compare(scores: pd.DataFrame, overlap: float) -> pd.DataFrame:
     """
     columns = (scores["private"], scores["arm"], scores["site"])
     keys = list(dict.fromkeys(zip(*columns, strict=True)))
-    metrics = [BY_NAME[str(name)] for name in scores if name in BY_NAME]
+    metrics = [metric_named(str(name)) for name in scores if is_metric(str(name))]
     tables = [_compare_by(metric, scores, keys, overlap) for metric in metrics]
     return pd.concat(tables, ignore_index=True)
 
@@ -192,7 +193,7 @@ def compare_with_base(scores: pd.DataFrame, base: pd.DataFrame, overlap: float) 
     base_keys = [(False, _BASE, site) for _, _, site in keys]
 
     tables = []
-    for metric in [BY_NAME[str(name)] for name in scores if name in BY_NAME]:
+    for metric in [metric_named(str(name)) for name in scores if is_metric(str(name))]:
         values = _by_seed(both, metric.name, keys)  # (keys, seeds)
         base_values = _by_seed(both, metric.name, base_keys)  # (keys, seeds)
         change = values - base_values

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from fedsim.outcomes import outcome_of
 from fedsim.results.evaluation import Answers
 from fedsim.scenario.kinds import Kind
 
@@ -23,27 +24,25 @@ def confusion(predictions: Sequence[Answers], kind: Kind, threshold: float) -> p
             public and declared beforehand. Of classes, the most probable is named.
 
     Returns:
-        A row for each pair of classes: ``true``, ``named`` and ``rows``. It is empty for numbers,
+        A row for each pair of classes: ``true``, ``named`` and ``rows``. It is empty for kinds that name no class,
         for more than ``MOST_CLASSES`` classes, without test rows, and where a prediction is not
         finite.
     """
     if kind == "number":
         return pd.DataFrame()
-    target = np.concatenate([at_site.target for at_site in predictions]).astype(int)
+    target = np.concatenate([at_site.target for at_site in predictions])
     predicted = np.concatenate([at_site.said for at_site in predictions])
     if not len(target) or not np.isfinite(predicted).all():
         return pd.DataFrame()
 
-    if kind == "classes":
-        classes = predicted.shape[1]
-        named = predicted.argmax(axis=1)
-    else:
-        classes = 2
-        named = (predicted >= threshold).astype(int)
+    said = outcome_of(kind).named(predicted, threshold)
+    if said is None:
+        return pd.DataFrame()
+    classes, named = said
     if classes > MOST_CLASSES:
         return pd.DataFrame()
 
-    counts = np.bincount(target * classes + named, minlength=classes * classes)
+    counts = np.bincount(target.astype(int) * classes + named, minlength=classes * classes)
     pairs = np.arange(classes * classes)
     return pd.DataFrame({"true": pairs // classes, "named": pairs % classes, "rows": counts})
 

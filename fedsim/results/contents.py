@@ -6,7 +6,7 @@ write is ``NotRequired``.
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
@@ -45,6 +45,29 @@ def _unit(name: str) -> str:
 
 
 @_checked
+class AboutMetric(TypedDict):
+    """A metric of a task's own."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    label: str
+    better: Literal["higher", "lower"]
+    low: float | None
+    high: float | None
+    by_site: bool
+    meaning: str
+    meaning_inside: str
+
+
+@_checked
+class AboutKind(TypedDict):
+    """A kind of outcome of a task's own."""
+
+    name: str
+    in_words: str
+    metrics: Annotated[list[AboutMetric], Field(min_length=1)]
+
+
+@_checked
 class AboutTask(TypedDict):
     """What a report says of the task."""
 
@@ -56,6 +79,7 @@ class AboutTask(TypedDict):
     licence: str
     kind: Kind
     by_time: bool
+    declared: NotRequired[AboutKind]
 
 
 @_checked
@@ -138,6 +162,7 @@ class Manifest(TypedDict):
     rng: NotRequired[str | None]
     sites: NotRequired[Count]
     failed: NotRequired[list[FailedTraining]]
+    own_code: NotRequired[dict[str, dict[str, str]]]
     chosen_rounds: NotRequired[list[ChosenRound]]
 
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from fedsim.data.federation import INSIDE, POOLED, TOGETHER, Examples, Federation
 from fedsim.data.scale import Scale
 from fedsim.data.tables import Number
-from fedsim.results.metrics import score, score_inside
+from fedsim.outcomes import outcome_of
+from fedsim.outcomes.measure import score, score_inside
 from fedsim.scenario.kinds import Kind
 from fedsim.training.functional import outputs_with
 
@@ -42,7 +43,7 @@ class Answers:
     Attributes:
         site: The site's name.
         target: The true targets, as in ``Examples``, (rows,).
-        said: The predictions, as ``said`` returns them.
+        said: The predictions, as ``Outcome.said`` returns them.
         groups: {protected attribute: its value for each row}, of test rows.
     """
 
@@ -110,14 +111,15 @@ def answers(
             scales[site.name] = site.scale
             yield site.name, parameters[site.name], site.test if is_test else site.validation
 
+    outcome = outcome_of(kind)
     predictions = []
     for name, examples, outputs in predict(model, requests()):
         target = examples.target.cpu().numpy()
-        predicted = said(outputs, kind)
+        predicted = outcome.said(outputs, examples.target)
 
         # A number is trained on its site's scale, and judged on the scale that all sites share.
         scale = scales[name]
-        if scale is not None and kind == "number":
+        if scale is not None and outcome.has_range:
             target = scale.encoded_target(target)
             predicted = scale.encoded_target(predicted)
         predictions.append(Answers(name, target, predicted, groups_of[name]))
@@ -143,8 +145,7 @@ def scores_of(
     site_of_row = np.repeat(np.arange(len(predictions)), sizes)
     pooled = measure(POOLED, target, predicted, kind, range)
     inside = pooled | {"site": INSIDE} | score_inside(kind, target, predicted, site_of_row)
-    if kind == "classes":
-        inside["most_common"] = sum(_most_common(at_site.target) for at_site in predictions)
+    inside |= outcome_of(kind).summary_inside([at_site.target for at_site in predictions])
     return pd.DataFrame([*rows, inside, pooled])
 
 
@@ -187,7 +188,10 @@ def predict(
             _, parameters, _ = chunk[0]
             inputs = torch.cat([examples.inputs for _, _, examples in chunk])
             with torch.no_grad():
-                outputs = outputs_with(model, parameters, inputs)
+                if len(inputs):
+                    outputs = outputs_with(model, parameters, inputs)
+                else:  # not every layer takes a batch of no rows
+                    outputs = outputs_with(model, parameters, inputs.new_zeros(1, *inputs.shape[1:]))[:0]
 
             sizes = [len(examples) for _, _, examples in chunk]
             for (name, _, examples), its_outputs in zip(chunk, outputs.split(sizes), strict=True):
@@ -215,20 +219,6 @@ def _chunks(requests: Iterable[_Request]) -> Iterator[list[_Request]]:
         yield chunk
 
 
-def said(outputs: Tensor, kind: Kind) -> np.ndarray:
-    """Convert a model's outputs to predictions, float64.
-
-    Predictions are probabilities (rows,) or (rows, classes), or scaled numbers (rows,).
-    """
-    if kind == "classes":
-        predictions = outputs.softmax(1)
-    elif kind == "binary":
-        predictions = outputs.squeeze(1).sigmoid()
-    else:
-        predictions = outputs.squeeze(1)
-    return predictions.cpu().numpy().astype(np.float64)
-
-
 def measure(
     site: str,
     target: np.ndarray,
@@ -241,28 +231,10 @@ def measure(
     Args:
         site: The name in the table.
         target: (rows,).
-        predicted: As ``said`` returns it.
+        predicted: As ``Outcome.said`` returns it.
         kind: As in ``evaluate``.
         range: As in ``evaluate``.
     """
     scale = range.scale if range else 1.0
     metrics = score(kind, target, predicted, scale)
-    return {"site": site, "rows": len(target), **_summary(target, kind, range), **metrics}
-
-
-def _summary(target: np.ndarray, kind: Kind, range: Number | None) -> dict[str, object]:
-    """Summarize targets as ``evaluate`` describes it."""
-    if kind == "binary":
-        return {"positives": int((target == 1).sum())}
-    if kind == "classes":
-        return {"most_common": _most_common(target)}
-
-    if not len(target):
-        return {"mean": None}
-    mean = float(target.mean(dtype=float))
-    return {"mean": range.in_units(mean) if range else mean}
-
-
-def _most_common(target: np.ndarray) -> int:
-    """Count the rows of the most common class."""
-    return int(np.bincount(target).max()) if len(target) else 0
+    return {"site": site, "rows": len(target), **outcome_of(kind).summary(target, range), **metrics}

@@ -19,9 +19,11 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
+from fedsim.outcomes import outcome_of
+from fedsim.outcomes.metric import Rate
 from fedsim.results.comparison import Stated, add_interval, state, state_all
 from fedsim.results.evaluation import POOLED
-from fedsim.results.groups import FEW, RATES, SUMS, Rate, denominators, rates
+from fedsim.results.groups import FEW, denominators, rates
 from fedsim.scenario.kinds import Kind
 
 _Tables = Iterable[tuple[tuple[Any, ...], pd.DataFrame]]
@@ -54,7 +56,9 @@ def compare_groups(groups: pd.DataFrame, kind: Kind, overlap: float) -> pd.DataF
     """
     by_seed = _by_seed(groups, kind)
     seeds = pd.Index(groups["seed"].unique())
-    tables = [_compare_in(rate, by_seed[by_seed["metric"] == rate.name], seeds, overlap) for rate in RATES[kind]]
+    tables = []
+    for rate in outcome_of(kind).rates:
+        tables.append(_compare_in(rate, by_seed[by_seed["metric"] == rate.name], seeds, overlap))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -74,7 +78,7 @@ def compare_widths(groups: pd.DataFrame, kind: Kind, overlap: float) -> pd.DataF
         ``worst_change``, for these records); all with ``_low``, ``_high`` and ``_why``. Then
         ``worst_group``, the group with the worst mean.
     """
-    rate_of = {rate.name: rate for rate in RATES[kind]}
+    rate_of = {rate.name: rate for rate in outcome_of(kind).rates}
     by_seed = _by_seed(groups, kind)
     enough = _with_enough_rows(by_seed, seed_count=groups["seed"].nunique())
 
@@ -124,7 +128,7 @@ def _by_seed(groups: pd.DataFrame, kind: Kind) -> pd.DataFrame:
 
     # The sums of everyone else are those of all groups of the attribute, less the group's. A sum
     # that is missing for some group is missing for all.
-    group_sums = pooled[["rows", *SUMS[kind]]].astype(float)
+    group_sums = pooled[["rows", *outcome_of(kind).sums]].astype(float)
     attribute = [pooled[key] for key in ("arm", "private", "seed", "attribute")]
     all_sums = group_sums.groupby(attribute).transform(lambda sums: sums.sum(skipna=False))
     rates_of_group = rates(group_sums, kind)
@@ -132,7 +136,7 @@ def _by_seed(groups: pd.DataFrame, kind: Kind) -> pd.DataFrame:
 
     keys = pooled[["arm", "private", "attribute", "group", "seed"]]
     tables = []
-    for rate in RATES[kind]:
+    for rate in outcome_of(kind).rates:
         own_rate = rates_of_group[rate.name]
         table = keys.assign(
             metric=rate.name,

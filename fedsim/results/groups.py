@@ -5,58 +5,19 @@ mean of expected less observed outcomes: unlike the expected calibration error, 
 for being measured on few rows.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from fedsim.data.tables import Number
 from fedsim.data.task import SITE
+from fedsim.outcomes import outcome_of
+from fedsim.outcomes.metric import Rate
 from fedsim.results.evaluation import POOLED, Answers
 from fedsim.scenario.kinds import Kind
 
 FEW = 10  # a rate of fewer rows in a seed is marked
-
-
-@dataclass(frozen=True)
-class Rate:
-    """A rate of a group: its name in tables, its label for people, its denominator and its bounds.
-
-    ``of`` names the rows that the rate is a share or mean of. ``better`` is ``neither`` where a
-    group is not worse off for a larger or smaller value by itself.
-    """
-
-    name: str
-    label: str
-    of: Literal["rows", "positives", "negatives"]
-    better: Literal["higher", "lower", "neither"]
-    low: float
-    high: float
-
-
-SELECTION = Rate("selection_rate", "selection rate", "rows", "neither", 0.0, 1.0)
-TPR = Rate("tpr", "true positive rate", "positives", "higher", 0.0, 1.0)
-FPR = Rate("fpr", "false positive rate", "negatives", "lower", 0.0, 1.0)
-CALIBRATION = Rate("calibration", "expected minus observed", "rows", "neither", -1.0, 1.0)
-ACCURACY = Rate("accuracy", "accuracy", "rows", "higher", 0.0, 1.0)
-ERROR = Rate("error", "mean error (said minus true)", "rows", "neither", -np.inf, np.inf)
-RMSE = Rate("rmse", "RMSE", "rows", "lower", 0.0, np.inf)
-
-RATES: Mapping[Kind, tuple[Rate, ...]] = {
-    "binary": (TPR, SELECTION, FPR, CALIBRATION),
-    "classes": (ACCURACY, CALIBRATION),
-    "number": (RMSE, ERROR),
-}
-"""The rates of each kind of outcome; the first is the headline."""
-
-SUMS: Mapping[Kind, tuple[str, ...]] = {
-    "binary": ("positives", "selected", "found", "expected"),
-    "classes": ("right", "expected"),
-    "number": ("errors", "squares"),
-}
-"""The sums over the rows of a group, beside their number ``rows``."""
 
 
 def tally(answers: Sequence[Answers], kind: Kind, range: Number | None = None) -> pd.DataFrame:
@@ -73,9 +34,10 @@ def tally(answers: Sequence[Answers], kind: Kind, range: Number | None = None) -
         site is a group of the attribute SITE. A sum in which a number is not finite is missing,
         and so is a rate of no rows.
     """
-    summands_of_sites = [_summands(at_site, kind, range) for at_site in answers]
+    outcome = outcome_of(kind)
+    summands_of_sites = [outcome.summands(at_site.target, at_site.said, range) for at_site in answers]
     summands = {}
-    for name in SUMS[kind]:
+    for name in outcome.sums:
         summands[name] = np.concatenate([of_site[name] for of_site in summands_of_sites])
     site = np.concatenate([np.full(len(at_site.target), at_site.site) for at_site in answers])
     everywhere = np.full(len(site), POOLED)
@@ -92,8 +54,7 @@ def tally(answers: Sequence[Answers], kind: Kind, range: Number | None = None) -
 def rates(sums: pd.DataFrame, kind: Kind) -> pd.DataFrame:
     """Compute the rates that follow from sums, a column for each; a rate of no rows is missing."""
     columns = {}
-    for name, formula in _FORMULAS[kind].items():
-        rate = formula(sums)
+    for name, rate in outcome_of(kind).rates_of(sums).items():
         columns[name] = rate.where(np.isfinite(rate))
     return pd.DataFrame(columns, index=sums.index)
 
@@ -103,88 +64,6 @@ def denominators(sums: pd.DataFrame, rate: Rate) -> pd.Series:
     if rate.of == "negatives":
         return sums["rows"] - sums["positives"]
     return sums[rate.of]
-
-
-def _share(part: pd.Series, whole: pd.Series) -> pd.Series:
-    """Divide sums; a share of no rows is missing."""
-    return part.astype(float) / whole.where(whole > 0).astype(float)
-
-
-def _true_positive_rate(sums: pd.DataFrame) -> pd.Series:
-    return _share(sums["found"], sums["positives"])
-
-
-def _selection_rate(sums: pd.DataFrame) -> pd.Series:
-    return _share(sums["selected"], sums["rows"])
-
-
-def _false_positive_rate(sums: pd.DataFrame) -> pd.Series:
-    falsely_selected = sums["selected"] - sums["found"]
-    negatives = sums["rows"] - sums["positives"]
-    return _share(falsely_selected, negatives)
-
-
-def _calibration(sums: pd.DataFrame) -> pd.Series:
-    return _share(sums["expected"] - sums["positives"], sums["rows"])
-
-
-def _accuracy(sums: pd.DataFrame) -> pd.Series:
-    return _share(sums["right"], sums["rows"])
-
-
-def _calibration_of_classes(sums: pd.DataFrame) -> pd.Series:
-    return _share(sums["expected"] - sums["right"], sums["rows"])
-
-
-def _root_mean_square_error(sums: pd.DataFrame) -> pd.Series:
-    return _share(sums["squares"], sums["rows"]) ** 0.5
-
-
-def _mean_error(sums: pd.DataFrame) -> pd.Series:
-    return _share(sums["errors"], sums["rows"])
-
-
-_FORMULAS: Mapping[Kind, Mapping[str, Callable[[pd.DataFrame], pd.Series]]] = {
-    "binary": {
-        TPR.name: _true_positive_rate,
-        SELECTION.name: _selection_rate,
-        FPR.name: _false_positive_rate,
-        CALIBRATION.name: _calibration,
-    },
-    "classes": {
-        ACCURACY.name: _accuracy,
-        CALIBRATION.name: _calibration_of_classes,
-    },
-    "number": {
-        RMSE.name: _root_mean_square_error,
-        ERROR.name: _mean_error,
-    },
-}
-
-
-def _summands(answers: Answers, kind: Kind, range: Number | None) -> dict[str, np.ndarray]:
-    """Compute each row's summands, float64 (rows,); NaN where a prediction is not finite."""
-    target = answers.target
-    predicted = answers.said
-    total = predicted if predicted.ndim == 1 else predicted.sum(1)
-    known = np.where(np.isfinite(total), 1.0, np.nan)  # makes a summand NaN, (rows,)
-
-    if kind == "binary":
-        selected = known * (predicted >= 0.5)
-        return {
-            "positives": target.astype(float),
-            "selected": selected,
-            "found": selected * target,
-            "expected": known * np.nan_to_num(predicted),
-        }
-    if kind == "classes":
-        return {
-            "right": known * (predicted.argmax(1) == target),
-            "expected": known * np.nan_to_num(predicted.max(1)),
-        }
-    scale = range.scale if range else 1.0
-    errors = known * (np.nan_to_num(predicted) - target) * scale
-    return {"errors": errors, "squares": errors**2}
 
 
 def _sum(

@@ -42,6 +42,9 @@ from torch import Tensor
 
 from fedsim.figures import as_written
 from fedsim.mistakes import Mistake
+from fedsim.outcomes import declare, outcome_of
+from fedsim.outcomes.metric import Metric
+from fedsim.outcomes.own import remembered
 from fedsim.privacy.promise import most_spent
 from fedsim.results.columns import check_columns, training_in_words
 from fedsim.results.comparison import ELSEWHERE, HERE, compare, compare_with_base
@@ -49,9 +52,7 @@ from fedsim.results.contents import check_ledger, check_manifest
 from fedsim.results.digests import sha256
 from fedsim.results.evaluation import INSIDE, POOLED, TOGETHER, headline_of
 from fedsim.results.group_comparison import compare_groups, compare_widths
-from fedsim.results.groups import RATES, SUMS
 from fedsim.results.measured import Measured
-from fedsim.results.metrics import METRICS, Metric
 from fedsim.results.seal import NAME as SEAL
 from fedsim.results.seal import check_seal
 from fedsim.results.whole_files import write_bytes
@@ -213,7 +214,7 @@ class Run:
     @property
     def metrics(self) -> tuple[Metric, ...]:
         """The metrics of the outcome's kind; the first is the headline."""
-        return METRICS[self.kind]
+        return outcome_of(self.kind).metrics
 
     @property
     def overlap(self) -> float:
@@ -332,6 +333,7 @@ def read_run(folder: Path) -> Run:
     manifest = read_json(folder / "manifest.json")
     place = folder / "manifest.json"
     check_manifest(manifest, str(place))
+    _check_kind(manifest["task"], str(place))
     contents = _read_files(folder, manifest)
     missing = {*_TABLES, "scenario.toml", "ledger.json"} - set(contents)
     if missing:
@@ -369,6 +371,24 @@ def read_run(folder: Path) -> Run:
     )
 
 
+def _check_kind(task: Mapping[str, Any], place: str) -> None:
+    """Make the kind of a run's outcome known, where its task brings one that is not loaded.
+
+    Raises:
+        Mistake: It is neither ready-made nor declared.
+    """
+    kind = task["kind"]
+    declared = task.get("declared")
+    if declared is not None and declared["name"] != kind:
+        raise Mistake(f"{place}: task.declared.name: expected {kind!r}, got {declared['name']!r}")
+    try:
+        outcome_of(kind)
+    except Mistake as mistake:
+        if declared is None:
+            raise Mistake(f"{place}: task.{mistake}") from None
+        declare(remembered(declared))
+
+
 def _read_files(folder: Path, manifest: dict[str, Any]) -> dict[str, bytes]:
     """Read the files of a run: {name: content}.
 
@@ -402,9 +422,9 @@ def check_table(table: pd.DataFrame, name: str, kind: Kind, place: str) -> None:
     """
     if name == "rounds" and not len(table.columns):
         return  # nothing was measured after any round
-    figures = [metric.name for metric in METRICS[kind]]
+    figures = [metric.name for metric in outcome_of(kind).metrics]
     if name == "groups":
-        figures = [*SUMS[kind], *(rate.name for rate in RATES[kind])]
+        figures = [*outcome_of(kind).sums, *(rate.name for rate in outcome_of(kind).rates)]
     counts = [] if name == "rounds" else ["rows"]
     if name != "rounds" and kind == "binary":
         counts.append("positives")

@@ -10,6 +10,10 @@ them imports nothing heavy:
 - ``clients/hospital.py`` holds ``heart = Task(title="...", ...)``: the task ``hospital/heart``.
 - ``clients/attacks/sign_flip.py`` holds class ``SignFlip``: the attack ``sign-flip``; its title is the first line of
   the file's docstring.
+- ``my_tasks.py:falls``, or ``my_tasks.py`` with a single task in it, is a task of the user's own: likewise loaded only
+  if the command line named it (``--task``). In a scenario its name ends in the beginning of its file's SHA-256, as in
+  ``my_tasks.py:falls@3f2a9c01b2d4e5f6``, and it is loaded only from such a file.
+- ``python:falls@3f2a9c01b2d4e5f6`` is a task or a strategy's class that was given in Python, see ``code.held``.
 - An entry point of another package, ``"clinic/falls" = "package.module:falls"`` in the group ``fedsim.tasks``, is a
   task, too.
 - ``scenarios/hospital-heart.toml`` is a scenario; its title is its ``title``.
@@ -23,23 +27,21 @@ import ast
 import difflib
 import hashlib
 import importlib
-import importlib.util
-import os
 import re
 import sys
 import tomllib
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from importlib.machinery import SourceFileLoader
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from types import CodeType, MappingProxyType
+from types import MappingProxyType
 from typing import Any
 
 from fedsim.mistakes import Mistake, place_of
-from fedsim.scenario.reading import read_ordinary
+from fedsim.scenario.code import held
+from fedsim.scenario.code.source_files import module_of, source_of
 
 KINDS = ("scenarios", "tasks", "strategies", "attacks", "engines", "audits", "units", "trackers")
 _SUFFIXES = (".py", ".csv", ".gz")  # of files that decide the result of a training
@@ -53,20 +55,28 @@ _PACKAGE = {
     "audits": "fedsim.audits.attacks",
     "trackers": "fedsim.tracking.trackers",
 }
-_LARGEST_SOURCE = 2**20  # bytes of a strategy's file
 _MOST_HINTS = 3  # names that are suggested where one is a part of them: heart of hospital/heart
 _FLOWER = re.compile(r"flwr\.serverapp\.strategy:\w+")
 _allowed: set[str] = set()
+_own_tasks: dict[str, Any] = {}  # {name: the task of the user's own}; a name has its file's digest
 
 
-def is_code(strategy: str) -> bool:
+def is_code(name: str) -> bool:
     """Whether a strategy is named as code, by a file or ``package.module:Class``, and not by its name here."""
-    return ":" in strategy or strategy.endswith(".py")
+    return ":" in name or name.endswith(".py")
 
 
-def allow(strategy: str) -> None:
-    """Let code that the user named on the command line be loaded as a strategy."""
-    _allowed.add(strategy)
+def is_own_task(name: str | None) -> bool:
+    """Whether a task is code of the user's own."""
+    if name is None:
+        return False
+    file = held.split_digest(name)[0].partition(":")[0]
+    return held.is_object(name) or file.endswith(".py")
+
+
+def allow(name: str) -> None:
+    """Let code that the user named on the command line be loaded, as a strategy or a task."""
+    _allowed.add(name)
 
 
 def allowed() -> frozenset[str]:
@@ -74,8 +84,28 @@ def allowed() -> frozenset[str]:
     return frozenset(_allowed)
 
 
+def task_in_file(text: str) -> str:
+    """Return the name in a scenario of a task that the user named: ``my_tasks.py:falls`` with its file's digest.
+
+    Raises:
+        Mistake: There is no such file.
+    """
+    return held.with_digest(text, _task_digest(text))
+
+
+def task_hash(name: str | None) -> str:
+    """Return the SHA-256 of a task of the user's own: of its file, or of the object; nothing for any other task."""
+    if name is None or not is_own_task(name):
+        return ""
+    if held.is_object(name):
+        return held.held(name, "task").digest
+    return _task_digest(_place_of_task(name))
+
+
 def source_hash(strategy: str) -> str:
-    """Return the SHA-256 of the file a strategy is defined in."""
+    """Return the SHA-256 of the file a strategy is defined in, or of the class that was given in Python."""
+    if held.is_object(strategy):
+        return held.held(strategy, "strategy").digest
     module = sys.modules[load("strategies", strategy).__module__]
     return hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest()
 
@@ -83,6 +113,22 @@ def source_hash(strategy: str) -> str:
 def code_hash(strategy: str) -> str:
     """Return the SHA-256 of the file of a strategy that is named as code; nothing for one that comes with fedsim."""
     return source_hash(strategy) if is_code(strategy) else ""
+
+
+def facts_of_code(kind: str, name: str | None) -> dict[str, str]:
+    """Return what a run directory says of a task or strategy that is the user's own code; empty for any other.
+
+    Args:
+        kind: ``task`` or ``strategy``.
+        name: The name in the scenario.
+    """
+    if name is not None and held.is_object(name):
+        return held.held(name, kind).facts
+    if kind == "task" and is_own_task(name):
+        return {"name": held.label_of(str(name)), "file_sha256": task_hash(name)}
+    if kind == "strategy" and name is not None and is_code(name) and not _FLOWER.fullmatch(name):
+        return {"name": name, "file_sha256": source_hash(name)}
+    return {}
 
 
 def source_folders() -> list[Path]:
@@ -127,7 +173,9 @@ def load(kind: str, name: str) -> Any:  # noqa: ANN401  a task, a strategy class
         Mistake: There is no such name; the message has the nearest ones.
     """
     if kind == "strategies" and is_code(name):
-        return _from_code(name)
+        return held.held(name, "strategy").thing if held.is_object(name) else _from_code(name)
+    if kind == "tasks" and is_own_task(name):
+        return held.held(name, "task").thing if held.is_object(name) else _own_task(name)
     check(kind, name)
     if kind == "tasks" and name in _entries():
         return _entries()[name].load()
@@ -155,23 +203,100 @@ def _from_code(name: str) -> Any:  # noqa: ANN401  a strategy class, ours or Flo
     """Import a strategy of Flower's, or one that the user allowed."""
     if not _FLOWER.fullmatch(name) and name not in _allowed:
         raise Mistake(f"strategy.name: {name} is code; name it on the command line: --strategy {name}")
+    module = module_of_code(name)
+    place, _, member = name.partition(":")
+    if not member:
+        return _class_in(module, Path(place).stem, ("aggregate", "aggregate_train"))
+    found = getattr(module, member, None)
+    if not isinstance(found, type):
+        known = [key for key, thing in vars(module).items() if isinstance(thing, type)]
+        raise Mistake(f"{name}: expected a class{nearest(member, known)}")
+    return found
+
+
+def module_of_code(name: str) -> Any:  # noqa: ANN401  a module
+    """Import the file or module of ``my_file.py:name``, ``my_file.py`` or ``package.module:name``.
+
+    Raises:
+        Mistake: It can't be.
+    """
+    place = name.partition(":")[0]
     try:
-        module = (
-            _module_of_file(Path(name)) if name.endswith(".py") else importlib.import_module(name.partition(":")[0])
-        )
+        return module_of(Path(place)) if place.endswith(".py") else importlib.import_module(place)
     except (Exception, SystemExit) as error:
         if isinstance(error, Mistake):
             raise
         where = "" if isinstance(error, SyntaxError | ImportError) else f" ({place_of(error)})"
         hint = _moved(error, traceback.extract_tb(error.__traceback__)[-1])
         raise Mistake(f"{name}: can't be imported: {type(error).__name__}: {error}{where}{hint}") from None
-    if name.endswith(".py"):
-        return _class_in(module, Path(name).stem, ("aggregate", "aggregate_train"))
-    found = getattr(module, name.partition(":")[2], None)
-    if not isinstance(found, type):
-        known = [key for key, thing in vars(module).items() if isinstance(thing, type)]
-        raise Mistake(f"{name}: expected a class{nearest(name.partition(':')[2], known)}")
-    return found
+
+
+def _own_task(name: str) -> Any:  # noqa: ANN401  whoever loads it makes sure that it is a task
+    """Import a task that the user allowed, once, from a file with the digest that its name has."""
+    if name not in _own_tasks:
+        _own_tasks[name] = _task_at(_place_of_task(name))
+    return _own_tasks[name]
+
+
+def _task_at(place: str) -> Any:  # noqa: ANN401  as above
+    """Import a task from its file: ``my_tasks.py:falls``.
+
+    Raises:
+        Mistake: There is none.
+    """
+    module = module_of_code(place)
+    member = place.partition(":")[2]
+    tasks = {key: thing for key, thing in vars(module).items() if type(thing).__name__ == "Task"}
+    if not member and len(tasks) == 1:
+        return next(iter(tasks.values()))
+    if not member:
+        found = f"{len(tasks)}: {', '.join(tasks)}; name one, as in {place}:{next(iter(tasks))}" if tasks else "none"
+        raise Mistake(f"--task {place}: expected a file with one task in it, got {found}")
+    if not hasattr(module, member):
+        known = nearest(member, tasks) if tasks else "; there is no task in it"
+        raise Mistake(f"--task {place}: expected the name of a task in it, got {member!r}{known}")
+    return getattr(module, member)
+
+
+def _place_of_task(name: str) -> str:
+    """Return where a task of the user's own is: what was typed for it, from wherever that is meant.
+
+    Raises:
+        Mistake: The user did not name it, or its file has changed.
+    """
+    label, digest = held.split_digest(name)
+    file, _, member = label.partition(":")
+    others = []
+    for known in sorted(_allowed):
+        place, own_digest = held.split_digest(known)
+        own_file, _, own_member = place.partition(":")
+        if not own_digest or own_member != member or held.is_object(known):
+            continue
+        if own_digest == digest and _is_still(place, digest):
+            return place
+        if Path(own_file).name == Path(file).name:
+            others.append(place)
+    if others and digest:
+        expected = f"{label} as it was when the run was begun (SHA-256 {digest}...)"
+        raise Mistake(f"--task {others[-1]}: expected {expected}, its file has changed")
+    raise Mistake(f"task: {label} is code; name it on the command line: --task {label}")
+
+
+def _is_still(place: str, digest: str) -> bool:
+    """Whether the file of a task is there, with the digest that it had."""
+    try:
+        return _task_digest(place).startswith(digest)
+    except Mistake:
+        return False
+
+
+def _task_digest(place: str) -> str:
+    """Return the SHA-256 of the file of a task ``my_tasks.py:falls``.
+
+    Raises:
+        Mistake: There is none.
+    """
+    return hashlib.sha256(source_of(Path(place.partition(":")[0]))).hexdigest()
 
 
 _MOVED = {
@@ -190,41 +315,6 @@ def _moved(error: BaseException, place: traceback.FrameSummary) -> str:
     now = _MOVED[error.name]
     line = (place.line or f"import {error.name}").replace(error.name, now)
     return f"; {error.name} is {now} now: write `{line}` ({Path(place.filename).name}:{place.lineno})"
-
-
-class _AsRead(SourceFileLoader):
-    """Loads the very bytes that were read: bytecode that lies beside a file may be of what it was a second before."""
-
-    def __init__(self, name: str, path: str, content: bytes) -> None:
-        super().__init__(name, path)
-        self._content = content
-
-    def get_code(self, fullname: str) -> CodeType:
-        """Compile the bytes."""
-        return self.source_to_code(self._content, self.path)
-
-
-def _module_of_file(path: Path) -> Any:  # noqa: ANN401  a module
-    """Import a file of the user's, once, and again when it was changed."""
-    try:
-        content = read_ordinary(path, _LARGEST_SOURCE)
-    except FileNotFoundError:
-        raise Mistake(f"{path}: expected a Python file, there is none") from None
-    key = f"strategy {hashlib.sha256(content).hexdigest()} of {path.resolve()}"
-    if key not in sys.modules:
-        spec = importlib.util.spec_from_file_location(key, path, loader=_AsRead(key, str(path), content))
-        if spec is None or spec.loader is None:
-            raise Mistake(f"{path}: expected a Python file")
-        sys.modules[key] = importlib.util.module_from_spec(spec)
-        here = Path.cwd()
-        try:
-            spec.loader.exec_module(sys.modules[key])
-        except BaseException:
-            del sys.modules[key]
-            raise
-        finally:
-            os.chdir(here)  # the paths that the user gave are meant from here
-    return sys.modules[key]
 
 
 @cache

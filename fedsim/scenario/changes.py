@@ -7,6 +7,7 @@ import json
 import math
 import re
 import tomllib
+from collections.abc import Iterable
 from typing import Any
 
 from fedsim.mistakes import Mistake
@@ -35,6 +36,25 @@ class Change(str):
     def __reduce__(self) -> tuple[type["Change"], tuple[str, str]]:
         """Return what makes it anew in another process."""
         return Change, (str(self), self.typed)
+
+
+def as_typed(changes: Iterable[str]) -> list[str]:
+    """Return the words of a command line that make some changes: ``--task my_tasks.py:falls``, ``--set seeds=3``.
+
+    What was given in Python as an object has no such words, and is named in brackets.
+    """
+    words: list[str] = []
+    for change in changes:
+        typed = getattr(change, "typed", "")
+        option, _, value = typed.partition(" ")
+        if option.startswith("--"):
+            words += [option, value]
+        elif typed:
+            kind, _, label = typed.partition("=")
+            words += [f"--{kind}", f"({label}, given in Python)"]
+        else:
+            words += ["--set", change]
+    return words
 
 
 def split(change: str) -> tuple[str, str]:
@@ -117,6 +137,30 @@ def with_strategy(text: str) -> Change:
     name = allow_strategy(text)
     _, parameters = named(text)
     return Change(f"strategy={_section(name, parameters)}", f"--strategy {text}")
+
+
+def allow_task(text: str) -> str:
+    """Let a task of the user's own be loaded, if the user named one: ``my_tasks.py:falls``. Return its name.
+
+    Raises:
+        Mistake: There is no such file.
+    """
+    if not catalog.is_own_task(text):
+        return text
+    name = catalog.task_in_file(text)
+    catalog.allow(name)
+    return name
+
+
+def with_task(text: str) -> Change:
+    """Return the change that puts a task which the user named in place of a scenario's.
+
+    It is a task that comes with fedsim, or one in a file of the user's: ``my_tasks.py:falls``.
+
+    Raises:
+        Mistake: There is no such file.
+    """
+    return Change(f"task={json.dumps(allow_task(text))}", f"--task {text}")
 
 
 def with_attack(text: str, share: str) -> Change:

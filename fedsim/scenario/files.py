@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from fedsim.mistakes import Mistake
 from fedsim.scenario import catalog
 from fedsim.scenario.changes import NONE, Change, split, value_of, with_epsilon, with_strategy
+from fedsim.scenario.code.held import label_of
 from fedsim.scenario.explain import Source, explain
 from fedsim.scenario.reading import read_toml
 from fedsim.scenario.schema import FRAME, Scenario
@@ -91,7 +92,7 @@ def read_own(
     epsilon: str | None = None,
     data: Mapping[str, Any] | None = None,
 ) -> Scenario:
-    """Make a scenario about a table of one's own from ``key=value`` changes alone: ``data.path=patients.csv``.
+    """Make a scenario about a table or task of one's own from changes alone: ``data.path=patients.csv``.
 
     Args:
         overrides: The changes.
@@ -106,7 +107,10 @@ def read_own(
     _complete(values)
 
     section = values.get("data")
-    if isinstance(section, dict):
+    if "task" in values:
+        file = label_of(str(values["task"])).replace(".py", "").replace(":", "-")
+        title = label_of(str(values["task"]))[:120]
+    elif isinstance(section, dict):
         file = Path(str(section.get("path", ""))).name
         subject = "images" if "layout" in section else section.get("target")
         title = f"{subject} in {file}"[:120]

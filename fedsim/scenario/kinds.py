@@ -2,8 +2,11 @@
 
 from typing import Literal
 
-Kind = Literal["binary", "classes", "number"]
-"""Of targets that a task may have."""
+Kind = str
+"""Of outcomes that a task may have: the name of a ready-made kind, or of one that the task brings (fedsim.outcomes)."""
+
+TableKind = Literal["binary", "classes", "number"]
+"""Of outcomes that a column of one's own table may have."""
 
 Rng = Literal["reproducible", "secure"]
 """Of random numbers; those of ``fedsim.randomness.Random``, which needs torch and so can't be imported here."""

@@ -24,7 +24,8 @@ from pydantic_core import PydanticCustomError
 
 from fedsim.figures import as_written
 from fedsim.scenario import catalog
-from fedsim.scenario.kinds import Kind, Rng
+from fedsim.scenario.code.held import label_of
+from fedsim.scenario.kinds import Rng, TableKind
 from fedsim.scenario.participation import Participation
 from fedsim.scenario.unit_facts import NO_UNIT, UnitFacts, facts_of, owners_of_settings, unit_names
 
@@ -46,6 +47,12 @@ def _known(kind: str) -> AfterValidator:
         return name
 
     return AfterValidator(check)
+
+
+def _known_task(name: str) -> str:
+    if not catalog.is_own_task(name):  # code is loaded only if the command line named it; catalog.load sees to that
+        catalog.check("tasks", name)
+    return name
 
 
 def _known_unit(name: str) -> str:
@@ -227,7 +234,7 @@ class Data(_Section):
     site: str | None = None
     time: str | None = None
     groups: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] | None = None
-    kind: Kind | None = None
+    kind: TableKind | None = None
     positive: str | int | FiniteFloat | None = None
     layout: Literal["site/class"] | None = None
     image: Annotated[str, Field(min_length=1)] | None = None
@@ -415,6 +422,7 @@ class Training(_Section):
     optimizer: Optimizer = Optimizer()
     sites_per_round: Annotated[int, Field(ge=1)] | None = None
     duration_spread: Annotated[FiniteFloat, Field(ge=0, le=10)] = 0.0
+    replace_batch_norm: bool = False
     site_sampling_rate: Annotated[FiniteFloat, Field(gt=0, le=1)] | None = None
     site_turns: Annotated[int, Field(ge=1)] | None = None
     schedule: Schedule = Schedule()
@@ -464,6 +472,11 @@ class Strategy(_Section):
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
     name: Annotated[str, AfterValidator(_known_strategy)] = "fedavg"
+
+    @property
+    def label(self) -> str:
+        """Its name as people read it: that of a class which is given in Python is without its digest."""
+        return label_of(self.name)
 
     @model_validator(mode="before")
     @classmethod
@@ -634,7 +647,7 @@ class Scenario(_Section):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
     title: Annotated[str, Field(min_length=1, max_length=120)]
     about: str = ""
-    task: Annotated[str, _known("tasks")] | None = None
+    task: Annotated[str, AfterValidator(_known_task)] | None = None
     data: Data = Data()
     engine: Annotated[str, _known("engines")] = "cohort"
     cohort_size: Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], BeforeValidator(_size_or_auto)] = "auto"
@@ -801,10 +814,21 @@ class Scenario(_Section):
     def shown(self) -> dict[str, Any]:
         """Return what the scenario says, for others to read: of a file, its name."""
         values = self.values()
-        if self.data.path:
+        if self.data.path or self.data.sha256:
             values["data"] = {key: value for key, value in values["data"].items() if key != "sha256"}
+        if self.data.path:
             values["data"]["path"] = Path(self.data.path).name
         return values
+
+    @property
+    def own_code(self) -> dict[str, str]:
+        """The names of what may be code of the user's own: {``task`` or ``strategy``: its name}."""
+        return {"strategy": self.strategy.name} | ({} if self.task is None else {"task": self.task})
+
+    @property
+    def task_label(self) -> str | None:
+        """The task's name as people read it: without the digest of code of the user's own."""
+        return None if self.task is None else label_of(self.task)
 
     def values(self) -> dict[str, Any]:
         """Return what the scenario says, defaults included, for TOML."""
@@ -859,6 +883,8 @@ class Scenario(_Section):
             silent["training"].add("duration_spread")  # 0 shapes nothing
         if self.training.schedule == Schedule():
             silent["training"].add("schedule")  # the names of releases are older than this key
+        if not self.training.replace_batch_norm:
+            silent["training"].add("replace_batch_norm")  # nor do they know this one
         shapes = self.model_dump_json(include=sections, exclude=silent)
         return hashlib.blake2b((shapes + catalog.code_hash(self.strategy.name)).encode(), digest_size=16).hexdigest()
 

@@ -127,7 +127,7 @@ def _data(scenario: Scenario) -> Iterator[Idle]:
     data = scenario.data
     if scenario.task is not None and is_given(data, "model"):
         yield Idle("data.model", "expected none beside a task, which has a model of its own")
-    if data.sha256 is not None and data.path is None:
+    if data.sha256 is not None and data.path is None and not catalog.is_own_task(scenario.task):
         yield Idle("data.sha256", "expected data.path beside it, the file that has this SHA-256")
 
 

@@ -42,6 +42,7 @@ from fedsim.flower.records import (
 from fedsim.flower.secure.shares import weights_of
 from fedsim.flower.secure.site import advertise, asked_in, check_ready, mask, masked, unmask
 from fedsim.flower.secure.site import share as share_keys
+from fedsim.outcomes import outcome_of
 from fedsim.planning.noise import asked_of_site
 from fedsim.planning.whole_sites import noise_words
 from fedsim.privacy.ledger import Release
@@ -49,7 +50,6 @@ from fedsim.privacy.noise_shares import NoiseShare
 from fedsim.privacy.unit import Place
 from fedsim.randomness import kind_of, stream
 from fedsim.results.evaluation import evaluate as measure
-from fedsim.results.metrics import METRICS as MEASURES
 from fedsim.site.setting import Setting
 from fedsim.strategy.contract import WITHOUT_NOISE
 from fedsim.strategy.local_rule import CHOSEN, Choosing, LocalRule, State
@@ -197,7 +197,7 @@ class SiteApp(ClientApp):
         task = trial.task
         table = measure(trial.model, of_sites, Federation(tuple(sites)), part, task.kind, True, task.range)
 
-        names = [metric.name for metric in MEASURES[task.kind]]
+        names = [metric.name for metric in outcome_of(task.kind).metrics]
         replies = []
         for site, message, found in zip(sites, messages, table[names].to_dict("records"), strict=False):
             figures = {str(name): float(value) for name, value in found.items() if pd.notna(value)}

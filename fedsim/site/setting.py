@@ -98,7 +98,7 @@ class Setting:
         """The model with its representations, where the rule compares them."""
         if not isinstance(self.rule, Comparing):
             return None
-        return Revealing(self.trial.model, some_rows(self.trial.federation.sites[0].train))
+        return Revealing(self.trial.model, some_rows(self.trial.model, self.trial.federation.sites[0].train))
 
     @cached_property
     def attack(self) -> Attack | None:
@@ -123,7 +123,7 @@ class Setting:
     @cached_property
     def classes(self) -> int:
         """How many classes the outcome has, by the model's outputs."""
-        rows = some_rows(self.trial.federation.sites[0].train)
+        rows = some_rows(self.trial.model, self.trial.federation.sites[0].train)
         with torch.no_grad():
             outputs = self.trial.model(rows)  # (rows, outputs)
         return max(2, outputs.shape[1])

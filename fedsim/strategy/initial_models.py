@@ -4,10 +4,10 @@ import copy
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector
 
 from fedsim.mistakes import Mistake
 from fedsim.randomness import global_seed, torch_seed
+from fedsim.strategy.trainable import vector_of
 
 
 def initial_models(model: nn.Module, seed: int, count: int) -> list[Tensor]:
@@ -30,7 +30,7 @@ def initial_models(model: nn.Module, seed: int, count: int) -> list[Tensor]:
             for layer in fresh.modules():
                 if hasattr(layer, "reset_parameters"):
                     layer.reset_parameters()  # type: ignore[operator]
-        drawn.append(parameters_to_vector(fresh.parameters()).detach())
+        drawn.append(vector_of(fresh))
     if count > 1 and torch.equal(drawn[0], drawn[1]):
         raise Mistake("task: expected a model whose layers can be drawn anew (reset_parameters), to start from several")
     return drawn

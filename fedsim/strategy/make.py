@@ -10,6 +10,7 @@ from typing import Any
 from fedsim.mistakes import STOPS, Mistake, said_by, text_of
 from fedsim.scenario import catalog
 from fedsim.scenario.changes import value_of
+from fedsim.scenario.code.held import label_of
 from fedsim.scenario.schedule import optimizer_in
 from fedsim.scenario.schema import Scenario, Schedule
 from fedsim.strategy.contract import FACTS, Strategy
@@ -27,9 +28,9 @@ def strategy_of(scenario: Scenario, sites: int | None = None) -> Strategy:
     Raises:
         Mistake: The strategy has no such hyperparameter, or refuses a value.
     """
-    name = scenario.strategy.name
+    name = scenario.strategy.label
     given = scenario.strategy.model_extra or {}
-    kind = catalog.load("strategies", name)
+    kind = catalog.load("strategies", scenario.strategy.name)
     if is_flowers(kind):
         check_is_strategy(kind, name)
         return foreign(make(kind, name, given))
@@ -169,6 +170,7 @@ def made_of(name: str, settings: Iterable[str]) -> Strategy:
         Mistake: There is no such strategy, it refuses a value, or it is one of Flower's.
     """
     kind = catalog.load("strategies", name)
+    name = label_of(name)
     if is_flowers(kind):
         raise Mistake(f"{name}: expected a class with a method aggregate(center, updates, weights, state), "
                       f"got {kind.__name__}")  # fmt: skip

@@ -15,16 +15,18 @@ def outputs_with(model: nn.Module, parameters: Mapping[str, Tensor], inputs: Ten
 
     Args:
         model: The architecture.
-        parameters: {name: value} for all names in ``model.named_parameters()``.
+        parameters: {name: value} for names of ``model.named_parameters()``; frozen parameters may be left out.
         inputs: Rows, (rows, ...).
 
     Returns:
         The outputs, (rows, ...).
     """
-    values = {id(parameter): parameters[name] for name, parameter in model.named_parameters()}
+    own = dict(model.named_parameters())
+    values = {id(own[name]): value for name, value in parameters.items()}
     given = {}
     for prefix, layer in model.named_modules():  # each layer once, under its first name
         for name, parameter in layer.named_parameters(recurse=False, remove_duplicate=False):
             full_name = f"{prefix}.{name}" if prefix else name
-            given[full_name] = values[id(parameter)]
+            if id(parameter) in values:
+                given[full_name] = values[id(parameter)]
     return functional_call(model, given, (inputs,), tie_weights=False)

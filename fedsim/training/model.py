@@ -8,11 +8,17 @@ from torch import Tensor, nn
 
 from fedsim.data.federation import Site
 from fedsim.data.loading import task_of
-from fedsim.mistakes import Mistake
+from fedsim.mistakes import STOPS, Mistake, said_by
+from fedsim.outcomes import outcome_of
 from fedsim.randomness import global_seed, torch_seed
+from fedsim.scenario import catalog
 from fedsim.scenario.schema import Scenario
 from fedsim.strategy.local_rule import Part, Parts
-from fedsim.training.losses import LOSSES, RowLosses
+from fedsim.strategy.trainable import trainable
+from fedsim.training.batch_norm import without_batch_norm
+from fedsim.training.by_name import ByName
+from fedsim.training.losses import RowLosses
+from fedsim.training.rows_alone import some_rows
 
 
 def best_device(wanted: str) -> str:
@@ -30,43 +36,103 @@ def new_model(scenario: Scenario, site: Site, seed: int, device: str) -> nn.Modu
     """Make the task's model with initial weights that depend on the seed alone.
 
     Raises:
-        Mistake: The model can't be trained as asked: it has buffers, or a layer that mixes rows
-            (BatchNorm).
+        Mistake: The model can't be trained as asked: it has a layer that mixes rows (BatchNorm),
+            buffers that training changes, or nothing to train.
     """
     input_shape = site.train.inputs.shape[1:]
     weights_seed = torch_seed(seed, "initial weights")
     with global_seed(weights_seed):  # layers draw them from the global generator
-        model: nn.Module = task_of(scenario).model(*input_shape)
+        model = _made(scenario, input_shape)
 
+    if scenario.training.replace_batch_norm:
+        model = without_batch_norm(model)
     for name, layer in model.named_modules():
-        if isinstance(layer, nn.modules.batchnorm._BatchNorm) or [*layer.buffers(recurse=False)]:
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             raise Mistake(
-                f"task: expected layers that treat each row alone and have no buffers, got "
-                f"{type(layer).__name__} ({name}); use GroupNorm or LayerNorm in place of BatchNorm"
+                f"task: expected layers that treat each row alone, got {type(layer).__name__} ({name}); use GroupNorm "
+                "or LayerNorm in place of BatchNorm, or let training.replace_batch_norm = true put GroupNorm there"
             )
+    _check_buffers(model, site)
+    if not trainable(model):
+        raise Mistake("task: expected a model with parameters to train, got one whose parameters are all frozen")
     return model.to(device)
+
+
+def _check_buffers(model: nn.Module, site: Site) -> None:
+    """Make sure that a forward pass in training mode leaves a model's buffers as they are.
+
+    What a buffer keeps from step to step is neither clipped nor noised nor sent. A constant, such as a table of
+    positions, does no harm.
+
+    Raises:
+        Mistake: It changes one.
+    """
+    if not [*model.buffers()]:
+        return
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    was_training = model.training
+    with torch.no_grad(), global_seed(0):
+        model.train()
+        model(some_rows(model, site.train))
+        model.train(was_training)
+
+    after = dict(model.named_buffers())
+    for name, value in before.items():
+        if not torch.equal(after[name], value):
+            layer, _, buffer = name.rpartition(".")
+            kind = type(model.get_submodule(layer)).__name__
+            raise Mistake(
+                f"task: expected layers that remember no rows, got {kind} ({layer or 'the model'}), whose buffer "
+                f"{buffer} a forward pass in training mode changes; use a layer without running statistics, such as "
+                "GroupNorm or LayerNorm"
+            )
+
+
+def _made(scenario: Scenario, input_shape: tuple[int, ...]) -> nn.Module:
+    """Make the task's model; what the code of a task of the user's own raises is told as a mistake.
+
+    Raises:
+        Mistake: It can't be made, or is no model.
+    """
+    task = task_of(scenario)
+    arguments = () if task.inputs else input_shape
+    if not catalog.is_own_task(scenario.task):
+        model = task.model(*arguments)
+        return ByName(model, task.inputs) if task.inputs else model
+    place = f"task {scenario.task_label}"
+    shape = ", ".join(map(str, arguments))
+    try:
+        model = task.model(*arguments)
+    except (Mistake, *STOPS):
+        raise
+    except BaseException as error:
+        raise Mistake(f"{place}: its model({shape}) can't be made: {said_by(error)}") from None
+    if not isinstance(model, nn.Module):
+        raise Mistake(f"{place}: expected a torch.nn.Module from its model({shape}), got {type(model).__name__}")
+    return ByName(model, task.inputs) if task.inputs else model
 
 
 def losses_of(scenario: Scenario) -> RowLosses:
     """Return the loss of the scenario's task."""
-    return LOSSES[task_of(scenario).kind]
+    return outcome_of(task_of(scenario).kind).losses
 
 
 def parts_of(model: nn.Module, vector: Tensor) -> dict[str, Tensor]:
-    """Split a vector of all parameters (params,) into {name: view of it}."""
-    sizes = [value.numel() for value in model.parameters()]
+    """Split a vector of the trainable parameters (params,) into {name: view of it}."""
+    own = trainable(model)
+    sizes = [value.numel() for value in own.values()]
     parts = {}
-    for (name, value), part in zip(model.named_parameters(), vector.split(sizes), strict=True):
+    for (name, value), part in zip(own.items(), vector.split(sizes), strict=True):
         parts[name] = part.view(value.shape)
     return parts
 
 
 def layers_of(model: nn.Module) -> Parts:
-    """Return the model's parameters: names, types of layers, places in its vector."""
+    """Return the model's trainable parameters: names, types of layers, places in its vector."""
     layer_types = {name: type(layer).__name__ for name, layer in model.named_modules()}
     parts = []
     start = 0
-    for name, value in model.named_parameters():
+    for name, value in trainable(model).items():
         stop = start + value.numel()
         layer_name = name.rpartition(".")[0]
         parts.append(Part(name, layer_types[layer_name], start, stop))

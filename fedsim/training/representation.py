@@ -11,6 +11,7 @@ gradient requires.
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -87,25 +88,30 @@ class ComparedLosses:
         losses: The losses of the task.
         rule: The rule that has the term.
         features: The length of a representation.
-        whole: Whether the task's targets are class numbers.
+        whole: Whether the task's targets are whole numbers.
+        shape: The shape of a row's target.
     """
 
     losses: RowLosses
     rule: Comparing
     features: int
     whole: bool
+    shape: tuple[int, ...] = ()
 
     def __call__(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Return each row's loss, (rows,).
 
         Args:
             outputs: (rows, outputs + features).
-            target: (rows, 1 + models * features).
+            target: (rows, numbers of a target + models * features).
         """
         task_outputs = outputs[:, : -self.features]
         representations = outputs[:, -self.features :]
-        task_target = target[:, 0].long() if self.whole else target[:, 0]
-        others = target[:, 1:].split(self.features, 1)
+        numbers = math.prod(self.shape)
+        task_target = target[:, :numbers].reshape(len(target), *self.shape)
+        if self.whole:
+            task_target = task_target.long()
+        others = target[:, numbers:].split(self.features, 1)
         return self.losses(task_outputs, task_target) + self.rule.term(representations, others)
 
 
@@ -125,10 +131,12 @@ def with_term(work: Work, revealing: Revealing) -> Work:
     for model in rule.compared(work.memory):
         others.append(_representations(revealing, model, rows.inputs))
 
-    # (rows, 1 + models * features)
-    target = torch.cat([rows.target[:, None].to(others[0]), *others], 1)
+    # (rows, numbers of a target + models * features)
+    shape = tuple(rows.target.shape[1:])
+    flat = rows.target.reshape(len(rows), math.prod(shape))
+    target = torch.cat([flat.to(others[0]), *others], 1)
     whole = not rows.target.is_floating_point()
-    losses = ComparedLosses(work.losses, rule, revealing.features, whole)
+    losses = ComparedLosses(work.losses, rule, revealing.features, whole, shape)
     return replace(work, model=revealing, examples=Examples(rows.inputs, target), losses=losses)
 
 

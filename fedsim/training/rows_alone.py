@@ -5,7 +5,7 @@ in three ways:
 
 - A row's output is the same alone and beside others, in batches of two sizes.
 - Replacing a row, be it the first, the last or one in between, leaves the outputs of the others as
-  they are.
+  they are, also where no number stands in it.
 - A model remembers nothing: its outputs for the same rows are the same before and after it saw
   others.
 
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from fedsim.data.federation import Examples
 from fedsim.mistakes import Mistake
 from fedsim.randomness import global_seed
+from fedsim.training.by_name import ByName
 
 _SIZES = (4, 33)  # of batches: some operations work in another way on many rows
 _SEED = 0
@@ -39,7 +40,7 @@ def check_rows_are_alone(model: nn.Module, examples: Examples) -> None:
             values.
 
     Raises:
-        Mistake: It does depend on them, or the model can't take a batch of no rows.
+        Mistake: It does depend on them.
     """
     was_training = model.training
     try:
@@ -47,8 +48,7 @@ def check_rows_are_alone(model: nn.Module, examples: Examples) -> None:
             for training in (False, True):
                 model.train(training)
                 for size in _SIZES if len(examples) else ():
-                    _check_batch(model, some_rows(examples, size), training)
-                _check_no_rows(model, examples)
+                    _check_batch(model, some_rows(model, examples, size), training)
     finally:
         model.train(was_training)
 
@@ -69,12 +69,14 @@ def draws(model: nn.Module, rows: Tensor) -> bool:
     return not torch.equal(first, second)
 
 
-def some_rows(examples: Examples, count: int = 4) -> Tensor:
+def some_rows(model: nn.Module, examples: Examples, count: int = 4) -> Tensor:
     """Make inputs to try a model on, (count, ...).
 
     They are random numbers, so that nobody's row is used; only where inputs are integers, they are
     rows.
     """
+    if isinstance(model, ByName):
+        return model.made_up(count).to(examples.inputs)
     if not examples.inputs.is_floating_point():
         return examples.inputs[torch.arange(count) % len(examples)]
     random = torch.Generator().manual_seed(0)
@@ -92,11 +94,12 @@ def _check_batch(model: nn.Module, rows: Tensor, training: bool) -> None:
 
     # Replacing a row changes no other row's output.
     for place in (0, len(rows) // 2, len(rows) - 1):
-        replaced = rows.clone()
-        replaced[place] = -3 * rows[place] if rows.is_floating_point() else rows[place - 1]
         others = torch.arange(len(rows)) != place
-        if not _agree(together[others], _outputs(model, replaced)[others]):
-            raise _mixes(training)
+        for value in _others_of(model, rows, place):
+            replaced = rows.clone()
+            replaced[place] = value
+            if not _agree(together[others], _outputs(model, replaced)[others]):
+                raise _mixes(training)
 
     # A row's output is the same alone. This can't be tried where its draws depend on the others.
     with _dropout_off(model):
@@ -105,6 +108,18 @@ def _check_batch(model: nn.Module, rows: Tensor, training: bool) -> None:
         alone = [_outputs(model, rows[index : index + 1]) for index in range(len(rows))]
         if not _agree(_outputs(model, rows), torch.cat(alone)):
             raise _mixes(training)
+
+
+def _others_of(model: nn.Module, rows: Tensor, place: int) -> list[Tensor]:
+    """Return what may stand in the place of a row, (...) each.
+
+    A row that is no number shows what a factor of zero hides: it is still in the outputs of others.
+    """
+    if not rows.is_floating_point():
+        return [rows[place - 1]]
+    if isinstance(model, ByName):
+        return [rows[place - 1]]  # words and masks have no multiples
+    return [-3 * rows[place], torch.full_like(rows[place], torch.nan)]
 
 
 def _check_memory(model: nn.Module, rows: Tensor, outputs: Tensor) -> None:
@@ -134,19 +149,6 @@ def _mixes(training: bool) -> Mistake:
         "task: expected a model whose output for a row depends on that row alone, "
         f"got one that mixes rows{mode}"
     )  # fmt: skip
-
-
-def _check_no_rows(model: nn.Module, examples: Examples) -> None:
-    """Try a batch of no rows, which Poisson sampling may draw.
-
-    Raises:
-        Mistake: The model can't take it.
-    """
-    try:
-        model(examples.inputs[:0])
-    except Exception as error:
-        message = f"task: expected a model that takes a batch of no rows, got {error}"
-        raise Mistake(message) from None
 
 
 def _outputs(model: nn.Module, rows: Tensor, seed: int = _SEED) -> Tensor:

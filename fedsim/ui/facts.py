@@ -179,7 +179,7 @@ def _of_run(folder: Folder) -> Facts:
     return replace(
         facts,
         when=datetime.fromisoformat(run.manifest["started"]).timestamp(),
-        about=f"{run.manifest['task']['title']}, {run.scenario.strategy.name}",
+        about=f"{run.manifest['task']['title']}, {run.scenario.strategy.label}",
         seeds=len(run.manifest["seeds"]),
         epsilon=max(spent, default=None),
         is_spent=True,
@@ -222,7 +222,7 @@ def _of_scenario(folder: Folder, scenario: Scenario, state: str) -> Facts:
         state=state,
         title=scenario.title,
         when=_begun(folder),
-        about=f"{scenario.task or 'own table'}, {scenario.strategy.name}",
+        about=f"{scenario.task_label or 'own table'}, {scenario.strategy.label}",
         arms=", ".join(scenario.arms),
         seeds=scenario.seeds,
         epsilon=scenario.privacy.epsilon if scenario.private else None,

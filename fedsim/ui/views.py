@@ -16,10 +16,10 @@ import tomli_w
 from fedsim import figures
 from fedsim.experiments import journal
 from fedsim.mistakes import Mistake
+from fedsim.outcomes import is_metric, metric_named
 from fedsim.report.charts import PRIVACY
 from fedsim.report.findings import Numbers, findings
 from fedsim.report.pages import PAGES as REPORT
-from fedsim.results.metrics import BY_NAME
 from fedsim.results.run_directory import Run, load
 from fedsim.results.seal import NAME as SEAL
 from fedsim.ui import drawn, facts, folders
@@ -152,8 +152,7 @@ class Views:
                 "arm": arm, "privacy": PRIVACY[private], "seed": seed, "done": done, "rounds": noted.rounds,
                 "failed": training.failed, "latest": figures.figure(latest), "state": _state(training, about.state),
             })  # fmt: skip
-        metric = BY_NAME.get(noted.metric) if noted else None
-        label = metric.label if metric else "figure"
+        label = metric_named(noted.metric).label if noted and is_metric(noted.metric) else "figure"
         return _page(
             "live.html.j2",
             facts=about,

@@ -157,6 +157,7 @@ def test_canaries_of_other_models_are_loud_enough():
     assert gradient.norm() >= 2.0
 
 
+@pytest.mark.whole
 def test_membership_attacks_find_what_a_model_knows_by_heart():
     """D5: a network that overfits noise is found out by all three attacks; with much noise by none."""
     rows = examples(120, 20)
@@ -192,6 +193,7 @@ def test_a_record_is_rebuilt_from_one_update_unless_there_is_noise(private: bool
     assert (found.error > 0.5) if private else (found.error < 1e-3)
 
 
+@pytest.mark.whole
 def test_a_record_is_rebuilt_by_matching_gradients_where_no_layer_gives_it_away():
     model = net(nn.Linear(6, 12, bias=False), nn.Sigmoid(), nn.Linear(12, 1))
     target = target_of(model, examples(3, 6), Plan(1, 1.0, 1.0, Optimizer(), None))

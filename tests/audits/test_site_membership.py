@@ -13,6 +13,7 @@ from fedsim.audits.target import Effort, Target, Training, targets_of
 from fedsim.experiments.arms import GLOBAL, Job, run_job
 from fedsim.scenario.files import read
 from fedsim.scenario.schema import Scenario
+from tests.cases import others_whole
 
 UNITS = {
     "client": ["privacy.unit=client"],
@@ -41,7 +42,7 @@ def at(target: Target, training: Training, claim: SiteClaim) -> Target:
     return replace(target, training=training, claim=claim)
 
 
-@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("unit", others_whole(UNITS, "client"))
 def test_hospitals_that_took_part_are_told_unless_there_is_noise(unit: str):
     """A standard error of about 0.05 for 4 hospitals in 32 federations; the four are far from alike."""
     target, claim = attacked(heart(unit, "privacy.epsilon=1"))
@@ -51,14 +52,14 @@ def test_hospitals_that_took_part_are_told_unless_there_is_noise(unit: str):
     assert private <= ceiling(claim.epsilon, claim.delta) + 0.05
 
 
-@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("unit", others_whole(UNITS, "client"))
 def test_noise_that_is_missing_is_noticed(unit: str):
     target, claim = attacked(heart(unit, "privacy.epsilon=1", "privacy.clip=10"))
     quiet = replace(claim, release=replace(claim.release, noise_multiplier=1e-3))
     assert attack(at(target, "private", quiet))["lira"].auc > ceiling(claim.epsilon, claim.delta) + 0.1
 
 
-@pytest.mark.parametrize("unit", [None, *UNITS])
+@pytest.mark.parametrize("unit", others_whole([None, *UNITS], "client"))
 def test_a_federation_of_all_sites_is_trained_as_in_a_run(unit: str | None):
     """The oracle: the run's own code, with steps on all rows, so that nothing is drawn; noise is next to none."""
     all_rows = ["training.sampling_rate=1", "training.expected_batch=100"]
@@ -73,6 +74,7 @@ def test_a_federation_of_all_sites_is_trained_as_in_a_run(unit: str | None):
     assert np.abs(expected - target.start.numpy()).max() > 0.1
 
 
+@pytest.mark.whole
 def test_three_sites_are_too_few():
     scenario = read("hospital-heart", ["privacy.unit=local", "privacy.delta=1e-5", "partition={by='iid',sites=3}",
                                        "training.expected_batch=25"])  # fmt: skip

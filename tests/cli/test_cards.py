@@ -14,10 +14,10 @@ from fedsim.cli.pictures import draw
 from fedsim.data import loading
 from fedsim.data.contents import Contents, contents_of
 from fedsim.data.loading import task_of
-from fedsim.data.partition import QUANTILES
 from fedsim.data.tables import Levels, Number, encode
 from fedsim.data.task import Rows, Task
 from fedsim.mistakes import Mistake
+from fedsim.outcomes.kinds.number import QUANTILES
 from fedsim.scenario import catalog
 from fedsim.scenario.files import parse, read
 

@@ -48,6 +48,7 @@ def test_a_run_prints_one_json_document_and_nothing_else(fedsim):
     assert json.loads(again.out) == document
 
 
+@pytest.mark.whole
 def test_a_run_ends_with_tables_and_the_report(fedsim):
     ran = fedsim("run", "hospital-heart", *SMALL, "--set", "privacy.unit=none")
     assert ran.code == 0
@@ -167,6 +168,7 @@ def test_a_bug_shows_its_traceback(fedsim, monkeypatch: pytest.MonkeyPatch):
         fedsim("run", "hospital-heart", *SMALL)
 
 
+@pytest.mark.whole
 def test_ctrl_c_says_how_to_go_on(fedsim, monkeypatch: pytest.MonkeyPatch):
     def stop(*args):
         raise KeyboardInterrupt
@@ -207,6 +209,7 @@ def test_a_run_that_is_not_finished_is_said_to_be_so(fedsim, tmp_path: Path):
     assert "this run is not finished; go on with: fedsim resume half" in fedsim("show", "half").err
 
 
+@pytest.mark.whole
 def test_show_draws_the_sites(fedsim, tmp_path: Path):
     ran = fedsim("show", "task", "hospital/heart", "--picture", "card.png")
     assert (ran.code, ran.err) == (0, "")

@@ -51,6 +51,7 @@ def run(folder: Path) -> Path:
     return out
 
 
+@pytest.mark.whole
 def test_a_run_about_names_with_dots_can_be_read(run: Path):
     loaded = results.load(run)
     assert loaded.scenario.data.target == OUTCOME
@@ -67,6 +68,7 @@ def test_its_commands_work(run: Path, words: list[str]):
     assert done.exit_code == 0, done.output
 
 
+@pytest.mark.whole
 def test_an_interrupted_run_goes_on(run: Path):
     before = results.load(run)
     (run / "manifest.json").unlink()
@@ -74,6 +76,7 @@ def test_an_interrupted_run_goes_on(run: Path):
     assert again.sites.equals(before.sites)
 
 
+@pytest.mark.whole
 def test_its_scenario_can_be_run_again(run: Path):
     scenario = read(run / "scenario.toml")
     text = (run / "scenario.toml").read_text()

@@ -116,6 +116,7 @@ def test_words_may_stand_without_quotes(change: str, value: object):
     assert value_of(change) == ("a", value)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("command", "old", "new"), [(c, o, n) for c, names in OLD_NAMES.items() for o, n in names.items()]
 )

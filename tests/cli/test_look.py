@@ -143,6 +143,7 @@ def test_columns_that_lack_a_range_are_named_and_no_file_is_written_for_them(fed
     assert sorted(path.name for path in folder.iterdir()) == ["t.csv", "t.csv.look.html", "t.ranges.toml"]
 
 
+@pytest.mark.whole
 def test_many_columns_and_many_sites_stay_readable(fedsim, folder: Path):
     names = [f"c{number}" for number in range(150)]
     lines = [",".join(["hospital", *names])]

@@ -18,6 +18,7 @@ labels = st.lists(st.integers(0, 1), min_size=1, max_size=80).map(np.array)
 shares = st.sampled_from([(0.2, 0.2), (0.0, 1 / 3), (0.1, 0.25), (0.0, 0.5)])
 
 
+@pytest.mark.whole
 @given(labels, shares, st.integers(0, 50))
 def test_parts_are_disjoint_and_complete(target: np.ndarray, share: tuple[float, float], seed: int):
     parts = split_rows(target, *share, seed, "a")

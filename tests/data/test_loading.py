@@ -36,7 +36,7 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Rows]:
         ({"target": np.array([1], np.float32)}, "as many targets as inputs"),
         ({"site": np.array(["a"])}, "as many targets and sites as inputs"),
         ({"inputs": np.full((2, 3), np.nan, np.float32)}, "finite inputs"),
-        ({"inputs": np.zeros((2, 3))}, "float32 inputs"),
+        ({"inputs": np.zeros((2, 3))}, "inputs of int64 .for a model that begins with an embedding. or float32 inputs"),
         ({"target": np.zeros(2)}, "a target of float32"),
         ({"site": np.array(["a", "(pooled)"])}, "sites with names other than .inside sites. and .pooled."),
         ({"site": np.array(["a", "(inside sites)"])}, "sites with names other than .inside sites. and .pooled."),

@@ -16,6 +16,7 @@ from fedsim.mistakes import Mistake
 from fedsim.scenario.files import parse
 from fedsim.scenario.kinds import Kind
 from fedsim.scenario.schema import PARAMETERS, Partition
+from tests.cases import others_whole
 
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "alpha": st.sampled_from([0.05, 0.5, 5.0]),
@@ -52,7 +53,7 @@ def test_the_table_is_complete():
     assert {name for by in DIVISIONS for name in PARAMETERS[by]} == {*VALUES, "sites"}
 
 
-@pytest.mark.parametrize("by", DIVISIONS)
+@pytest.mark.parametrize("by", others_whole(DIVISIONS, "size"))
 @settings(max_examples=12)
 @given(data=st.data(), kind=st.sampled_from(["binary", "classes", "number"]), count=st.integers(1, 200))
 def test_sites_are_disjoint_complete_and_seeded_or_it_is_a_mistake(
@@ -71,7 +72,7 @@ def test_sites_are_disjoint_complete_and_seeded_or_it_is_a_mistake(
     assert same(divide(rows, kind, chosen), sites)
 
 
-@pytest.mark.parametrize("by", RANDOM)
+@pytest.mark.parametrize("by", others_whole(RANDOM, "dirichlet"))
 def test_another_seed_gives_other_sites(by: str):
     values = {"alpha": 1.0, "classes": 2, "growth": "linear", "shift": 0.1, "noise": 0.1}
     drawn = {name: values[name] for name in PARAMETERS[by] if name != "sites"}
@@ -83,6 +84,7 @@ def same(first: Sites, second: Sites) -> bool:
     return list(first) == list(second) and all(np.array_equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.whole
 def test_rows_are_dealt_out_without_regard_to_where_they_stand():
     """The partitioners of flwr-datasets deal in order: without a draw, a site would get one end of the table."""
     rows = made(1000)
@@ -93,6 +95,7 @@ def test_rows_are_dealt_out_without_regard_to_where_they_stand():
             assert abs(part.mean() - 499.5) < 5 * 289 / np.sqrt(len(part))
 
 
+@pytest.mark.whole
 def test_small_alpha_skews_labels_and_large_does_not():
     rows = made(2000, "classes")
 
@@ -103,6 +106,7 @@ def test_small_alpha_skews_labels_and_large_does_not():
     assert spread(0.3) > 0.15 > 0.05 > spread(1000.0)
 
 
+@pytest.mark.whole
 def test_quantity_skews_sizes_and_not_labels():
     rows = made(4000)
     sites = divide(rows, "binary", Partition(by="quantity", sites=6, alpha=0.3))

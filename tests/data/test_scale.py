@@ -201,6 +201,7 @@ def test_under_privacy_no_row_has_a_part_in_the_scale(own, unit: str, arm: str):
         assert torch.equal(before.train.target, after.train.target)
 
 
+@pytest.mark.whole
 def test_a_private_model_does_not_depend_on_the_scale_of_the_others(own):
     models = []
     for scale in ("learned", "public"):
@@ -260,6 +261,7 @@ def test_a_wide_range_does_not_ruin_the_default_training(own, width: float):
     assert r2(own(width=width), "centralized") > best - 0.1
 
 
+@pytest.mark.whole
 def test_metrics_are_in_the_outcomes_unit(own):
     scores = run_job(own("training.rounds=30"), Job("local", False, 0), lambda number: None).scores
     pooled = scores[scores["site"] == POOLED].iloc[0]

@@ -14,9 +14,9 @@ from fedsim.data.tables import Levels, Number
 from fedsim.data.task import Rows, Task
 from fedsim.engines.stack.train import check_rules
 from fedsim.mistakes import Mistake
+from fedsim.outcomes import outcome_of
 from fedsim.randomness import global_seed
 from fedsim.scenario import catalog
-from fedsim.training.losses import LOSSES
 from tests.clients.xrays import write_xrays
 
 XRAYS = Path(__file__).parents[3] / "shared" / "testdata" / "pneumoniamnist.npz"
@@ -47,8 +47,6 @@ HELD = {
     "school/digits": Held(5_000, 1, 5_000, 5_000, 4.5),
     "school/progress": Held(6_077, 75, 43, 179, 617.968, frozenset({"sex", "ethnicity", "lunch"})),
 }
-NOT_STACKED = {"hospital/exercises"}
-"""Tasks whose model has a layer without a rule of the stack: their sites are trained one after another."""
 Loaded = Callable[[str], tuple[Task, Rows]]
 
 
@@ -153,8 +151,9 @@ def test_the_model_gives_what_its_kind_needs_and_can_be_stacked(loaded: Loaded, 
     examples = Examples(torch.from_numpy(rows.inputs[:8]), torch.from_numpy(rows.target[:8]))
     outputs = model(examples.inputs)
     assert outputs.shape == (8, int(rows.target.max()) + 1 if task.kind == "classes" else 1)
-    if name not in NOT_STACKED:
-        assert check_rules(model, LOSSES[task.kind], examples).parameters == sum(p.numel() for p in model.parameters())
+    assert check_rules(model, outcome_of(task.kind).losses, examples).parameters == sum(
+        p.numel() for p in model.parameters()
+    )
 
 
 def test_an_x_ray_task_needs_labels_of_two_classes(tmp_path: Path):

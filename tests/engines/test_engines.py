@@ -13,17 +13,16 @@ from fedsim.experiments.arms import GLOBAL, Job, run_job
 from fedsim.scenario import catalog
 from fedsim.scenario.schema import Optimizer
 from fedsim.training.work import Noise, Plan
+from tests.cases import others_whole
 from tests.conftest import examples, streams, work
 from tests.nodes import nodes_for
 
 # The engine superlink is the engine ray with other nodes.
-ENGINES = [
-    pytest.param(name, marks=pytest.mark.whole if name == "superlink" else ()) for name in catalog.titles("engines")
-]
+ENGINES = others_whole(catalog.titles("engines"), "cohort", "ray")
 
 
 @pytest.mark.parametrize("private", [False, True])
-@pytest.mark.parametrize("arm", ["federated", "centralized", "local"])
+@pytest.mark.parametrize("arm", others_whole(["federated", "centralized", "local"], "federated"))
 @pytest.mark.parametrize("engine", ENGINES)
 def test_every_engine_gives_what_serial_gives(scenario, engine: str, arm, private: bool):
     job = Job(arm, private, 0)
@@ -50,7 +49,7 @@ def test_the_stack_is_cut_to_fit_into_memory(scenario, monkeypatch: pytest.Monke
     torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("private", [False, True])
+@pytest.mark.parametrize("private", others_whole([False, True], True))
 @pytest.mark.parametrize(("error", "sizes"), [(torch.OutOfMemoryError, [4, 2, 1, 1, 2, 1, 1]), (RuntimeError, [4])])
 def test_a_stack_that_fails_half_way_is_trained_again_from_its_start(
     scenario, error: type[Exception], sizes: list[int], private: bool, monkeypatch: pytest.MonkeyPatch

@@ -76,10 +76,8 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize(
-    "change",
-    [pytest.param(change, marks=[] if change == "code of fedsim" else pytest.mark.whole) for change in CHANGES],
-)
+@pytest.mark.whole
+@pytest.mark.parametrize("change", CHANGES)
 def test_other_circumstances_are_named_and_refused_or_forced_and_recorded(
     interrupted: Path, change: str, monkeypatch: pytest.MonkeyPatch
 ):
@@ -184,6 +182,7 @@ def test_the_command_says_how_to_go_on_all_the_same(interrupted: Path, monkeypat
 # The seal.
 
 
+@pytest.mark.whole
 def test_every_changed_file_of_a_finished_run_is_noticed_when_it_is_read(finished: Path):
     files = [path for path in sorted(finished.rglob("*")) if path.is_file() and path.name != ".lock"]
     assert len(files) > 20
@@ -197,6 +196,7 @@ def test_every_changed_file_of_a_finished_run_is_noticed_when_it_is_read(finishe
     assert results.load(finished).path == finished
 
 
+@pytest.mark.whole
 def test_the_users_own_files_are_not_sealed(finished: Path):
     """Whatever their names and sizes, and they may be changed."""
     names = ["notes.txt", "a\nb", os.fsdecode(b"\xff"), "line\u2028end", "checkpoints/mine.json"]
@@ -211,9 +211,9 @@ def test_the_users_own_files_are_not_sealed(finished: Path):
     assert results.load(finished).path == finished
 
 
-def test_every_file_of_a_run_is_sealed(finished: Path):
-    sealed = {line.partition("  ")[2] for line in (finished / SEAL).read_text().splitlines()}
-    there = {path.relative_to(finished).as_posix() for path in finished.rglob("*") if path.is_file()}
+def test_every_file_of_a_run_is_sealed(small_run: Path):
+    sealed = {line.partition("  ")[2] for line in (small_run / SEAL).read_text().splitlines()}
+    there = {path.relative_to(small_run).as_posix() for path in small_run.rglob("*") if path.is_file()}
     assert sealed == there - {SEAL, ".lock"}
 
 
@@ -242,7 +242,8 @@ def test_a_report_that_was_changed_can_be_made_anew(finished: Path):
 
 
 @pytest.mark.parametrize("line", ["", "abc", f"{'a' * 64}  ../outside", f"{'a' * 64}  /etc/passwd", "\udcff"])
-def test_a_seal_from_a_stranger_leads_nowhere(finished: Path, line: str):
+def test_a_seal_from_a_stranger_leads_nowhere(small_run: Path, tmp_path: Path, line: str):
+    finished = shutil.copytree(small_run, tmp_path / "run")
     (finished / SEAL).write_bytes(f"{line}\n".encode("utf-8", "surrogateescape"))
     with pytest.raises(Mistake, match=f"{SEAL}: expected "):
         results.load(finished)

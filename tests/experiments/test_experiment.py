@@ -106,12 +106,14 @@ def test_a_killed_run_goes_on_to_the_same_bytes(small, tmp_path: Path):
     assert products(folder) == products(first)
 
 
+@pytest.mark.whole
 def test_a_finished_run_is_not_run_again(small, monkeypatch: pytest.MonkeyPatch):
     _, first = small
     monkeypatch.setattr(trainings, "run_job", None)
     assert resume(first).path == first
 
 
+@pytest.mark.whole
 def test_two_processes_do_not_share_a_run_directory(small, tmp_path: Path):
     """F7."""
     scenario, _ = small
@@ -152,6 +154,7 @@ def test_from_python_it_returns_pandas(tmp_path: Path):
     assert (row["mean"], row["pooled_mean"]) == pytest.approx((means["(inside sites)"], means["(pooled)"]))
 
 
+@pytest.mark.whole
 def test_epsilon_is_computed_from_what_ran(small):
     """Half the noise in the scenario gives a larger epsilon in the ledger, at every site and in every private arm."""
     import json
@@ -168,6 +171,7 @@ def test_epsilon_is_computed_from_what_ran(small):
         assert len(set(training["epsilon"].values())) == 1
 
 
+@pytest.mark.whole
 def test_a_run_does_not_go_on_with_another_scenario(small, tmp_path: Path):
     """Nor does its report then state a budget that was not kept."""
     import shutil

@@ -218,6 +218,7 @@ def test_a_limit_that_no_round_or_no_clock_can_keep_is_refused(seconds: str):
         read("hospital-heart", [f"limits.round_seconds={seconds}"])
 
 
+@pytest.mark.whole
 def test_a_strategy_that_hangs_while_it_is_made_is_refused(tmp_path: Path):
     """Also where its own guards, and ours, catch whatever is raised."""
     path = tmp_path / "hangs.py"

@@ -119,6 +119,7 @@ def test_equal_frames_have_the_same_noise_and_others_another(frame: pd.DataFrame
     assert releases[0] == releases[1] != releases[2]
 
 
+@pytest.mark.whole
 def test_a_path_is_data_too(frame: pd.DataFrame, tmp_path: Path):
     frame.to_csv(tmp_path / "patients.csv", index=False)
     (tmp_path / "my.toml").write_text(
@@ -129,6 +130,7 @@ def test_a_path_is_data_too(frame: pd.DataFrame, tmp_path: Path):
     assert set(fedsim.load(tmp_path / "run").groups["group"]) >= {"f", "m"}
 
 
+@pytest.mark.whole
 def test_rows_are_split_by_time(frame: pd.DataFrame, tmp_path: Path):
     ranges = {key: value for key, value in RANGES.items() if key != "visit"}
     run(tmp_path / "run", data=frame, time="visit", ranges={**ranges, "ill": ["False", "True"]})

@@ -35,6 +35,7 @@ def test_they_are_the_same_in_all_arms_and_under_all_seeds_and_others_under_anot
     assert Trial(many("seed=7"), 7, "federated").tested.names != chosen
 
 
+@pytest.mark.whole
 def test_each_site_is_as_likely_as_another():
     """Of 3000 draws of 300 sites each has 10, with a standard deviation of 3."""
     drawn = [Trial(many(f"seed={seed}"), seed, "federated").tested.names for seed in range(300)]
@@ -71,6 +72,7 @@ def finished(charts_undrawn: None, tmp_path_factory: pytest.TempPathFactory) -> 
     return execute(scenario, tmp_path_factory.mktemp("runs") / "run")
 
 
+@pytest.mark.whole
 def test_a_run_tests_those_in_each_arm_and_seed_and_says_so(finished: Run):
     for _, scores in finished.sites.groupby(["arm", "seed"]):
         assert sites_in(scores) == sites_in(finished.sites)
@@ -84,6 +86,7 @@ def test_a_run_tests_those_in_each_arm_and_seed_and_says_so(finished: Run):
     assert "the 12 sites together reach" in page
 
 
+@pytest.mark.whole
 def test_the_base_rate_is_of_the_same_rows(finished: Run):
     rows = finished.sites.groupby("site")["rows"].first()
     base = finished.measured.base_rates

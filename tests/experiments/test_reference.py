@@ -23,7 +23,7 @@ from clients.files import read_table
 from fedsim.data.federation import Examples, federate, split_by_time
 from fedsim.data.loading import task_of
 from fedsim.experiments.arms import Job, run_job
-from fedsim.results.metrics import score
+from fedsim.outcomes.measure import score
 from fedsim.scenario import catalog
 from fedsim.scenario.files import read
 from fedsim.scenario.kinds import Kind

@@ -208,6 +208,7 @@ def test_the_command_ends_with_the_exit_code_of_a_failure(fedsim, tmp_path: Path
     assert "KeyError" in out
 
 
+@pytest.mark.whole
 def test_a_training_that_was_interrupted_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     axes = Axes(["hospital-heart"], ["fedavg"], changes=["training.rounds=4", "checkpoints.every_rounds=1"], seeds=1)
     whole = play(cells(axes), tmp_path / "whole")
@@ -266,9 +267,19 @@ def lines_of(played: Played) -> str:
     ("scenario", "changes", "relation"),
     [
         ("synthetic-whole-sites", FEW, "add-or-remove-one"),
-        ("synthetic-whole-sites", [*FEW, "privacy.neighbours=replace-one"], "replace-one"),
-        ("synthetic-label-skew", [*FEW[1:3], "privacy.unit=local", "privacy.delta=1e-4"], "replace-one"),
-        ("synthetic-untrusted-server", SHARED, "add-or-remove-one"),
+        pytest.param(
+            "synthetic-whole-sites",
+            [*FEW, "privacy.neighbours=replace-one"],
+            "replace-one",
+            marks=pytest.mark.whole,
+        ),
+        pytest.param(
+            "synthetic-label-skew",
+            [*FEW[1:3], "privacy.unit=local", "privacy.delta=1e-4"],
+            "replace-one",
+            marks=pytest.mark.whole,
+        ),
+        pytest.param("synthetic-untrusted-server", SHARED, "add-or-remove-one", marks=pytest.mark.whole),
     ],
 )
 def test_trainings_that_protect_whole_sites_are_composed_for_a_whole_site(
@@ -312,6 +323,7 @@ def test_whole_sites_that_are_not_the_same_sites_are_composed_for_one_record(tmp
     assert "for one record (privacy.unit client; composition" in lines_of(played)
 
 
+@pytest.mark.whole
 def test_each_scenario_is_said_to_protect_its_own_unit(tmp_path: Path):
     small = {"hospital-heart": QUICK, "synthetic-whole-sites": FEW}
     axes = [
@@ -508,6 +520,7 @@ def test_a_metric_that_is_not_there_is_named():
         ranking.metric_of(read("hospital-heart"), "f1")
 
 
+@pytest.mark.whole
 def test_the_command_prints_ranks_and_leaves_files(fedsim, tmp_path: Path):
     words = ["compare", "hospital-heart", "--strategy", "fedavg,median,krum", "--attack", "none,sign-flip:factor=3"]
     words += ["--seeds", "2", "--set", "training.rounds=2", "--out", "here", "--target", "0.6"]

@@ -21,6 +21,7 @@ from fedsim.scenario.changes import with_strategy
 from fedsim.scenario.files import read
 from fedsim.scenario.schema import Checkpoints, Scenario
 from fedsim.strategy.foreign import foreign
+from tests.cases import others_whole
 
 HEART = ("training.rounds=4", "training.local_steps=2", "seeds=1")
 EVERY_ROUND = Checkpoints(every_rounds=1)
@@ -106,7 +107,7 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", others_whole(CASES, "plain", "whole sites", "local, private"))
 def test_it_ends_where_it_would_have_ended(name: str, tmp_path: Path):
     arm, private, changes = CASES[name]
     scenario = read("hospital-heart", [*HEART, *changes])

@@ -13,6 +13,7 @@ from fedsim.mistakes import Mistake
 from fedsim.privacy.ledger import POOL
 from fedsim.scenario.files import read
 from fedsim.scenario.schema import Checkpoints
+from tests.cases import others_whole
 from tests.experiments.test_under_way import HEART, Stop, flip, stopping, under_way
 
 SECURE = ("privacy.unit=record", "privacy.epsilon=900", "privacy.noise_multiplier=2", "privacy.delta=1e-3",
@@ -25,7 +26,7 @@ def charges(done: Trained) -> Counter[tuple[Any, int]]:
     return Counter((entry.site, entry.round) for entry in done.ledger.entries)
 
 
-@pytest.mark.parametrize("arm", ["federated", "centralized", "local"])
+@pytest.mark.parametrize("arm", others_whole(["federated", "centralized", "local"], "local"))
 def test_every_round_that_was_begun_is_charged_for_those_that_were_asked_in_it(
     arm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -89,6 +89,7 @@ def test_ranges_of_the_records_are_not_covered(tmp_path: Path):
         choose(run, Wanted(private=False))
 
 
+@pytest.mark.whole
 def test_a_plain_model_of_a_private_run_has_no_guarantee(tmp_path: Path):
     run = make_run(tmp_path)
     for private in (True, False):

@@ -19,6 +19,7 @@ from fedsim.mistakes import RunFailed
 from fedsim.scenario.changes import with_strategy
 from fedsim.scenario.files import read
 from fedsim.scenario.schema import Scenario
+from tests.cases import others_whole
 from tests.experiments.test_under_way import bytes_of
 from tests.nodes import Wires, nodes_of
 
@@ -42,7 +43,7 @@ def run_federated(scenario: Scenario) -> Trained:
     return run_job(scenario, Job("federated", scenario.private, 0), lambda number: None)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", others_whole(CASES, "fedavg", "masked"))
 def test_any_number_of_nodes_gives_the_bytes_of_the_serial_engine(name: str):
     alone = trained(read("hospital-heart", [*CASES[name], "engine=serial"]))
     beside = read("hospital-heart", [*CASES[name], "engine=ray", "ray.inside=serial"])

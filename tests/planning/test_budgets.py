@@ -7,6 +7,7 @@ from fedsim.planning.budgets import Spending
 from fedsim.planning.trial import Trial
 from fedsim.privacy.ledger import Entry, Ledger
 from fedsim.scenario.schema import Scenario
+from tests.cases import others_whole
 
 NAMES = ["cleveland", "hungarian", "switzerland", "va_long_beach"]
 KINDS = {
@@ -70,7 +71,7 @@ def test_the_site_that_has_spent_most_ends_the_training(scenario, kind: str, nea
         assert done.ledger.epsilon(site) <= limit
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "central"])
+@pytest.mark.parametrize("kind", others_whole([kind for kind in KINDS if kind != "central"], "distributed"))
 @pytest.mark.parametrize("late", NAMES[:2])
 def test_sites_that_joined_earlier_end_the_training(scenario, kind: str, late: str):
     """A8: a site that joins in the third round has spent less than the others, also where it is the first of all."""
@@ -82,7 +83,7 @@ def test_sites_that_joined_earlier_end_the_training(scenario, kind: str, late: s
     assert max(done.ledger.epsilon(site) for site in NAMES) <= limit
 
 
-@pytest.mark.parametrize("engine", ["cohort", "serial"])
+@pytest.mark.parametrize("engine", others_whole(["cohort", "serial"], "serial"))
 def test_a_second_training_in_each_round_is_planned_for(scenario, engine: str):
     """A8: a budget for five trainings of a site holds two rounds of two."""
     (limit,) = {limit_of(5, entry, of_kind(scenario, "own, of records", 900))

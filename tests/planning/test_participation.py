@@ -8,6 +8,7 @@ from scipy import stats
 from fedsim.mistakes import Mistake
 from fedsim.planning.participation import most_rounds, share_of_sites, sites_of_round
 from fedsim.scenario.files import read
+from tests.cases import others_whole
 
 
 def names(sites: int) -> list[str]:
@@ -36,6 +37,7 @@ def test_a_round_does_not_depend_on_the_one_before():
     assert stats.chisquare([*again[:3], again[3:].sum()], expected).pvalue > 1e-6
 
 
+@pytest.mark.whole
 def test_who_takes_part_has_nothing_to_do_with_names_or_rows(scenario):
     """C3: the draw is a function of the seed and the count; nor do counts go along with some sizes, |z| < 5."""
     chosen = scenario("training.sites_per_round=5")
@@ -83,7 +85,7 @@ def drawn(rounds: int, sites: int, rate: float, *overrides: str, seed: int = 0) 
     return found
 
 
-@pytest.mark.parametrize(("rate", "sites"), [(0.05, 400), (0.3, 50), (0.5, 4)])
+@pytest.mark.parametrize(("rate", "sites"), others_whole([(0.05, 400), (0.3, 50), (0.5, 4)], 0.5, 0.3))
 def test_sites_join_on_their_own_with_the_rate(rate: float, sites: int):
     """C3: sizes have the binomial's mean and variance, and sites, neighbours in number and rounds are independent."""
     rounds = 2000

@@ -21,6 +21,7 @@ def test_a_table_has_none_of_these_faults():
     assert faults("hospital-heart", ASKED) == []
 
 
+@pytest.mark.whole
 def test_images_have_no_references():
     (fault,) = faults("school-digits", ASKED)
     assert fault.startswith("references: expected none beside images and sequences")

@@ -5,11 +5,12 @@ import math
 import pytest
 
 from fedsim.mistakes import Mistake
+from fedsim.outcomes.kinds.binary import AUC, LOG_LOSS
+from fedsim.outcomes.metric import Metric
 from fedsim.planning.checks import check, stopping_faults
 from fedsim.planning.deployment import deployment_faults
 from fedsim.planning.stopping import Choice, metric_of
 from fedsim.planning.trial import Trial
-from fedsim.results.metrics import AUC, LOG_LOSS, Metric
 from fedsim.scenario.schema import Stopping
 
 

@@ -145,6 +145,7 @@ def test_bits_without_enough_noise_are_refused_before_anything_runs(tmp_path: Pa
         experiment.execute(scenario("privacy.adaptive_clip={bit_noise=0.01}"), tmp_path / "run")
 
 
+@pytest.mark.whole
 def test_engines_agree_and_the_server_alone_adds_noise():
     known = ("privacy.noise_multiplier=2", "privacy.epsilon=900")
     models = [trained(scenario(*known, f"engine={engine}")).models[GLOBAL] for engine in ("serial", "cohort")]

@@ -79,6 +79,42 @@ class Last(nn.Module):
         return self.layer(inputs)[0][:, -1]
 
 
+class Cell(nn.Module):
+    """The last state of a cell that goes along the positions."""
+
+    def __init__(self, cell: nn.RNNCellBase) -> None:
+        super().__init__()
+        self.cell = cell
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        state = None
+        for position in range(inputs.shape[1]):
+            state = self.cell(inputs[:, position], state)
+        return state[0] if isinstance(state, tuple) else state  # type: ignore[return-value]
+
+
+class TorchAttention(nn.Module):
+    """The mean of what torch's attention gives at each position."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.attention(inputs, inputs, inputs)[0].mean(1)
+
+
+class Crossed(nn.Module):
+    """A bilinear layer, for which there is no rule: it is computed by ``torch.func``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Bilinear(6, 6, 4)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.layer(inputs[:, 0], inputs[:, 1])
+
+
 class Attention(nn.Module):
     """One head of attention by hand: gradients at the keys add up to nothing over positions."""
 
@@ -150,6 +186,15 @@ SUBJECTS = {
     "a convolution used twice": Subject(convolved_twice, (2, 4, 4)),
     "gru": Subject(lambda: nn.Sequential(Last(nn.GRU(5, 6, batch_first=True)), nn.Linear(6, 1)), (6, 5)),
     "lstm": Subject(lambda: nn.Sequential(Last(nn.LSTM(5, 6, batch_first=True)), nn.Linear(6, 1)), (6, 5)),
+    "rnn": Subject(lambda: nn.Sequential(Last(nn.RNN(5, 6, batch_first=True)), nn.Linear(6, 1)), (6, 5)),
+    "rnn cell": Subject(lambda: nn.Sequential(Cell(nn.RNNCell(5, 6)), nn.Linear(6, 1)), (4, 5)),
+    "gru cell": Subject(lambda: nn.Sequential(Cell(nn.GRUCell(5, 6)), nn.Linear(6, 1)), (4, 5)),
+    "lstm cell": Subject(lambda: nn.Sequential(Cell(nn.LSTMCell(5, 6)), nn.Linear(6, 1)), (4, 5)),
+    "torch's attention": Subject(lambda: nn.Sequential(TorchAttention(), nn.Linear(8, 1)), (4, 8)),
+    "convolution in one dimension": Subject(
+        lambda: nn.Sequential(nn.Conv1d(2, 3, 3, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(24, 1)), (2, 8)
+    ),
+    "a layer without a rule": Subject(lambda: nn.Sequential(Crossed(), nn.PReLU(4), nn.Linear(4, 1)), (2, 6)),
     "large gru": Subject(lambda: nn.Sequential(Last(nn.GRU(40, 40, batch_first=True)), nn.Linear(40, 1)), (4, 40)),
 }
 

@@ -3,6 +3,7 @@
 import ast
 import re
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -16,6 +17,7 @@ NEEDED = {
 }
 
 
+@cache
 def ids_in_tests() -> dict[str, set[str]]:
     """Return {id: the files with a test whose docstring begins with it}."""
     found = defaultdict(set)

@@ -150,6 +150,7 @@ def test_what_is_public_does_not_depend_on_who_answered():
     assert {entry.mechanism for entry in noise.ledger.entries} == {SiteUpdate(1.0, 2.0, 0.5, 1e12, sum(SKEWED) / 1e12)}
 
 
+@pytest.mark.whole
 def test_a_round_is_charged_where_its_noise_is_drawn():
     """A9."""
     draws = []

@@ -36,6 +36,7 @@ def test_restarts_and_rounds_without_a_site_change_nothing():
     assert ledger.epsilon("b") == ledger_of(10).epsilon("a")
 
 
+@pytest.mark.whole
 def test_epsilon_grows_with_every_round():
     spent = [ledger_of(rounds).epsilon("a") for rounds in range(4)]
     assert spent[0] == 0

@@ -21,6 +21,7 @@ from tests.site.test_app import ask, fields
 DID = OwnUpdate(noise_multiplier=3.0, clip=0.5)
 
 
+@pytest.mark.whole
 def test_any_two_updates_lie_at_most_twice_the_clip_apart():
     """B5, B4: the declared sensitivity, and the worst of 1000 pairs comes near it."""
     random, center, worst = np.random.default_rng(0), torch.zeros(20), 0.0

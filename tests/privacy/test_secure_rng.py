@@ -33,6 +33,7 @@ from fedsim.scenario.schema import Scenario, Training
 from fedsim.training import steps as training
 from fedsim.training.model import new_model
 from fedsim.training.work import Streams
+from tests.cases import others_whole
 from tests.runs import make_run
 
 SECURE = "privacy.rng=secure"
@@ -83,7 +84,7 @@ def kinds(done: arms.Trained) -> set[str]:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize("arm", others_whole(ARMS, "federated"))
 def test_two_secure_trainings_differ_and_say_that_they_are_secure(scenario, engine: str, arm):
     one, other = (
         run_job(scenario(SECURE, f"engine={engine}"), Job(arm, True, 0), lambda number: None) for _ in range(2)
@@ -147,6 +148,7 @@ def test_who_joins_is_secret_where_a_promise_rests_on_it(monkeypatch):
     assert usual == again
 
 
+@pytest.mark.whole
 def test_who_joins_is_public_where_no_promise_rests_on_it(monkeypatch):
     for update in (chosen_otherwise(site_turns=3), chosen_otherwise(sites_per_round=3)):
         found = [asked(monkeypatch, of_unit("client", *how).model_copy(update=update)) for how in ([SECURE], [])]
@@ -183,7 +185,7 @@ def test_a_draw_of_who_joins_that_follows_from_a_name_counts_where_it_is_claimed
     assert kinds(trained(of_unit("client", SECURE, f"training.site_sampling_rate={rate}"))) == {kind}
 
 
-@pytest.mark.parametrize("unit", ["record", "local", "distributed"])
+@pytest.mark.parametrize("unit", others_whole(["record", "local", "distributed"], "record"))
 def test_a_site_that_fails_is_charged_as_planned(unit: str, monkeypatch):
     """Nothing of it was released under another key."""
     monkeypatch.setattr(misbehaviour, "_drops_out", lambda seed, number, site, share: site == 0)
@@ -200,7 +202,7 @@ def test_all_but_noise_and_batches_still_follows_from_the_seed(scenario):
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize("arm", others_whole(ARMS, "federated"))
 def test_trainings_without_privacy_stay_as_they_are(scenario, arm):
     found = [
         weights(run_job(scenario(*extra), Job(arm, False, 0), lambda number: None))
@@ -223,7 +225,7 @@ def keys_from(monkeypatch: pytest.MonkeyPatch, start: int) -> list[bytes]:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize("arm", others_whole(ARMS, "federated"))
 def test_the_operating_system_alone_decides(scenario, engine: str, arm, monkeypatch):
     """The same keys give the same model; under other keys every part of it is another."""
     chosen, found = scenario(SECURE, f"engine={engine}"), []

@@ -79,6 +79,7 @@ def test_without_privacy_arms_and_variants_share_batches(scenario):
     assert len(keys) == 1
 
 
+@pytest.mark.whole
 def test_a_charged_training_stops_before_all_together_would_exceed_the_budget(scenario):
     """A noise of 8 lasts for both rounds of one training, but for one round of four."""
     settings = ["privacy.noise_multiplier=8", "privacy.epsilon=1"]

@@ -12,6 +12,7 @@ from fedsim.report.base_findings import base_answer, base_figures, base_sentence
 from fedsim.results.evaluation import INSIDE, POOLED
 from fedsim.results.measured import Measured
 from fedsim.results.run_directory import Run
+from tests.cases import others_whole
 from tests.runs import SEEDS, first_seeds, make_run
 
 GOOD = {"accuracy": 0.55, "log_loss": 0.69}
@@ -62,8 +63,8 @@ def test_an_arm_below_the_base_rate_is_no_better(tmp_path: Path):
     )
 
 
-@pytest.mark.parametrize("seeds", [1, 2])
-@pytest.mark.parametrize(("shift", "warned"), [(0.0, True), (0.001, True), (-0.001, False)])
+@pytest.mark.parametrize("seeds", others_whole([1, 2], 2))
+@pytest.mark.parametrize(("shift", "warned"), others_whole([(0.0, True), (0.001, True), (-0.001, False)], 0.001))
 def test_few_seeds_decide_by_the_mean_alone(tmp_path: Path, seeds: int, shift: float, warned: bool):
     run = make_run(tmp_path, private=False, arms=("federated",))
     base = [value + shift for value in auc_of(run, "federated", False)]

@@ -7,10 +7,10 @@ import matplotlib
 import pandas as pd
 import pytest
 
+from fedsim.outcomes.kinds.binary import AUC, LOG_LOSS
 from fedsim.report import charts
 from fedsim.results.comparison import HERE, compare
 from fedsim.results.evaluation import INSIDE, POOLED
-from fedsim.results.metrics import AUC, LOG_LOSS
 from fedsim.scenario.schema import Split
 
 SITES = ("north", "$5 and $6", "<south>")
@@ -97,6 +97,7 @@ def test_long_names_are_cut_in_the_middle(comparison: pd.DataFrame) -> None:
     )
 
 
+@pytest.mark.whole
 def test_only_what_was_run_is_drawn(comparison: pd.DataFrame, rounds: pd.DataFrame) -> None:
     plain = ~comparison["private"].astype(bool)
     assert not [text for text in words(arms(comparison[plain])) if "with privacy" in text]
@@ -116,6 +117,7 @@ def test_an_interval_ends_where_the_auc_does(comparison: pd.DataFrame) -> None:
     assert min(numbers) >= -1.25
 
 
+@pytest.mark.whole
 def test_each_row_for_all_sites_has_a_chart_that_says_which_it_is(comparison: pd.DataFrame) -> None:
     """With ids of its own, since both are in one page."""
     first, second = arms(comparison), charts.arms(comparison, AUC, POOLED, "pooled over the sites")
@@ -125,6 +127,7 @@ def test_each_row_for_all_sites_has_a_chart_that_says_which_it_is(comparison: pd
     assert not ids[0] & ids[1]
 
 
+@pytest.mark.whole
 def test_a_difference_is_drawn_with_an_interval_for_each_question(comparison: pd.DataFrame) -> None:
     """A thick line for these records, a thin one beyond it."""
     ends = {"difference_low": -0.3, "difference_high": 0.3, "difference_here_low": -0.1, "difference_here_high": 0.1}

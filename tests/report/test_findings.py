@@ -7,6 +7,7 @@ from fedsim.report.findings import Estimate, findings, headline
 from fedsim.results.comparison import ELSEWHERE, HERE, SAME
 from fedsim.results.evaluation import INSIDE
 from fedsim.results.run_directory import Run
+from tests.cases import others_whole
 from tests.runs import (
     ARMS,
     BETTER,
@@ -75,6 +76,7 @@ def test_a_site_gains_only_where_the_interval_leaves_out_zero(tmp_path: Path) ->
     assert "for south a gain or loss cannot be told apart from chance" in answer
 
 
+@pytest.mark.whole
 def test_one_seed_has_no_interval_and_proves_nothing(tmp_path: Path) -> None:
     run = one_seed(make_run(tmp_path, {("federated", True): BETTER}))
     assert "interval 0" not in headline(run)
@@ -85,7 +87,7 @@ def test_one_seed_has_no_interval_and_proves_nothing(tmp_path: Path) -> None:
     assert SAME not in headline(run)
 
 
-@pytest.mark.parametrize("arms", FEWER_ARMS)
+@pytest.mark.parametrize("arms", others_whole([pytest.param(arms) for arms in FEWER_ARMS], FEWER_ARMS[0]))
 def test_arms_that_were_not_run_are_not_spoken_of(tmp_path: Path, arms: tuple[str, ...]) -> None:
     run = make_run(tmp_path, arms=arms)
     answers = said(run)
@@ -133,6 +135,7 @@ def test_an_auc_that_is_missing_everywhere_is_unknown(tmp_path: Path) -> None:
     assert FIRST not in said(run)
 
 
+@pytest.mark.whole
 def test_a_sentence_does_not_list_many_sites(tmp_path: Path) -> None:
     run = make_run(tmp_path, {("federated", True): BETTER}, sites=[f"site-{n}" for n in range(9)])
     run.sites.loc[run.sites["site"] == "site-8", "auc"] = 0.7
@@ -167,6 +170,7 @@ def test_the_first_sentence_says_what_the_figures_say(tmp_path: Path) -> None:
     assert FIRST not in said(make_run(tmp_path, arms=["federated"]))
 
 
+@pytest.mark.whole
 def test_figures_inside_sites_come_first_and_pooled_ones_second(tmp_path: Path) -> None:
     answer = said(make_run(tmp_path))[QUALITY]
     assert answer.index("an AUC inside sites of 0.830") < answer.index(

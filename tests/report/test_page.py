@@ -13,6 +13,7 @@ from fedsim.report.findings import findings, headline
 from fedsim.report.page import write
 from fedsim.report.statement import statement
 from fedsim.results.run_directory import Run
+from tests.cases import others_whole
 from tests.runs import (
     BETTER,
     FEWER_ARMS,
@@ -83,6 +84,7 @@ def test_without_privacy_there_is_no_guarantee_and_no_number(tmp_path: Path) -> 
     assert "had no effect: the unit is none" in page
 
 
+@pytest.mark.whole
 @pytest.mark.usefixtures("undrawn")
 def test_every_finding_and_every_item_of_the_statement_is_in_the_page(tmp_path: Path) -> None:
     run = make_run(tmp_path)
@@ -93,19 +95,20 @@ def test_every_finding_and_every_item_of_the_statement_is_in_the_page(tmp_path: 
 
 
 @pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize(("epsilon", "weak"), [(10.0, False), (10.001, True), (5000.0, True)])
+@pytest.mark.parametrize(("epsilon", "weak"), others_whole([(10.0, False), (10.001, True), (5000.0, True)], 10.001))
 def test_a_weak_epsilon_is_called_that_in_four_places(tmp_path: Path, epsilon: float, weak: bool) -> None:
     run = make_run(tmp_path)
     run.ledger["trainings"][0]["epsilon"]["south"] = epsilon
     assert html_of(run).count("weak formal guarantee") == 4 * weak
 
 
+@pytest.mark.whole
 @pytest.mark.usefixtures("undrawn")
 def test_private_trainings_that_released_nothing_have_a_page(tmp_path: Path) -> None:
     assert html_of(nothing_released(make_run(tmp_path)))
 
 
-@pytest.mark.parametrize("private", [True, False])
+@pytest.mark.parametrize("private", others_whole([True, False], True))
 @pytest.mark.usefixtures("undrawn")
 def test_nothing_is_promised_that_cannot_be_kept(tmp_path: Path, private: bool) -> None:
     run = make_run(tmp_path, private=private)
@@ -122,6 +125,7 @@ def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
     assert write(run).read_bytes() == first
 
 
+@pytest.mark.whole
 def test_the_page_loads_nothing(full: str) -> None:
     page, seen = full, Tags.of(full)
     assert not seen.names & {"script", "link", "iframe", "img", "object", "embed", "base", "image", "video", "audio"}
@@ -134,6 +138,7 @@ def test_the_page_loads_nothing(full: str) -> None:
     assert addresses == {"http://www.w3.org/1999/xlink", "http://www.w3.org/2000/svg"}  # XML namespaces, not loaded
 
 
+@pytest.mark.whole
 def test_every_picture_is_told_in_words_and_has_the_colours_of_the_theme(full: str) -> None:
     pictures = re.findall(r'<svg class="chart"[^>]*>', full)
     assert len(pictures) >= 8
@@ -143,6 +148,7 @@ def test_every_picture_is_told_in_words_and_has_the_colours_of_the_theme(full: s
     assert "var(--ink, #24303c)" in full
 
 
+@pytest.mark.whole
 def test_on_a_phone_each_cell_of_the_deciding_tables_has_its_heading(full: str) -> None:
     """There a table has no columns: each row is a card, whose lines are named by the cells themselves."""
     tables = re.findall(r'<table class="[^"]*cards[^"]*">.*?</table>', full, flags=re.DOTALL)
@@ -153,12 +159,14 @@ def test_on_a_phone_each_cell_of_the_deciding_tables_has_its_heading(full: str) 
         assert all("data-label=" in cell for cell in cells), table[:200]
 
 
+@pytest.mark.whole
 def test_the_first_screen_comes_first(full: str) -> None:
     text = full[full.index("<body>") :]
     places = [text.index(part) for part in ('class="lead"', 'class="tiles"', "<svg", 'class="officer"', "in full")]
     assert places == sorted(places)
 
 
+@pytest.mark.whole
 def test_the_page_is_well_formed(full: str) -> None:
     seen = Tags.of(full)
     assert not seen.open
@@ -206,6 +214,7 @@ def test_a_site_whose_auc_is_missing_is_shown_without_it(tmp_path: Path, seeds: 
     assert "nan" not in page.lower()
 
 
+@pytest.mark.whole
 @pytest.mark.usefixtures("undrawn")
 def test_an_auc_that_is_missing_everywhere_is_shown_without_it(tmp_path: Path) -> None:
     run = make_run(tmp_path)
@@ -235,6 +244,7 @@ def test_the_table_has_the_figure_inside_sites_before_the_pooled_one(tmp_path: P
     assert "AUC pooled" not in alone
 
 
+@pytest.mark.whole
 @pytest.mark.usefixtures("undrawn")
 def test_an_older_run_has_a_page_that_says_its_figures_are_pooled(tmp_path: Path) -> None:
     page = Text.of(html_of(older(make_run(tmp_path))))
@@ -259,6 +269,7 @@ def test_the_table_names_the_question_of_each_interval(tmp_path: Path) -> None:
     assert "<small>at institutions like these" not in timed
 
 
+@pytest.mark.whole
 @pytest.mark.usefixtures("undrawn")
 def test_two_seeds_have_no_interval(tmp_path: Path) -> None:
     page = Text.of(html_of(first_seeds(make_run(tmp_path, {("federated", True): WORSE}), 2)))

@@ -17,6 +17,7 @@ def histogram(counts: np.ndarray, scale: str = "numbers", apart: int = 1) -> His
     return Histogram("age", "feature", scale, labels, apart, counts, ("0", "9"))  # type: ignore[arg-type]
 
 
+@pytest.mark.whole
 def test_the_rows_of_a_site_are_estimated_with_the_error_that_is_stated():
     """400 looks: the mean error is 0, and intervals of 1.96 standard deviations hold the rows in 95 % of them."""
     shapes = {"age": (2, 11), "sex": (2, 4), "ill": (2, 3)}

@@ -71,6 +71,7 @@ def test_a_model_as_sure_as_it_is_right_has_no_error_and_rates_of_three_in_four(
             assert [rate.value() for rate in line.rates] == ["0.750"] * 3
 
 
+@pytest.mark.whole
 def test_a_class_has_its_rates_against_the_rest(tmp_path: Path):
     quality = quality_of(run_of(tmp_path, "classes"), ARMS)
     assert quality is not None
@@ -91,7 +92,8 @@ def test_the_chart_is_xml_with_the_same_bytes_each_time(tmp_path: Path):
         assert word in words
 
 
-@pytest.mark.parametrize("private", [pytest.param(True, marks=pytest.mark.whole), False])
+@pytest.mark.whole
+@pytest.mark.parametrize("private", [False, True])
 def test_a_page_of_a_binary_outcome_is_well_formed_and_says_all(tmp_path: Path, private: bool):
     page = write(run_of(tmp_path, private=private)).read_text()
     assert not Tags.of(page).open
@@ -105,6 +107,7 @@ def test_a_page_of_a_binary_outcome_is_well_formed_and_says_all(tmp_path: Path, 
     assert "&lt;b&gt;sex&lt;/b&gt; = f" in page
 
 
+@pytest.mark.whole
 def test_one_seed_has_no_intervals(tmp_path: Path):
     run = replace(one_seed(run_of(tmp_path)), measured=measured(seeds=1))
     quality = quality_of(run, ARMS)

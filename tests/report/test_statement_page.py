@@ -32,6 +32,7 @@ def terms_in(path: Path) -> list[str]:
     return re.findall(r"<d[td]>(.*?)</d[td]>", path.read_text())
 
 
+@pytest.mark.whole
 def test_it_says_what_the_report_says_and_loads_nothing(run: Path):
     written = statement_page.write(load(run))
     terms = terms_in(written)
@@ -50,6 +51,7 @@ def test_a_run_without_privacy_says_so(tmp_path: Path):
     assert "gives no privacy guarantee" in statement_page.write(run).read_text()
 
 
+@pytest.mark.whole
 def test_the_command_writes_it_and_it_is_sealed(run: Path):
     ended = CliRunner().invoke(app, ["report", str(run), "--statement"])
     assert ended.exit_code == 0, ended.output
@@ -71,6 +73,7 @@ def test_figures_and_tables_are_written_beside_the_run_and_the_seal_holds(run: P
     assert load(run).path == run
 
 
+@pytest.mark.whole
 def test_several_runs_are_compared_outside_their_directories(run: Path, tmp_path: Path):
     other = shutil.copytree(run, tmp_path / "other")
     ended = CliRunner().invoke(app, ["report", str(run), str(other), "--out", str(tmp_path / "both")])
@@ -80,6 +83,7 @@ def test_several_runs_are_compared_outside_their_directories(run: Path, tmp_path
     assert load(other).path == other
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("wrong", [["--out", "x"], ["--statement", "--files", "x"], ["other", "--files", "x"]])
 def test_an_option_without_effect_is_an_error(run_once: Path, wrong: list[str]):
     ended = CliRunner().invoke(app, ["report", str(run_once), *wrong])

@@ -11,8 +11,8 @@ from sklearn.metrics import accuracy_score, log_loss, r2_score, roc_auc_score
 from fedsim.data.federation import INSIDE, POOLED, Examples, Federation, Site
 from fedsim.data.scale import Scale
 from fedsim.data.tables import Number
+from fedsim.outcomes import outcome_of
 from fedsim.results.base_rates import answer_in_words, base_rates
-from fedsim.results.metrics import METRICS
 from fedsim.scenario.kinds import Kind
 
 DTYPES = {"binary": np.float32, "classes": np.int64, "number": np.float32}
@@ -132,7 +132,7 @@ def test_sites_with_few_or_no_test_rows_have_a_base_rate_together():
     row = row_of(table, INSIDE)
     assert (row["rows"], row["accuracy"], row["auc"]) == (1, 1.0, None)
     untested = row_of(base_rates(federation_of([np.ones(3, np.float32)], [nothing]), "binary"), POOLED)
-    assert [untested[metric.name] for metric in METRICS["binary"]] == [None] * 3
+    assert [untested[metric.name] for metric in outcome_of("binary").metrics] == [None] * 3
 
 
 @pytest.mark.parametrize(

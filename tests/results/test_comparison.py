@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from fedsim.outcomes import outcome_of
 from fedsim.results.comparison import (
     AGREE,
     ONE_SEED,
@@ -18,11 +19,10 @@ from fedsim.results.comparison import (
     state,
 )
 from fedsim.results.evaluation import INSIDE, POOLED
-from fedsim.results.metrics import METRICS
 from fedsim.scenario.schema import Split
 from tests.calls import calls_in
 
-NAMES = [metric.name for metric in METRICS["binary"]]
+NAMES = [metric.name for metric in outcome_of("binary").metrics]
 SPLIT = Split(validation=0.2, test=0.2).overlap
 
 

@@ -24,16 +24,9 @@ from tests.runs import unsealed
 pytestmark = pytest.mark.usefixtures("charts_undrawn")
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs") / "small"
-    execute(read("hospital-heart", ["training.rounds=1", "seeds=1", "privacy.unit=none"]), folder)
-    return folder
-
-
 @pytest.fixture
-def copied(finished: Path, tmp_path: Path) -> Path:
-    return unsealed(Path(shutil.copytree(finished, tmp_path / "copy")))
+def copied(small_run: Path, tmp_path: Path) -> Path:
+    return unsealed(Path(shutil.copytree(small_run, tmp_path / "copy")))
 
 
 @pytest.fixture(scope="module")
@@ -47,20 +40,20 @@ def private(finished_privately: Path, tmp_path: Path) -> Path:
     return unsealed(Path(shutil.copytree(finished_privately, tmp_path / "private")))
 
 
-def test_a_run_directory_holds_plain_files_only(finished: Path):
-    names = {path.name for path in finished.iterdir()}
+def test_a_run_directory_holds_plain_files_only(small_run: Path):
+    names = {path.name for path in small_run.iterdir()}
     assert names == {
         ".lock", "SHA256SUMS", "begun.json", "scenario.toml", "manifest.json", "rounds.parquet", "sites.parquet",
         "groups.parquet", "ledger.json", "metrics.json", "model.safetensors", "checkpoints", "report.html",
         "traffic.parquet",
     }  # fmt: skip
-    assert not [path for path in finished.rglob("*") if path.suffix in (".pkl", ".pt", ".tmp")]
+    assert not [path for path in small_run.rglob("*") if path.suffix in (".pkl", ".pt", ".tmp")]
 
 
-def test_anyone_with_pandas_can_read_it(finished: Path):
-    table = pd.read_parquet(finished / "sites.parquet")
+def test_anyone_with_pandas_can_read_it(small_run: Path):
+    table = pd.read_parquet(small_run / "sites.parquet")
     assert list(table) == ["arm", "private", "seed", "site", "rows", "positives", "auc", "accuracy", "log_loss"]
-    manifest = json.loads((finished / "manifest.json").read_text())
+    manifest = json.loads((small_run / "manifest.json").read_text())
     assert manifest["versions"]["flwr"].startswith("1.4")
 
 
@@ -106,8 +99,8 @@ def test_a_run_at_sites_of_five_rows_is_finished_and_loaded(tmp_path: Path):
     assert "unknown" not in page
 
 
-def test_what_is_loaded_is_what_was_written(finished: Path):
-    run = results.load(finished)
+def test_what_is_loaded_is_what_was_written(small_run: Path):
+    run = results.load(small_run)
     assert run.scenario.training.rounds == 1
     assert len(run.sites) == 3 * 6  # four hospitals, inside them, and pooled
     assert run.epsilon() == {}
@@ -176,9 +169,9 @@ def test_a_run_from_before_there_was_metrics_json_is_loaded_and_reported(copied:
     assert "base rate" not in " ".join(terminal.closing_lines(run))
 
 
-def test_metrics_json_agrees_with_the_tables_and_with_the_model(finished: Path):
+def test_metrics_json_agrees_with_the_tables_and_with_the_model(small_run: Path):
     """The confusion matrix at one half gives the accuracy, the bins hold all rows, and the model its coefficients."""
-    run = results.load(finished)
+    run = results.load(small_run)
     pooled = run.sites[run.sites["site"] == "(pooled)"]
     for row in pooled.to_dict("records"):
         of_arm = run.measured.confusion[run.measured.confusion["arm"] == row["arm"]]
@@ -188,7 +181,7 @@ def test_metrics_json_agrees_with_the_tables_and_with_the_model(finished: Path):
         bins = run.measured.calibration[run.measured.calibration["arm"] == row["arm"]]
         assert (bins["rows"].sum(), bins["seen"].sum()) == (row["rows"], row["positives"])
 
-    weights = load_file(finished / "model.safetensors")["weight"][0]
+    weights = load_file(small_run / "model.safetensors")["weight"][0]
     shown = run.measured.coefficients.set_index("input")["per_input"]
     assert list(shown.iloc[1:]) == pytest.approx(weights.tolist())
     age = run.measured.coefficients.set_index("input").loc["age"]
@@ -256,7 +249,7 @@ def make_digest_anew(folder: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "place", "value", "message"),
     [
-        ("manifest.json", ["task", "kind"], "odd", "task.kind: expected 'binary', 'classes' or 'number', got 'odd'"),
+        ("manifest.json", ["task", "kind"], "odd", "task.kind: expected 'binary', 'classes', 'contrastive', "),
         ("manifest.json", ["task", "kind"], math.nan, "expected JSON, got NaN, which is no JSON"),
         ("manifest.json", ["task"], "heart", "task: expected an object, got 'heart'"),
         ("manifest.json", ["started"], None, "started: expected text, got None"),
@@ -410,7 +403,7 @@ def test_the_tensors_of_two_writes_are_the_same_bytes(tmp_path: Path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_epsilon_is_the_most_of_all_trainings_of_an_arm_and_forgets_no_site(finished: Path):
+def test_epsilon_is_the_most_of_all_trainings_of_an_arm_and_forgets_no_site(small_run: Path):
     import dataclasses
 
     def training(arm: str, **epsilon: float) -> dict:
@@ -419,7 +412,7 @@ def test_epsilon_is_the_most_of_all_trainings_of_an_arm_and_forgets_no_site(fini
     ledger = {
         "trainings": [training("federated", a=1.0, b=3.0), training("federated", a=2.0), training("local", a=9.0)]
     }
-    run = dataclasses.replace(results.load(finished), ledger=ledger)
+    run = dataclasses.replace(results.load(small_run), ledger=ledger)
     assert run.epsilon() == {"a": 2.0, "b": 3.0}
     assert run.epsilon("local") == {"a": 9.0}
 

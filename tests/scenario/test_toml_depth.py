@@ -156,6 +156,7 @@ def test_strings_keys_and_comments_of_any_kind_are_free(lines: list):
     check_depth(text, "x.toml")
 
 
+@pytest.mark.whole
 @settings(max_examples=300, deadline=None)
 @given(
     st.lists(st.sampled_from(list(ALLOWED)), max_size=4),

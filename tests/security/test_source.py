@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FILES = sorted(
-    path for folder in ("fedsim", "clients", "strategies", "scenarios") for path in (ROOT / folder).rglob("*.py")
-)
+FOLDERS = ("fedsim", "clients", "strategies", "scenarios")
+FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 FORBIDDEN = {
     *("eval", "exec", "compile", "__import__", "os.system", "os.popen", "os.execv", "os.execvp", "os.spawnl"),
     *("pickle.load", "pickle.loads", "pickle.Unpickler", "dill.load", "dill.loads", "cloudpickle.load"),
@@ -39,10 +38,13 @@ def hits(text: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_source_file_runs_what_it_reads(path: Path):
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_no_source_file_runs_what_it_reads(folder: str):
     """G4: no eval, no exec, no pickle, no shell."""
-    assert hits(path.read_text("utf-8")) == []
+    files = [path for path in FILES if path.is_relative_to(ROOT / folder)]
+    assert files
+    found = {str(path.relative_to(ROOT)): hits(path.read_text("utf-8")) for path in files}
+    assert {path: forbidden for path, forbidden in found.items() if forbidden} == {}
 
 
 @pytest.mark.parametrize(
@@ -60,5 +62,5 @@ def test_the_search_finds_what_is_planted(text: str):
 
 
 def test_all_packages_were_searched():
-    assert {path.relative_to(ROOT).parts[0] for path in FILES} == {"fedsim", "clients", "strategies", "scenarios"}
+    assert {path.relative_to(ROOT).parts[0] for path in FILES} == set(FOLDERS)
     assert len(FILES) > 100

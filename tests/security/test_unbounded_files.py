@@ -13,25 +13,20 @@ import pytest
 from pyarrow import parquet
 
 from fedsim.data.own_table.ranges import declared_for
-from fedsim.experiments.experiment import execute, resume
+from fedsim.experiments.experiment import resume
 from fedsim.mistakes import Mistake
 from fedsim.results import run_directory as results
 from fedsim.scenario import catalog
 from fedsim.scenario.files import read
+from tests.cases import others_whole
 from tests.runs import unsealed
 
-SMALL = ("training.rounds=1", "seeds=1", "arms=['federated']", "privacy.unit=none")
 FILES = ("scenario.toml", "manifest.json", "ledger.json", "sites.parquet", "rounds.parquet", "model.safetensors")
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return execute(read("hospital-heart", SMALL), tmp_path_factory.mktemp("runs") / "run").path
-
-
 @pytest.fixture
-def copied(finished: Path, tmp_path: Path) -> Path:
-    return unsealed(Path(shutil.copytree(finished, tmp_path / "run")))
+def copied(small_run: Path, tmp_path: Path) -> Path:
+    return unsealed(Path(shutil.copytree(small_run, tmp_path / "run")))
 
 
 def put_pipe(path: Path) -> None:
@@ -162,7 +157,7 @@ BOMBS = {
 }
 
 
-@pytest.mark.parametrize("name", BOMBS)
+@pytest.mark.parametrize("name", others_whole(BOMBS, "long texts"))
 def test_a_small_table_that_opens_to_gigabytes_is_refused(copied: Path, name: str):
     table = pyarrow.table(BOMBS[name]()).replace_schema_metadata(None)
     put(copied, "sites.parquet", table)
@@ -177,7 +172,7 @@ def test_a_table_of_lists_is_refused(copied: Path):
         results.load(copied)
 
 
-def test_an_honest_table_is_read_as_pandas_reads_it(finished: Path):
+def test_an_honest_table_is_read_as_pandas_reads_it(small_run: Path):
     for name in ("sites", "groups", "rounds"):
-        expected = pd.read_parquet(finished / f"{name}.parquet")
-        pd.testing.assert_frame_equal(getattr(results.load(finished), name), expected)
+        expected = pd.read_parquet(small_run / f"{name}.parquet")
+        pd.testing.assert_frame_equal(getattr(results.load(small_run), name), expected)

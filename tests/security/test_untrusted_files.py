@@ -17,7 +17,7 @@ import torch
 
 import fedsim
 from fedsim.data.own_table.ranges import declared_for
-from fedsim.experiments.experiment import execute, resume
+from fedsim.experiments.experiment import resume
 from fedsim.mistakes import Mistake
 from fedsim.results import run_directory as results
 from fedsim.scenario import catalog
@@ -28,11 +28,6 @@ from tests.runs import unsealed
 
 SMALL = ("training.rounds=1", "seeds=1", "arms=['federated']", "privacy.unit=none")
 GOOD = 'title = "x"\ntask = "hospital/heart"\n'
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return execute(read("hospital-heart", SMALL), tmp_path_factory.mktemp("runs") / "run").path
 
 
 class Payload:
@@ -67,9 +62,9 @@ def test_the_payloads_do_run_where_they_are_unpickled(tmp_path: Path):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["federated-plain-0.safetensors", "federated-plain-0.json"])
-def test_a_pickle_as_a_checkpoint_is_not_run(finished: Path, tmp_path: Path, payloads, kind: str, name: str):
+def test_a_pickle_as_a_checkpoint_is_not_run(small_run: Path, tmp_path: Path, payloads, kind: str, name: str):
     """G1: also where its SHA-256 is the one that is written down."""
-    folder = unsealed(Path(shutil.copytree(finished, tmp_path / "run")))
+    folder = unsealed(Path(shutil.copytree(small_run, tmp_path / "run")))
     (folder / "manifest.json").unlink()
     (folder / "checkpoints" / name).write_bytes(payloads[kind])
     if name.endswith("safetensors"):
@@ -83,9 +78,9 @@ def test_a_pickle_as_a_checkpoint_is_not_run(finished: Path, tmp_path: Path, pay
 @pytest.mark.parametrize(
     "name", ["manifest.json", "ledger.json", "metrics.json", "sites.parquet", "rounds.parquet", "scenario.toml"]
 )
-def test_a_pickle_in_a_run_directory_is_not_run(finished: Path, tmp_path: Path, payloads, kind: str, name: str):
+def test_a_pickle_in_a_run_directory_is_not_run(small_run: Path, tmp_path: Path, payloads, kind: str, name: str):
     """G1."""
-    folder = unsealed(Path(shutil.copytree(finished, tmp_path / "run")))
+    folder = unsealed(Path(shutil.copytree(small_run, tmp_path / "run")))
     put(folder, name, payloads[kind])
     with pytest.raises(Mistake, match="expected"):
         results.load(folder)
@@ -146,6 +141,7 @@ def test_no_name_in_a_file_leads_out_of_its_place(tmp_path: Path, monkeypatch, p
         (home / "file.toml").write_text(f"{text}[{section}]\n{entry}" if section else f"{entry}{text}", "utf-8")
         with pytest.raises(Mistake):
             chosen = read(home / "file.toml")
+            catalog.load("tasks", str(chosen.task))
             catalog.load("strategies", chosen.strategy.name)
     (home / "file.toml").unlink()
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == before
@@ -153,9 +149,9 @@ def test_no_name_in_a_file_leads_out_of_its_place(tmp_path: Path, monkeypatch, p
 
 
 @pytest.mark.parametrize("name", ["../outside.json", "/etc/passwd", "checkpoints/../../outside.json", "a/b"])
-def test_a_manifest_does_not_lead_out_of_its_run(finished: Path, tmp_path: Path, name: str):
+def test_a_manifest_does_not_lead_out_of_its_run(small_run: Path, tmp_path: Path, name: str):
     """G2."""
-    folder = unsealed(Path(shutil.copytree(finished, tmp_path / "run")))
+    folder = unsealed(Path(shutil.copytree(small_run, tmp_path / "run")))
     (tmp_path / "outside.json").write_text("{}")
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["files"][name] = results.sha256(b"{}")
@@ -280,9 +276,9 @@ def test_a_hostile_setting_is_only_text():
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "ledger.json"])
-def test_json_that_nests_without_end_is_refused(finished: Path, tmp_path: Path, name: str):
+def test_json_that_nests_without_end_is_refused(small_run: Path, tmp_path: Path, name: str):
     """G3."""
-    folder = unsealed(Path(shutil.copytree(finished, tmp_path / "run")))
+    folder = unsealed(Path(shutil.copytree(small_run, tmp_path / "run")))
     put(folder, name, b"[" * 100_000)
     with pytest.raises(Mistake, match="expected JSON"):
         results.load(folder)

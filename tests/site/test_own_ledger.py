@@ -79,6 +79,7 @@ def test_noise_on_whole_updates_makes_it_a_claim_for_replaced_rows(folder: Path)
     assert spent(folder) > epsilon(both, DELTA, "add-or-remove-one")
 
 
+@pytest.mark.whole
 def test_the_wider_claim_counts_whoever_asks_for_it(folder: Path):
     charge(folder, entry(1), replace(entry(2), relation="replace-one"))
     wider = epsilon([Segment(0.5, 2.0, 4)], DELTA, "replace-one")

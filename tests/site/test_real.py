@@ -104,6 +104,7 @@ def test_a_round_is_answered_once(sites: Path):
     assert len(lines(sites)) == 1
 
 
+@pytest.mark.whole
 def test_a_failure_is_the_answer_and_is_not_tried_again(sites: Path, monkeypatch: pytest.MonkeyPatch):
     asked = message(scenario(*PRIVATE))
     with monkeypatch.context() as patched:
@@ -134,6 +135,7 @@ def test_noise_that_float32_would_lose_can_not_be_asked_for():
         scenario(*PRIVATE, "privacy.clip=1e-40")
 
 
+@pytest.mark.whole
 def test_the_trial_of_a_model_does_not_look_at_rows(sites: Path):
     """Opacus is tried on made-up rows and targets, with public parameters: whether it fails tells no label."""
     told = scenario(*PRIVATE, "task=hospital/heart-network")
@@ -161,6 +163,7 @@ def test_trainings_and_rounds_are_counted(sites: Path):
     assert "training.local_steps: expected at most 1, got 2" in refused(ask(sites, message(told, 2)))
 
 
+@pytest.mark.whole
 def test_a_claim_for_replaced_rows_has_to_fit_as_such(sites: Path):
     """Though the policy asks for rows that come or go only."""
     allow(sites, epsilon=epsilon([Segment(0.5, 3.0, 6)], 1e-4) + 1e-6)

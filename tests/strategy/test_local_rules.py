@@ -25,6 +25,7 @@ from fedsim.strategy.private_layers import PrivateLayers
 from fedsim.training.model import layers_of, new_model
 from fedsim.training.work import Plan
 from strategies.fedprox import Proximal
+from tests.cases import others_whole
 from tests.conftest import examples, streams, work
 
 LR, ROUNDS, STEPS = 0.5, 3, 3
@@ -350,7 +351,7 @@ def test_second_trainings_are_stacked_like_the_first(scenario, monkeypatch):
 
 
 @pytest.mark.parametrize("engine", ["serial", "cohort"])
-@pytest.mark.parametrize("half", ["beside", "answer"])
+@pytest.mark.parametrize("half", others_whole(["beside", "answer"], "answer"))
 def test_a_site_that_fails_in_its_second_half_does_not_stop_the_others(scenario, monkeypatch, half: str, engine: str):
     """Nor does it count twice: the others' models are what they are without that site."""
     honest = getattr(fedsim.site.app.SiteApp, half)
@@ -444,8 +445,8 @@ def test_every_rule_keeps_its_contract(name: str):
             assert all(torch.equal(*pair) for pair in zip(before, (centers, ends, gradients), strict=True))
 
 
-@pytest.mark.parametrize("private", [False, True])
-@pytest.mark.parametrize("name", ["fedbn", "fedper", "fedrep"])
+@pytest.mark.parametrize("private", others_whole([False, True], True))
+@pytest.mark.parametrize("name", others_whole(["fedbn", "fedper", "fedrep"], "fedper"))
 def test_private_layers_of_a_deeper_model_agree_on_both_engines(scenario, monkeypatch, name: str, private: bool):
     heart = catalog.load("tasks", "hospital/heart")
 

@@ -1,9 +1,10 @@
-"""A short version of each kind of trial, and a longer one in ``make whole``; ``make torture`` runs many more."""
+"""A short version and a longer one of each kind of trial, most in ``make whole``; ``make torture`` runs many more."""
 
 from pathlib import Path
 
 import pytest
 
+from tests.cases import others_whole
 from tests.torture import interruptions
 from tests.torture.__main__ import KINDS
 
@@ -25,7 +26,7 @@ ONE_ARM = 'arms=["federated"]'
 @pytest.mark.usefixtures("charts_undrawn")
 @pytest.mark.parametrize(
     ("kind", "count"),
-    [*FEW.items(), *(pytest.param(*more, marks=pytest.mark.whole) for more in MORE.items())],
+    [*others_whole(FEW.items(), "scenarios", "flower"), *others_whole(MORE.items())],
 )
 def test_nothing_is_lost_and_nothing_goes_wrong_in_silence(
     kind: str, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

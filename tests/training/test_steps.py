@@ -10,8 +10,9 @@ from fedsim.data.federation import Examples, federate
 from fedsim.mistakes import Mistake
 from fedsim.planning.checks import check_expected_batches
 from fedsim.scenario.schema import Optimizer
-from fedsim.training import model, steps
+from fedsim.training import model
 from fedsim.training.model import best_device, new_model
+from fedsim.training.row_gradients import find_way
 from fedsim.training.rows_alone import check_rows_are_alone
 from fedsim.training.steps import train
 from fedsim.training.work import Noise, Plan
@@ -79,6 +80,7 @@ def test_batches_for_other_sites_than_there_are_is_a_mistake(scenario):
 
 def test_initial_weights_depend_on_the_seed_alone(scenario, monkeypatch):
     class Random:
+        inputs = ()
         model = staticmethod(lambda inputs: nn.Linear(inputs, 1))
 
     monkeypatch.setattr(model, "task_of", lambda scenario: Random)
@@ -97,6 +99,7 @@ def test_batchnorm_is_refused_with_a_replacement(scenario, monkeypatch):
     """M10: it mixes rows."""
 
     class Mixing:
+        inputs = ()
         model = staticmethod(
             lambda inputs: nn.Sequential(
                 nn.Linear(inputs, 3), nn.BatchNorm1d(3, track_running_stats=False), nn.Linear(3, 1)
@@ -109,27 +112,98 @@ def test_batchnorm_is_refused_with_a_replacement(scenario, monkeypatch):
 
 
 class Remembering(nn.Module):
-    """Takes off the mean of the rows that it saw before: of other rows, and of no release."""
+    """Takes off the mean of the rows that it saw before, in training: of other rows, and of no release."""
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(3))
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        return inputs - self.mean
+        outputs = inputs - self.mean
+        if self.training:
+            self.mean = 0.9 * self.mean + 0.1 * inputs.mean(0).detach()
+        return outputs
+
+
+class Sequences(nn.Module):
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.layer(inputs[:, :, None].expand(-1, -1, 4)).mean(2)
 
 
 @pytest.mark.parametrize(
-    "layer", [Remembering(), nn.InstanceNorm1d(3, track_running_stats=True)], ids=lambda layer: type(layer).__name__
+    ("layer", "name"),
+    [
+        (Remembering(), r"Remembering .1\.0."),
+        (Sequences(nn.InstanceNorm1d(3, track_running_stats=True)), r"InstanceNorm1d .1\.0\.layer."),
+    ],
+    ids=["a mean", "InstanceNorm1d"],
 )
-def test_a_layer_that_remembers_rows_is_refused(scenario, monkeypatch, layer: nn.Module):
+def test_a_layer_that_remembers_rows_is_refused(scenario, monkeypatch, layer: nn.Module, name: str):
     """M10: what it keeps from step to step is neither clipped nor noised."""
 
     class Keeping:
+        inputs = ()
         model = staticmethod(lambda inputs: nn.Sequential(nn.Linear(inputs, 3), nn.Sequential(layer), nn.Linear(3, 1)))
 
     monkeypatch.setattr(model, "task_of", lambda scenario: Keeping)
-    with pytest.raises(Mistake, match=rf"have no buffers, got {type(layer).__name__} .1\.0."):
+    with pytest.raises(Mistake, match=rf"remember no rows, got {name}, whose buffer .* changes"):
+        new_model(scenario(), _a_site(), 0, "cpu")
+
+
+def test_a_constant_buffer_is_no_reason_to_refuse_a_model(scenario, monkeypatch):
+    class Constant(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("table", torch.arange(4.0))
+            self.layer = nn.Linear(4, 1)
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            return self.layer(inputs + self.table)
+
+    class Holding:
+        inputs = ()
+        model = staticmethod(lambda inputs: Constant())
+
+    monkeypatch.setattr(model, "task_of", lambda scenario: Holding)
+    made = new_model(scenario(), _a_site(), 0, "cpu")
+    assert list(made.state_dict()) == ["table", "layer.weight", "layer.bias"]
+
+
+def test_batchnorm_is_replaced_on_request(scenario, monkeypatch):
+    """Each group has two channels at least, or a table would lose all its numbers; scale and shift are kept."""
+    norm = nn.BatchNorm1d(6)
+    nn.init.uniform_(norm.weight)
+
+    class Mixing:
+        inputs = ()
+        model = staticmethod(lambda inputs: nn.Sequential(nn.Linear(inputs, 6), norm, nn.Linear(6, 1)))
+
+    monkeypatch.setattr(model, "task_of", lambda scenario: Mixing)
+    made = new_model(scenario("training.replace_batch_norm=true"), _a_site(), 0, "cpu")
+    replaced = made[1]  # type: ignore[index]
+    assert isinstance(replaced, nn.GroupNorm)
+    assert (replaced.num_groups, replaced.num_channels) == (3, 6)
+    assert torch.equal(replaced.weight, norm.weight)
+    check_rows_are_alone(made, examples(4))
+    assert (replaced(torch.randn(5, 6)) - replaced.bias).abs().max() > 0.1
+
+
+def test_replacing_batchnorm_where_there_is_none_is_a_mistake(scenario):
+    with pytest.raises(Mistake, match=r"training.replace_batch_norm: expected a model with BatchNorm"):
+        new_model(scenario("training.replace_batch_norm=true"), _a_site(), 0, "cpu")
+
+
+def test_a_model_with_nothing_to_train_is_a_mistake(scenario, monkeypatch):
+    class Still:
+        inputs = ()
+        model = staticmethod(lambda inputs: nn.Linear(inputs, 1).requires_grad_(False))
+
+    monkeypatch.setattr(model, "task_of", lambda scenario: Still)
+    with pytest.raises(Mistake, match="all frozen"):
         new_model(scenario(), _a_site(), 0, "cpu")
 
 
@@ -262,9 +336,7 @@ def test_a_model_whose_rows_depend_on_nobody_passes_with_draws_of_its_own():
     check_rows_are_alone(Recurrent(), examples(4))
 
 
-@pytest.mark.parametrize(
-    ("model", "message"), [(Mixing(), "one that mixes rows"), (Picky(), "a model that takes a batch of no rows")]
-)
+@pytest.mark.parametrize(("model", "message"), [(Mixing(), "one that mixes rows"), (Picky(), "one that mixes rows")])
 def test_a_model_that_privacy_can_not_be_promised_for_is_refused(model: nn.Module, message: str):
     """M10: clipping bounds what a row does only if it does nothing to the others."""
     with pytest.raises(Mistake, match=message):
@@ -295,4 +367,4 @@ def test_whether_the_trial_of_opacus_fails_tells_nothing_of_rows_or_of_what_a_se
         tried = replace(tried, examples=Examples(nothing(rows.inputs, math.nan), nothing(rows.target, math.nan)))
     else:
         tried = replace(tried, start=torch.full_like(tried.start, math.inf))
-    steps._check_gradients_of_rows(tried)
+    assert find_way(tried) == "opacus"

@@ -139,6 +139,7 @@ def test_a_run_under_way_is_followed_until_it_ends(app: Starlette, root: Path, t
     assert visit(app, "/run/stopped").text.count("fedsim resume") == 1
 
 
+@pytest.mark.whole
 def test_what_a_stranger_wrote_is_escaped(tmp_path: Path):
     """Titles, names of folders, answers and reasons are text, and nothing else."""
     write_run(tmp_path / f"a{SCRIPT.replace('/', '')}", title=f"T{SCRIPT}")
@@ -230,6 +231,7 @@ def test_a_file_of_a_run_is_in_a_sandbox(app: Starlette, name: str):
     assert answer.headers["content-type"].startswith("text/html") == is_page
 
 
+@pytest.mark.whole
 def test_a_run_that_was_changed_or_has_a_link_is_named_and_the_others_are_shown(root: Path, tmp_path: Path):
     for name in ("good", "changed", "linked", "resealed"):
         shutil.copytree(root / "first", tmp_path / name)
@@ -256,6 +258,7 @@ def test_the_list_does_not_wait_for_all_runs(app: Starlette, root: Path, monkeyp
     assert "have not been read yet" not in visit(app, "/").text
 
 
+@pytest.mark.whole
 def test_a_run_is_read_anew_when_it_changes(tmp_path: Path):
     write_run(tmp_path / "run", title="Before")
     app = made(tmp_path)

@@ -61,7 +61,7 @@ class PropertyInference(Attack):
         found = attack(target)
         if found is None:
             return None
-        words = _IN_WORDS[target.kind]
+        words = _IN_WORDS.get(target.kind, "the share of rows whose mean target is above the median")
         error = figures.figure(found.error)
         blind = figures.figure(found.blind)
         return self.finding(
@@ -120,12 +120,14 @@ def attack(target: Target) -> Property | None:
 def has_property(kind: Kind, known: Tensor, target: Tensor) -> Tensor:
     """Tell which rows have the property, bool (rows,), by their targets and the targets that the attacker knows."""
     if not len(known):
-        return target > 0
+        return target.reshape(len(target), -1).float().mean(1) > 0 if target.dim() > 1 else target > 0
     if kind == "binary":
         return target == 1
     if kind == "classes":
         return target == known.mode().values
-    return target > known.median()
+    means = target.flatten(1).float().mean(1) if target.dim() > 1 else target
+    means_known = known.flatten(1).float().mean(1) if known.dim() > 1 else known
+    return means > means_known.median()
 
 
 def ridge(seen: np.ndarray, known: np.ndarray, asked: np.ndarray) -> float:

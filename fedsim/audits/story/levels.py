@@ -14,10 +14,10 @@ from fedsim.audits.claims import claim_in
 from fedsim.audits.target import Effort, Training
 from fedsim.experiments.experiment import execute
 from fedsim.mistakes import Mistake
+from fedsim.outcomes.metric import Metric
 from fedsim.privacy.unit import Place, Protected
 from fedsim.privacy.units import unit_of
 from fedsim.report.findings import Numbers
-from fedsim.results.metrics import Metric
 from fedsim.results.run_directory import Run
 from fedsim.scenario.files import read
 from fedsim.scenario.schema import Scenario

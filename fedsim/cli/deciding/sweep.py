@@ -33,6 +33,8 @@ def sweep(
         ),
     ] = None,
     changes: options.Changes = None,
+    task: options.TaskCode = None,
+    strategy: options.StrategyCode = None,
     arms: options.SomeArms = None,
     seeds: options.SomeSeeds = None,
     metric: options.MetricName = None,
@@ -54,7 +56,7 @@ def sweep(
             arms=None if arms is None else options.arms_of(arms),
             epsilons=None if epsilon is None else epsilon.split(","),
             varied=vary or [],
-            changes=changes or [],
+            changes=[*options.code_from(task, strategy), *(changes or [])],
             seeds=seeds,
         )
         decided = run_sweep(axes, kept, metric, progress, jobs)

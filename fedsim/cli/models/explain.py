@@ -18,6 +18,8 @@ EXAMPLES = ("explain", "explain runs/mine", "explain runs/mine --json")
 
 def explain(
     run_dir: options.RunDirectory = None,
+    task: options.TaskOfRun = None,
+    strategy: options.StrategyOfRun = None,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -25,6 +27,7 @@ def explain(
 
     The data is read again. Figures are of exact test rows, which no epsilon covers.
     """
+    options.allow_code(task, strategy)
     with waiting(quiet, as_json) as progress:
         from fedsim.experiments.experiment import lock
         from fedsim.experiments.explanations.explain import explain as explain_run

@@ -37,9 +37,12 @@ def export(
         str | None,
         typer.Option(help="The site whose own model is meant: in the local arm, or of a strategy that gives it one."),
     ] = None,
+    task: options.TaskOfRun = None,
+    strategy: options.StrategyOfRun = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Write a run's model as ONNX with its preprocessing inside, and a model card."""
+    options.allow_code(task, strategy)
     with waiting(quiet=False, as_json=as_json):
         from fedsim.exporting.write import export as write
         from fedsim.results.run_directory import newest

@@ -14,7 +14,7 @@ from fedsim.data.own_table.ranges import Declared, column_of, declares, fitted
 from fedsim.data.own_table.values import fold
 from fedsim.data.tables import Column, Levels, Number
 from fedsim.mistakes import Mistake
-from fedsim.scenario.kinds import Kind
+from fedsim.scenario.kinds import TableKind
 
 _FEW = 10  # distinct whole numbers that are taken for classes
 _ROWS_OF_A_CLASS = 5  # at least, on average, if classes are taken from the rows
@@ -34,7 +34,7 @@ class Target:
         said: Notes on how the kind was found, and on values that were changed.
     """
 
-    kind: Kind
+    kind: TableKind
     column: Column | None
     values: np.ndarray
     meaning: str
@@ -57,7 +57,7 @@ class Target:
 
 def target_of(
     cells: Cells,
-    wanted: Kind | None,
+    wanted: TableKind | None,
     declared: Declared,
     positive: float | str | None = None,
     file_mark: str = "",
@@ -110,7 +110,7 @@ def _check_several(cells: Cells) -> None:
         raise Mistake(f"{cells.place}: expected two values or more, {got}")
 
 
-def needs_entry(cells: Cells, wanted: Kind | None) -> bool:
+def needs_entry(cells: Cells, wanted: TableKind | None) -> bool:
     """Return whether the outcome's levels or range must be declared: all but 0 and 1."""
     may_be_binary = wanted in (None, "binary")
     return not (may_be_binary and _is_zero_one(cells))
@@ -119,7 +119,7 @@ def needs_entry(cells: Cells, wanted: Kind | None) -> bool:
 _KINDS = {"binary": "a yes or no", "classes": "one of several classes", "number": "a number"}
 
 
-def _kind_of(column: Column | None) -> Kind:
+def _kind_of(column: Column | None) -> TableKind:
     """Return the kind of an outcome with these levels or this range; None stands for 0 and 1."""
     if isinstance(column, Number):
         return "number"
@@ -130,7 +130,7 @@ def _kind_of(column: Column | None) -> Kind:
 
 def _column(
     cells: Cells,
-    wanted: Kind | None,
+    wanted: TableKind | None,
     declared: Declared,
     file_mark: str,
 ) -> tuple[Column | None, list[str]]:
@@ -301,4 +301,4 @@ def _with(notes: tuple[str, ...], note: str) -> tuple[str, ...]:
     return (*notes, note) if note else notes
 
 
-_CONVERSIONS: dict[Kind, _Convert] = {"binary": _binary, "classes": _classes, "number": _number}
+_CONVERSIONS: dict[TableKind, _Convert] = {"binary": _binary, "classes": _classes, "number": _number}

@@ -156,6 +156,28 @@ class Conv2d(Products):
         return self.now.rows.together(of_sites)
 
 
+class Conv1d(Conv2d):
+    """``torch.nn.Conv1d`` with zero padding and one group, as a ``Conv2d`` over images of height 1."""
+
+    def __init__(self, now: Now, parts: dict[str, str], layer: nn.Conv1d) -> None:
+        Products.__init__(self, now, parts)
+        self.how = ((1, *layer.stride), (0, *layer.padding), (1, *layer.dilation))
+        self.kernel = (1, *layer.kernel_size)
+
+    def bind(self, values: dict[str, Tensor], totals: dict[str, Tensor]) -> None:  # noqa: D102
+        super().bind(values, totals)
+        for tensors in (self.values, self.totals):
+            tensors["weight"] = tensors["weight"].unsqueeze(3)  # (sites, out, in, 1, wide)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Compute outputs (rows, out, places) from inputs (rows, in, places)."""
+        return super().forward(inputs.unsqueeze(2)).squeeze(2)
+
+    def _row_gradients(self, rows: Tensor) -> dict[str, Tensor]:
+        of_rows = super()._row_gradients(rows)
+        return {**of_rows, "weight": of_rows["weight"].squeeze(3)}
+
+
 class _Largest(torch.autograd.Function):
     """Max pooling with windows side by side.
 

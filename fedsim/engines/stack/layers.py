@@ -17,9 +17,9 @@ Rows are clipped by an upper bound of their norm, whatever the numbers are. Let 
 unit roundoff of float32, G the gradient of a row, and N its norm. A layer adds the row's share to
 its site's sum in one of three ways, and each way has a norm that fits it:
 
-1. As G itself, computed once in float32 (``Affine``, ``Embedding``, and ``Products`` with many
-   positions). The norm is computed in float64, from the very numbers that are added. So it does not
-   matter which digits were lost on the way to G.
+1. As G itself, computed once in float32 (``Affine``, ``Embedding``, ``Generic`` for modules without
+   a rule, and ``Products`` with many positions). The norm is computed in float64, from the very
+   numbers that are added. So it does not matter which digits were lost on the way to G.
 2. As one outer product of gradient and input (``Products`` with one position). Then N is the
    product of their norms. A norm of n numbers, computed in float64, has a relative error of at most
    n 2^-53.
@@ -55,6 +55,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.privacy.norms import largest_square, square_norms
+from fedsim.training.dropout import Draws
 
 CANCELLING = 2.0**6  # a row whose terms are so many times its gradient is not summed term by term
 _FLOATS = 2**24  # of rows' gradients that are kept from the norms to the sums, or computed at once
@@ -100,6 +101,11 @@ class Rows:
     def sizes(self) -> list[int]:
         """The number of rows that each site has in the big batch."""
         return self._sizes.tolist()
+
+    @cached_property
+    def counts(self) -> list[int]:
+        """The number of rows that each site has, without those that only fill up."""
+        return self._counts.tolist()
 
     @cached_property
     def site(self) -> Tensor:
@@ -150,10 +156,12 @@ class Now:
     Attributes:
         rows: The rows of this step.
         anchor: A tensor that needs a gradient, so that autograd visits every layer.
+        draws: The random numbers by which layers drop.
     """
 
     rows: Rows
     anchor: Tensor
+    draws: Draws
 
 
 @dataclass(frozen=True)
@@ -212,6 +220,11 @@ class Layer(nn.Module):
         self.totals: dict[str, Tensor] = {}
         self.uses: list[tuple[Tensor, Tensor]] = []
 
+    def bind(self, values: dict[str, Tensor], totals: dict[str, Tensor]) -> None:
+        """Use these parameters, and write sums into these tensors: {name in the layer: (sites, *shape)}."""
+        self.values = values
+        self.totals = totals
+
     def forward(self, inputs: Tensor) -> Tensor:
         """Compute outputs (rows, ...) from inputs (rows, ...), by each row's site."""
         if torch.is_grad_enabled():
@@ -226,9 +239,45 @@ class Layer(nn.Module):
         """Compute the gradient at the inputs from that at the outputs."""
         raise NotImplementedError
 
+    @property
+    def was_used(self) -> bool:
+        """Whether the layer was used in this step."""
+        return bool(self.uses)
+
     def begin(self) -> None:
         """Forget the step before."""
         self.uses = []
+
+    def end(self) -> None:
+        """Let go of what the layer keeps for the sums, once they are written."""
+        self.uses = []
+
+    def row_gradients(self, rows: Tensor) -> dict[str, Tensor]:
+        """Compute the gradients of some rows over all uses, after a backward pass.
+
+        Args:
+            rows: The rows' numbers in the big batch, int64 (n,).
+
+        Returns:
+            {the parameter's name in the layer: (n, *shape)}; zeros if the layer was not used.
+        """
+        if self.was_used:
+            return self._row_gradients(rows)
+        return {name: total.new_zeros(len(rows), *total.shape[1:]) for name, total in self.totals.items()}
+
+    def _row_gradients(self, rows: Tensor) -> dict[str, Tensor]:
+        """Compute the same for a layer that was used."""
+        raise NotImplementedError
+
+    def costs(self) -> tuple[int, int]:
+        """Count the floats kept and the multiplications done, after a backward pass."""
+        floats = 0
+        products = 0
+        for inputs, gradients in self.uses:
+            fan_in = self.values["weight"][0, 0].numel()
+            floats += inputs.numel() + gradients.numel()
+            products += fan_in * gradients.numel()
+        return floats, products
 
     def forget(self, rows: Tensor) -> None:
         """Set some rows, bool (rows,), to zero.
@@ -323,6 +372,14 @@ class Products(Layer):
         super().forget(rows)
         if self._kept is not None:
             self._kept.masked_fill_(like(rows, self._kept), 0)
+
+    def _row_gradients(self, rows: Tensor) -> dict[str, Tensor]:
+        self.positions()  # joins the uses
+        shape = self.totals["weight"].shape[1:]
+        of_rows = {"weight": self._gradients(rows).view(len(rows), *shape)}
+        if "bias" in self.totals:
+            of_rows["bias"] = self.bias_gradients()[rows]
+        return of_rows
 
     def sums(self, factor: Tensor | None) -> None:  # noqa: D102
         if "bias" in self.totals:
@@ -489,11 +546,12 @@ class Linear(Products):
 class Embedding(Layer):
     """``torch.nn.Embedding``.
 
-    A row's gradient at a word is the sum over the positions that hold the word.
+    A row's gradient at a word is the sum over the positions that hold the word. At the word ``padding`` it is zero.
     """
 
-    def __init__(self, now: Now, parts: dict[str, str]) -> None:
+    def __init__(self, now: Now, parts: dict[str, str], padding: int | None = None) -> None:
         super().__init__(now, parts)
+        self.padding = padding
         self._of_rows: Tensor | None = None  # gradients at words, (rows, positions, features)
 
     def outputs(self, inputs: Tensor) -> Tensor:  # noqa: D102
@@ -535,7 +593,19 @@ class Embedding(Layer):
             words_of_use = inputs.reshape(self.now.rows.total, -1)
             words.append(words_of_use)
             gradients.append(at_outputs.reshape(*words_of_use.shape, at_outputs.shape[-1]))
-        return torch.cat(words, 1), torch.cat(gradients, 1)
+        if self.padding is None:
+            return torch.cat(words, 1), torch.cat(gradients, 1)
+        all_words = torch.cat(words, 1)
+        is_padding = (all_words == self.padding)[:, :, None]
+        return all_words, torch.cat(gradients, 1).masked_fill(is_padding, 0)
+
+    def _row_gradients(self, rows: Tensor) -> dict[str, Tensor]:
+        words, gradients = self._used()
+        total = self.totals["weight"]
+        of_rows = total.new_zeros(len(rows), *total.shape[1:])
+        numbers = torch.arange(len(rows), device=rows.device)[:, None].expand_as(words[rows])
+        of_rows.index_put_((numbers, words[rows]), gradients[rows], accumulate=True)
+        return {"weight": of_rows}
 
     def _sites(self, words: Tensor) -> Tensor:
         """Return the site of each word, with the shape of the words."""
@@ -570,6 +640,9 @@ class Affine(Layer):
             if factor is not None:
                 gradient = scaled(gradient, factor)
             self.totals[name].copy_(self.now.rows.apart(gradient).sum(1))
+
+    def _row_gradients(self, rows: Tensor) -> dict[str, Tensor]:
+        return {name: gradient[rows] for name, gradient in self._of_rows().items()}
 
     def _of_rows(self) -> dict[str, Tensor]:
         """Return each row's gradient, {name: (rows, *shape)}."""

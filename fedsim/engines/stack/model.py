@@ -1,19 +1,27 @@
 """A model of many sites at once, whose layers are those of ``fedsim.engines.stack.layers``.
 
-To add a layer type, write a ``Layer`` with its outputs, input gradients, ``sizes`` and ``sums``,
-and enter the rule that makes it in ``RULES``.
+To add a layer type, write a ``Layer`` with its outputs, input gradients, ``sizes``, ``sums`` and
+``_row_gradients``, and enter the rule that makes it in ``RULES``. A module without a rule that has
+trainable parameters of its own is computed by ``torch.func`` (``fedsim.engines.stack.generic``). So
+is the smallest module that holds all layers which share a parameter. Modules whose parameters are
+all frozen work on the big batch as they are: their values are the same for all sites.
 """
 
 from __future__ import annotations
 
 import copy
+from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedsim.engines.stack.convolutions import Conv2d, MaxPool2d
+from fedsim.engines.stack.attention import Attention
+from fedsim.engines.stack.convolutions import Conv1d, Conv2d, MaxPool2d
+from fedsim.engines.stack.generic import Generic
 from fedsim.engines.stack.layers import (
     CANCELLING,
     Affine,
@@ -22,10 +30,13 @@ from fedsim.engines.stack.layers import (
     Linear,
     NoRule,
     Now,
+    Products,
     Rows,
     Sizes,
 )
-from fedsim.engines.stack.recurrent import Recurrent
+from fedsim.engines.stack.recurrent import Cell, Recurrent
+from fedsim.strategy.trainable import shared_when_copied, trainable
+from fedsim.training.dropout import Draws, SiteDropout, draws_by_site, replacement, with_site_dropout
 
 
 class StackedModel:
@@ -34,27 +45,36 @@ class StackedModel:
     Args:
         model: The architecture.
         device: The device that it runs on.
+        whole: Whether the whole model is to be computed by ``torch.func``, as one layer.
 
     Raises:
         NoRule: It can't be stacked.
     """
 
-    def __init__(self, model: nn.Module, device: torch.device) -> None:
+    def __init__(self, model: nn.Module, device: torch.device, whole: bool = False) -> None:
         no_rows = Rows(np.zeros(0, int), True, device)
-        self.now = Now(no_rows, torch.zeros((), device=device, requires_grad=True))
-        self._names = [name for name, _ in model.named_parameters()]
-        self._shapes = [value.shape for value in model.parameters()]
+        draws = Draws([], device)
+        self.now = Now(no_rows, torch.zeros((), device=device, requires_grad=True), draws)
+        self._names = list(trainable(model))
+        self._shapes = [value.shape for value in trainable(model).values()]
+        self._shared = _shared_arguments.setdefault(model, set())
         self.parameters: list[Tensor] = []
         self.gradients: list[Tensor] = []
         self.layers: list[Layer] = []
         self._replaced: dict[int, nn.Module] = {}
-        self.module = self._replace(copy.deepcopy(model), "").train()
+        copied = copy.deepcopy(model, shared_when_copied(model))
+        self._leaves = {id(copied)} if whole else _in_common(copied)
+        self.module = self._replace(copied, "").train()
 
         # Each parameter belongs to exactly one layer, or its gradient would be incomplete.
         covered = [part for layer in self.layers for part in layer.parts.values()]
         if sorted(covered) != sorted(self._names):
             raise NoRule("layers that share a parameter")
         self.convolves = any(isinstance(layer, Conv2d) for layer in self.layers)
+        self.drops = any(_drops(module) for module in self.module.modules())
+
+        # A module that is not known may give no number for a row of zeros, as attention does.
+        self.fills_badly = any(not isinstance(layer, _MEASURED) for layer in self.layers)
 
     def bind(self, stack: Tensor) -> None:
         """Use these parameters, (sites, params).
@@ -69,12 +89,15 @@ class StackedModel:
         values = dict(zip(self._names, self.parameters, strict=True))
         totals = dict(zip(self._names, self.gradients, strict=True))
         for layer in self.layers:
-            layer.values = {in_layer: values[name] for in_layer, name in layer.parts.items()}
-            layer.totals = {in_layer: totals[name] for in_layer, name in layer.parts.items()}
+            own_values = {in_layer: values[name] for in_layer, name in layer.parts.items()}
+            own_totals = {in_layer: totals[name] for in_layer, name in layer.parts.items()}
+            layer.bind(own_values, own_totals)
 
     def __call__(self, inputs: Tensor, rows: Rows) -> Tensor:
         """Compute the outputs of the big batch."""
         self.now.rows = rows
+        if self.drops:
+            self.now.draws.begin(rows.counts, rows.total, rows.place if rows.padded else None)
         for layer in self.layers:
             layer.begin()
         return self.module(inputs)
@@ -106,6 +129,23 @@ class StackedModel:
                     masses[place, alone] = exact_squares
         return Sizes(squares.sum(0), masses.sum(0))
 
+    def row_gradients(self, rows: Tensor) -> dict[str, Tensor]:
+        """Compute the gradients of some rows, int64 (n,), after a backward pass.
+
+        Returns:
+            {the parameter's name in the model: (n, *shape)}, in the order of its vector.
+        """
+        of_rows = {}
+        for layer in self.layers:
+            for in_layer, gradients in layer.row_gradients(rows).items():
+                of_rows[layer.parts[in_layer]] = gradients
+        return {name: of_rows[name] for name in self._names}
+
+    def draw_from(self, seeds: Sequence[int]) -> None:
+        """Let layers that drop draw from streams with these seeds, one for each site."""
+        if self.drops:
+            self.now.draws.restart(seeds)
+
     def forget(self, rows: Tensor) -> None:
         """Set some rows, bool (rows,), to zero, as ``Layer.forget`` does."""
         for layer in self.layers:
@@ -117,7 +157,7 @@ class StackedModel:
         for layer in self.layers:
             if layer in used:
                 layer.sums(factor)
-                layer.uses = []
+                layer.end()
             else:
                 for total in layer.totals.values():
                     total.zero_()
@@ -127,15 +167,14 @@ class StackedModel:
         floats = 0
         products = 0
         for layer in self.layers:
-            for inputs, gradients in layer.uses:
-                fan_in = layer.values["weight"][0, 0].numel()
-                floats += inputs.numel() + gradients.numel()
-                products += fan_in * gradients.numel()
+            floats_of_layer, products_of_layer = layer.costs()
+            floats += floats_of_layer
+            products += products_of_layer
         return floats, products
 
     def _used(self) -> list[Layer]:
         """Return the layers that were used in this step."""
-        return [layer for layer in self.layers if layer.uses]
+        return [layer for layer in self.layers if layer.was_used]
 
     def views(self, stack: Tensor) -> list[Tensor]:
         """Return views of a tensor (sites, params), (sites, *shape) for each parameter."""
@@ -147,34 +186,100 @@ class StackedModel:
 
         Each is replaced once, although a model may use it several times.
         """
-        if id(module) in self._replaced:
-            return self._replaced[id(module)]
+        key = id(module)
+        if key in self._replaced:
+            return self._replaced[key]
 
-        rule = _rule_of(module)
-        if rule:
-            new = rule(module, self.now, prefix)
-            self.layers += [layer for layer in new.modules() if isinstance(layer, Layer)]
-        else:
+        new = self._stacked(module, prefix)
+        if new is None:
             _refuse(module, prefix)
+            if draws_by_site(module):  # its parameters are frozen
+                module = with_site_dropout(module, self.now.draws)
             # named_children() would leave out a layer that comes again.
             for name, child in module._modules.items():
                 if child is not None:
                     module._modules[name] = self._replace(child, f"{prefix}{name}.")
             new = module
-        self._replaced[id(module)] = new
+        else:
+            self.layers += [layer for layer in new.modules() if isinstance(layer, Layer)]
+        self._replaced[key] = new
         return new
+
+    def _stacked(self, module: nn.Module, prefix: str) -> nn.Module | None:
+        """Return the stacked form of a module; None if its children are to be replaced one by one."""
+        parameters = [*module.parameters()]
+        trained = [value for value in parameters if value.requires_grad]
+        if id(module) not in self._leaves:
+            rule = _rule_of(module)
+            if rule and len(trained) == len(parameters):  # all of them, or there are none
+                stacked = rule(module, self.now, prefix)
+                if stacked is not None:
+                    return stacked
+            own = [value for value in module.parameters(recurse=False) if value.requires_grad]
+            if not own and not (rule and trained):
+                return None
+
+        _refuse_draws(module, prefix)
+        return Generic(self.now, prefix, module, self._shared)
 
 
 def _refuse(module: nn.Module, prefix: str) -> None:
-    """Refuse a module without a rule if the stack would get its rows wrong.
+    """Refuse a module that stays as it is if the stack would get its rows wrong.
 
     Raises:
-        NoRule: It has parameters of its own, or draws random numbers.
+        NoRule: It draws random numbers.
     """
-    if [*module.parameters(recurse=False)]:
-        raise NoRule(f"no rule for {type(module).__name__} ({prefix.rstrip('.') or 'the model'})")
     if isinstance(module, nn.modules.dropout._DropoutNd) and module.p:
-        raise NoRule(f"{type(module).__name__} draws random numbers of its own at each site")
+        raise NoRule(f"{_named(module, prefix)} draws random numbers of its own at each site")
+
+
+def _refuse_draws(module: nn.Module, prefix: str) -> None:
+    """Refuse to compute a module as a whole if it draws random numbers.
+
+    Raises:
+        NoRule: It does.
+    """
+    for name, layer in module.named_modules():
+        dropout = isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p
+        if dropout or draws_by_site(layer):
+            whole = _named(module, prefix)
+            raise NoRule(f"{whole} has no rule of its own, and {_named(layer, name)} inside draws random numbers")
+
+
+def _named(module: nn.Module, prefix: str) -> str:
+    """Return the type of a module with its name in the model."""
+    return f"{type(module).__name__} ({prefix.rstrip('.') or 'the model'})"
+
+
+def _drops(module: nn.Module) -> bool:
+    return isinstance(getattr(module, "draws", None), Draws)
+
+
+def _in_common(model: nn.Module) -> set[int]:
+    """Return the smallest modules that hold all layers which share a trainable parameter, by ``id``.
+
+    A module with a rule is none of them: Opacus' recurrent layers have the parameters of their cells under names of
+    their own, too.
+    """
+    holders: dict[int, list[str]] = defaultdict(list)  # of each parameter, the names of its layers
+    for prefix, layer in model.named_modules():
+        for value in layer.parameters(recurse=False):
+            if value.requires_grad:
+                holders[id(value)].append(prefix)
+
+    leaves = set()
+    for names in holders.values():
+        if len(names) > 1:
+            paths = [name.split(".") if name else [] for name in names]
+            shared = []
+            for steps in zip(*paths, strict=False):
+                if len(set(steps)) > 1:
+                    break
+                shared.append(steps[0])
+            whole = model.get_submodule(".".join(shared))
+            if _rule_of(whole) is None:
+                leaves.add(id(whole))
+    return leaves
 
 
 def _rule_of(module: nn.Module) -> Rule | None:
@@ -183,7 +288,7 @@ def _rule_of(module: nn.Module) -> Rule | None:
 
     # Opacus' layers are known by their names: importing Opacus takes two seconds.
     from_opacus = layer_type.__module__ == "opacus.layers.dp_rnn"
-    if from_opacus and layer_type.__name__ in ("DPGRU", "DPLSTM"):
+    if from_opacus and layer_type.__name__ in ("DPRNN", "DPGRU", "DPLSTM"):
         return _recurrent
     return RULES.get(layer_type)
 
@@ -197,11 +302,16 @@ def _linear(layer: nn.Linear, now: Now, prefix: str) -> nn.Module:
     return Linear(now, _own_parts(layer, prefix))
 
 
-def _conv2d(layer: nn.Conv2d, now: Now, prefix: str) -> nn.Module:
+def _conv2d(layer: nn.Conv2d, now: Now, prefix: str) -> nn.Module | None:
     if layer.groups != 1 or layer.padding_mode != "zeros" or isinstance(layer.padding, str):
-        name = prefix.rstrip(".")
-        raise NoRule(f"no rule for a Conv2d with groups or padding other than a number ({name})")
+        return None
     return Conv2d(now, _own_parts(layer, prefix), layer)
+
+
+def _conv1d(layer: nn.Conv1d, now: Now, prefix: str) -> nn.Module | None:
+    if layer.groups != 1 or layer.padding_mode != "zeros" or isinstance(layer.padding, str):
+        return None
+    return Conv1d(now, _own_parts(layer, prefix), layer)
 
 
 def _max_pool2d(layer: nn.MaxPool2d, now: Now, prefix: str) -> nn.Module:
@@ -221,12 +331,9 @@ def _pair(number: int | tuple[int, ...]) -> tuple[int, int]:
 
 
 def _embedding(layer: nn.Embedding, now: Now, prefix: str) -> nn.Module:
-    if layer.padding_idx is not None or layer.max_norm is not None or layer.scale_grad_by_freq:
-        name = prefix.rstrip(".")
-        raise NoRule(
-            f"no rule for an Embedding with padding_idx, max_norm or scale_grad_by_freq ({name})"
-        )  # fmt: skip
-    return Embedding(now, _own_parts(layer, prefix))
+    if layer.max_norm is not None or layer.scale_grad_by_freq or layer.sparse:
+        raise NoRule(f"no rule for an Embedding with max_norm, scale_grad_by_freq or sparse ({prefix.rstrip('.')})")
+    return Embedding(now, _own_parts(layer, prefix), layer.padding_idx)
 
 
 def _layer_norm(layer: nn.LayerNorm, now: Now, prefix: str) -> nn.Module:
@@ -240,32 +347,55 @@ def _group_norm(layer: nn.GroupNorm, now: Now, prefix: str) -> nn.Module:
     return nn.Sequential(plain, Affine(now, _own_parts(layer, prefix), (1,)))
 
 
-def _recurrent(layer: nn.GRU | nn.LSTM, now: Now, prefix: str) -> nn.Module:
-    projects = getattr(layer, "proj_size", 0)  # Opacus' layers have none
-    if not layer.batch_first or layer.bidirectional or layer.dropout or projects:
-        name = f"{type(layer).__name__} ({prefix.rstrip('.')})"
-        raise NoRule(
-            f"no rule for a {name} without batch_first, "
-            "or with two directions, dropout or projections"
-        )  # fmt: skip
+def _recurrent(layer: nn.RNNBase, now: Now, prefix: str) -> nn.Module:
+    if getattr(layer, "proj_size", 0):  # Opacus' layers have none
+        raise NoRule(f"no rule for {_named(layer, prefix)} with projections")
 
     pairs = []
     for number in range(layer.num_layers):
-        linears = []
-        for side in ("ih", "hh"):  # torch's names: from the inputs, and from the hidden state
-            parts = {"weight": f"{prefix}weight_{side}_l{number}"}
-            if layer.bias:
-                parts["bias"] = f"{prefix}bias_{side}_l{number}"
-            linears.append(Linear(now, parts))
-        pairs.append((linears[0], linears[1]))
-    return Recurrent(layer, pairs)
+        for direction in ("", "_reverse") if layer.bidirectional else ("",):
+            linears = []
+            for side in ("ih", "hh"):  # torch's names: from the inputs, and from the hidden state
+                parts = {"weight": f"{prefix}weight_{side}_l{number}{direction}"}
+                if layer.bias:
+                    parts["bias"] = f"{prefix}bias_{side}_l{number}{direction}"
+                linears.append(Linear(now, parts))
+            pairs.append((linears[0], linears[1]))
+    drop = SiteDropout(now.draws, layer.dropout) if layer.dropout else None
+    return Recurrent(layer, pairs, drop)
+
+
+def _cell(layer: nn.RNNCellBase, now: Now, prefix: str) -> nn.Module:
+    linears = []
+    for side in ("ih", "hh"):
+        parts = {"weight": f"{prefix}weight_{side}"}
+        if layer.bias:
+            parts["bias"] = f"{prefix}bias_{side}"
+        linears.append(Linear(now, parts))
+    return Cell(layer, *linears)
+
+
+def _attention(layer: nn.MultiheadAttention, now: Now, prefix: str) -> nn.Module | None:
+    if not layer._qkv_same_embed_dim or layer.bias_k is not None or layer.add_zero_attn:
+        return None
+    into = {"weight": f"{prefix}in_proj_weight"}
+    out = {"weight": f"{prefix}out_proj.weight"}
+    if layer.in_proj_bias is not None:
+        into["bias"] = f"{prefix}in_proj_bias"
+    if layer.out_proj.bias is not None:
+        out["bias"] = f"{prefix}out_proj.bias"
+    return Attention(layer, Linear(now, into), Linear(now, out), now.draws)
+
+
+def _dropout(layer: nn.Module, now: Now, prefix: str) -> nn.Module:
+    return replacement(layer, now.draws)
 
 
 class Rule(Protocol):
     """A function that makes the stacked form of a layer."""
 
-    def __call__(self, layer: Any, now: Now, prefix: str) -> nn.Module:  # noqa: ANN401  any layer
-        """Return the layer of many sites.
+    def __call__(self, layer: Any, now: Now, prefix: str) -> nn.Module | None:  # noqa: ANN401  any layer
+        """Return the layer of many sites; None where it is to be computed as any module is.
 
         Args:
             layer: A layer of the type that the rule is entered for in ``RULES``.
@@ -280,11 +410,23 @@ class Rule(Protocol):
 
 RULES: dict[type[nn.Module], Rule] = {
     nn.Linear: _linear,
+    nn.Conv1d: _conv1d,
     nn.Conv2d: _conv2d,
     nn.MaxPool2d: _max_pool2d,
     nn.Embedding: _embedding,
     nn.LayerNorm: _layer_norm,
     nn.GroupNorm: _group_norm,
+    nn.RNN: _recurrent,
     nn.GRU: _recurrent,
     nn.LSTM: _recurrent,
+    nn.RNNCell: _cell,
+    nn.GRUCell: _cell,
+    nn.LSTMCell: _cell,
+    nn.MultiheadAttention: _attention,
+    nn.Dropout: _dropout,
+    nn.Dropout1d: _dropout,
+    nn.Dropout2d: _dropout,
+    nn.Dropout3d: _dropout,
 }
+_MEASURED = (Products, Embedding, Affine)  # layers that count a row of zeros with a share of 0 as nothing
+_shared_arguments: WeakKeyDictionary[nn.Module, set[tuple[str, int, int]]] = WeakKeyDictionary()

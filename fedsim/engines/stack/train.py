@@ -10,15 +10,16 @@ rounding.
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector
 
 from fedsim.data.federation import Examples
 from fedsim.engines.stack.layers import NoRule, NotApart, Rows, like
@@ -26,6 +27,8 @@ from fedsim.engines.stack.model import StackedModel
 from fedsim.privacy.ledger import Mechanism
 from fedsim.privacy.norms import keep_float32_whole, largest_square
 from fedsim.randomness import Normals, choose
+from fedsim.strategy.trainable import shared_when_copied, vector_of
+from fedsim.training.dropout import Draws, with_site_dropout
 from fedsim.training.functional import outputs_with
 from fedsim.training.losses import RowLosses
 from fedsim.training.model import parts_of
@@ -42,6 +45,7 @@ _LANES = 16
 
 # Each thread's stacked models: a model's layers remember the step that they are in.
 _ready = threading.local()
+_as_one_layer: WeakSet[nn.Module] = WeakSet()  # models that are stacked as a whole
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,7 @@ def train_together(works: Sequence[Work], stack: Tensor) -> list[Done]:
         keep_float32_whole()
     model = stacked_model(works[0].model, stack.device)
     model.bind(stack)
+    model.draw_from([work.streams.layers for work in works])
 
     # A row counts 1 over its own site's expected batch.
     expected_batches = [work.plan.expected_batch for work in works]
@@ -182,6 +187,8 @@ def _sum_gradients(
     row_losses = losses(model(batch.inputs, batch.rows), batch.target)  # (rows,)
     if noise is None:
         row_losses.backward(batch.share)
+        if model.fills_badly:
+            model.forget(batch.share == 0)
         model.sum_gradients()
         return
 
@@ -304,7 +311,7 @@ def stacked_model(model: nn.Module, device: torch.device) -> StackedModel:
     if not hasattr(_ready, "models"):
         _ready.models = WeakKeyDictionary()
     if model not in _ready.models:
-        _ready.models[model] = StackedModel(model, device)
+        _ready.models[model] = StackedModel(model, device, model in _as_one_layer)
     return _ready.models[model]
 
 
@@ -315,7 +322,7 @@ def check_rules(model: nn.Module, losses: RowLosses, examples: Examples) -> Cost
 
     A rule knows what its layer computes. It does not know what a model's own code does between
     layers, such as moving the dimension of the rows. Clipping by a wrong norm would bound nothing,
-    so every model is tried before its first round.
+    so every model is tried before its first round: layer by layer, and if that fails, as one layer.
 
     Args:
         model: The model.
@@ -329,13 +336,43 @@ def check_rules(model: nn.Module, losses: RowLosses, examples: Examples) -> Cost
         NoRule: It can't be stacked.
         NotApart: Its stacked form gives something else.
     """
-    inputs = some_rows(examples)
+    reasons = []
+    for whole in (False, True):
+        try:
+            cost = _cost_of(model, losses, examples, whole)
+        except NoRule as error:
+            reasons.append(error)
+            continue
+        if whole:
+            _as_one_layer.add(model)
+        return cost
+
+    of_layers, of_whole = reasons
+    if isinstance(of_layers, NotApart) and not isinstance(of_whole, NotApart):
+        raise of_whole
+    raise of_layers
+
+
+def _cost_of(model: nn.Module, losses: RowLosses, examples: Examples, whole: bool) -> Cost:
+    """Try a model, layer by layer or as one layer; return its cost.
+
+    Raises:
+        NoRule: It can't be stacked.
+        NotApart: Its stacked form gives something else.
+    """
+    inputs = some_rows(model, examples)
     target = examples.target[:1].expand(_TRIED, *examples.target.shape[1:])
     try:
-        stacked = stacked_model(model, inputs.device)
-        is_random = draws(model, inputs)
-        padded_costs = _try(stacked, model, losses, inputs, target, padded=True)
-        costs = _try(stacked, model, losses, inputs, target, padded=False)
+        own_draws = Draws([], inputs.device)
+        alone = with_site_dropout(copy.deepcopy(model, shared_when_copied(model)), own_draws)
+        with own_draws.off():
+            is_random = draws(alone, inputs)
+        stacked = StackedModel(model, inputs.device, whole)
+        trial = _Trial(stacked, alone, own_draws, losses, inputs, target)
+        if stacked.fills_badly:
+            trial.tell_arguments_apart()
+        padded_costs = trial.costs(padded=True)
+        costs = trial.costs(padded=False)
     except Exception as error:
         first_line = str(error).partition("\n")[0]
         raise NoRule(f"a model that can't be stacked: {first_line}") from error
@@ -348,58 +385,93 @@ def check_rules(model: nn.Module, losses: RowLosses, examples: Examples) -> Cost
         raise NotApart("a model whose rows can't be told apart in a stack")
 
     floats, products = costs
-    parameters = sum(value.numel() for value in model.parameters())
+    parameters = len(vector_of(model))
     return Cost(parameters, floats / _TRIED, products / _TRIED)
 
 
-def _try(
-    stacked: StackedModel,
-    model: nn.Module,
-    losses: RowLosses,
-    inputs: Tensor,
-    target: Tensor,
-    padded: bool,
-) -> tuple[int, int] | None:
-    """Return the costs of a trial step, or None if it differs from autograd's.
+@dataclass(frozen=True)
+class _Trial:
+    """A trial of a stacked model.
 
-    The step has three sites, of which the second has no rows.
+    Attributes:
+        stacked: The stacked model.
+        alone: The model, for one row at a time.
+        draws: The random numbers by which ``alone`` drops.
+        losses: The loss of its task.
+        inputs: Rows, (rows, ...).
+        target: Their targets, (rows, ...).
     """
-    random = torch.Generator().manual_seed(0)
-    start = parameters_to_vector(model.parameters()).detach()
-    stack = start + 0.1 * torch.randn(3, len(start), generator=random).to(start)  # (sites, params)
-    counts = np.array([len(target) - 1, 0, 1])  # rows of each site
-    share = torch.rand(len(target) + 1, generator=random).to(start)
-    share[-1] = 0
-    pool = Pool(
-        inputs=torch.cat([inputs, inputs[:1] * 0]),
-        target=torch.cat([target, target[:1] * 0]),
-        share=share,
-    )
-    batch = pool.batch(np.arange(len(target)), Rows(counts, padded, target.device))
 
-    # All rows in one stack.
-    model.train()
-    stacked.bind(stack)
-    outputs = stacked(batch.inputs, batch.rows)
-    losses(outputs, batch.target).sum().backward()
-    costs = stacked.costs()
-    is_row = batch.share > 0  # the others only fill up
-    row_outputs = outputs[is_row]
-    row_squares = stacked.sizes().squares[is_row]
-    stacked.sum_gradients(batch.share)
+    stacked: StackedModel
+    alone: nn.Module
+    draws: Draws
+    losses: RowLosses
+    inputs: Tensor
+    target: Tensor
 
-    # Each row alone, by autograd.
-    sums = torch.zeros_like(stack)
-    pairs = []
-    for row, site in enumerate(np.repeat(np.arange(3), counts)):
-        parameters = stack[site].clone().requires_grad_()
-        output = outputs_with(model, parts_of(model, parameters), inputs[row : row + 1])
-        loss = losses(output, target[row : row + 1]).sum()
-        (gradient,) = torch.autograd.grad(loss, parameters)
-        sums[site] += share[row] * gradient
-        pairs.append((output[0], row_outputs[row]))
-        pairs.append((gradient.double().pow(2).sum(), row_squares[row]))
-    pairs += zip(stacked.views(sums), stacked.gradients, strict=True)
+    def tell_arguments_apart(self) -> None:
+        """Call layers of any kind with batches of two sizes: tensors of rows are those whose sizes follow."""
+        for padded in (True, False):
+            batch, stack, _ = self._step(padded)
+            self.stacked.bind(stack)
+            with torch.no_grad(), suppress(Exception):
+                self.stacked(batch.inputs, batch.rows)
 
-    agree = all(torch.allclose(alone, together, rtol=1e-3, atol=1e-5) for alone, together in pairs)
-    return costs if agree else None
+    def costs(self, padded: bool) -> tuple[int, int] | None:
+        """Return the costs of a step, or None if it differs from autograd's.
+
+        The step has three sites, of which the second has no rows.
+        """
+        batch, stack, counts = self._step(padded)
+        stacked = self.stacked
+
+        # All rows in one stack.
+        self.alone.train()
+        stacked.bind(stack)
+        stacked.draw_from(range(len(counts)))
+        with stacked.now.draws.recorded() as kept:
+            outputs = stacked(batch.inputs, batch.rows)
+        self.losses(outputs, batch.target).sum().backward()
+        costs = stacked.costs()
+        is_row = batch.share > 0  # the others only fill up
+        row_outputs = outputs[is_row]
+        row_squares = stacked.sizes().squares[is_row]
+        numbers = is_row.nonzero()[:, 0]
+        row_gradients = stacked.row_gradients(numbers)
+        stacked.forget(~is_row)
+        stacked.sum_gradients(batch.share)
+
+        # Each row alone, by autograd.
+        sums = torch.zeros_like(stack)
+        pairs = []
+        for row, site in enumerate(np.repeat(np.arange(len(counts)), counts)):
+            number = numbers[row]
+            parameters = stack[site].clone().requires_grad_()
+            with self.draws.given([decided[number : number + 1] for decided in kept]):
+                output = outputs_with(self.alone, parts_of(self.alone, parameters), self.inputs[row : row + 1])
+            loss = self.losses(output, self.target[row : row + 1]).sum()
+            (gradient,) = torch.autograd.grad(loss, parameters)
+            sums[site] += batch.share[number] * gradient
+            pairs.append((output[0], row_outputs[row]))
+            pairs.append((gradient.double().pow(2).sum(), row_squares[row]))
+            pairs.append((gradient, torch.cat([values[row].flatten() for values in row_gradients.values()])))
+        pairs += zip(stacked.views(sums), stacked.gradients, strict=True)
+
+        agree = all(torch.allclose(one, other, rtol=1e-3, atol=1e-5) for one, other in pairs)
+        return costs if agree else None
+
+    def _step(self, padded: bool) -> tuple[Batch, Tensor, np.ndarray]:
+        """Return the batch of a step, the sites' parameters (sites, params), and their numbers of rows."""
+        random = torch.Generator().manual_seed(0)
+        start = vector_of(self.alone)
+        stack = start + 0.1 * torch.randn(3, len(start), generator=random).to(start)
+        counts = np.array([len(self.target) - 1, 0, 1])
+        share = torch.rand(len(self.target) + 1, generator=random).to(start)
+        share[-1] = 0
+        pool = Pool(
+            inputs=torch.cat([self.inputs, self.inputs[:1] * 0]),
+            target=torch.cat([self.target, self.target[:1] * 0]),
+            share=share,
+        )
+        batch = pool.batch(np.arange(len(self.target)), Rows(counts, padded, self.target.device))
+        return batch, stack, counts

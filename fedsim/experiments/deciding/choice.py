@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from fedsim.experiments.ranking import alone, is_kept, step_of
+from fedsim.outcomes import metric_named
 from fedsim.results.comparison import verdict
 from fedsim.results.evaluation import INSIDE, TOGETHER, headline_of
-from fedsim.results.metrics import BY_NAME
 from fedsim.results.multiple_comparisons import differences
 from fedsim.results.seeds import WORTH_TELLING, seeds_needed
 
@@ -106,7 +106,7 @@ def points(chosen: Chosen) -> pd.DataFrame:
         ``validation`` and the ``settings`` that were chosen, with how many seeds chose them.
     """
     rows = []
-    metric = BY_NAME[chosen.metric]
+    metric = metric_named(chosen.metric)
     for arm, epsilon in chosen.figures.columns:
         mean, low, high = alone(chosen.figures[arm, epsilon], chosen.overlap, metric)
         here = chosen.trainings[

@@ -15,9 +15,9 @@ from rich.table import Table
 from fedsim import figures
 from fedsim.experiments.deciding.decided import Decided
 from fedsim.mistakes import Mistake
+from fedsim.outcomes import metric_named
 from fedsim.report.frontier import draw
 from fedsim.report.pages import PAGES
-from fedsim.results.metrics import BY_NAME
 from fedsim.results.run_directory import write_bytes
 
 NONE = "none"
@@ -65,7 +65,7 @@ def write(folder: Path, decided: Decided, page: str, more: Sequence[str] = ()) -
     text = json.dumps(as_document(decided), indent=2, allow_nan=False)
     write_bytes(folder / f"{page}.json", f"{text}\n".encode())
 
-    picture = draw(_with_numbers(decided.points), f"test {BY_NAME[decided.chosen.metric].label}")
+    picture = draw(_with_numbers(decided.points), f"test {metric_named(decided.chosen.metric).label}")
     for name, content in picture.files().items():
         write_bytes(folder / name, content)
     rendered = PAGES.get_template("decision.html.j2").render(
@@ -75,7 +75,7 @@ def write(folder: Path, decided: Decided, page: str, more: Sequence[str] = ()) -
         answers=decided.answers,
         cautions=decided.cautions,
         picture=picture,
-        label=BY_NAME[decided.chosen.metric].label,
+        label=metric_named(decided.chosen.metric).label,
         heads=_heads(decided),
         rows=list(_rows(decided)),
         differences=list(_differences(decided)),

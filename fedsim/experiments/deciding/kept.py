@@ -28,6 +28,7 @@ from fedsim.results import run_directory as results
 from fedsim.results.digests import sha256
 from fedsim.results.whole_files import remove_leftovers
 from fedsim.scenario import catalog
+from fedsim.scenario.code.held import check_elsewhere
 from fedsim.scenario.schema import Arm, Attack, Scenario, SecureAggregation, Strategy
 from fedsim.tracking.contract import Round
 from fedsim.training.model import best_device
@@ -150,8 +151,11 @@ def train_all(
         jobs: In how many processes trainings run beside each other.
 
     Raises:
+        Mistake: Another process can't have a task or strategy that is given in Python.
         OSError: Something can't be written.
     """
+    for training in trainings:
+        check_elsewhere(training.scenario.own_code, jobs)
     found: dict[str, Outcome | Failed] = {}
     left: dict[str, Training] = {}
     for training in trainings:

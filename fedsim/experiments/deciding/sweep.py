@@ -17,7 +17,7 @@ from fedsim.experiments.tournament import Cell, Played, play
 from fedsim.mistakes import Mistake
 from fedsim.planning.references import check_without_references
 from fedsim.scenario import catalog
-from fedsim.scenario.changes import NONE, value_of, with_epsilon, with_strategy
+from fedsim.scenario.changes import NONE, as_typed, value_of, with_epsilon, with_strategy
 from fedsim.scenario.files import read
 from fedsim.scenario.schema import Arm, Scenario
 
@@ -209,8 +209,7 @@ def command_of(axes: Axes) -> str:
         parts += ["--epsilon", ",".join(axes.epsilons)]
     for text in axes.varied:
         parts += ["--vary", text]
-    for text in axes.changes:
-        parts += ["--set", text]
+    parts += as_typed(axes.changes)
     if axes.arms is not None:
         parts += ["--arms", ",".join(axes.arms)]
     if axes.seeds is not None:

@@ -29,7 +29,8 @@ from fedsim.figures import setting
 from fedsim.mistakes import Mistake
 from fedsim.planning.references import check_without_references
 from fedsim.scenario import catalog
-from fedsim.scenario.changes import with_epsilon, with_strategy
+from fedsim.scenario.changes import as_typed, with_epsilon, with_strategy
+from fedsim.scenario.code.held import check_elsewhere
 from fedsim.scenario.files import read
 from fedsim.scenario.schema import Arm, Scenario
 
@@ -144,6 +145,7 @@ def tune(
         OSError: Something can't be written.
     """
     base, epsilon, changes = _base(wanted)
+    check_elsewhere(base.own_code, jobs)
     metric = metric_of(base, metric)
     asked: Sequence[Arm] = wanted.arms or base.arms
     arms: list[Arm] = [arm for arm in asked if protects(wanted.scenario, base, changes, epsilon, arm)]
@@ -466,8 +468,7 @@ def command_of(wanted: Wanted) -> str:
         parts += ["--vary", text]
     if wanted.epsilon is not None:
         parts += ["--epsilon", wanted.epsilon]
-    for text in wanted.changes:
-        parts += ["--set", text]
+    parts += as_typed(wanted.changes)
     if wanted.arms is not None:
         parts += ["--arms", ",".join(wanted.arms)]
     if wanted.seeds is not None:

@@ -8,10 +8,10 @@ import pandas as pd
 
 from fedsim import figures
 from fedsim.experiments.deciding.together import Released
+from fedsim.outcomes import metric_named
 from fedsim.privacy.accounting import HOPELESS
 from fedsim.privacy.tiers import caution
 from fedsim.report.statement import listed
-from fedsim.results.metrics import BY_NAME
 from fedsim.results.multiple_comparisons import FEWEST_SEEDS
 from fedsim.results.seeds import MOST_SEEDS, WORTH_TELLING
 from fedsim.scenario.schema import Tuning
@@ -37,7 +37,7 @@ def of_arms(points: pd.DataFrame, contrasts: pd.DataFrame, metric: str) -> Itera
         contrasts: As ``choice.by_arm`` returns it.
         metric: The name of the metric.
     """
-    label = BY_NAME[metric].label
+    label = metric_named(metric).label
     first = points["epsilon"].iloc[0]
     for row in contrasts[contrasts["epsilon"] == first].to_dict("records"):
         place = "without privacy, " if first == NONE else f"at {_under(first)}, "
@@ -55,7 +55,7 @@ def of_epsilons(points: pd.DataFrame, contrasts: pd.DataFrame, metric: str) -> I
         contrasts: As ``choice.by_epsilon`` returns it.
         metric: The name of the metric.
     """
-    label = BY_NAME[metric].label
+    label = metric_named(metric).label
     first_arm = points["arm"].iloc[0]
     rows = contrasts[contrasts["arm"] == first_arm].to_dict("records")
     if not rows:
@@ -72,7 +72,7 @@ def alone(points: pd.DataFrame, metric: str) -> Iterator[str]:
     for row in points.to_dict("records"):
         figure = figures.figure(row["mean"])
         place = "without privacy" if row["epsilon"] == NONE else f"at {_under(row['epsilon'])}"
-        yield f"The {row['arm']} arm has {BY_NAME[metric].label} {figure} {place}."
+        yield f"The {row['arm']} arm has {metric_named(metric).label} {figure} {place}."
 
 
 def of_seeds(contrasts: pd.DataFrame, seeds: int) -> Iterator[str]:

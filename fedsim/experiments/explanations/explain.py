@@ -22,6 +22,7 @@ from fedsim.scenario.schema import Scenario
 MOST_SITES = 200
 _SAME = 1e-3  # by which a figure on another device may differ
 
+_KINDS = ("binary", "classes", "number")
 _OUTPUTS = {"binary": "log odds", "classes": "log odds"}
 
 
@@ -46,6 +47,8 @@ def explain(run: Run, progress: Callable[[str, int, int], None] | None = None) -
     gradients.check_installed()
     scenario = run.scenario
     loading.check_digest(scenario.data)
+    if run.kind not in _KINDS:
+        raise Mistake(f"explain: expected a run whose outcome is of the kind {', '.join(_KINDS)}, got {run.kind!r}")
     finished = finished_of(run.path, scenario)
     if not finished:
         raise Mistake(f"{run.path}: expected the models of its trainings in checkpoints, there are none")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fedsim.data.federation import Federation
 from fedsim.experiments.explanations.features import Feature
 from fedsim.mistakes import Mistake
+from fedsim.outcomes import outcome_of
 from fedsim.randomness import stream
 from fedsim.results.evaluation import INSIDE
 from fedsim.scenario.kinds import Kind
@@ -97,7 +98,7 @@ def mean_contributions(
             drawn = stream(seed, "gradients", site.name).choice(len(inputs), MOST_ROWS, replace=False)
             inputs = inputs[torch.from_numpy(np.sort(drawn)).to(inputs.device)]
         added = contributions(model, parameters[site.name], inputs, kind).cpu().double().numpy()
-        scale = amount * (site.scale.target_spread if site.scale is not None and kind == "number" else 1.0)
+        scale = amount * (site.scale.target_spread if site.scale is not None and outcome_of(kind).has_range else 1.0)
         sizes = np.stack([np.abs(added[:, list(feature.inputs)].sum(axis=1)) for feature in features]) * scale
         rows += [(feature.name, site.name, size) for feature, size in zip(features, sizes.mean(axis=1), strict=True)]
         totals += sizes.mean(axis=1) * len(site.test)

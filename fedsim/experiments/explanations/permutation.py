@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from fedsim.data.federation import Examples, Federation
 from fedsim.data.tables import Number
 from fedsim.experiments.explanations.features import Feature
+from fedsim.outcomes import outcome_of
 from fedsim.randomness import stream
 from fedsim.results.evaluation import answers, scores_of
-from fedsim.results.metrics import METRICS
 from fedsim.scenario.kinds import Kind
 
 REPEATS = 5
@@ -50,7 +50,7 @@ def permutation_importance(
         A row for each feature and row of scores: ``feature, site, importance``, and the importance is the metric on
         the rows as they are, less its mean over shuffles.
     """
-    metric = METRICS[kind][0].name
+    metric = outcome_of(kind).metrics[0].name
 
     def figures(of: Federation) -> pd.Series:
         table = scores_of(answers(model, parameters, of, "test", kind), kind, range=range_of_number)

@@ -43,6 +43,7 @@ from fedsim.scenario import catalog
 from fedsim.scenario.files import read
 from fedsim.scenario.schema import Checkpoints, Scenario
 from fedsim.strategy.foreign import Foreign
+from fedsim.strategy.trainable import whole
 
 ABOUT = "deployment.json"
 """The file by which a deployment's directory is known, written when it is finished."""
@@ -276,7 +277,7 @@ def _write(
     }
     results.write_tensors(
         folder / "model.safetensors",
-        trial.parts(flatten(finished.arrays)),
+        whole(trial.model, trial.parts(flatten(finished.arrays))),
         {"task": str(scenario.task), "training": "federated"},
     )
     privacy = scenario.privacy

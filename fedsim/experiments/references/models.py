@@ -20,8 +20,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from fedsim.outcomes.measure import score
 from fedsim.randomness import torch_seed
-from fedsim.results.metrics import score
 from fedsim.scenario.kinds import Kind
 from fedsim.scenario.schema import Reference
 

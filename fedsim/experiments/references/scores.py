@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from fedsim.data.federation import Examples, Federation, Site
+from fedsim.outcomes import outcome_of
 from fedsim.planning.references import check_installed
 from fedsim.planning.trial import Trial, without_noise
 from fedsim.results import run_directory as results
@@ -82,7 +83,7 @@ def _scores(scenario: Scenario, seed: int, reference: Reference, learned_from: s
         test = rows_of(site.test)
         target = test.target
         predicted = models[site.name].said(test.inputs)
-        if site.scale is not None and kind == "number":
+        if site.scale is not None and outcome_of(kind).has_range:
             target = site.scale.encoded_target(target)
             predicted = site.scale.encoded_target(predicted)
         predictions.append(Answers(site.name, target, predicted, {}))

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedsim.figures import figure
+from fedsim.outcomes.metric import Metric
 from fedsim.report import charts
 from fedsim.report.findings import answers_by_question
 from fedsim.report.references.words import UNPROTECTED, lacks_of, named, references_of
 from fedsim.results.comparison import SAME
 from fedsim.results.estimate import Estimate
-from fedsim.results.metrics import Metric
 from fedsim.results.run_directory import Run
 
 _MOST_NOTES = 40

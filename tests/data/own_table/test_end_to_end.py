@@ -192,6 +192,7 @@ def test_a_run_is_about_one_state_of_the_file(folder: Path):
         resume("one")
 
 
+@pytest.mark.whole
 def test_from_python(folder: Path):
     table = run(
         None, "data.path=days.csv", "data.target=days", "data.site=clinic", "training.rounds=1", seeds=2, out="r"

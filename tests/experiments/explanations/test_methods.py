@@ -16,9 +16,9 @@ from fedsim.experiments.explanations.features import Feature, features_of
 from fedsim.experiments.explanations.gradients import contributions, mean_contributions
 from fedsim.experiments.explanations.permutation import REPEATS, permutation_importance
 from fedsim.mistakes import Mistake
+from fedsim.outcomes.scores import auc
 from fedsim.randomness import stream
 from fedsim.results.evaluation import INSIDE, POOLED
-from fedsim.results.metrics import auc
 from fedsim.scenario.files import read
 from fedsim.scenario.kinds import Kind
 

@@ -38,13 +38,19 @@ def same_models(folder: Path, *changes: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    "changes", [(), (SCAFFOLD,), ('strategy={name="ditto"}',)], ids=["fedavg", "scaffold", "ditto"]
+    "changes",
+    [
+        pytest.param((), id="fedavg"),
+        pytest.param((SCAFFOLD,), id="scaffold", marks=pytest.mark.whole),
+        pytest.param(('strategy={name="ditto"}',), id="ditto", marks=pytest.mark.whole),
+    ],
 )
 def test_the_model_is_that_of_the_simulation_bit_for_bit(sites: Path, tmp_path: Path, changes: tuple[str, ...]):
     out = train(scenario(*PLAIN, *changes), Hospitals(sites), tmp_path / "out")
     assert same_models(out, *changes)
 
 
+@pytest.mark.whole
 def test_the_ledgers_of_server_sites_and_simulation_say_the_same(tmp_path: Path):
     folder = settle(tmp_path / "sites")
     out = train(scenario(*PRIVATE), Hospitals(folder), tmp_path / "out")
@@ -60,6 +66,7 @@ def test_the_ledgers_of_server_sites_and_simulation_say_the_same(tmp_path: Path)
             assert ledger.epsilon(1e-4, "add-or-remove-one") == training["epsilon"][site]
 
 
+@pytest.mark.whole
 def test_the_directory_is_whole_and_its_page_says_what_can_not_be_known(tmp_path: Path):
     out = train(scenario(*PRIVATE), Hospitals(settle(tmp_path / "sites")), tmp_path / "out")
     check_seal(out, 2**30)
@@ -72,6 +79,7 @@ def test_the_directory_is_whole_and_its_page_says_what_can_not_be_known(tmp_path
     assert about["notes"] == []
 
 
+@pytest.mark.whole
 def test_figures_are_the_sites_own(sites: Path, tmp_path: Path):
     out = train(scenario(*PLAIN), Hospitals(sites), tmp_path / "out")
     told = read("hospital-heart", [*ROUNDS, "privacy.unit=none"])
@@ -82,6 +90,7 @@ def test_figures_are_the_sites_own(sites: Path, tmp_path: Path):
     assert "4 sites measured the final model on their own test rows" in (out / "report.html").read_text()
 
 
+@pytest.mark.whole
 def test_a_site_that_gives_no_figures_is_left_blank(sites: Path, tmp_path: Path):
     settled = settle(tmp_path / "other", {**FREE, "evaluation": False}, SITES[:1])
     shutil.copytree(settled / SITES[0], sites / SITES[0], dirs_exist_ok=True)
@@ -105,6 +114,7 @@ class Losing:
         return None if self.count in self.numbers else reply
 
 
+@pytest.mark.whole
 def test_an_answer_that_was_lost_is_given_again_and_charged_once(tmp_path: Path):
     folder = settle(tmp_path / "sites", {**FREE, "rng": "secure"})
     hospitals = Hospitals(folder, on_the_way=Losing(SITES[1], 1, 3, 4))
@@ -114,6 +124,7 @@ def test_an_answer_that_was_lost_is_given_again_and_charged_once(tmp_path: Path)
     assert len((folder / SITES[1] / "fedsim-ledger" / own_ledger.NAME).read_text().splitlines()) == 1 + 3 + 1
 
 
+@pytest.mark.whole
 def test_a_site_that_is_gone_is_done_without_named_and_charged_as_planned(tmp_path: Path):
     folder = settle(tmp_path / "sites")
     hospitals = Hospitals(folder, on_the_way=Losing(SITES[3], *range(2, 20)))
@@ -125,6 +136,7 @@ def test_a_site_that_is_gone_is_done_without_named_and_charged_as_planned(tmp_pa
     assert sum(entry["site"] == SITES[3] for entry in entries) == 3
 
 
+@pytest.mark.whole
 def test_too_few_answers_end_it_and_the_same_command_goes_on(sites: Path, tmp_path: Path):
     told = scenario(*PLAIN, "deployment.fewest_answers=4")
     broken = Hospitals(sites, on_the_way=Losing(SITES[2], *range(2, 20)))
@@ -148,6 +160,7 @@ def test_what_sites_refuse_is_said_with_their_names(tmp_path: Path):
     assert lines[1] == f"  {SITES[0]}: refused by the site: {asked}"
 
 
+@pytest.mark.whole
 def test_a_site_that_refuses_is_done_without_where_enough_others_answer(tmp_path: Path):
     folder = settle(tmp_path / "sites", POLICY, SITES[1:])
     settle(tmp_path / "sites", {**POLICY, "smallest_noise": 5.0}, SITES[:1])
@@ -168,6 +181,7 @@ def test_sites_that_do_not_come_and_those_that_come_twice(sites: Path, tmp_path:
     assert same_models(train(told, Hospitals(sites, [*reversed(SITES), "a stranger"]), tmp_path / "out"))
 
 
+@pytest.mark.whole
 def test_a_directory_is_one_deployments(sites: Path, tmp_path: Path):
     out = train(scenario(*PLAIN), Hospitals(sites), tmp_path / "out")
     with pytest.raises(Mistake, match="this one is finished"):
@@ -248,6 +262,7 @@ def _files_of(folder: Path) -> Iterator[Path]:
     yield from (path for path in folder.rglob("*") if path.is_file())
 
 
+@pytest.mark.whole
 def test_the_servers_directory_holds_no_row(sites: Path, tmp_path: Path):
     """Nor does what it holds name a row's value: the whole directory is searched for rows of the sites' files."""
     out = train(scenario(*PLAIN), Hospitals(sites), tmp_path / "out")

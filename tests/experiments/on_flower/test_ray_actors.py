@@ -21,8 +21,8 @@ from tests.torture.interruptions import products
 SMALL = ("training.rounds=2", "seeds=1", "privacy.unit=none")
 
 
-@pytest.fixture(autouse=True)
-def _what_ray_leaves_open() -> Iterator[None]:
+@pytest.fixture
+def what_ray_leaves_open() -> Iterator[None]:
     """Let go of the files that Ray leaves open here, which pytest would find at its end."""
     yield
     with warnings.catch_warnings():
@@ -31,6 +31,7 @@ def _what_ray_leaves_open() -> Iterator[None]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("what_ray_leaves_open")
 @pytest.mark.parametrize("actors", [1, 2])
 def test_rays_actors_give_the_bytes_of_the_serial_engine(actors: int):
     nodes = ["engine=ray", "ray.inside=serial", f"ray.actors={actors}"]
@@ -41,6 +42,7 @@ def test_rays_actors_give_the_bytes_of_the_serial_engine(actors: int):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("what_ray_leaves_open")
 def test_a_whole_run_on_ray_is_the_serial_one_and_leaves_no_ray(tmp_path: Path):
     alone = execute(read("hospital-heart", [*SMALL, "engine=serial"]), tmp_path / "alone")
     beside = execute(read("hospital-heart", [*SMALL, "engine=ray", "ray.inside=serial"]), tmp_path / "beside")

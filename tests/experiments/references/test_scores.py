@@ -19,6 +19,7 @@ from fedsim.experiments.references.scores import OWN_ROWS, POOLED_ROWS, referenc
 from fedsim.planning.trial import Trial
 from fedsim.results.run_directory import load
 from fedsim.scenario.files import read
+from tests.cases import others_whole
 
 SMALL = ("training.rounds=1", "seeds=1")
 
@@ -35,7 +36,7 @@ def by_hand(settings: str, train, inputs: np.ndarray) -> np.ndarray:
     return model.predict_proba(inputs.astype(float))[:, 1]
 
 
-@pytest.mark.parametrize("privacy", ["none", "record"])
+@pytest.mark.parametrize("privacy", others_whole(["none", "record"], "none"))
 def test_figures_are_those_of_scikit_learn_on_the_rows_of_the_arms(privacy: str):
     given = [*SMALL, "references=[linear]", f"privacy.unit={privacy}"]
     scenario = read("hospital-heart", given)
@@ -53,6 +54,7 @@ def test_figures_are_those_of_scikit_learn_on_the_rows_of_the_arms(privacy: str)
     assert len(table) == 2 * len(everywhere)
 
 
+@pytest.mark.whole
 def test_they_follow_from_the_seed_alone():
     scenario = read("hospital-heart", [*SMALL, "references=[linear]"])
     torch.manual_seed(3)

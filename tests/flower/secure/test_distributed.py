@@ -66,6 +66,7 @@ def test_only_the_federated_arm_is_private():
     assert keys == ["federated-plain-0", "local-plain-0", "federated-private-0"]
 
 
+@pytest.mark.whole
 def test_both_engines_agree():
     one, other = (trained(scenario(f"engine={name}")) for name in ("serial", "cohort"))
     step = NoiseShare(noise_for(scenario(), 0, "federated"), 0.5, 6274, 7, 2, 1).grid.resolution

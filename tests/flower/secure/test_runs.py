@@ -20,6 +20,7 @@ from fedsim.flower.secure import site
 from fedsim.flower.secure.messages import KEYS, MASKED, OWN_MASKS, SHARES, SITES
 from fedsim.planning import misbehaviour, trial
 from fedsim.training.model import new_model
+from tests.cases import others_whole
 from tests.nodes import nodes_for
 
 ON = "secure_aggregation.threshold=0.51"
@@ -38,8 +39,8 @@ def weights(scenario, job: Job = PLAIN) -> torch.Tensor:
     return run_job(scenario, job, lambda number: None).models[GLOBAL]["weight"]
 
 
-@pytest.mark.parametrize("engine", ["serial", "cohort", "ray", pytest.param("superlink", marks=pytest.mark.whole)])
-@pytest.mark.parametrize("strategy", ["fedavg", "fedadam"])
+@pytest.mark.parametrize("engine", others_whole(["serial", "cohort", "ray", "superlink"], "serial", "cohort"))
+@pytest.mark.parametrize("strategy", others_whole(["fedavg", "fedadam"], "fedavg"))
 def test_a_run_gives_what_it_gives_without_masks(scenario, engine: str, strategy: str):
     same = (f"engine={engine}", f"strategy.name={strategy}")
     with nodes_for(scenario(*same)):

@@ -25,6 +25,7 @@ _POLICY, _REAL, _OWN_LEDGER = "fedsim/site/policy.py", "fedsim/site/real.py", "f
 ACCOUNT = "tests/privacy/test_accounting.py tests/privacy/test_ledger.py"
 SITE = "tests/privacy/test_dpsgd.py"
 STACK = "tests/engines/stack/test_train.py"
+ANY_LAYER = "tests/engines/stack/test_any_layer.py"
 CLIPS = "tests/privacy/test_clip_search.py"
 ALONE = "tests/training/test_steps.py"
 RANDOM = "tests/test_randomness.py tests/privacy/test_dpsgd.py"
@@ -79,6 +80,9 @@ _NOISE_OF = "fedsim/planning/noise.py"
 _TRIAL = "fedsim/planning/trial.py"
 _WORK = "fedsim/training/work.py"
 _MODEL = "fedsim/training/model.py"
+_ROWS = "fedsim/training/row_gradients.py"
+_GENERIC = "fedsim/engines/stack/generic.py"
+_TRAINABLE = "fedsim/strategy/trainable.py"
 _PIXELS = "fedsim/data/own_table/images/files.py"
 _SCHEMA = "fedsim/scenario/schema.py"
 _STATEMENT = "fedsim/report/statement.py"
@@ -205,8 +209,6 @@ MUTANTS = (
     Mutant(_WORK, _NOISE, _NOISE.replace(" arm,", ""), "M11: two arms share noise", SITE),
     Mutant(_SCHEMA, "(shapes + catalog.code_hash(self.strategy.name)).encode()", "shapes.encode()",
            "M11: two versions of a strategy's file share noise", SITE),
-    Mutant(_MODEL, " or [*layer.buffers(recurse=False)]", "",
-           "M10: a layer keeps something of the rows that it saw, which nothing clips", "tests/training/test_steps.py"),
     Mutant(_RANDOMNESS, "math.floor(rate * 2**32)", "math.floor(min(1.0, 1.05 * rate) * 2**32)",
            "M1: rows join more often than is accounted for", RANDOM),
     Mutant(_RANDOMNESS, ".mul_(-2).sqrt_()", ".mul_(-1.96).sqrt_()", "M16: noise 1 % too small", RANDOM),
@@ -450,8 +452,24 @@ MUTANTS = (
     Mutant(_TRIAL, "if self.unit.place is Place.IN_STEPS:\n            check_rows_are_alone",
            'if self.arm == "federated":\n            check_rows_are_alone',
            "M10: a model that mixes rows is trained in the local arm", "tests/experiments/test_arms.py"),
-    Mutant(_TRAINING, "if work.model not in _tried and len(work.examples):", "if False:",
+    Mutant(_ROWS, "if is_random or _agree_with_autograd(work.losses, model, inputs, target, of_rows):", "if of_rows:",
            "M23: Opacus clips something else than the gradient of a row", STACK),
+    # any layer, and frozen parameters
+    Mutant(_LAYERS, "torch.cat(gradients, 1).masked_fill(is_padding, 0)", "torch.cat(gradients, 1)",
+           "M24: padding is trained on, which no other engine does", ANY_LAYER),
+    Mutant(_GENERIC, "[square_norms(values) for values in gradients.values()]",
+           "[square_norms(values) for values in [*gradients.values()][:1]]",
+           "M23: the norm leaves a parameter out", ANY_LAYER),
+    Mutant(_GENERIC, "self._kept = {name: without(gradients) for name, gradients in self._kept.items()}", "pass",
+           "M8: a kept gradient that is not finite spoils the release", ANY_LAYER),
+    Mutant(_GENERIC, "total[name] + found[name] if total else found[name]", "found[name]",
+           "M10: only the last use of a module counts", ANY_LAYER),
+    Mutant(_GENERIC, "scaled(of_rows, factor[chunk]).flatten(1)", "of_rows.flatten(1)", "M23: no clipping", ANY_LAYER),
+    Mutant(_TRAINABLE, "for name, value in model.named_parameters() if value.requires_grad}",
+           "for name, value in model.named_parameters()}",
+           "M24: frozen parameters are trained, noised and sent", ANY_LAYER),
+    Mutant(_MODEL, "        if not torch.equal(after[name], value):", "        if False:",
+           "M10: what a buffer keeps of rows is neither clipped nor noised", "tests/training/test_steps.py"),
     Mutant(_SITE, "if noise is not None and name in WITHOUT_NOISE:", "if False:",
            "M6: losses, or a choice by them, leave without noise", RULES),
     Mutant(_SITE, "steps = sum(own.mechanism.steps for _, own in trained if own.mechanism)",
@@ -805,7 +823,7 @@ MUTANTS = (
     Mutant(_OWN_LEDGER, "if written != len(line):", "if False:", "M7: half a charge counts as one", AT_SITES),
     Mutant("fedsim/scenario/schema.py", "Field(ge=SMALLEST_CLIP)", "Field(gt=0)",
            "noise that float32 loses is asked for", AT_SITES),
-    Mutant(_TRAINING, "work.examples.target.new_zeros(len(inputs), *work.examples.target.shape[1:])",
+    Mutant(_ROWS, "work.examples.target.new_zeros(len(inputs), *work.examples.target.shape[1:])",
            "work.examples.target[:1].expand(len(inputs), *work.examples.target.shape[1:])",
            "the trial of a model looks at a row", "tests/training/test_steps.py"),
     Mutant(_OWN_LEDGER, "os.fsync(file.fileno())\n        self._last", "self._last",

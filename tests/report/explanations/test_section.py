@@ -35,6 +35,7 @@ def test_the_largest_come_first():
     assert top_features(table[table["arm"] == "federated"]) == NAMES[::-1][:MOST_FEATURES]
 
 
+@pytest.mark.whole
 def test_the_picture_names_features_sites_and_both_kinds_and_escapes_them():
     picture = features(explained(), "federated")
     assert "<13>" not in picture

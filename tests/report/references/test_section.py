@@ -13,6 +13,7 @@ from fedsim.report.references.words import UNPROTECTED, lacks_of, named
 from fedsim.report.statement import statement
 from fedsim.results.measured import Measured
 from fedsim.results.run_directory import Run
+from tests.cases import others_whole
 from tests.runs import SEEDS, SITES, make_run
 
 ALONE, POOL = "each site alone", "all sites"
@@ -41,7 +42,7 @@ def test_a_run_without_references_says_nothing_of_them(tmp_path: Path, private: 
     assert not any("scikit-learn" in text for _, text in statement(run))
 
 
-@pytest.mark.parametrize("private", [False, True])
+@pytest.mark.parametrize("private", others_whole([False, True], True))
 def test_where_there_are_some_the_statement_says_that_nothing_protects_them(tmp_path: Path, private: bool):
     run = with_references(make_run(tmp_path, private=private))
     assert ("Not covered", UNPROTECTED) in statement(run)

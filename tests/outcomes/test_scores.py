@@ -6,20 +6,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, log_loss, r2_score, roc_auc_score, root_mean_squared_error
 
-from fedsim.results import metrics
-from fedsim.results.metrics import BY_NAME, METRICS, Metric, score
-from fedsim.training.losses import LOSSES
+from fedsim.outcomes import is_metric, metric_named, names, outcome_of
+from fedsim.outcomes.measure import score, score_inside
+from fedsim.outcomes.metric import Metric
 
 
 def test_every_kind_has_its_metrics_and_a_headline_of_which_more_is_better():
-    assert set(METRICS) == set(LOSSES)
-    assert {metrics[0].name for metrics in METRICS.values()} == {"auc", "accuracy", "r2"}
-    assert all(metrics[0].better == "higher" for metrics in METRICS.values())
-    assert set(BY_NAME) == {"auc", "accuracy", "log_loss", "r2", "rmse"}
-    for of_kind in METRICS.values():  # a learning curve shows one of which less is better
-        assert any(metric.better == "lower" for metric in of_kind)
+    for kind in names():
+        metrics = outcome_of(kind).metrics
+        assert metrics[0].better == "higher", kind
+        assert any(metric.better == "lower" for metric in metrics), kind  # a learning curve shows one of them
+    assert {outcome_of(kind).metrics[0].name for kind in ("binary", "classes", "number")} == {"auc", "accuracy", "r2"}
 
 
+def test_a_metric_has_one_meaning_whatever_the_kind():
+    found: dict[str, Metric] = {}
+    for kind in names():
+        for metric in outcome_of(kind).metrics:
+            assert found.setdefault(metric.name, metric) == metric
+            assert metric_named(metric.name) == metric
+            assert is_metric(metric.name)
+    assert not is_metric("kappa")
+
+
+@pytest.mark.whole
 @given(st.lists(st.tuples(st.integers(0, 1), st.sampled_from([0.01, 0.2, 0.5, 0.7, 0.99])), min_size=2, max_size=40))
 def test_binary(pairs: list[tuple[int, float]]):
     """Oracle, ties included."""
@@ -33,6 +43,7 @@ def test_binary(pairs: list[tuple[int, float]]):
         assert found["auc"] is None
 
 
+@pytest.mark.whole
 @given(st.integers(0, 10_000), st.integers(6, 40))
 def test_classes(seed: int, count: int):
     """Oracle: the AUC is the mean of each class against the rest."""
@@ -58,7 +69,7 @@ def test_number(pairs: list[tuple[float, float]]):
         assert found["r2"] is None
 
 
-@pytest.mark.parametrize("kind", METRICS)
+@pytest.mark.parametrize("kind", ["binary", "classes", "number"])
 def test_what_can_not_be_measured_is_none(kind):
     shape = (2, 3) if kind == "classes" else (2,)
     for target, found in ((np.zeros(0, int), np.zeros((0, *shape[1:]))), (np.zeros(2, int), np.full(shape, np.nan))):
@@ -73,8 +84,8 @@ def test_what_can_not_be_measured_is_none(kind):
 def test_a_metric_that_is_declared_and_not_computed_is_an_error(kind, target, predicted, monkeypatch):
     """Otherwise the pooled figure would stand where the one inside sites belongs."""
     own = Metric("kappa", "kappa", "higher", -1.0, 1.0, by_site=True)
-    monkeypatch.setattr(metrics, "METRICS", {kind: (*metrics.METRICS[kind], own)})
-    with pytest.raises(LookupError, match=r"metrics\.score: expected a value of kappa"):
-        metrics.score(kind, target, predicted)
-    with pytest.raises(LookupError, match=r"metrics\.score_inside: expected a value of kappa"):
-        metrics.score_inside(kind, target, predicted, np.array([0, 0]))
+    monkeypatch.setattr(type(outcome_of(kind)), "metrics", (*outcome_of(kind).metrics, own))
+    with pytest.raises(LookupError, match=f"values of kind '{kind}': expected a value of kappa"):
+        score(kind, target, predicted)
+    with pytest.raises(LookupError, match=f"values_inside of kind '{kind}': expected a value of kappa"):
+        score_inside(kind, target, predicted, np.array([0, 0]))

@@ -1,0 +1,1 @@
+"""What ``fedsim`` offers in Python beside ``run``: functions that return frames or dataclasses and print nothing."""
