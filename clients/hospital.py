@@ -1,5 +1,6 @@
-"""Hospitals predict which patients have heart disease or pneumonia, and how long patients with cancer live."""
+"""Hospitals predict heart disease, pneumonia, exercises done at home, and how long patients with cancer live."""
 
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pandas as pd
 
 from clients.files import read_own, read_table
 from clients.images import downloaded, read_medmnist, scaled
-from clients.models import convolutional, linear, network
+from clients.models import convolutional, convolutional_in_time, linear, network
 from clients.survival import (
     BREAST_CANCER,
     HALF_YEARS,
@@ -46,6 +47,16 @@ HEART: tuple[Column, ...] = (
     Number("ca", 0, 3, "major vessels coloured by fluoroscopy", missing=True),
     Levels("thal", (3, 6, 7), "thallium scan: normal, fixed defect, reversible defect", missing=True),
 )
+EXERCISES = (
+    "pendulum",
+    "abduction",
+    "forward elevation",
+    "internal rotation",
+    "external rotation",
+    "trapezius extension",
+    "upright row",
+)
+MOMENTS = 64  # of a window: 2.56 s, about one repetition of an exercise
 MOSTLY_ABSENT = ("chol", "slope", "ca", "thal")
 HEART_COMPLETE = tuple(column for column in HEART if column.name not in MOSTLY_ABSENT)
 
@@ -120,6 +131,40 @@ def load_xray(path: Path | None) -> Rows:
         target=labels.astype("float32"),
         site=np.full(len(labels), "hospital"),
         time=np.arange(len(labels), dtype=float),
+    )
+
+
+def load_exercises() -> Rows:
+    """Load windows of 2.56 s of the 140 recordings; a site is a person, with a watch of their own.
+
+    Windows don't overlap. Time is where a window stands in its recording, from 0 to 1, so that the test rows are each
+    recording's last ones: neighbouring windows look alike, and a random split would test on what was nearly seen.
+    """
+    path = files("clients") / "data" / "shoulder_exercises_10_persons.npz"
+    with path.open("rb") as file, np.load(file) as arrays:
+        signals = arrays["signals"]  # int8 (6, moments)
+        lengths = arrays["lengths"]  # moments of each recording, (recordings,)
+        persons = arrays["person"]
+        exercises = arrays["exercise"]
+        is_right = arrays["right"] == 1
+
+    windows = []
+    times = []
+    counts = lengths // MOMENTS  # whole windows of each recording
+    recordings = np.split(signals, np.cumsum(lengths)[:-1], axis=1)
+    for recording, count in zip(recordings, counts, strict=True):
+        whole = recording[:, : count * MOMENTS].reshape(len(signals), count, MOMENTS)
+        windows.append(whole.swapaxes(0, 1))  # (windows, 6, MOMENTS)
+        times.append(np.arange(count) / count)
+
+    largest_byte = np.float32(127)
+    sites = np.array([f"person-{person:02}" for person in persons])
+    return Rows(
+        inputs=np.concatenate(windows).astype(np.float32) / largest_byte,
+        target=np.repeat(exercises.astype(np.int64), counts),
+        site=np.repeat(sites, counts),
+        time=np.concatenate(times),
+        groups={"arm": np.repeat(np.where(is_right, "right", "left"), counts)},
     )
 
 
@@ -199,4 +244,17 @@ lung_cancer = Task(
     kind="survival",
     follow_up=QUARTERS,
     form=TableForm(read_lung_cancer, LUNG_CANCER),
+)
+
+exercises = Task(
+    title="Which shoulder exercise a patient does, from the signals of a smartwatch, ten persons",
+    outcome="the exercise of physiotherapy",
+    source="Smartwatch signals of shoulder exercises (Burns et al. 2018), of seglearn; see clients/data/README.md",
+    licence="BSD 3-Clause",
+    columns=(),
+    load=load_exercises,
+    model=lambda signals, moments: convolutional_in_time(signals, len(EXERCISES)),
+    kind="classes",
+    by_time=True,
+    classes=EXERCISES,
 )

@@ -41,3 +41,20 @@ def convolutional(outputs: int) -> nn.Module:
     It maps (rows, 1, 28, 28) to (rows, outputs).
     """
     return model_of("cnn", outputs)(1, 28, 28)
+
+
+def convolutional_in_time(signals: int, outputs: int) -> nn.Module:
+    """Make a network of two convolutions along time, a mean over time and a linear layer.
+
+    It maps (rows, signals, moments) to (rows, outputs).
+    """
+    return nn.Sequential(
+        nn.Conv1d(signals, 32, kernel_size=5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool1d(2),
+        nn.Conv1d(32, 64, kernel_size=5, padding=2),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool1d(1),
+        nn.Flatten(),
+        nn.Linear(64, outputs),
+    )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedsim.data.federation import Examples
+from fedsim.data.federation import Examples, split_by_time
 from fedsim.data.tables import Levels, Number
 from fedsim.data.task import Rows, Task
 from fedsim.engines.stack.train import check_rules
@@ -39,6 +39,7 @@ HELD = {
     "bank/lending": Held(9_857, 50, 16, 1_324, 0.05245),
     "bank/volatility": Held(11_934, 5, 152, 3_226, -4.1963),
     "hospital/breast-cancer": Held(3_668, 2, 686, 2_982, 0.4253, frozenset({"age"})),
+    "hospital/exercises": Held(1_833, 10, 116, 220, 2.9711, frozenset({"arm"})),
     "hospital/heart": Held(920, 4, 123, 303, 0.5533, frozenset({"sex", "age"})),
     "hospital/heart-complete": Held(766, 4, 46, 303, 0.5104, frozenset({"sex", "age"})),
     "hospital/heart-network": Held(920, 4, 123, 303, 0.5533, frozenset({"sex", "age"})),
@@ -87,7 +88,7 @@ def test_what_is_loaded_is_finite_scaled_and_of_one_length(loaded: Loaded, name:
     assert rows.inputs.dtype == np.float32
     assert np.isfinite(rows.inputs).all()
     assert np.abs(rows.inputs).max() <= 1
-    allowed = {"binary": {0.0, 1.0}, "classes": set(range(10))}
+    allowed = {"binary": {0.0, 1.0}, "classes": set(range(len(task.classes) or 10))}
     if task.kind == "number":
         assert np.abs(rows.target).max() < 1, "a range that clips targets hides them"
     elif task.follow_up is not None:
@@ -174,3 +175,16 @@ def test_the_published_x_rays_can_be_read():
     assert rows.inputs.shape == (4_708 + 524 + 624, 1, 28, 28)
     assert rows.target[:4_708].mean() == pytest.approx(0.742, abs=1e-3)
     assert rows.target[-624:].mean() == pytest.approx(0.625, abs=1e-3)
+
+
+def test_windows_of_a_recording_are_in_the_order_of_time_and_the_last_ones_are_the_test(loaded: Loaded):
+    """A window's neighbours look like it, so a split at random would test on what was nearly seen."""
+    task, rows = loaded("hospital/exercises")
+    assert rows.time is not None
+    assert rows.time.min() == 0
+    assert rows.time.max() < 1
+    parts = split_by_time(rows.time[rows.site == "person-01"], 0.2, 0.5, task.horizon)
+    times = {part: rows.time[rows.site == "person-01"][chosen] for part, chosen in parts.items()}
+    assert times["train"].max() < times["validation"].min() < times["validation"].max() < times["test"].min()
+    for chosen in parts.values():
+        assert set(rows.target[rows.site == "person-01"][chosen]) == set(range(7))

@@ -37,6 +37,7 @@ CENTRALIZED = ["arms=['centralized']", "privacy.unit='none'"]
 SEEDS = range(5)  # five folds
 
 TASKS = {
+    "hospital-exercises": "accuracy",
     "hospital-heart": "auc",
     "bank-lending": "auc",
     "bank-branch-sizes": "auc",
