@@ -71,8 +71,8 @@ def cells_of(target: np.ndarray, intervals: int) -> np.ndarray:
 def curve_of(noisy: np.ndarray, follow_up: FollowUp, epsilon: Fraction) -> pd.DataFrame:
     """Estimate the curve from the noisy counts alone; this costs nothing more.
 
-    The band holds, for each interval by itself, the true probability of surviving it in 95 of 100 releases. It is made
-    of draws: what the exact counts may have been, given the noise, and what the hazards may be, given such counts.
+    The band holds, for each interval by itself, the true probability of surviving it in about 95 of 100 releases. It is
+    made of draws: what the exact counts may have been, given the noise, and what the hazards may be, given such counts.
 
     Args:
         noisy: The released counts, int64 (sites, cells).

@@ -92,24 +92,24 @@ def test_a_curve_of_any_counts_falls_from_one_to_zero_inside_its_band(counts: np
 
 
 @pytest.mark.whole
-@pytest.mark.parametrize(("sites", "epsilon"), [(1, "1"), (4, "0.5")])
-def test_the_band_holds_the_true_curve_in_95_of_100_releases(sites: int, epsilon: str):
-    """A band of Greenwood's alone would hold it far less often."""
+@pytest.mark.parametrize(("sites", "epsilon"), [(4, "0.5"), (2, "0.2")])
+def test_the_band_holds_the_true_curve_in_about_95_of_100_releases(sites: int, epsilon: str):
+    """Five standard deviations below what 1000 releases gave; a band without the noise holds it far less often."""
     true = 0.85 ** np.arange(1, INTERVALS + 1)
     (release,) = shared_out(Fraction(epsilon), {"time": (sites, 2 * INTERVALS + 1)})
     below = source("coverage", sites)
     held, held_without_noise = [], []
     for seed in range(120):
-        parts = np.array_split(drawn(seed, 200), sites)
+        parts = np.array_split(drawn(seed, 150), sites)
         counts = np.stack([cells_of(part, INTERVALS) for part in parts])
         released = noisy(counts, release, below)
         curve, narrow = (curve_of(released, YEARS, budget) for budget in (Fraction(epsilon), Fraction(100)))
         held.append((curve["low"] <= true) & (true <= curve["high"]))
         held_without_noise.append((narrow["low"] <= true) & (true <= narrow["high"]))
     coverage = np.mean(held, axis=0)
-    assert (coverage >= 0.9).all(), coverage
-    assert np.mean(coverage) >= 0.93, coverage
-    assert np.mean(held_without_noise) < np.mean(coverage)
+    assert (coverage >= 0.75).all(), coverage
+    assert np.mean(coverage) >= 0.86, coverage
+    assert np.mean(held_without_noise) < np.mean(coverage) - 0.05
 
 
 def test_the_sites_of_a_scenario_are_counted_whole():
