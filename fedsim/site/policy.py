@@ -67,6 +67,9 @@ class Policy(BaseModel):
         for name in self.units:
             if name == "none" or unit_of(name).place not in _PRIVATE_AT_THE_SITE:
                 raise ValueError(f"units: expected record or local, whose noise the site adds itself, got {name!r}")
+            if unit_of(name).persons:
+                reason = "files of a real site don't say whose rows are whose"
+                raise ValueError(f"units: expected record or local, since {reason}, got {name!r}")
         return self
 
     @model_validator(mode="after")

@@ -158,7 +158,9 @@ OPACUS_LACKS = [("Bilinear", "opacus"), ("attention", "opacus")]
 
 
 @pytest.mark.parametrize(("name", "way"), [pair for pair in WAYS if pair not in OPACUS_LACKS])
-def test_all_trained_parameters_of_any_layer_count_in_a_persons_sum(name: str, way: str, monkeypatch):
+def test_all_trained_parameters_of_any_layer_count_in_a_persons_sum(
+    name: str, way: str, monkeypatch: pytest.MonkeyPatch
+):
     """Oracle: gradients of rows by autograd, with targets of two labels each; serial's three ways, and the stack."""
     with torch.random.fork_rng():
         torch.manual_seed(3)

@@ -260,7 +260,7 @@ def make_digest_anew(folder: Path, name: str) -> None:
         ("manifest.json", ["seeds"], [], "seeds: expected at least 1 in the list, got"),
         ("manifest.json", ["files", "scenario.toml"], 3, "files.scenario.toml: expected text, got 3"),
         ("ledger.json", ["trainings"], "none", "trainings: expected a list, got 'none'"),
-        ("ledger.json", ["unit"], "person", "unit: .*expected 'client', .*'record', got 'person'"),
+        ("ledger.json", ["unit"], "patient", "unit: .*expected 'client', .*'record', got 'patient'"),
         ("ledger.json", ["delta"], 1.5, "delta: expected a number < 1, got 1.5"),
         ("ledger.json", ["delta"], None, "expected a delta beside private trainings"),
         ("ledger.json", ["tuning"], {"runs": None, "charged": True}, "expected the number of trainings that are charg"),

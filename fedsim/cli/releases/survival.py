@@ -36,7 +36,7 @@ def survival(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", metavar="DIR", help="The folder to write into.", show_default="survival/NAME of the scenario"
+            "--out", metavar="DIR", help="The directory to write into.", show_default="survival/NAME of the scenario"
         ),
     ] = None,
     changes: options.Changes = None,
