@@ -42,6 +42,7 @@ def test_lists_are_frames():
     assert "hospital/heart" in set(fedsim.list_tasks()["name"])
 
 
+@pytest.mark.whole
 def test_privacy_is_a_function_and_a_package(capsys: pytest.CaptureFixture[str]):
     import fedsim.privacy.accounting
 

@@ -26,7 +26,7 @@ ONE_ARM = 'arms=["federated"]'
 @pytest.mark.usefixtures("charts_undrawn")
 @pytest.mark.parametrize(
     ("kind", "count"),
-    [*others_whole(FEW.items(), "scenarios", "flower"), *others_whole(MORE.items())],
+    [*others_whole(FEW.items(), "flower"), *others_whole(MORE.items())],
 )
 def test_nothing_is_lost_and_nothing_goes_wrong_in_silence(
     kind: str, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

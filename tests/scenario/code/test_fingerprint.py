@@ -14,6 +14,7 @@ from fedsim.scenario.code.fingerprint import digest_of
 from tests.given import Halved, falls, linear, made, rows
 
 
+@pytest.mark.whole
 def test_the_same_code_has_the_same_digest_in_another_process():
     code = (
         "from tests.given import falls; from fedsim.scenario.code.fingerprint import digest_of; print(digest_of(falls))"
