@@ -61,7 +61,9 @@ def contents_of(scenario: Scenario) -> Contents | None:
     labels = outcome.labels(rows.target)  # (rows,)
     if labels is None:
         labels = np.zeros(len(rows.target), np.int64)
-    label_count = max(2, int(labels.max()) + 1) if outcome.labels(rows.target[:1]) is not None else 1
+        label_count = 1
+    else:
+        label_count = max(2, int(labels.max()) + 1)
     counts = []
     for row_numbers in row_numbers_by_site.values():
         counts.append(np.bincount(labels[row_numbers], minlength=label_count))  # (labels,)

@@ -8,6 +8,7 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 
+from fedsim.classes import classes_in
 from fedsim.mistakes import Mistake
 from fedsim.outcomes import kinds
 from fedsim.outcomes.metric import Metric
@@ -16,12 +17,13 @@ from fedsim.outcomes.outcome import Outcome
 _own: dict[str, Outcome] = {}
 
 
-def names() -> list[str]:
-    """Return the names of the ready-made kinds, sorted."""
+@cache
+def names() -> tuple[str, ...]:
+    """Return the names of the ready-made kinds, sorted; the folder is read once."""
     found = []
     for folder in kinds.__path__:
         found += [path.stem.replace("_", "-") for path in Path(folder).glob("[!_]*.py")]
-    return sorted(found)
+    return tuple(sorted(found))
 
 
 def outcome_of(kind: str) -> Outcome:
@@ -42,11 +44,7 @@ def _ready_made(kind: str) -> Outcome:
         raise Mistake(f"kind: expected {', '.join(map(repr, known))}, or a kind that a task brings, got {kind!r}")
 
     module = import_module(f"{kinds.__name__}.{kind.replace('-', '_')}")
-    classes = [
-        thing
-        for thing in vars(module).values()
-        if isinstance(thing, type) and issubclass(thing, Outcome) and thing.__module__ == module.__name__
-    ]
+    classes = classes_in(module, Outcome)
     if len(classes) != 1 or classes[0].name != kind:
         raise TypeError(f"{module.__file__}: expected one subclass of Outcome with the name {kind!r}")
     return classes[0]()

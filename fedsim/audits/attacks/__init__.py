@@ -4,6 +4,7 @@ import importlib
 
 from fedsim.audits.attack import Attack
 from fedsim.audits.finding import QUESTIONS
+from fedsim.classes import classes_in
 from fedsim.scenario import catalog
 
 
@@ -16,15 +17,11 @@ def load(name: str) -> Attack:
     """
     catalog.check("audits", name)
     module = importlib.import_module(f"{__name__}.{name}")
-    classes = [
-        thing
-        for thing in vars(module).values()
-        if isinstance(thing, type) and issubclass(thing, Attack) and thing.__module__ == module.__name__
-    ]
+    classes = classes_in(module, Attack)
     if len(classes) != 1:
         names = ", ".join(thing.__name__ for thing in classes) or "none"
         raise TypeError(f"{module.__file__}: expected one class derived from Attack, got {names}")
-    return classes[0]()
+    return classes[0]()  # pyright: ignore[reportAbstractUsage]  a class derived from it
 
 
 def all_attacks() -> list[Attack]:

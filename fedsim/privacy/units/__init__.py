@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from fedsim.classes import classes_in
 from fedsim.mistakes import Mistake
 from fedsim.privacy.ledger import Release
 from fedsim.privacy.unit import Unit
@@ -35,14 +36,10 @@ def unit_of(name: str) -> Unit:
         raise Mistake(f"privacy.unit: expected {', '.join(map(repr, known))}, got {name!r}")
 
     module = import_module(f"{__name__}.{name}")
-    classes = [
-        thing
-        for thing in vars(module).values()
-        if isinstance(thing, type) and issubclass(thing, Unit) and thing.__module__ == module.__name__
-    ]
+    classes = classes_in(module, Unit)
     if len(classes) != 1:
         raise TypeError(f"{module.__file__}: expected one subclass of Unit, got {len(classes)}")
-    return classes[0]()
+    return classes[0]()  # pyright: ignore[reportAbstractUsage]  a class derived from it
 
 
 @cache
