@@ -29,7 +29,7 @@ from fedsim.results.digests import sha256
 from fedsim.results.evaluation import POOLED
 from fedsim.results.measured import Measured
 from fedsim.scenario import catalog
-from fedsim.scenario.schema import Evaluation, Ray, Scenario, Schedule, SuperLink
+from fedsim.scenario.schema import Evaluation, Ray, Scenario, SuperLink
 from fedsim.tracking.contract import Ended, Round, Training
 from fedsim.tracking.watch import Watchers
 from fedsim.training.model import best_device
@@ -430,15 +430,7 @@ def _left_out_of_hash(scenario: Scenario) -> dict[str, Any]:
     for section, empty in (("ray", Ray()), ("superlink", SuperLink())):  # nor without these
         if getattr(scenario, section) == empty:
             keys[section] = True
-    keys["training"] = set()  # nor without these keys
-    if scenario.training.schedule == Schedule():
-        keys["training"].add("schedule")
-    if scenario.training.stopping is None:
-        keys["training"].add("stopping")
-    if not scenario.training.replace_batch_norm:
-        keys["training"].add("replace_batch_norm")
-    of_images = ("layout", "image", "image_size", "channels", "classes")
-    keys["data"] = {key for key in of_images if getattr(scenario.data, key) is None}  # and without these keys
+    keys |= scenario.unused_younger_keys()
     return keys
 
 

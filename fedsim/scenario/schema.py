@@ -643,6 +643,13 @@ class Faults(_Section):
 _OF_IMAGES = ("image_size", "channels", "classes")
 _EXAMPLES_OF_IMAGES = {"image_size": "[28, 28]", "channels": "1", "classes": '["healthy", "ill"]'}
 
+_YOUNGER_KEYS = {
+    "data": ("layout", "image", "person", *_OF_IMAGES),
+    "partition": ("column", "mapping", "shares", "size_classes"),
+    "training": ("schedule", "stopping", "replace_batch_norm"),
+}
+"""{section: keys that are younger than the names of releases and checkpoints}; a new key that may be silent is one."""
+
 
 class Scenario(_Section):
     """One experiment, fully stated."""
@@ -893,14 +900,12 @@ class Scenario(_Section):
         sections = {"task", "data", "partition", "split", "training", "strategy", "attack", "faults", "privacy"}
         if self.secure_aggregation.on:
             sections.add("secure_aggregation")
-        silent: dict[str, set[str]] = {"data": self._says_nothing_of_rows, "privacy": self._shapes_nothing}
-        silent["training"] = {"stopping"}  # it changes no round, only how many there are
+        silent = self.unused_younger_keys()
+        silent["data"] |= self._says_nothing_of_rows
+        silent["privacy"] = self._shapes_nothing
+        silent["training"].add("stopping")  # it changes no round, only how many there are
         if not self.training.duration_spread:
             silent["training"].add("duration_spread")  # 0 shapes nothing
-        if self.training.schedule == Schedule():
-            silent["training"].add("schedule")  # the names of releases are older than this key
-        if not self.training.replace_batch_norm:
-            silent["training"].add("replace_batch_norm")  # nor do they know this one
         shapes = self.model_dump_json(include=sections, exclude=silent)
         return hashlib.blake2b((shapes + catalog.code_hash(self.strategy.name)).encode(), digest_size=16).hexdigest()
 
@@ -913,10 +918,22 @@ class Scenario(_Section):
         keys = {"groups", "scale"}
         if self.data.sha256 is not None:
             keys.add("path")
-        for key in ("positive", "undeclared", "layout", "image", "person", *_OF_IMAGES):
+        for key in ("positive", "undeclared"):
             if getattr(self.data, key) is None:
-                keys.add(key)  # the names of releases are older than these keys
+                keys.add(key)
         return keys
+
+    def unused_younger_keys(self) -> dict[str, set[str]]:
+        """Return the younger keys that say nothing here, {section: keys}.
+
+        What is named by all that a scenario says keeps its name when a version of fedsim brings a key.
+        """
+        unused = {}
+        for section, younger in _YOUNGER_KEYS.items():
+            said = getattr(self, section)
+            nothing = type(said).model_fields
+            unused[section] = {key for key in younger if getattr(said, key) == nothing[key].default}
+        return unused
 
     @property
     def _shapes_nothing(self) -> set[str]:
