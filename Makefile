@@ -45,18 +45,21 @@ check: $(INSTALLED)
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-bench: $(INSTALLED) benchmarks/.venv-pfl/installed benchmarks/.venv-ray/installed
+bench: $(INSTALLED) benchmarks/.venv-pfl/installed benchmarks/.venv-drjax/installed benchmarks/.venv-ray/installed
 	$(BIN)/python benchmarks/rounds.py --workloads $(WORKLOADS) --rounds $(ROUNDS) --device $(DEVICE)
 
 # The peers' packages clash with ours: each has an environment of its own.
 benchmarks/.venv-pfl/installed: benchmarks/peers/pfl.txt
 	$(PYTHON) -m venv $(@D) && $(@D)/bin/pip install --quiet --disable-pip-version-check -r $< && touch $@
 
+benchmarks/.venv-drjax/installed: benchmarks/peers/drjax.txt
+	$(PYTHON) -m venv $(@D) && $(@D)/bin/pip install --quiet --disable-pip-version-check -r $< && touch $@
+
 benchmarks/.venv-ray/installed: benchmarks/peers/flower_ray.txt
 	$(PYTHON) -m venv $(@D) && $(@D)/bin/pip install --quiet --disable-pip-version-check -r $< && touch $@
 
 clean:
-	rm -rf .venv benchmarks/.venv-pfl benchmarks/.venv-ray
+	rm -rf .venv benchmarks/.venv-pfl benchmarks/.venv-drjax benchmarks/.venv-ray
 
 # Debian and Ubuntu keep the venv module in a package of its own; it is installed where it is missing.
 define VENV

@@ -1,4 +1,4 @@
-"""Seconds for a round: fedsim against pfl-research, Flower's Ray simulation and the floor, side by side in one run.
+"""Seconds for a round: fedsim, pfl-research, DrJAX, Flower's Ray simulation and the floor, side by side in one run.
 
 Every framework does the same work in a process of its own: sampling sites, sending the model, training, FedAvg. One
 warm-up round is left out; start-up (from the start of the process to the end of the warm-up round) is reported apart.
@@ -22,6 +22,7 @@ FRAMEWORKS = {
     "fedsim cohort": (sys.executable, "ours.py", "--engine", "cohort"),
     "fedsim serial": (sys.executable, "ours.py", "--engine", "serial"),
     "pfl": (str(HERE / ".venv-pfl" / "bin" / "python"), "peers/pfl_peer.py"),
+    "drjax": (str(HERE / ".venv-drjax" / "bin" / "python"), "peers/drjax_peer.py"),
     "flower ray": (str(HERE / ".venv-ray" / "bin" / "python"), "peers/flower_ray.py"),
     "floor": (sys.executable, "floor.py"),
 }
@@ -34,6 +35,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--limit", type=int, default=600, help="seconds after which a framework is left out")
     arguments = parser.parse_args()
     names = arguments.workloads.split(",")
     if unknown := set(names) - set(WORKLOADS):
@@ -59,10 +61,15 @@ def measure(framework: str, workload: str, private: bool, arguments: argparse.Na
         return None
     command = [python, str(HERE / script), *rest, "--workload", workload, "--rounds", str(arguments.rounds)]
     command += ["--threads", str(arguments.threads), "--device", arguments.device, *(["--private"] if private else [])]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    of_what = f"{workload}{', private' if private else ''}"
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=arguments.limit)
+    except subprocess.TimeoutExpired:
+        print(f"{framework}: n/a for {of_what}: more than {arguments.limit} s for {arguments.rounds + 1} rounds")
+        return None
     if done.returncode:
         last = (done.stderr.strip() or "no message").splitlines()[-1]
-        print(f"{framework}: n/a for {workload}{', private' if private else ''}: {last}")
+        print(f"{framework}: n/a for {of_what}: {last}")
         return None
     result = json.loads(done.stdout.strip().splitlines()[-1])
     seconds = result.pop("seconds")
