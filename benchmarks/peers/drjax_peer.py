@@ -1,7 +1,7 @@
 """Rounds of a workload in DrJAX 0.2.1, which maps a round's clients in one program of JAX and takes their mean.
 
-The sampled sites' rows are stacked, each site's rows are put in an order of their own, and every site takes its steps on
-batches of a fixed size, all inside one compiled program. The models are those of the workloads, written as functions
+The sampled sites' rows are stacked, each site's rows are put in an order of their own, and every site takes its steps
+on batches of a fixed size, all inside one compiled program. The models are those of the workloads, written as functions
 with the same layers, sizes and first weights' scale. No evaluation; the compilation is in the warm-up round.
 """
 
@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import itertools
 
 from workloads import Workload, age, read_arguments, result_line, rows_of
 
@@ -89,7 +91,7 @@ def mlp() -> tuple[dict[str, tuple[int, ...]], Callable[[Parameters, Any], Any]]
     """Return the shapes of the MLP's parameters, and the function from them and rows to logits."""
     sizes = (30, 64, 64, 2)
     shapes = {}
-    for number, (fan_in, fan_out) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for number, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
         shapes |= {f"w{number}": (fan_out, fan_in), f"b{number}": (fan_out,)}
 
     def apply(values: Parameters, rows: Any) -> Any:
