@@ -15,6 +15,7 @@ from fedsim.scenario import catalog
 from fedsim.scenario.schema import Scenario
 from fedsim.strategy.local_rule import Part, Parts
 from fedsim.strategy.trainable import trainable
+from fedsim.training.adapt import adapted
 from fedsim.training.batch_norm import without_batch_norm
 from fedsim.training.by_name import ByName
 from fedsim.training.losses import RowLosses
@@ -37,15 +38,17 @@ def new_model(scenario: Scenario, site: Site, seed: int, device: str) -> nn.Modu
 
     Raises:
         Mistake: The model can't be trained as asked: it has a layer that mixes rows (BatchNorm),
-            buffers that training changes, or nothing to train.
+            buffers that training changes, or nothing to train; or it can't be adapted as asked.
     """
     input_shape = site.train.inputs.shape[1:]
     weights_seed = torch_seed(seed, "initial weights")
     with global_seed(weights_seed):  # layers draw them from the global generator
         model = _made(scenario, input_shape)
+        if scenario.training.replace_batch_norm:
+            model = without_batch_norm(model)
+        if scenario.training.adapt is not None:
+            model = adapted(model, scenario.training.adapt)
 
-    if scenario.training.replace_batch_norm:
-        model = without_batch_norm(model)
     for name, layer in model.named_modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             raise Mistake(

@@ -1,0 +1,170 @@
+"""Low-rank adapters and heads: what is trained, what is refused, and that both engines agree."""
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from clients.text import BertConfig, SentenceEncoder
+from fedsim.data.federation import Examples
+from fedsim.engines.stack.generic import Generic
+from fedsim.engines.stack.train import check_rules, stacked_model, train_together
+from fedsim.flower.unchanged import check_changed
+from fedsim.mistakes import Mistake, RunFailed
+from fedsim.randomness import Words
+from fedsim.scenario.schema import Adapt, Optimizer
+from fedsim.strategy.trainable import frozen, trainable, vector_of
+from fedsim.training.adapt import adapted, merged
+from fedsim.training.losses import binary
+from fedsim.training.row_gradients import find_way
+from fedsim.training.steps import train
+from fedsim.training.work import Noise, Plan, Streams, Work
+
+TINY = BertConfig(20, 8, 2, 2, 12, 10)
+LORA = Adapt(method="lora", rank=2, modules=["query", "value"], also=["head"])
+
+
+def tiny(seed: int = 0) -> SentenceEncoder:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return SentenceEncoder(TINY, 1)
+
+
+def with_adapters() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        model = adapted(tiny(), LORA)
+        for name, value in trainable(model).items():
+            if "lora_B" in name:
+                nn.init.normal_(value, std=0.3)
+    return model
+
+
+def works(model: nn.Module, noise: Noise | None) -> list[Work]:
+    found = []
+    for site, rows in enumerate((5, 3, 6)):
+        random = torch.Generator().manual_seed(site)
+        words = torch.randint(1, 20, (rows, 6), generator=random)
+        words[:, 4:] = 0
+        target = (torch.rand(rows, generator=random) < 0.5).float()
+        plan = Plan(3, 0.7, 3.0, Optimizer(lr=0.3, weight_decay=0.1), noise)
+        streams = Streams(Words.of(0, "b", site), Words.of(0, "n", site), layers=site)
+        found.append(Work(model, vector_of(model), Examples(words, target), plan, streams, binary))
+    return found
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("noise", [None, Noise(0.3, 1.0)], ids=["plain", "private"])
+def test_adapters_of_a_transformer_are_trained_alike_on_both_engines(noise: Noise | None):
+    """Opacus' gradients of rows and the stack's rules agree, and the frozen weights stay bitwise as they were."""
+    model = with_adapters()
+    before = {name: value.clone() for name, value in frozen(model).items()}
+    stack = works(model, noise)
+    expected = torch.stack([train(work).parameters for work in works(model, noise)])  # streams are used up
+    check_rules(model, binary, stack[0].examples)
+    assert not any(isinstance(layer, Generic) for layer in stacked_model(model, torch.device("cpu")).layers)
+    found = torch.stack([work.start for work in stack])
+    train_together(stack, found)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    assert (expected - stack[0].start).abs().max() > 0.01
+    assert all(torch.equal(value, before[name]) for name, value in frozen(model).items())
+
+
+def test_serial_takes_the_rows_gradients_of_adapters_by_opacus():
+    (work, *_) = works(with_adapters(), Noise(0.3, 1.0))
+    assert find_way(work) == "opacus"
+
+
+def test_lora_begins_with_the_outputs_of_the_base_and_trains_adapters_alone():
+    base, model = tiny(), adapted(tiny(), replace_also(None))
+    words = torch.arange(12).reshape(2, 6)
+    torch.testing.assert_close(model(words), base(words), rtol=0, atol=0)
+    assert all(".lora_A." in name or ".lora_B." in name for name in trainable(model))
+    assert len(trainable(model)) == 2 * 2 * TINY.num_hidden_layers
+
+
+def replace_also(also: list[str] | None) -> Adapt:
+    return LORA.model_copy(update={"also": also})
+
+
+def test_an_adapter_adds_alpha_over_rank_times_b_a():
+    model = adapted(nn.Sequential(nn.Linear(4, 3)), Adapt(method="lora", rank=2, alpha=6.0, modules=["0"]))
+    parts = dict(model.named_parameters())
+    nn.init.normal_(parts["0.lora_B.weight"])
+    rows = torch.randn(5, 4)
+    weight = parts["0.base_layer.weight"] + 3 * parts["0.lora_B.weight"] @ parts["0.lora_A.weight"]
+    expected = rows @ weight.mT + parts["0.base_layer.bias"]
+    torch.testing.assert_close(model(rows), expected)
+    assert isinstance(merged(model)[0], nn.Linear)  # type: ignore[index]
+    torch.testing.assert_close(model(rows), expected)
+
+
+def test_a_head_is_the_last_module_or_the_one_that_is_named():
+    assert list(trainable(adapted(tiny(), Adapt(method="head")))) == ["head.weight", "head.bias"]
+    named = adapted(tiny(), Adapt(method="head", modules=["pooler.dense"]))
+    assert list(trainable(named)) == ["pooler.dense.weight", "pooler.dense.bias"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"modules": ["quarry"]}, r"'quarry', which matches nothing; there are .*query \(Linear\)"),
+        ({"rank": 9}, r"rank: expected at most the smaller side of .*query \(8 x 8\), got 9"),
+        ({"modules": ["word_embeddings"]}, r"expected Linear layers, got embeddings.word_embeddings \(a Embedding\)"),
+        ({"also": ["tail"]}, r"training.adapt.also: .*'tail', which matches nothing"),
+    ],
+)
+def test_what_cannot_be_adapted_is_said(changes: dict, message: str):
+    with pytest.raises(Mistake, match=message):
+        adapted(tiny(), LORA.model_copy(update=changes))
+
+
+def test_layers_whose_weight_is_used_without_calling_them_are_refused():
+    layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
+    with pytest.raises(Mistake, match="linear1 \\(inside TransformerEncoderLayer, which uses its weight"):
+        adapted(nn.Sequential(layer), Adapt(method="lora", rank=1, modules=["linear1"]))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"method": "lora"}, "expected rank and modules"),
+        ({"method": "head", "rank": 2}, "rank: expected none beside method = 'head'"),
+        ({"method": "head", "base_sha256": "0"}, "base_sha256: expected base"),
+    ],
+)
+def test_settings_without_effect_are_refused(values: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        Adapt(**values)
+
+
+def test_base_weights_come_from_a_file_all_faults_are_listed_and_a_changed_file_is_refused(tmp_path):
+    weights = {name: value.clone() for name, value in tiny(3).state_dict().items() if not name.startswith("head")}
+    file = tmp_path / "base.safetensors"
+    safetensors.torch.save_file(weights, file)
+    asked = LORA.model_copy(update={"base": str(file)})
+    held = {name: value for name, value in frozen(adapted(tiny(), asked)).items()}
+    for name, value in weights.items():
+        inside = name.replace(".query.", ".query.base_layer.").replace(".value.", ".value.base_layer.")
+        assert torch.equal(held[inside], value)
+
+    with pytest.raises(Mistake, match="expected the weights that the run was begun with"):
+        adapted(tiny(), asked.model_copy(update={"base_sha256": "0" * 64}))
+    del weights["pooler.dense.bias"]
+    weights |= {"extra": torch.zeros(1), "pooler.dense.weight": torch.zeros(2)}
+    safetensors.torch.save_file(weights, file)
+    with pytest.raises(Mistake) as caught:
+        adapted(tiny(), asked)
+    assert len(str(caught.value).splitlines()) == 3
+
+
+def test_an_adapter_that_no_site_changed_fails_the_run():
+    before = {name: value.detach() for name, value in trainable(with_adapters()).items()}
+    after = {name: value + 1 for name, value in before.items()}
+    check_changed(2, [(before, after)])
+    dead = "encoder.layer.0.attention.self.query"
+    half = after | {f"{dead}.lora_A.weight": before[f"{dead}.lora_A.weight"]}
+    check_changed(2, [(before, half)])  # B is zero at first, so that A does not move in the first step
+    still = half | {f"{dead}.lora_B.weight": before[f"{dead}.lora_B.weight"]}
+    with pytest.raises(RunFailed, match=f"round 2: training.adapt: no site changed {dead}:"):
+        check_changed(2, [(before, still), (before, still)])
