@@ -21,6 +21,7 @@ from fedsim.exporting.sources import source_of
 from fedsim.mistakes import Mistake
 from fedsim.outcomes import outcome_of
 from fedsim.strategy.trainable import trainable, whole
+from fedsim.training.functional import rows_at_once
 
 _AT_ONCE = 2**13  # rows that go through the model together
 
@@ -148,8 +149,9 @@ def torch_predictions(chosen: Chosen, encoded: np.ndarray) -> np.ndarray:
     scale = chosen.scale
     outcome = outcome_of(chosen.trial.task.kind)
     parts = []
-    for start in range(0, len(encoded), _AT_ONCE):
-        inputs = torch.from_numpy(encoded[start : start + _AT_ONCE])
+    at_once = rows_at_once(model, _AT_ONCE)
+    for start in range(0, len(encoded), at_once):
+        inputs = torch.from_numpy(encoded[start : start + at_once])
         with torch.no_grad():
             outputs = model(scale.inputs(inputs) if scale else inputs)
         parts.append(outcome.said(outputs, outputs))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 import torch
 from flwr.app import Context, Message, MessageType
@@ -11,9 +11,7 @@ from torch import Tensor
 from fedsim.flower.grid import Execute
 from fedsim.flower.records import ARRAYS, CONFIG, ROUND, Layout, flatten
 from fedsim.mistakes import RunFailed
-
-ENDS = (".lora_A.weight", ".lora_B.weight")
-"""How the names of an adapter's two parameters end; every other parameter stands for itself."""
+from fedsim.strategy.trainable import adapters_of
 
 
 def check_changed(number: int, models: Sequence[tuple[Mapping[str, Tensor], Mapping[str, Tensor]]]) -> None:
@@ -33,27 +31,18 @@ def check_changed(number: int, models: Sequence[tuple[Mapping[str, Tensor], Mapp
     refuse_unchanged(number, names, changed)
 
 
-def refuse_unchanged(number: int, names: Sequence[str], changed: Collection[str]) -> None:
+def refuse_unchanged(number: int, names: Sequence[str], changed: Set[str]) -> None:
     """Make sure that of each adapter a parameter changed.
 
     Raises:
         RunFailed: One did not.
     """
-    adapters = dict.fromkeys(_adapter_of(name) for name in names)
-    alive = {_adapter_of(name) for name in changed}
-    dead = [adapter for adapter in adapters if adapter not in alive]
+    dead = [adapter for adapter, parts in adapters_of(names).items() if changed.isdisjoint(parts)]
     if dead:
         raise RunFailed(
             f"round {number}: training.adapt: no site changed {', '.join(dead)}: the model does not use it, no row was "
             "in a step, or training.optimizer.lr is too small"
         )
-
-
-def _adapter_of(name: str) -> str:
-    for end in ENDS:
-        if f".{name}".endswith(end):
-            return f".{name}".removesuffix(end).removeprefix(".") or "the model"
-    return name
 
 
 def watching(execute: Execute, layout: Layout) -> Execute:

@@ -32,7 +32,7 @@ from fedsim.strategy.contract import WITHOUT_NOISE, Strategy, aggregate
 from fedsim.strategy.foreign import Foreign
 from fedsim.strategy.make import strategy_of
 from fedsim.strategy.trainable import vector_of
-from fedsim.training.model import layers_of
+from fedsim.training.model import architecture_of, layers_of
 from fedsim.training.rows_alone import check_rows_are_alone
 
 _MORE_SEEDS = 5  # that are tried to find one with test rows
@@ -256,7 +256,7 @@ def person_faults(scenario: Scenario, federation: Federation) -> Iterator[str]:
 def model_faults(scenario: Scenario, federation: Federation, model: nn.Module) -> Iterator[str]:
     """Yield what makes it impossible to protect a record: a model whose outputs for a row depend on other rows."""
     if unit_of(scenario.privacy.unit).place is Place.IN_STEPS:
-        yield from _fault_of(lambda: check_rows_are_alone(model, federation.sites[0].train))
+        yield from _fault_of(lambda: check_rows_are_alone(model, federation.sites[0].train, architecture_of(scenario)))
 
 
 def evaluation_faults(scenario: Scenario, device: str) -> Iterator[str]:
