@@ -30,7 +30,7 @@ def main() -> None:
     federation._KEPT = 2**33  # bytes: as in the peers, all sites' rows are in memory before the first round
     sum(len(site.train) for site in federation.federate(scenario, 0, arguments.device).sites)
     ages: list[float] = []
-    run_job(scenario, Job("federated", arguments.private, 0), lambda: ages.append(age()))
+    run_job(scenario, Job("federated", arguments.private, 0), lambda number: ages.append(age()))
     print(result_line(f"fedsim {own.engine}", arguments, ages, ("fedsim-flower", "flwr", "opacus", "torch")))
 
 

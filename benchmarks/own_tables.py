@@ -392,7 +392,7 @@ def _fedsim(scenario: Scenario, kind: str, arm: Any, seeds: int) -> float:
     """Train an arm under each seed; return the mean figure over the test rows of all sites."""
     values = []
     for seed in range(seeds):
-        trained = run_job(scenario, Job(arm, scenario.private, seed), lambda: None)
+        trained = run_job(scenario, Job(arm, scenario.private, seed), lambda number: None)
         pooled = trained.scores[trained.scores["site"] == POOLED].iloc[0]
         values.append(float(pooled[METRIC[kind]]))
     return float(np.mean(values))

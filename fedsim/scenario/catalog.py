@@ -149,10 +149,11 @@ def source_digest() -> str:
 
 def titles(kind: str) -> Mapping[str, str]:
     """Return {name: title} of all scenarios, tasks, strategies or engines, sorted by name."""
-    found = dict(_titles_in(kind, _folder(kind)))
-    if kind == "tasks":
-        found |= {name: f"(by {entry.dist.name if entry.dist else '?'})" for name, entry in _entries().items()}
-    return MappingProxyType(dict(sorted(found.items())))
+    of_files = _titles_in(kind, _folder(kind))
+    if kind != "tasks":
+        return of_files
+    of_packages = {name: f"(by {entry.dist.name if entry.dist else '?'})" for name, entry in _entries().items()}
+    return MappingProxyType(dict(sorted({**of_files, **of_packages}.items())))
 
 
 @cache
@@ -163,7 +164,7 @@ def _titles_in(kind: str, folder: Path) -> Mapping[str, str]:
         found = {name: title for path in folder.glob("*.py") for name, title in _tasks_in(path)}
     else:
         found = {_name_of(kind, path): _first_line(path) for path in folder.glob("*.py") if path.stem[0] != "_"}
-    return MappingProxyType(found)
+    return MappingProxyType(dict(sorted(found.items())))
 
 
 def load(kind: str, name: str) -> Any:  # noqa: ANN401  a task, a strategy class or an attack's class
@@ -407,6 +408,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; there is {', '.join(map(repr, known))}"
 
 
+@cache
 def _folder(kind: str) -> Path:
     spec = find_spec(_PACKAGE[kind])
     if spec is None or not spec.submodule_search_locations:

@@ -57,15 +57,23 @@ def test_canaries_are_persons_whose_rows_are_told_apart_from_records(scenario: M
 
 @pytest.mark.slow
 @pytest.mark.parametrize("epsilon", [1.0, 8.0])
-def test_ten_audits_of_a_promise_to_persons(scenario: Make, epsilon: float):
-    """D1: each bound is wrong with a chance of at most 1 %; none of 10 seeds' is, in one run or in many."""
+def test_ten_audits_of_a_promise_to_persons(scenario: Make, epsilon: float, rows_clipped):
+    """D1: each bound is wrong with a chance of at most 1 %; none of 10 seeds' is, in one run or in many.
+
+    The audits have teeth: with each row clipped alone, the canaries of one run refute the promise. At epsilon 8 the
+    honest training's estimate shows it, too. At 1 it can't: estimates from 1000 trials lay between .06 and .70.
+    """
     claim, target = target_of(scenario, epsilon)
     for seed in range(10):
         again = replace(target, effort=Effort(seed=seed, trials=1000, canaries=1000))
         found = one_run.one_run(again), canary.paired(again, 1000)
         assert max(one.bound for one in found) <= claim.epsilon
         assert max(one.noise_bound for one in found) <= claim.epsilon
-        assert (found[1].estimate or 0) >= 0.3 * epsilon
+        if epsilon == 8.0:
+            assert (found[1].estimate or 0) >= 0.3 * epsilon
+
+    rows_clipped()
+    assert one_run.one_run(target).noise_bound > claim.epsilon
 
 
 @pytest.mark.slow

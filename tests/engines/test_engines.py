@@ -50,7 +50,10 @@ def test_the_stack_is_cut_to_fit_into_memory(scenario, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("private", others_whole([False, True], True))
-@pytest.mark.parametrize(("error", "sizes"), [(torch.OutOfMemoryError, [4, 2, 1, 1, 2, 1, 1]), (RuntimeError, [4])])
+@pytest.mark.parametrize(
+    ("error", "sizes"),
+    others_whole([(torch.OutOfMemoryError, [4, 2, 1, 1, 2, 1, 1]), (RuntimeError, [4])], RuntimeError),
+)
 def test_a_stack_that_fails_half_way_is_trained_again_from_its_start(
     scenario, error: type[Exception], sizes: list[int], private: bool, monkeypatch: pytest.MonkeyPatch
 ):

@@ -61,7 +61,7 @@ def test_arms_differ_by_who_trains_not_by_what_is_measured(scenario):
         assert scores[0][column].equals(scores[2][column])
 
 
-@pytest.mark.parametrize("arm", others_whole(["federated", "centralized", "local"], "local"))
+@pytest.mark.parametrize("arm", others_whole(["federated", "centralized", "local"], "federated"))
 def test_private_arms_spend_the_same_epsilon_within_the_budget(scenario, arm: str):
     chosen = scenario()
     ledger = trained(chosen, arm, private=True).ledger

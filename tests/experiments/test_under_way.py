@@ -107,7 +107,7 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", others_whole(CASES, "plain", "whole sites", "local, private"))
+@pytest.mark.parametrize("name", others_whole(CASES, "plain", "whole sites"))
 def test_it_ends_where_it_would_have_ended(name: str, tmp_path: Path):
     arm, private, changes = CASES[name]
     scenario = read("hospital-heart", [*HEART, *changes])

@@ -26,7 +26,7 @@ def charges(done: Trained) -> Counter[tuple[Any, int]]:
     return Counter((entry.site, entry.round) for entry in done.ledger.entries)
 
 
-@pytest.mark.parametrize("arm", others_whole(["federated", "centralized", "local"], "local"))
+@pytest.mark.parametrize("arm", others_whole(["federated", "centralized", "local"]))
 def test_every_round_that_was_begun_is_charged_for_those_that_were_asked_in_it(
     arm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

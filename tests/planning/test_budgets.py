@@ -83,7 +83,7 @@ def test_sites_that_joined_earlier_end_the_training(scenario, kind: str, late: s
     assert max(done.ledger.epsilon(site) for site in NAMES) <= limit
 
 
-@pytest.mark.parametrize("engine", others_whole(["cohort", "serial"], "serial"))
+@pytest.mark.parametrize("engine", others_whole(["cohort", "serial"]))
 def test_a_second_training_in_each_round_is_planned_for(scenario, engine: str):
     """A8: a budget for five trainings of a site holds two rounds of two."""
     (limit,) = {limit_of(5, entry, of_kind(scenario, "own, of records", 900))

@@ -17,6 +17,7 @@ from fedsim.mistakes import Interrupted
 from fedsim.planning import trial
 from fedsim.scenario.files import read
 from fedsim.scenario.schema import Scenario
+from tests.cases import others_whole
 from tests.privacy.watching import Watch
 
 NOISE = ["training.rounds=3", "seeds=1", "privacy.unit=record", "privacy.delta=1e-4", "privacy.epsilon=900",
@@ -43,7 +44,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
     return Watch(monkeypatch)
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", others_whole(SCENARIOS, "cohort", "joins late", "a second model"))
 def test_every_noisy_step_is_accounted_and_nothing_else(watch: Watch, name: str):
     """A9: as many draws of noise as accounted steps, also in rounds in which sites fail."""
     start, *changes = SCENARIOS[name]

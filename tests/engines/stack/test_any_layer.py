@@ -23,11 +23,14 @@ from fedsim.training.model import layers_of
 from fedsim.training.row_gradients import find_way
 from fedsim.training.steps import train
 from fedsim.training.work import Noise, Plan, Streams, Work
+from tests.cases import others_whole
 from tests.conftest import Silent, examples
 from tests.engines.stack.architectures import ANY, ARCHITECTURES, SERIAL
 
 SIZES = (6, 1, 9, 0, 4)
 STACKED = [name for name, each in ARCHITECTURES.items() if each.cohort != SERIAL]
+
+QUICK = ("PReLU", "Bilinear", "Embedding", "frozen bias", "MultiheadAttention")
 
 
 def made(name: str) -> nn.Module:
@@ -60,7 +63,7 @@ def together(stack: list[Work]) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("noise", [None, Noise(0.3, 1.0)], ids=["plain", "private"])
-@pytest.mark.parametrize("name", STACKED)
+@pytest.mark.parametrize("name", others_whole(STACKED, *QUICK))
 def test_a_stack_is_what_its_sites_are_alone(name: str, noise: Noise | None):
     """Three steps with weight decay, and with what is dropped: the same on both engines, also where sites are cut."""
     model = made(name)

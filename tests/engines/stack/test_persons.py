@@ -16,6 +16,7 @@ from fedsim.mistakes import Mistake
 from fedsim.training.losses import binary
 from fedsim.training.steps import train
 from fedsim.training.work import Noise, Work
+from tests.cases import others_whole
 from tests.conftest import examples
 from tests.engines.stack.test_any_layer import STACKED, made
 from tests.engines.stack.test_any_layer import together as any_together
@@ -44,14 +45,16 @@ def doubled(work: Work) -> Work:
 
 
 @pytest.mark.parametrize("noise", [NOISE, None], ids=["private", "plain"])
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", others_whole(MODELS, "mlp", "two convolutions"))
 def test_persons_in_a_stack_are_what_they_are_alone(model: str, noise: Noise | None):
     """Engines agree to rounding: which persons join, the sums, the clips, the noise and the denominators."""
     expected, found = both_ways(of_persons(model, noise), of_persons(model, noise))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("model", [name for name in MODELS if name not in ("gru", "lstm")])
+@pytest.mark.parametrize(
+    "model", others_whole([name for name in MODELS if name not in ("gru", "lstm")], "mlp", "two convolutions")
+)
 def test_persons_in_a_stack_are_what_they_are_alone_to_the_last_digits(model: str):
     expected, found = both_ways([doubled(work) for work in of_persons(model)], [doubled(w) for w in of_persons(model)])
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)  # noise keeps the digits of float32

@@ -64,6 +64,7 @@ LEDGERS = "tests/privacy/units/test_files.py"
 SCALE = "tests/data/test_scale.py"
 CHOSEN = "tests/report/test_statement.py"
 STOPPED = "tests/experiments/test_stopping.py"
+RENAMED = "tests/scenario/test_release_names.py"
 CHOICES = "tests/planning/test_stopping.py tests/scenario/test_schedule.py"
 EXPORTED = "tests/exporting/test_choice.py"
 _EXPORT_CHOICE = "fedsim/exporting/choice.py"
@@ -930,8 +931,10 @@ MUTANTS = (
            "        if True:\n", "rows that nobody declared public choose the round", STOPPED),
     Mutant("fedsim/planning/checks.py", "    if scenario.secure_aggregation.on and stopping.public_sites is None:\n",
            "    if False:\n", "M6: figures of sites stand beside a masked sum", CHOICES),
-    Mutant(_SCHEMA, '{"stopping"}  # it changes', 'set()  # it changes',
+    Mutant(_SCHEMA, 'silent["training"].add("stopping")  # it changes', "pass  # it changes",
            "M11: trainings that differ in patience alone have other noise on the same rounds", CHOICES),
+    Mutant(_SCHEMA, "key for key in younger if getattr(said, key) == nothing[key].default", "key for key in younger",
+           "M11: scenarios of other partitions, or of other steps, share their noise", RENAMED),
     Mutant(_EXPORT_CHOICE, "if site is not None and unit_of", "if site is None and unit_of",
            "the exact model that a site keeps is handed on under the promise of another", EXPORTED),
     Mutant(_EXPORT_CHOICE, 'if run.ledger["ranges_fitted"]:', 'if run.ledger["budget"] is None:',

@@ -13,12 +13,13 @@ from fedsim.privacy.ledger import Ledger, SiteUpdate
 from fedsim.privacy.units import released_in, unit_of
 from fedsim.report.statement import statement
 from fedsim.results.run_directory import load
+from tests.cases import others_whole
 from tests.privacy.units.test_units import RELEASED, each_unit
 
 OLDER = Path(__file__).parent / "older"
 
 
-@pytest.mark.parametrize("name", ["record", "client", "local", "distributed"])
+@pytest.mark.parametrize("name", others_whole(["record", "client", "local", "distributed"], "client", "local"))
 def test_a_ledger_of_an_earlier_version_is_read_as_it_was_meant(name: str):
     """Its entries have no kind; each site's epsilon is what the file says."""
     path = OLDER / "record" / "ledger.json" if name == "record" else OLDER / f"{name}.json"
