@@ -62,13 +62,15 @@ def adapted(model: nn.Module, adapt: Adapt) -> nn.Module:
     faults += more
     if adapt.method == "lora":
         faults += _faults_of_lora(model, chosen, adapt)
+    whole = also if adapt.method == "lora" else chosen
+    trained = {id(value) for name in whole for value in model.get_submodule(name).parameters()}
+    weights = {} if adapt.base is None else _weights(adapt.base, base_digest(adapt))
+    if adapt.base is not None:
+        faults += _faults_of_base(model, weights, trained)
     if faults:
         raise Mistake("\n".join(faults))
 
-    whole = also if adapt.method == "lora" else chosen
-    trained = {id(value) for name in whole for value in model.get_submodule(name).parameters()}
-    if adapt.base is not None:
-        _begin_with(model, adapt, trained)
+    _begin_with(model, weights, trained)
     for value in model.parameters():
         value.requires_grad_(id(value) in trained)
     if adapt.method == "head":
@@ -157,15 +159,11 @@ def _closed_above(model: nn.Module, name: str) -> list[str]:
     return [type(module).__name__ for module in above if isinstance(module, _CLOSED)]
 
 
-def _begin_with(model: nn.Module, adapt: Adapt, trained: Collection[int]) -> None:
-    """Give a model the weights of a file; its frozen ones are the file's own tensors, which are read once.
+def _faults_of_base(model: nn.Module, weights: Mapping[str, Tensor], trained: Collection[int]) -> list[str]:
+    """Return what of a file of weights is not what a model needs.
 
-    What is trained whole may lack in the file, as a new last layer does: then it keeps its random values.
-
-    Raises:
-        Mistake: The file can't be read, or what it has is not what the model needs: all faults.
+    What is trained whole may lack in the file, as a new last layer does.
     """
-    weights = _weights(str(adapt.base), base_digest(adapt))
     own = model.state_dict(keep_vars=True)
     faults = []
     for name, value in own.items():
@@ -177,10 +175,15 @@ def _begin_with(model: nn.Module, adapt: Adapt, trained: Collection[int]) -> Non
             faults.append(f"{PLACE}: expected {name} {tuple(value.shape)}, got {shape}")
         elif weights[name].is_floating_point() != value.is_floating_point():
             faults.append(f"{PLACE}: expected {name} as {value.dtype}, got {weights[name].dtype}")
-    faults += [f"{PLACE}: expected parameters of the model, got {name}" for name in weights if name not in own]
-    if faults:
-        raise Mistake("\n".join(faults))
-    for name, value in own.items():
+    return faults + [f"{PLACE}: expected parameters of the model, got {name}" for name in weights if name not in own]
+
+
+def _begin_with(model: nn.Module, weights: Mapping[str, Tensor], trained: Collection[int]) -> None:
+    """Give a model the weights of a file, those that are there; its frozen ones are the file's own tensors.
+
+    So they are in memory once, however many models there are.
+    """
+    for name, value in model.state_dict(keep_vars=True).items():
         if name in weights:
             given = weights[name].to(value.dtype)
             value.data = given.clone() if id(value) in trained else given

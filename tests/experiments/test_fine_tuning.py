@@ -200,9 +200,9 @@ def test_what_the_outputs_do_not_depend_on_is_refused_before_the_first_round(
 
 def test_a_round_in_which_no_adapter_moves_fails_the_training(tmp_path: Path):
     changes = (*SHORT, "privacy.unit=none", "training.optimizer.lr=1e-30")
-    lora = "training.adapt={ method = 'lora', rank = 2, modules = ['0'] }"
-    with pytest.raises(RunFailed, match=r"round 1: training\.adapt: no site changed 0:"):
-        fedsim.run("hospital-heart", *changes, lora, task=task_with(network), out=tmp_path / "run", progress=False)
+    head = "training.adapt={ method = 'head' }"
+    with pytest.raises(RunFailed, match=r"round 1: training\.adapt: no site changed 2:"):
+        fedsim.run("hospital-heart", *changes, head, task=task_with(network), out=tmp_path / "run", progress=False)
 
 
 def test_an_export_has_merged_adapters_and_the_names_of_the_tasks_own_model(tmp_path: Path):

@@ -166,6 +166,9 @@ def test_base_weights_come_from_a_file_all_faults_are_listed_and_a_changed_file_
     with pytest.raises(Mistake) as caught:
         adapted(tiny(), asked)
     assert len(str(caught.value).splitlines()) == 3
+    with pytest.raises(Mistake) as caught:
+        adapted(tiny(), asked.model_copy(update={"modules": ["quarry", "query"], "also": ["tail", "head"], "rank": 9}))
+    assert len(str(caught.value).splitlines()) == 3 + 2 + TINY.num_hidden_layers, "all faults at once"
 
 
 def test_an_adapter_that_no_site_changed_fails_the_run():
