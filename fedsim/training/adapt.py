@@ -168,7 +168,7 @@ def _faults_of_base(model: nn.Module, weights: Mapping[str, Tensor], trained: Co
     faults = []
     for name, value in own.items():
         if name not in weights:
-            if id(value) not in trained:
+            if isinstance(value, nn.Parameter) and id(value) not in trained:  # a constant, such as places, may lack
                 faults.append(f"{PLACE}: expected {name} {tuple(value.shape)}, it is not there")
         elif weights[name].shape != value.shape:
             shape = tuple(weights[name].shape)

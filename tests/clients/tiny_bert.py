@@ -9,7 +9,7 @@ import torch
 from clients.text import BertConfig, SentenceEncoder
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "king", "love", "##s", "and", ",", ".", "i", "you", "my", "lord"]
-TINY = BertConfig(len(PIECES), 8, 2, 2, 12, 10)
+TINY = BertConfig(len(PIECES), 8, 2, 2, 12, 32)
 
 
 def write_bert(folder: Path, seed: int = 0) -> Path:

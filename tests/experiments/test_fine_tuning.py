@@ -17,6 +17,8 @@ import fedsim
 from clients.text import comedies
 from fedsim.data.task import Rows, Task
 from fedsim.mistakes import Mistake, RunFailed
+from fedsim.report.statement import statement
+from fedsim.results import run_directory as results
 from tests.clients.tiny_bert import write_bert
 
 pytestmark = [pytest.mark.whole, pytest.mark.usefixtures("charts_undrawn")]
@@ -101,6 +103,8 @@ def test_the_manifest_says_which_weights_a_model_stands_on(run_dir: Path, folder
     manifest = json.loads((run_dir / "manifest.json").read_text("utf-8"))
     digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     assert manifest["base_weights"] == {"file": "model.safetensors", "sha256": digest}
+    said = [text for term, text in statement(results.load(run_dir)) if term == "Not covered"]
+    assert any(f"from the file model.safetensors (SHA-256 {digest[:16]}...)" in text for text in said)
 
 
 @pytest.mark.parametrize("private", [False, True])
