@@ -3,6 +3,8 @@
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import fedsim
-from clients.text import comedies
+from clients.text import BertConfig, comedies
 from fedsim.data.task import Rows, Task
 from fedsim.mistakes import Mistake, RunFailed
 from fedsim.report.statement import statement
@@ -236,3 +238,38 @@ def test_an_export_has_merged_adapters_and_the_names_of_the_tasks_own_model(tmp_
     assert f"the frozen weights of base.safetensors, SHA-256 {digest}" in card
     assert "low-rank adapters (LoRA, rank 2) beside 0, merged into the weights here" in card
     assert f"Fine-tuned: {2 * 4 + 6 * 2 + 7} parameters were trained" in card
+
+
+OF_MINILM = BertConfig(30_522, 384, 6, 12, 1536, 512)
+MEASURED = """
+import resource
+import sys
+
+import fedsim
+from clients.text import BertConfig, comedies
+
+task = comedies(sys.argv[1], most=9)
+fedsim.run(sys.argv[2], "partition.sites=20", "training.rounds=1", "training.local_steps=1", task=task, out=sys.argv[3],
+           progress=False)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_twenty_sites_adapt_a_backbone_of_22_million_parameters_in_less_than_4_gib(tmp_path: Path):
+    """Plainly and privately, with random weights in MiniLM's format; the real ones take the same memory."""
+    folder = write_bert(tmp_path / "base", config=OF_MINILM)
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    assert sum(value.numel() for value in weights.values()) > 22e6
+    scenario = scenario_in(tmp_path, folder / "model.safetensors")
+    command = [sys.executable, "-c", MEASURED, str(folder), str(scenario), str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    kib = int(done.stdout.splitlines()[-1])
+    assert kib < 4 * 2**20
+
+    traffic = pd.read_parquet(tmp_path / "run" / "traffic.parquet")
+    models = traffic[traffic["record"] == "arrays"]
+    numbers = 6 * 2 * 2 * (2 * 384) + 384 + 1  # layers, query and value, A and B of rank 2; the head
+    assert (models["most"] >= 4 * numbers).all()
+    assert (models["most"] < 4 * numbers + 10_000).all()
