@@ -33,8 +33,10 @@ def check_in_use(model: nn.Module, examples: Examples) -> None:
 
     was_training = model.training
     model.eval()  # a layer that drops could hide an adapter
-    outputs = outputs_with(model, moved, _rows(model, examples))
-    model.train(was_training)
+    try:
+        outputs = outputs_with(model, moved, _rows(model, examples))
+    finally:
+        model.train(was_training)
     weights = torch.randn(outputs.shape, generator=random).to(outputs)
     total = (outputs * weights).sum()
     if total.requires_grad:
