@@ -45,16 +45,19 @@ def _converted(traced: fx.GraphModule, node: fx.Node, values: Mapping[fx.Node, A
         for kind, convert in _LAYERS.items():
             if type(layer) is kind:
                 return convert(graph, layer, operands[0])
-        raise Mistake(f"export: expected a layer that can be written as ONNX, got {type(layer).__name__}")
+        raise Mistake(f"export: expected a layer that can be written as ONNX ({_KNOWN}), got {type(layer).__name__}")
 
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
     if name == "getitem":
         return _part(graph, *operands)
-    if name == "relu":
-        return graph.node("Relu", operands[0])
+    is_plain = all(key == "inplace" for key in node.kwargs)
+    if name in _FUNCTIONS and len(operands) == 1 and is_plain:
+        return _FUNCTIONS[name](graph, operands[0])
+    if name in ("add", "mul") and len(operands) == 2 and is_plain:
+        return operands[0] + operands[1] if name == "add" else operands[0] * operands[1]
     if name == "flatten" and operands[1:] == [1]:
         return graph.node("Flatten", operands[0], axis=1)
-    raise Mistake(f"export: expected a step that can be written as ONNX, got {name}")
+    raise Mistake(f"export: expected a step that can be written as ONNX ({_KNOWN_STEPS}), got {name}")
 
 
 def _part(graph: Graph, whole: Any, place: Any) -> Any:  # noqa: ANN401
@@ -75,7 +78,7 @@ def _linear(graph: Graph, layer: nn.Linear, value: Value) -> Value:
     return product if layer.bias is None else product + _array(layer.bias)
 
 
-def _convolution(graph: Graph, layer: nn.Conv2d, value: Value) -> Value:
+def _convolution(graph: Graph, layer: nn.Conv1d | nn.Conv2d, value: Value) -> Value:
     if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
         raise Mistake(f"export: expected a convolution with padding by zeros in numbers, got {layer}")
     parameters = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
@@ -103,6 +106,50 @@ def _pooling(graph: Graph, layer: nn.MaxPool2d, value: Value) -> Value:
         dilations=_pair(layer.dilation),
         ceil_mode=int(layer.ceil_mode),
     )
+
+
+def _averages(graph: Graph, layer: nn.AvgPool2d, value: Value) -> Value:
+    if layer.divisor_override is not None:
+        raise Mistake(f"export: expected means over the whole window, got {layer}")
+    padding = _pair(layer.padding)
+    return graph.node(
+        "AveragePool",
+        value,
+        kernel_shape=_pair(layer.kernel_size),
+        strides=_pair(layer.stride),
+        pads=[*padding, *padding],
+        ceil_mode=int(layer.ceil_mode),
+        count_include_pad=int(layer.count_include_pad),
+    )
+
+
+def _means(graph: Graph, layer: nn.AdaptiveAvgPool2d, value: Value) -> Value:
+    if layer.output_size not in (1, (1, 1)):
+        raise Mistake(f"export: expected a mean for each channel, got {layer}")
+    return graph.node("GlobalAveragePool", value)
+
+
+def _group_norm(graph: Graph, layer: nn.GroupNorm, value: Value) -> Value:
+    weight = _array(layer.weight) if layer.affine else np.ones(layer.num_channels, _FLOAT)
+    bias = _array(layer.bias) if layer.affine else np.zeros(layer.num_channels, _FLOAT)
+    constants = graph.constant(weight), graph.constant(bias)
+    return graph.node("GroupNormalization", value, *constants, num_groups=layer.num_groups, epsilon=layer.eps)
+
+
+def _layer_norm(graph: Graph, layer: nn.LayerNorm, value: Value) -> Value:
+    shape = tuple(layer.normalized_shape)
+    weight = np.ones(shape, _FLOAT) if layer.weight is None else _array(layer.weight)
+    bias = np.zeros(shape, _FLOAT) if layer.bias is None else _array(layer.bias)
+    constants = graph.constant(weight), graph.constant(bias)
+    return graph.node("LayerNormalization", value, *constants, axis=-len(shape), epsilon=layer.eps)
+
+
+def _gelu(graph: Graph, layer: nn.GELU, value: Value) -> Value:
+    return graph.node("Gelu", value, approximate=layer.approximate)
+
+
+def _silu(graph: Graph, value: Value) -> Value:
+    return value * graph.node("Sigmoid", value)
 
 
 def _pair(size: Any) -> list[int]:  # noqa: ANN401
@@ -150,16 +197,37 @@ def _as_it_is(graph: Graph, layer: nn.Module, value: Value) -> Value:
     return value
 
 
+_FUNCTIONS: dict[str, Callable[[Graph, Value], Value]] = {
+    "relu": lambda graph, value: graph.node("Relu", value),
+    "tanh": lambda graph, value: graph.node("Tanh", value),
+    "sigmoid": lambda graph, value: graph.node("Sigmoid", value),
+    "gelu": lambda graph, value: graph.node("Gelu", value, approximate="none"),
+    "silu": _silu,
+}
+"""{a step of a model's own code: its nodes}."""
+
 _LAYERS: dict[type[nn.Module], Callable[[Graph, Any, Any], Any]] = {
     nn.Linear: _linear,
+    nn.Conv1d: _convolution,
     nn.Conv2d: _convolution,
     nn.MaxPool2d: _pooling,
+    nn.AvgPool2d: _averages,
+    nn.AdaptiveAvgPool2d: _means,
+    nn.GroupNorm: _group_norm,
+    nn.LayerNorm: _layer_norm,
     nn.Flatten: _flatten,
     nn.GRU: _recurrent,
     nn.LSTM: _recurrent,
     nn.ReLU: lambda graph, layer, value: graph.node("Relu", value),
+    nn.LeakyReLU: lambda graph, layer, value: graph.node("LeakyRelu", value, alpha=layer.negative_slope),
+    nn.GELU: _gelu,
+    nn.SiLU: lambda graph, layer, value: _silu(graph, value),
     nn.Tanh: lambda graph, layer, value: graph.node("Tanh", value),
     nn.Sigmoid: lambda graph, layer, value: graph.node("Sigmoid", value),
     nn.Identity: _as_it_is,
     nn.Dropout: _as_it_is,  # a model that predicts drops nothing
+    nn.Dropout2d: _as_it_is,
 }
+
+_KNOWN_STEPS = ", ".join(["flatten", "add", "mul", *_FUNCTIONS])
+_KNOWN = ", ".join(layer.__name__ for layer in _LAYERS)

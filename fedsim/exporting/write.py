@@ -13,6 +13,8 @@ import pandas as pd
 from torch import Tensor
 
 from fedsim.data.own_table import frames
+from fedsim.data.task import Task
+from fedsim.experiments.given import allow_given_code
 from fedsim.exporting.card import card
 from fedsim.exporting.choice import Chosen, Wanted, choose
 from fedsim.exporting.facts import facts_of
@@ -24,6 +26,7 @@ from fedsim.results.digests import sha256
 from fedsim.results.run_directory import Run, load, write_json, write_tensors
 from fedsim.results.seal import NAME as SEAL
 from fedsim.results.whole_files import write_bytes
+from fedsim.strategy.contract import Strategy
 from fedsim.strategy.trainable import trainable, whole
 
 TOLERANCE = 1e-5
@@ -39,6 +42,8 @@ def export(
     seed: int | None = None,
     site: str | None = None,
     data: pd.DataFrame | None = None,
+    task: Task | str | None = None,
+    strategy: Strategy | type | str | None = None,
 ) -> Path:
     """Export a trained model of a finished run.
 
@@ -50,6 +55,8 @@ def export(
         seed: The seed; by default the first.
         site: The site whose own model is meant, in the local arm or of a strategy that leaves sites with one.
         data: The frame that the run was begun with, if it was one.
+        task: The task that the run was begun with, where it is the user's own.
+        strategy: Likewise its strategy.
 
     Returns:
         The directory, with ``model.onnx``, ``model.safetensors``, ``model.json``, ``README.md`` and ``SHA256SUMS``.
@@ -62,6 +69,7 @@ def export(
     folder = Path(to)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise Mistake(f"{to}: expected a new or empty directory, it is taken")
+    allow_given_code(task, strategy)
     finished = run if isinstance(run, Run) else load(run)
     with ExitStack() as stack:
         if data is not None:

@@ -48,6 +48,7 @@ class Outcome:
     Attributes:
         name: The name in ``Task.kind``, in scenarios and in the files of a run.
         in_words: What an outcome is, e.g. ``one of several classes``.
+        outputs_in_words: What a model gives for it, with the shape.
         metrics: The metrics; the first is the headline, by which strategies are ranked.
         row_rate: The rate by which groups are compared, a mean of ``row_figures``, of a kind without other rates.
         rates: The rates that groups are compared by; the first is the headline.
@@ -68,6 +69,7 @@ class Outcome:
 
     name: ClassVar[str] = ""
     in_words: ClassVar[str] = ""
+    outputs_in_words: ClassVar[str] = "outputs (rows, ...)"
     metrics: tuple[Metric, ...] = ()
     row_rate: Rate
     rates: tuple[Rate, ...] = ()
@@ -105,6 +107,15 @@ class Outcome:
     def fault_of(self, target: np.ndarray) -> str | None:
         """Return what targets (rows, ...) should be, in words, where they are not; None where they are."""
         return None if np.isfinite(target).all() else "a finite target"
+
+    def fault_of_outputs(self, outputs: Tensor, target: Tensor) -> str | None:
+        """Return what a model's outputs should be, in words, where their shape is another; None where it fits.
+
+        Args:
+            outputs: Outputs of at least two dimensions, one for each row.
+            target: The targets of these rows.
+        """
+        return None
 
     # Measuring.
 

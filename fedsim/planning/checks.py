@@ -32,6 +32,7 @@ from fedsim.strategy.contract import WITHOUT_NOISE, Strategy, aggregate
 from fedsim.strategy.foreign import Foreign
 from fedsim.strategy.make import strategy_of
 from fedsim.strategy.trainable import vector_of
+from fedsim.training.fits_outcome import check_fits_outcome
 from fedsim.training.model import architecture_of, layers_of
 from fedsim.training.rows_alone import check_rows_are_alone
 
@@ -254,9 +255,15 @@ def person_faults(scenario: Scenario, federation: Federation) -> Iterator[str]:
 
 
 def model_faults(scenario: Scenario, federation: Federation, model: nn.Module) -> Iterator[str]:
-    """Yield what makes it impossible to protect a record: a model whose outputs for a row depend on other rows."""
+    """Yield what is wrong with a model: its outputs, or, where records are protected, that it mixes rows."""
+    rows = federation.sites[0].train
+    outcome = outcome_of(task_of(scenario).kind)
+    faults = [*_fault_of(lambda: check_fits_outcome(model, rows, outcome, scenario.private))]
+    if faults:
+        yield from faults
+        return
     if unit_of(scenario.privacy.unit).place is Place.IN_STEPS:
-        yield from _fault_of(lambda: check_rows_are_alone(model, federation.sites[0].train, architecture_of(scenario)))
+        yield from _fault_of(lambda: check_rows_are_alone(model, rows, architecture_of(scenario)))
 
 
 def evaluation_faults(scenario: Scenario, device: str) -> Iterator[str]:

@@ -1,8 +1,9 @@
 """Tournaments in Python, and what ``fedsim compare`` does as well."""
 
 import math
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ class Compared:
 
     Attributes:
         ranks: A row for each strategy in each field of the grid: its rank, its mean figure with an interval, and how
-            it differs from the best.
+            it differs from the best, in ``metric``.
         pairs: A row for each pair of strategies in a field: their paired difference.
         scores: The metrics on test rows of each strategy, seed and site.
         curves: The metrics on validation rows after each round.
@@ -105,7 +106,7 @@ def compare(
     task: Task | str | None = None,
     strategy: AnyStrategy | Sequence[AnyStrategy] = "fedavg",
     attack: str | Sequence[str] = "own",
-    epsilon: float | str | Sequence[float | str] = "none",
+    epsilon: float | str | Sequence[float | str | None] | None = "none",
     arms: Sequence[Arm] = ("federated",),
     seeds: int = 5,
     vary: Any = None,  # noqa: ANN401  {setting: values}
@@ -124,9 +125,9 @@ def compare(
         task: A task in place of the scenarios', as in ``fedsim.run``.
         strategy: The strategies: names, files, classes, or objects with their hyperparameters, in a list.
         attack: Attacks by a fifth of the sites: ``["none", "sign-flip:factor=4"]``; ``own``: the scenario's.
-        epsilon: Privacy budgets, or ``none``.
+        epsilon: Privacy budgets; ``none`` or None for trainings without privacy: ``[None, 8]`` runs both.
         arms: The arms that compete.
-        seeds: How many seeds, for means and intervals.
+        seeds: How many seeds, for means and intervals, in place of the scenarios' own.
         vary: {setting: values} to cross with, e.g. ``{"attack.share": [0.1, 0.3]}``.
         metric: The metric to compare by; None for the task's first.
         reach: Count the rounds, and the time, until validation reaches this value.
@@ -135,9 +136,14 @@ def compare(
         progress: Whether to show progress, or a function, as in ``fedsim.run``.
         jobs: In how many processes trainings run beside each other.
 
+    Returns:
+        The ranks, the pairs and the metrics. What could not be run is in ``refused``, and is warned of.
+
     Raises:
         Mistake: A name or value is wrong, or nothing could be run.
     """
+    if scenarios is None:
+        raise Mistake("scenarios: expected the name of a scenario, the path of a TOML file, or several, got None")
     if reach is not None and not math.isfinite(reach):
         raise Mistake(f"reach: expected a finite number, got {reach:g}")
     if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
@@ -148,7 +154,7 @@ def compare(
         scenarios=[str(scenario) for scenario in _listed(scenarios)],
         strategies=[text_of_strategy(each) for each in _listed(strategy)],
         attacks=_listed(attack),
-        epsilons=[_text(value) for value in _listed(epsilon)],
+        epsilons=["none" if value is None else _text(value) for value in _listed(epsilon)],
         varied=[f"{key}={','.join(map(_text, _listed(values)))}" for key, values in (vary or {}).items()],
         changes=[*given_code(task, None), *changes],
         seeds=seeds,
@@ -157,9 +163,11 @@ def compare(
     with told(progress) as tell:
         grid = tournament.cells(axes)
         found = compete(grid, metric, reach, Path(cache), tell, jobs)
+    for reason in dict.fromkeys(found.refused.get("reason", [])):
+        warnings.warn(f"left out: {reason}", stacklevel=2)
     if out is not None:
         write(Path(out), found, seeds, tournament.command_of(axes, found.metric, reach))
-    return found
+    return replace(found, ranks=found.ranks.assign(metric=found.metric))
 
 
 def _listed(given: Any) -> list[Any]:  # noqa: ANN401  one of something, or several

@@ -319,6 +319,10 @@ def load(path: str | Path, made_anew: Iterable[str] = ()) -> Run:
         raise Mistake(f"{path}: expected a run directory, there is none")
     if (folder / "scenario.toml").exists() and not is_finished(folder):
         raise Mistake(f"{path}: this run is not finished; go on with: fedsim resume {path}")
+    if not (folder / "manifest.json").exists():
+        tables = ", ".join(sorted(file.name for file in folder.glob("*.csv")))
+        found = f"the directory of several trainings, with {tables}" if tables else "a directory without manifest.json"
+        raise Mistake(f"{path}: expected a run directory, got {found}")
     if (folder / SEAL).exists():
         check_seal(folder, LARGEST_FILE, frozenset(made_anew))
     return read_run(folder)

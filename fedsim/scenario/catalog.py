@@ -203,7 +203,7 @@ def _name_of(kind: str, path: Path) -> str:
 def _from_code(name: str) -> Any:  # noqa: ANN401  a strategy class, ours or Flower's
     """Import a strategy of Flower's, or one that the user allowed."""
     if not _FLOWER.fullmatch(name) and name not in _allowed:
-        raise Mistake(f"strategy.name: {name} is code; name it on the command line: --strategy {name}")
+        raise Mistake(f"strategy.name: {name} is code; name it: --strategy {name}, or strategy={name!r} in Python")
     module = module_of_code(name)
     place, _, member = name.partition(":")
     if not member:
@@ -280,7 +280,7 @@ def _place_of_task(name: str) -> str:
     if others and digest:
         expected = f"{label} as it was when the run was begun (SHA-256 {digest}...)"
         raise Mistake(f"--task {others[-1]}: expected {expected}, its file has changed")
-    raise Mistake(f"task: {label} is code; name it on the command line: --task {label}")
+    raise Mistake(f"task: {label} is code; name it: --task {label}, or task={label!r} in Python")
 
 
 def _is_still(place: str, digest: str) -> bool:

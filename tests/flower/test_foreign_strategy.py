@@ -131,7 +131,7 @@ def test_a_strategy_from_somebody_elses_package_runs_unchanged(scenario):
 def test_somebody_elses_code_is_not_run_from_a_scenario_file(scenario, monkeypatch):
     monkeypatch.setattr(catalog, "_allowed", set())
     for name in (OTHERS, "os:system", "my.py", "flwr.serverapp.strategy.fedavg:FedAvg"):
-        with pytest.raises(Mistake, match=r"is code; name it on the command line: --strategy"):
+        with pytest.raises(Mistake, match=r"is code; name it: --strategy"):
             strategy_of(scenario(f'strategy.name="{name}"'))
         with pytest.raises(Mistake, match=r"class: expected flwr.serverapp.strategy:CLASS"):
             scenario(f'strategy={{ class = "{name}" }}')

@@ -161,11 +161,27 @@ def test_two_tasks_and_strategies_never_share_what_is_kept():
     first = compared(falls, ["fedavg", Halved(factor=0.1)])
     kept = len(list(Path("runs/cache").glob("*.json")))
     assert list(first.ranks["strategy"].sort_values()) == ["Halved:factor=0.1", "fedavg"]
+    assert set(first.ranks["metric"]) == {first.metric} == {"auc"}
     assert kept == 2
     compared(falls, ["fedavg", Halved(factor=0.1)])
     assert len(list(Path("runs/cache").glob("*.json"))) == kept
     compared(made(model=lambda features: nn.Linear(features, 1, bias=False)), ["fedavg"])
     assert len(list(Path("runs/cache").glob("*.json"))) == kept + 1
+
+    # Both are there: trainings without privacy, and what can't be run, of which the caller is warned.
+    with pytest.warns(UserWarning, match=r"left out: .*factor"):
+        both = fedsim.compare(
+            "s.toml",
+            *SETTINGS,
+            task=falls,
+            strategy=["fedavg", "fedavg:factor=1"],
+            epsilon=[None],
+            seeds=1,
+            progress=False,
+        )
+    assert list(both.ranks["strategy"]) == ["fedavg"]
+    with pytest.raises(fedsim.Mistake, match="scenarios: expected the name of a scenario"):
+        fedsim.compare(None, task=falls)  # type: ignore[arg-type]
 
 
 def _fails(features: int) -> nn.Module:

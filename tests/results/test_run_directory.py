@@ -348,6 +348,15 @@ def test_no_run_directory_is_a_mistake(tmp_path: Path, monkeypatch: pytest.Monke
         results.newest()
 
 
+def test_a_directory_of_several_trainings_is_no_run(tmp_path: Path):
+    with pytest.raises(Mistake, match=r"expected a run directory, got a directory without manifest\.json"):
+        results.load(tmp_path)
+    for name in ("ranks.csv", "pairs.csv"):
+        (tmp_path / name).write_text("")
+    with pytest.raises(Mistake, match=r"got the directory of several trainings, with pairs\.csv, ranks\.csv"):
+        results.load(tmp_path)
+
+
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path):
     path = tmp_path / "x.json"
     results.write_json(path, {"a": 1})

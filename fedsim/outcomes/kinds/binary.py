@@ -51,6 +51,7 @@ class Binary(Outcome):
 
     name = "binary"
     in_words = "a yes or no"
+    outputs_in_words = "logits (rows, 1)"
     metrics = (AUC, ACCURACY, LOG_LOSS)
     rates = (TPR, SELECTION, FPR, CALIBRATION)
     sums = ("positives", "selected", "found", "expected")
@@ -80,6 +81,12 @@ class Binary(Outcome):
 
     def fault_of(self, target: np.ndarray) -> str | None:  # noqa: D102
         return None if np.isin(target, (0, 1)).all() else "a target of 0 or 1"
+
+    def fault_of_outputs(self, outputs: Tensor, target: Tensor) -> str | None:  # noqa: D102
+        if outputs.shape[1:] == (1,):
+            return None
+        two = " (two outputs are for the kind 'classes')" if outputs.shape[1:] == (2,) else ""
+        return f"{self.outputs_in_words}{two}"
 
     def said(self, outputs: Tensor, target: Tensor) -> np.ndarray:  # noqa: D102
         return outputs.squeeze(1).sigmoid().cpu().numpy().astype(np.float64)

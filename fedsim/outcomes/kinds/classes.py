@@ -24,6 +24,7 @@ class Classes(Outcome):
 
     name = "classes"
     in_words = "one of several classes"
+    outputs_in_words = "logits (rows, classes)"
     metrics = (ACCURACY, LOG_LOSS, AUC)
     rates = (RIGHT, CALIBRATION)
     sums = ("right", "expected")
@@ -44,6 +45,11 @@ class Classes(Outcome):
 
     def fault_of(self, target: np.ndarray) -> str | None:  # noqa: D102
         return None if (target >= 0).all() else "a target of class numbers, int64 from 0 on"
+
+    def fault_of_outputs(self, outputs: Tensor, target: Tensor) -> str | None:  # noqa: D102
+        least = max(2, int(target.max()) + 1)
+        fits = outputs.ndim == 2 and outputs.shape[1] >= least
+        return None if fits else f"{self.outputs_in_words} of {least} or more classes"
 
     def said(self, outputs: Tensor, target: Tensor) -> np.ndarray:  # noqa: D102
         return outputs.softmax(1).cpu().numpy().astype(np.float64)

@@ -40,6 +40,7 @@ class Contrastive(Outcome):
 
     name = "contrastive"
     in_words = "which view is like the row"
+    outputs_in_words = "features of three or more views (rows, views, features)"
     metrics = (MATCHED, MATCHING_LOSS)
     row_rate = ROWS
     predicts = False
@@ -47,6 +48,10 @@ class Contrastive(Outcome):
 
     def losses(self, outputs: Tensor, target: Tensor) -> Tensor:  # noqa: D102
         return -_log_likelihoods(outputs)[:, 0]
+
+    def fault_of_outputs(self, outputs: Tensor, target: Tensor) -> str | None:  # noqa: D102
+        fits = outputs.ndim == 3 and outputs.shape[1] >= 3
+        return None if fits else self.outputs_in_words
 
     def said(self, outputs: Tensor, target: Tensor) -> np.ndarray:
         """Return the log likelihood of each view to be the like one, float64 (rows, views - 1)."""

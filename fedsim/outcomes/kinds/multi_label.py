@@ -44,6 +44,7 @@ class MultiLabel(Outcome):
 
     name = "multi-label"
     in_words = "several outcomes, each there or not"
+    outputs_in_words = "logits of the targets' shape, (rows, labels)"
     metrics = (MACRO_AUC, LABEL_ACCURACY, LOG_LOSS)
     row_rate = ROWS
     summary_columns = ("labels_of_a_row",)
@@ -58,6 +59,10 @@ class MultiLabel(Outcome):
         if target.ndim != 2:
             return "a target of shape (rows, labels)"
         return None if np.isin(target, (0, 1)).all() else "a target of 0 or 1 for each label"
+
+    def fault_of_outputs(self, outputs: Tensor, target: Tensor) -> str | None:  # noqa: D102
+        fits = outputs.shape == target.shape
+        return None if fits else self.outputs_in_words
 
     def said(self, outputs: Tensor, target: Tensor) -> np.ndarray:  # noqa: D102
         return outputs.sigmoid().cpu().numpy().astype(np.float64)

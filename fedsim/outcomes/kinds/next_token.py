@@ -41,6 +41,7 @@ class NextToken(Outcome):
 
     name = "next-token"
     in_words = "the next token of a text"
+    outputs_in_words = "logits (rows, positions, tokens)"
     metrics = (TOKEN_ACCURACY, PERPLEXITY, TOKEN_LOSS)
     row_rate = ROWS
     predicts = False
@@ -61,6 +62,10 @@ class NextToken(Outcome):
         if not (target >= PADDING).all():
             return "a target of token numbers from 0 on, or -1"
         return None if (target != PADDING).any(1).all() else "a token to predict in each row"
+
+    def fault_of_outputs(self, outputs: Tensor, target: Tensor) -> str | None:  # noqa: D102
+        fits = outputs.ndim == 3 and outputs.shape[:2] == target.shape and outputs.shape[2] > target.max()
+        return None if fits else self.outputs_in_words
 
     def said(self, outputs: Tensor, target: Tensor) -> np.ndarray:
         """Return, for each position, the log likelihood of its token and whether it is named, (rows, positions, 2)."""

@@ -45,6 +45,7 @@ class NumberOutcome(Outcome):
 
     name = "number"
     in_words = "a number"
+    outputs_in_words = "numbers (rows, 1)"
     metrics = (R2, RMSE)
     rates = (RMSE_RATE, ERROR_RATE)
     sums = ("errors", "squares")
@@ -64,6 +65,10 @@ class NumberOutcome(Outcome):
 
     def fault_of(self, target: np.ndarray) -> str | None:  # noqa: D102
         return None if (np.abs(target) <= 1 + 1e-6).all() else "a target in [-1, 1]"
+
+    def fault_of_outputs(self, outputs: Tensor, target: Tensor) -> str | None:  # noqa: D102
+        fits = outputs.shape[1:] == (1,)
+        return None if fits else self.outputs_in_words
 
     def said(self, outputs: Tensor, target: Tensor) -> np.ndarray:  # noqa: D102
         return outputs.squeeze(1).cpu().numpy().astype(np.float64)

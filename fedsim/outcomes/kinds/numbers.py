@@ -39,6 +39,7 @@ class Numbers(Outcome):
 
     name = "numbers"
     in_words = "several numbers"
+    outputs_in_words = "numbers of the targets' shape, (rows, numbers)"
     metrics = (MEAN_R2, SCALED_RMSE)
     row_rate = ROWS
     summary_columns = ("mean",)
@@ -51,6 +52,10 @@ class Numbers(Outcome):
         if target.ndim != 2:
             return "a target of shape (rows, numbers)"
         return None if (np.abs(target) <= 1 + 1e-6).all() else "a target in [-1, 1]"
+
+    def fault_of_outputs(self, outputs: Tensor, target: Tensor) -> str | None:  # noqa: D102
+        fits = outputs.shape == target.shape
+        return None if fits else self.outputs_in_words
 
     def said(self, outputs: Tensor, target: Tensor) -> np.ndarray:  # noqa: D102
         return outputs.cpu().numpy().astype(np.float64)

@@ -40,6 +40,7 @@ class Reconstruction(Outcome):
 
     name = "reconstruction"
     in_words = "the row itself"
+    outputs_in_words = "as many numbers for each row as its inputs have"
     metrics = (EXPLAINED, INPUT_RMSE)
     row_rate = ROWS
     of_inputs = True
@@ -47,6 +48,10 @@ class Reconstruction(Outcome):
 
     def losses(self, outputs: Tensor, target: Tensor) -> Tensor:  # noqa: D102
         return (outputs.flatten(1) - target).square().mean(1)
+
+    def fault_of_outputs(self, outputs: Tensor, target: Tensor) -> str | None:  # noqa: D102
+        fits = outputs.flatten(1).shape == target.shape
+        return None if fits else self.outputs_in_words
 
     def said(self, outputs: Tensor, target: Tensor) -> np.ndarray:  # noqa: D102
         return outputs.flatten(1).cpu().numpy().astype(np.float64)

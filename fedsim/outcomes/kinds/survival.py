@@ -83,6 +83,7 @@ class Survival(Outcome):
 
     name = "survival"
     in_words = "a time until an event, with rows that are lost from sight"
+    outputs_in_words = "logits of hazards (rows, intervals)"
     metrics = (CONCORDANCE, BRIER, CALIBRATION_ERROR)
     rates = (LOSS_RATE, EVENTS_RATE)
     sums = ("losses", "expected", "observed")
@@ -116,6 +117,10 @@ class Survival(Outcome):
         if not (survived >= 0).all() or not (survived == np.round(survived)).all():
             return "a whole number of intervals survived"
         return None if np.isin(event, (0, 1)).all() else "an event of 0 or 1"
+
+    def fault_of_outputs(self, outputs: Tensor, target: Tensor) -> str | None:  # noqa: D102
+        fits = outputs.ndim == 2
+        return None if fits else self.outputs_in_words
 
     def said(self, outputs: Tensor, target: Tensor) -> np.ndarray:
         """Return the probability of surviving each interval and those before, (rows, intervals)."""
