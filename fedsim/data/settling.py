@@ -1,5 +1,6 @@
 """Complete a scenario, before it is run, by all that its table decides."""
 
+from fedsim.data.base_weights import base_digest
 from fedsim.data.federation import sites_of
 from fedsim.data.loading import digest_of_rows, has_digest_of_rows, prepared_of, rows_of
 from fedsim.data.own_table import prepared
@@ -12,6 +13,25 @@ _ALL_SITES_BATCHES = 320.0  # five sites of the largest
 
 def settled(scenario: Scenario) -> Scenario:
     """Complete a scenario so that it means the same later and elsewhere.
+
+    Base weights get the digest of their file, as rows do.
+
+    Raises:
+        Mistake: A file is not there, or can't be made into a task; or it is not the one with the digest that is given.
+    """
+    return _with_digest_of_base(_with_digest_of_rows(scenario))
+
+
+def _with_digest_of_base(scenario: Scenario) -> Scenario:
+    adapt = scenario.training.adapt
+    if adapt is None or adapt.base is None:
+        return scenario
+    known = adapt.model_copy(update={"base_sha256": base_digest(adapt)})
+    return scenario.model_copy(update={"training": scenario.training.model_copy(update={"adapt": known})})
+
+
+def _with_digest_of_rows(scenario: Scenario) -> Scenario:
+    """Complete what a scenario says of its rows.
 
     It gets the digest of its file, or of the rows of a task of the user's own, all ranges and, where
     it trains on a table without privacy and says nothing of it, the denominator of the sites' steps.

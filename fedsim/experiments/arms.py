@@ -36,6 +36,7 @@ from fedsim.flower.rounds import (
     run_rounds,
     taken_up,
 )
+from fedsim.flower.unchanged import check_changed, watching
 from fedsim.mistakes import Mistake, RunFailed
 from fedsim.outcomes import outcome_of
 from fedsim.planning.budgets import Spending
@@ -449,6 +450,8 @@ def _federated(training: _Training) -> Models:
 
     # Attackers and faulty sites stand between the engine and the server.
     execute = engines.load(scenario.engine).execute(SiteApp(), scenario.cohort_size)
+    if scenario.training.adapt is not None and not scenario.secure_aggregation.on:
+        execute = watching(execute, Layout.of(trial.model))
     sites = misbehaving(execute, scenario, trial.seed, trial.names)
     grid = InProcessGrid(sites, len(trial.names), run_config(trial))
     noise = budget.noise if isinstance(budget, CentralBudget) else None
@@ -463,7 +466,14 @@ def _federated(training: _Training) -> Models:
         personal = training.personal(trial.strategy_in(number), told, center, grid, number)
         return {GLOBAL: trial.parts(center), **personal}
 
+    before = trial.start
+
     def observe(number: int, arrays: ArrayRecord) -> None:
+        nonlocal before
+        if scenario.training.adapt is not None and scenario.secure_aggregation.on:  # what a site sent, nobody sees
+            center = flatten(arrays).to(trial.device)
+            check_changed(number, [(trial.parts(before), trial.parts(center))])
+            before = center.clone()
         if scenario.training.duration_spread:
             asked = [node - FIRST_NODE for node in hosted.asked]
             training.time = trial.time_after(number, asked, training.time or 0.0)
@@ -694,7 +704,13 @@ class _Alone:
 
         # All at once: an engine may stack them.
         train_all = engines.load(trial.scenario.engine).train_all
-        for key, trained in zip(keys, train_all(works, trial.scenario.cohort_size), strict=True):
+        results = train_all(works, trial.scenario.cohort_size)
+        if trial.scenario.training.adapt is not None:
+            models = [
+                (trial.parts(work.start), trial.parts(one.parameters)) for work, one in zip(works, results, strict=True)
+            ]
+            check_changed(number, models)
+        for key, trained in zip(keys, results, strict=True):
             check_finite(trained.parameters, number, "the model" if key is GLOBAL else f"the model of {key}")
             self._vectors[key] = trained.parameters
             if self._budget and trained.mechanism:

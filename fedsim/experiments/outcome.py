@@ -11,6 +11,7 @@ import pandas as pd
 from torch import nn
 
 from fedsim.data import loading
+from fedsim.data.base_weights import base_digest
 from fedsim.data.contents import persons_of
 from fedsim.data.scale import Scale
 from fedsim.experiments import begun
@@ -154,9 +155,18 @@ def write_manifest(
             "failed": [{**names_of(one.job), "reason": one.reason} for one in failed],
             "notes": notes,
             **({"own_code": code} if code else {}),
+            **_base_weights(scenario),
             **chosen,
         },
     )
+
+
+def _base_weights(scenario: Scenario) -> dict[str, Any]:
+    """Return the name and the digest of the file of weights that models began with; nothing where there is none."""
+    adapt = scenario.training.adapt
+    if adapt is None or adapt.base is None:
+        return {}
+    return {"base_weights": {"file": Path(adapt.base).name, "sha256": base_digest(adapt)}}
 
 
 def _versions(scenario: Scenario) -> dict[str, str]:

@@ -103,6 +103,8 @@ def _purpose(facts: Mapping[str, Any]) -> Iterator[str]:
         lines.append(f"- Classes: {', '.join(map(_text, outcome['classes']))}")
     layers = ", ".join(model["layers"])
     lines.append(f"- Model: {layers}; {model['parameters']:,} parameters")
+    if "adapted" in model:
+        lines.append(f"- Fine-tuned: {_fine_tuned(model['adapted'])}")
     site = f", at {_text(training['site'])}" if training["site"] else ""
     strategy = f", strategy {_text(training['strategy'])}" if training["strategy"] else ""
     rounds = "1 round" if training["rounds"] == 1 else f"{training['rounds']} rounds"
@@ -112,6 +114,23 @@ def _purpose(facts: Mapping[str, Any]) -> Iterator[str]:
     lines.append(f"- From: run {_text(run['name'])} ({_text(run['scenario'])}), started {_text(run['started'])}; "
                  f"its ledger.json has the SHA-256 {run['files']['ledger.json'][:16]}...")  # fmt: skip
     yield "\n".join(lines)
+
+
+def _fine_tuned(adapted: Mapping[str, Any]) -> str:
+    """Say what of a model was trained, and on which weights it stands."""
+    trained = f"{adapted['trained']:,} parameters were trained"
+    modules = ", ".join(map(_text, adapted["modules"]))
+    if adapted["method"] == "lora":
+        what = f"low-rank adapters (LoRA, rank {adapted['rank']}) beside {modules}, merged into the weights here"
+    else:
+        what = modules or "the last layer"
+    if adapted["also"]:
+        what += f"; {', '.join(map(_text, adapted['also']))} whole"
+    base = adapted["base"]
+    stands = "frozen random weights that the seed gives"
+    if base:
+        stands = f"the frozen weights of {_text(base['file'])}, SHA-256 {base['sha256']}"
+    return f"{trained}: {what}. The rest is {stands}, and no promise of privacy is made for it"
 
 
 def _use(facts: Mapping[str, Any]) -> Iterator[str]:

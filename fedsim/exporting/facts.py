@@ -9,6 +9,7 @@ import pandas as pd
 from fedsim.data.scale import Scale
 from fedsim.data.task import SITE
 from fedsim.exporting.choice import Chosen
+from fedsim.exporting.in_torch import handed_on
 from fedsim.exporting.inputs import Inputs
 from fedsim.outcomes import outcome_of
 from fedsim.outcomes.kinds.number import RMSE
@@ -41,7 +42,7 @@ def facts_of(chosen: Chosen, inputs: Inputs, classes: list[str], difference: flo
     """
     run = chosen.run
     task = chosen.trial.task
-    model = chosen.trial.untried_model
+    model = handed_on(chosen)
     scale = chosen.scale
     return {
         "title": task.title,
@@ -57,6 +58,7 @@ def facts_of(chosen: Chosen, inputs: Inputs, classes: list[str], difference: flo
             "layers": [type(layer).__name__ for layer in model.modules() if not list(layer.children())],
             "parameters": sum(value.numel() for value in model.parameters()),
             "scale": scale.as_json() if scale else None,
+            **_adapted(chosen),
         },
         "training": {
             "arm": chosen.job.arm,
@@ -85,6 +87,24 @@ def facts_of(chosen: Chosen, inputs: Inputs, classes: list[str], difference: flo
         "groups": _groups(chosen),
         "privacy": _privacy(chosen, scale),
         "limits": list(_limits(chosen, inputs)),
+    }
+
+
+def _adapted(chosen: Chosen) -> dict[str, Any]:
+    """Return what of the model was trained, and from which weights, where not all of it was; else nothing."""
+    adapt = chosen.trial.scenario.training.adapt
+    if adapt is None:
+        return {}
+    trained = chosen.parameters.values()
+    return {
+        "adapted": {
+            "method": adapt.method,
+            "rank": adapt.rank,
+            "modules": list(adapt.modules or ()),
+            "also": list(adapt.also or ()),
+            "trained": sum(value.numel() for value in trained),
+            "base": chosen.run.manifest.get("base_weights"),
+        }
     }
 
 

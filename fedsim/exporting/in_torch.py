@@ -3,6 +3,7 @@
 It takes what an export takes, refuses what an export refuses, and needs neither ONNX nor onnxruntime.
 """
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ from fedsim.exporting.raw_rows import RawRows, read_rows
 from fedsim.exporting.sources import source_of
 from fedsim.mistakes import Mistake
 from fedsim.outcomes import outcome_of
-from fedsim.strategy.trainable import trainable, whole
+from fedsim.strategy.trainable import shared_when_copied, trainable, whole
+from fedsim.training.adapt import merged
+from fedsim.training.functional import rows_at_once
 
 _AT_ONCE = 2**13  # rows that go through the model together
 
@@ -35,6 +38,17 @@ def model_of(chosen: Chosen) -> nn.Module:
         for name, own in trainable(model).items():
             own.copy_(chosen.parameters[name])
     return model.eval()
+
+
+def handed_on(chosen: Chosen) -> nn.Module:
+    """Return a trained model as it is handed on: adapters are merged into the weights beside which they stand.
+
+    So it has the layers and the names of the task's own model.
+    """
+    model = model_of(chosen)
+    if chosen.trial.scenario.training.adapt is None:
+        return model
+    return merged(copy.deepcopy(model, shared_when_copied(model)))
 
 
 def predicted(chosen: Chosen, rows: str | Path | pd.DataFrame | np.ndarray | torch.Tensor) -> pd.DataFrame:
@@ -58,7 +72,7 @@ def predicted(chosen: Chosen, rows: str | Path | pd.DataFrame | np.ndarray | tor
             f"predict: expected an outcome that rows are asked for, got {kind!r}; take the model: run.model()"
         )
     source = source_of(chosen.trial)
-    found, encoded = _encoded(source.inputs, source.columns, source.derive, source.encoded.shape[1:], rows)
+    found, encoded = _encoded(source.inputs, source.columns, source.derive, source.encoded, rows)
     values = torch_predictions(chosen, encoded)
     columns: dict[str, Any] = {}
     if kind == "classes":
@@ -79,16 +93,16 @@ def _encoded(
     inputs: Inputs,
     columns: tuple[Column, ...],
     derive: Derive | None,
-    shape: tuple[int, ...],
+    known: np.ndarray,
     rows: str | Path | pd.DataFrame | np.ndarray | torch.Tensor,
 ) -> tuple[RawRows, np.ndarray]:
-    """Return new rows, and their inputs as the task encodes them, float32 (rows, ...).
+    """Return new rows, and their inputs as the task encodes them, (rows, ...), like those of the ``known`` rows.
 
     Raises:
         Mistake: They are not such as the model needs: all faults.
     """
     if inputs.kind == "encoded":
-        values = _array_of(rows, shape)
+        values = _array_of(rows, known)
         return RawRows({"inputs": values}, pd.DataFrame({"row": np.arange(len(values))})), values
     if isinstance(rows, np.ndarray | torch.Tensor):
         raise Mistake("rows: expected a table as a frame or a file, or the path of images, got an array")
@@ -96,7 +110,7 @@ def _encoded(
     if inputs.kind == "images":
         pixels = found.arrays["image"]
         scaled = pixels.astype(np.float32) / np.float32(127.5) - 1
-        return found, scaled.reshape(len(pixels), *shape)
+        return found, scaled.reshape(len(pixels), *known.shape[1:])
 
     raw: Mapping[str, Any] = derive(found.arrays) if derive else found.arrays
     parts = []
@@ -107,12 +121,13 @@ def _encoded(
     return found, np.concatenate(parts, axis=-1)
 
 
-def _array_of(rows: object, shape: tuple[int, ...]) -> np.ndarray:
-    """Return rows that are given encoded, float32 (rows, ...).
+def _array_of(rows: object, known: np.ndarray) -> np.ndarray:
+    """Return rows that are given encoded, (rows, ...), in the type of the ``known`` ones.
 
     Raises:
         Mistake: They are something else.
     """
+    shape = known.shape[1:]
     wanted = f"an array (rows, {', '.join(map(str, shape))}) of inputs as the task encodes them"
     if not isinstance(rows, np.ndarray | torch.Tensor):
         raise Mistake(f"rows: expected {wanted}: the task does not say how its rows are written in a file (Task.form), "
@@ -120,7 +135,9 @@ def _array_of(rows: object, shape: tuple[int, ...]) -> np.ndarray:
     values = np.asarray(rows)
     if values.shape[1:] != shape or not np.issubdtype(values.dtype, np.number):
         raise Mistake(f"rows: expected {wanted}, got {values.dtype} {values.shape}")
-    values = values.astype(np.float32)
+    if np.issubdtype(known.dtype, np.integer) and not np.issubdtype(values.dtype, np.integer):
+        raise Mistake(f"rows: expected {wanted}, whole numbers, got {values.dtype}")
+    values = values.astype(known.dtype)
     if not np.isfinite(values).all():
         raise Mistake("rows: expected finite inputs, got some that are not")
     return values
@@ -148,8 +165,9 @@ def torch_predictions(chosen: Chosen, encoded: np.ndarray) -> np.ndarray:
     scale = chosen.scale
     outcome = outcome_of(chosen.trial.task.kind)
     parts = []
-    for start in range(0, len(encoded), _AT_ONCE):
-        inputs = torch.from_numpy(encoded[start : start + _AT_ONCE])
+    at_once = rows_at_once(model, _AT_ONCE)
+    for start in range(0, len(encoded), at_once):
+        inputs = torch.from_numpy(encoded[start : start + at_once])
         with torch.no_grad():
             outputs = model(scale.inputs(inputs) if scale else inputs)
         parts.append(outcome.said(outputs, outputs))

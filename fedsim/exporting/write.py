@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from fedsim.data.own_table import frames
 from fedsim.data.task import Task
@@ -17,7 +18,7 @@ from fedsim.experiments.given import allow_given_code
 from fedsim.exporting.card import card
 from fedsim.exporting.choice import Chosen, Wanted, choose
 from fedsim.exporting.facts import facts_of
-from fedsim.exporting.in_torch import classes_of, model_of, torch_predictions
+from fedsim.exporting.in_torch import classes_of, handed_on, torch_predictions
 from fedsim.exporting.predict import CARD, FACTS, FILES, MODEL, PARAMETERS, check_extra, outputs_of
 from fedsim.exporting.sources import Source, source_of
 from fedsim.mistakes import Mistake, RunFailed
@@ -26,7 +27,7 @@ from fedsim.results.run_directory import Run, load, write_json, write_tensors
 from fedsim.results.seal import NAME as SEAL
 from fedsim.results.whole_files import write_bytes
 from fedsim.strategy.contract import Strategy
-from fedsim.strategy.trainable import whole
+from fedsim.strategy.trainable import trainable, whole
 
 TOLERANCE = 1e-5
 """The most that a prediction may differ from PyTorch's: in a probability, or in halves of a number's range."""
@@ -83,12 +84,20 @@ def export(
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / MODEL, content)
     about = {"task": chosen.trial.task.title, "training": chosen.job.key, "site": chosen.site}
-    write_tensors(folder / PARAMETERS, whole(chosen.trial.untried_model, chosen.parameters), about)
+    write_tensors(folder / PARAMETERS, _parameters(chosen), about)
     write_json(folder / FACTS, facts)
     write_bytes(folder / CARD, card(facts).encode())
     lines = [f"{sha256((folder / name).read_bytes())}  {name}\n" for name in sorted(FILES)]
     write_bytes(folder / SEAL, "".join(lines).encode())
     return folder
+
+
+def _parameters(chosen: Chosen) -> dict[str, Tensor]:
+    """Return all values of a model that is handed on, by the names in the task's own model."""
+    if chosen.trial.scenario.training.adapt is None:
+        return whole(chosen.trial.untried_model, chosen.parameters)
+    model = handed_on(chosen)
+    return whole(model, trainable(model))
 
 
 def onnx_of(chosen: Chosen, source: Source, classes: Sequence[str]) -> bytes:
@@ -115,7 +124,7 @@ def onnx_of(chosen: Chosen, source: Source, classes: Sequence[str]) -> bytes:
         value = graph.input("inputs", FLOAT, inputs.shape, "inputs as the task encodes them")
 
     value = preprocessing.standardized(graph, value, chosen.scale)
-    outputs = outputs_of(model_of(chosen), value)
+    outputs = outputs_of(handed_on(chosen), value)
     preprocessing.predictions(graph, outputs, task.kind, task.outcome, classes, task.range, chosen.scale)
     about = {
         "title": task.title,

@@ -33,7 +33,7 @@ from fedsim.strategy.foreign import Foreign
 from fedsim.strategy.make import strategy_of
 from fedsim.strategy.trainable import vector_of
 from fedsim.training.fits_outcome import check_fits_outcome
-from fedsim.training.model import layers_of
+from fedsim.training.model import architecture_of, layers_of
 from fedsim.training.rows_alone import check_rows_are_alone
 
 _MORE_SEEDS = 5  # that are tried to find one with test rows
@@ -263,7 +263,7 @@ def model_faults(scenario: Scenario, federation: Federation, model: nn.Module) -
         yield from faults
         return
     if unit_of(scenario.privacy.unit).place is Place.IN_STEPS:
-        yield from _fault_of(lambda: check_rows_are_alone(model, rows))
+        yield from _fault_of(lambda: check_rows_are_alone(model, rows, architecture_of(scenario)))
 
 
 def evaluation_faults(scenario: Scenario, device: str) -> Iterator[str]:

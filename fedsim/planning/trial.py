@@ -35,7 +35,7 @@ from fedsim.strategy.contract import Strategy
 from fedsim.strategy.make import in_round, strategy_of
 from fedsim.strategy.trainable import vector_of
 from fedsim.training.losses import RowLosses
-from fedsim.training.model import best_device, losses_of, new_model, parts_of
+from fedsim.training.model import architecture_of, best_device, losses_of, new_model, parts_of
 from fedsim.training.rows_alone import check_rows_are_alone
 from fedsim.training.work import Plan, Streams, plan
 
@@ -121,7 +121,7 @@ class Trial:
             Mistake: The model can't be trained as asked.
         """
         if self.unit.place is Place.IN_STEPS:
-            check_rows_are_alone(self.untried_model, self.federation.sites[0].train)
+            check_rows_are_alone(self.untried_model, self.federation.sites[0].train, architecture_of(self.scenario))
         return self.untried_model
 
     @cached_property

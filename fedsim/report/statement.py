@@ -79,6 +79,7 @@ def statement(run: Run, arm: str | None = None) -> Pairs:
     pairs += _choice_of_round(run, promise)
     pairs += _repetition(run)
     pairs += [("Not covered", gap) for gap in promise.not_covered]
+    pairs += _base_weights(run)
     pairs += _references(run)
     pairs.append(("Random numbers", promise.secure if secret else _REPRODUCIBLE))
     pairs.append(("Arithmetic", _ARITHMETIC))
@@ -97,6 +98,18 @@ def grouped(pairs: Pairs) -> list[tuple[str, list[str]]]:
 def _references(run: Run) -> Pairs:
     """Return that nothing protects the models of scikit-learn beside the arms, where there are some."""
     return [("Not covered", UNPROTECTED)] if references_of(run) else []
+
+
+def _base_weights(run: Run) -> Pairs:
+    """Return that nothing is promised of the rows that a pre-trained model has seen before, where there is one."""
+    base = run.manifest.get("base_weights")
+    if base is None:
+        return []
+    text = (
+        f"The weights that the model began with, from the file {base['file']} (SHA-256 {base['sha256'][:16]}...). They "
+        "were trained elsewhere, and this statement promises nothing to the rows that they were trained on."
+    )
+    return [("Not covered", text)]
 
 
 def _unit(run: Run) -> Unit:

@@ -16,7 +16,7 @@ from fedsim.data.tables import Number
 from fedsim.outcomes import outcome_of
 from fedsim.outcomes.measure import score, score_inside
 from fedsim.scenario.kinds import Kind
-from fedsim.training.functional import outputs_with
+from fedsim.training.functional import in_batches, outputs_with, rows_at_once
 
 __all__ = [
     "HEADLINE",
@@ -183,13 +183,14 @@ def predict(
         For each request its name, its rows, and the outputs (rows, outputs).
     """
     model.eval()
+    most = rows_at_once(model, _ROWS)
     for _, same_parameters in groupby(requests, key=_identity_of_parameters):
-        for chunk in _chunks(same_parameters):
+        for chunk in _chunks(same_parameters, most):
             _, parameters, _ = chunk[0]
             inputs = torch.cat([examples.inputs for _, _, examples in chunk])
             with torch.no_grad():
                 if len(inputs):
-                    outputs = outputs_with(model, parameters, inputs)
+                    outputs = in_batches(model, parameters, inputs)
                 else:  # not every layer takes a batch of no rows
                     outputs = outputs_with(model, parameters, inputs.new_zeros(1, *inputs.shape[1:]))[:0]
 
@@ -203,15 +204,15 @@ def _identity_of_parameters(request: _Request) -> int:
     return id(parameters)
 
 
-def _chunks(requests: Iterable[_Request]) -> Iterator[list[_Request]]:
-    """Gather requests in lists with a bounded number of rows in all."""
+def _chunks(requests: Iterable[_Request], most: int) -> Iterator[list[_Request]]:
+    """Gather requests in lists that have ``most`` rows in all, or few more."""
     chunk = []
     rows = 0
     for request in requests:
         _, _, examples = request
         chunk.append(request)
         rows += len(examples)
-        if rows >= _ROWS:
+        if rows >= most:
             yield chunk
             chunk = []
             rows = 0

@@ -412,6 +412,37 @@ class Stopping(_Section):
         return self
 
 
+class Adapt(_Section):
+    """What of a task's model is trained, where not all of it is; the rest is frozen.
+
+    ``lora`` puts two small matrices beside Linear layers (Hu et al. 2021, https://arxiv.org/abs/2106.09685); ``head``
+    trains the model's last layer. ``modules`` names what is meant by the ends of the modules' names. ``also`` names
+    modules that are trained whole beside the adapters. ``base`` is a safetensors file with the weights to begin with.
+    """
+
+    method: Literal["lora", "head"]
+    rank: Annotated[int, Field(ge=1)] | None = None
+    alpha: Positive | None = None
+    modules: Annotated[list[str], Field(min_length=1), AfterValidator(_each_once)] | None = None
+    also: Annotated[list[str], Field(min_length=1), AfterValidator(_each_once)] | None = None
+    base: str | None = None
+    base_sha256: str | None = None
+
+    @model_validator(mode="after")
+    def _has_what_its_method_takes(self) -> "Adapt":
+        if self.method == "lora":
+            lacking = [name for name in ("rank", "modules") if getattr(self, name) is None]
+            if lacking:
+                raise ValueError(f"expected {' and '.join(lacking)} beside method = 'lora', for example rank = 8, "
+                                 "modules = ['query', 'value']")  # fmt: skip
+        for name in ("rank", "alpha", "also"):
+            if self.method == "head" and getattr(self, name) is not None:
+                raise ValueError(f"{name}: expected none beside method = 'head', which trains modules whole")
+        if self.base_sha256 is not None and self.base is None:
+            raise ValueError("base_sha256: expected base beside it, the file that has this digest")
+        return self
+
+
 class Training(_Section):
     """Training at a site. Every value is public: none follows from how many rows a site has."""
 
@@ -426,6 +457,7 @@ class Training(_Section):
     sites_per_round: Annotated[int, Field(ge=1)] | None = None
     duration_spread: Annotated[FiniteFloat, Field(ge=0, le=10)] = 0.0
     replace_batch_norm: bool = False
+    adapt: Adapt | None = None
     site_sampling_rate: Annotated[FiniteFloat, Field(gt=0, le=1)] | None = None
     site_turns: Annotated[int, Field(ge=1)] | None = None
     schedule: Schedule = Schedule()
@@ -646,7 +678,7 @@ _EXAMPLES_OF_IMAGES = {"image_size": "[28, 28]", "channels": "1", "classes": '["
 _YOUNGER_KEYS = {
     "data": ("layout", "image", "person", *_OF_IMAGES),
     "partition": ("column", "mapping", "shares", "size_classes"),
-    "training": ("schedule", "stopping", "replace_batch_norm"),
+    "training": ("schedule", "stopping", "replace_batch_norm", "adapt"),
 }
 """{section: keys that are younger than the names of releases and checkpoints}; a new key that may be silent is one."""
 

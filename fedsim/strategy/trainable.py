@@ -6,10 +6,14 @@ model's vector (params,) holds its trainable parameters only, in the order of ``
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
+
+_PAIR = ("lora_A", "lora_B")
+"""The names of the two layers of an adapter, which stand or fall together."""
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -42,3 +46,20 @@ def whole(model: nn.Module, parameters: Mapping[str, Tensor]) -> dict[str, Tenso
     in_order = [name for name, _ in model.named_parameters()]
     others = {name: value.detach() for name, value in values.items() if name not in in_order}
     return others | {name: values[name].detach() for name in in_order}
+
+
+def adapters_of(names: Iterable[str]) -> dict[str, list[str]]:
+    """Gather the trained parameters of each adapter, or of each layer that is trained whole.
+
+    Args:
+        names: Names of trained parameters.
+
+    Returns:
+        {the adapter's or layer's name: names of its parameters}.
+    """
+    adapters = defaultdict(list)
+    for name in names:
+        layer = name.rpartition(".")[0]
+        outer, _, last = layer.rpartition(".")
+        adapters[(outer if last in _PAIR else layer) or "the model"].append(name)
+    return dict(adapters)

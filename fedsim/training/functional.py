@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -30,3 +31,23 @@ def outputs_with(model: nn.Module, parameters: Mapping[str, Tensor], inputs: Ten
             if id(parameter) in values:
                 given[full_name] = values[id(parameter)]
     return functional_call(model, given, (inputs,), tie_weights=False)
+
+
+_LARGE = 2**20  # parameters of a model that keeps much of each row
+_ROWS_OF_LARGE = 2**7
+
+
+def rows_at_once(model: nn.Module, usual: int) -> int:
+    """Return how many rows go through a model at once: as many as usual, or few where it is large."""
+    return min(usual, _ROWS_OF_LARGE) if _is_large(model) else usual
+
+
+def in_batches(model: nn.Module, parameters: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+    """Run a model as ``outputs_with`` does; a large one on few rows at once, since it keeps much of each."""
+    if not _is_large(model) or len(inputs) <= _ROWS_OF_LARGE:
+        return outputs_with(model, parameters, inputs)
+    return torch.cat([outputs_with(model, parameters, part) for part in inputs.split(_ROWS_OF_LARGE)])
+
+
+def _is_large(model: nn.Module) -> bool:
+    return sum(value.numel() for value in model.parameters()) > _LARGE

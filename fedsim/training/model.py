@@ -3,6 +3,8 @@
 A model that can't be trained as a scenario asks is refused.
 """
 
+from collections.abc import Hashable
+
 import torch
 from torch import Tensor, nn
 
@@ -15,8 +17,10 @@ from fedsim.scenario import catalog
 from fedsim.scenario.schema import Scenario
 from fedsim.strategy.local_rule import Part, Parts
 from fedsim.strategy.trainable import trainable
+from fedsim.training.adapt import adapted
 from fedsim.training.batch_norm import without_batch_norm
 from fedsim.training.by_name import ByName
+from fedsim.training.in_use import check_in_use
 from fedsim.training.losses import RowLosses
 from fedsim.training.rows_alone import some_rows
 
@@ -32,20 +36,34 @@ def best_device(wanted: str) -> str:
     return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
 
 
+def architecture_of(scenario: Scenario) -> Hashable | None:
+    """Return what a model with base weights from a file is made from, beside its seed; None for other models.
+
+    A backbone is large, and most of its weights are the same under all seeds: trials of it need not be repeated.
+    """
+    adapt = scenario.training.adapt
+    if adapt is None or adapt.base is None:
+        return None
+    return task_of(scenario).model, adapt.model_dump_json(), scenario.training.replace_batch_norm
+
+
 def new_model(scenario: Scenario, site: Site, seed: int, device: str) -> nn.Module:
     """Make the task's model with initial weights that depend on the seed alone.
 
     Raises:
         Mistake: The model can't be trained as asked: it has a layer that mixes rows (BatchNorm),
-            buffers that training changes, or nothing to train.
+            buffers that training changes, or nothing to train; or it can't be adapted as asked, or does not use an
+            adapter.
     """
     input_shape = site.train.inputs.shape[1:]
     weights_seed = torch_seed(seed, "initial weights")
     with global_seed(weights_seed):  # layers draw them from the global generator
         model = _made(scenario, input_shape)
+        if scenario.training.replace_batch_norm:
+            model = without_batch_norm(model)
+        if scenario.training.adapt is not None:
+            model = adapted(model, scenario.training.adapt)
 
-    if scenario.training.replace_batch_norm:
-        model = without_batch_norm(model)
     for name, layer in model.named_modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             raise Mistake(
@@ -55,7 +73,10 @@ def new_model(scenario: Scenario, site: Site, seed: int, device: str) -> nn.Modu
     _check_buffers(model, site)
     if not trainable(model):
         raise Mistake("task: expected a model with parameters to train, got one whose parameters are all frozen")
-    return model.to(device)
+    model = model.to(device)
+    if scenario.training.adapt is not None:
+        check_in_use(model, site.train)
+    return model
 
 
 def _check_buffers(model: nn.Module, site: Site) -> None:

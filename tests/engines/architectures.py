@@ -1,4 +1,4 @@
-"""Twenty-four architectures that people bring, small, each with rows and the loss of its kind of outcome."""
+"""Twenty-five architectures that people bring, small, each with rows and the loss of its kind of outcome."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,10 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from clients.text import BertConfig, SentenceEncoder
 from fedsim.data.federation import Examples
 from fedsim.data.inputs import Input
 from fedsim.outcomes import outcome_of
 from fedsim.outcomes.own import OwnKind, OwnMetric
+from fedsim.scenario.schema import Adapt
+from fedsim.strategy.trainable import trainable
+from fedsim.training.adapt import adapted
 from fedsim.training.batch_norm import without_batch_norm
 from fedsim.training.by_name import ByName
 from fedsim.training.losses import RowLosses
@@ -340,6 +344,16 @@ def low_rank() -> nn.Module:
     return nn.Sequential(LowRank(nn.Linear(12, 10)), nn.ReLU(), LowRank(nn.Linear(10, 3)))
 
 
+def adapted_encoder() -> nn.Module:
+    """Make LoRA on an encoder of MiniLM's form; B is not zero, so that A has gradients, too."""
+    encoder = SentenceEncoder(BertConfig(WORDS, 8, 2, 2, 12, 6), 1)
+    model = adapted(encoder, Adapt(method="lora", rank=2, modules=["query", "value"], also=["head"]))
+    for name, value in trainable(model).items():
+        if "lora_B" in name:
+            nn.init.normal_(value, std=0.3)
+    return model
+
+
 def perceptron() -> nn.Module:
     return nn.Sequential(nn.Linear(12, 8), nn.RMSNorm(8), nn.PReLU(8), nn.Dropout(0.2), nn.Linear(8, 1))
 
@@ -409,6 +423,7 @@ ARCHITECTURES = {
     ),
     "batch norm": Architecture("BatchNorm, replaced by GroupNorm", batch_norm, SQUARE, THREE, CLASSES, FAST, "opacus"),
     "low rank": Architecture("LoRA by hand on a frozen base", low_rank, TABLE, labels(3), MULTI, ANY, "opacus"),
+    "minilm": Architecture("LoRA on MiniLM's form, tiny", adapted_encoder, TEXT, YES, BINARY, FAST, "opacus"),
     "two inputs": Architecture(
         "an image and a table by name",
         lambda: ByName(ImageAndTable(), IMAGE_AND_TABLE),

@@ -61,6 +61,7 @@ SAID = {
     "schedule": ({"schedule": {"name": "cosine"}}, Training),
     "stopping": ({"stopping": {}}, Training),
     "replace_batch_norm": ({"replace_batch_norm": True}, Training),
+    "adapt": ({"adapt": {"method": "head"}}, Training),
 }
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -28,7 +28,7 @@ from fedsim.engines.stack.persons import sum_persons
 from fedsim.privacy.ledger import Mechanism
 from fedsim.privacy.norms import keep_float32_whole, largest_square
 from fedsim.randomness import Normals, choose
-from fedsim.strategy.trainable import shared_when_copied, vector_of
+from fedsim.strategy.trainable import frozen, shared_when_copied, vector_of
 from fedsim.training.dropout import Draws, with_site_dropout
 from fedsim.training.functional import outputs_with
 from fedsim.training.losses import RowLosses
@@ -458,10 +458,11 @@ class _Trial:
         self.alone.train()
         stacked.bind(stack)
         stacked.draw_from(range(len(counts)))
-        with stacked.now.draws.recorded() as kept:
+        with stacked.now.draws.recorded() as kept, _kept_beside(self.alone) as kept_by_torch:
             outputs = stacked(batch.inputs, batch.rows)
         self.losses(outputs, batch.target).sum().backward()
-        costs = stacked.costs()
+        floats, products = stacked.costs()
+        costs = floats + sum(kept_by_torch.values()), products
         is_row = batch.share > 0  # the others only fill up
         row_outputs = outputs[is_row]
         row_squares = stacked.sizes().squares[is_row]
@@ -504,3 +505,24 @@ class _Trial:
         )
         batch = pool.batch(np.arange(len(self.target)), Rows(counts, padded, self.target.device))
         return batch, stack, counts
+
+
+@contextmanager
+def _kept_beside(model: nn.Module) -> Iterator[dict[int, int]]:
+    """Count the floats that autograd keeps of a batch for a model's frozen modules, by where they begin in memory.
+
+    The layers of a stack count what they keep themselves; a frozen backbone may keep far more.
+    """
+    floats: dict[int, int] = {}
+    unchanged = {value.data_ptr() for value in frozen(model).values()}
+    if all(value.requires_grad for value in model.parameters()):
+        yield floats
+        return
+
+    def keep(values: Tensor) -> Tensor:
+        if values.untyped_storage().data_ptr() not in unchanged:
+            floats[values.data_ptr()] = values.numel()
+        return values
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda values: values):
+        yield floats

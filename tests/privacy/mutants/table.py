@@ -25,6 +25,10 @@ _POLICY, _REAL, _OWN_LEDGER = "fedsim/site/policy.py", "fedsim/site/real.py", "f
 ACCOUNT = "tests/privacy/test_accounting.py tests/privacy/test_ledger.py"
 SITE = "tests/privacy/test_dpsgd.py"
 STACK = "tests/engines/stack/test_train.py"
+ADAPTED = "tests/training/test_adapt.py"
+FINE_TUNED = (
+    "tests/experiments/test_fine_tuning.py::test_what_the_outputs_do_not_depend_on_is_refused_before_the_first_round"
+)
 ANY_LAYER = "tests/engines/stack/test_any_layer.py"
 CLIPS = "tests/privacy/test_clip_search.py"
 ALONE = "tests/training/test_steps.py"
@@ -83,6 +87,8 @@ _NOISE_OF = "fedsim/planning/noise.py"
 _TRIAL = "fedsim/planning/trial.py"
 _WORK = "fedsim/training/work.py"
 _MODEL = "fedsim/training/model.py"
+_ADAPT, _IN_USE = "fedsim/training/adapt.py", "fedsim/training/in_use.py"
+_UNCHANGED = "fedsim/flower/unchanged.py"
 _ROWS = "fedsim/training/row_gradients.py"
 _GENERIC = "fedsim/engines/stack/generic.py"
 _TRAINABLE = "fedsim/strategy/trainable.py"
@@ -523,6 +529,16 @@ MUTANTS = (
     Mutant(_TRAINABLE, "for name, value in model.named_parameters() if value.requires_grad}",
            "for name, value in model.named_parameters()}",
            "M24: frozen parameters are trained, noised and sent", ANY_LAYER),
+    # fine-tuning
+    Mutant(_ADAPT, "value.requires_grad_(id(value) in trained)", "value.requires_grad_(True)",
+           "M24: the frozen weights of a base are trained, noised and sent", ADAPTED),
+    Mutant(_IN_USE, "if not any(gradients[name].count_nonzero() for name in names)", "if False",
+           "noise hides an adapter that nothing uses", ADAPTED),
+    Mutant(_MODEL, "        check_in_use(model, site.train)", "        pass",
+           "nobody looks whether an adapter is used", FINE_TUNED),
+    Mutant(_UNCHANGED, "if changed.isdisjoint(parts)]", "if False]", "an adapter that never changed passes", ADAPTED),
+    Mutant(_ALONE, "if architecture is not None and key in _tried:", "if _tried:",
+           "M10: a model that mixes rows is not tried, since another was", ADAPTED),
     Mutant(_MODEL, "        if not torch.equal(after[name], value):", "        if False:",
            "M10: what a buffer keeps of rows is neither clipped nor noised", "tests/training/test_steps.py"),
     Mutant(_SITE, "if noise is not None and name in WITHOUT_NOISE:", "if False:",
