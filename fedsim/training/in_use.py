@@ -55,7 +55,7 @@ def check_in_use(model: nn.Module, examples: Examples) -> None:
         raise Mistake(
             f"training.adapt: expected modules that the model's outputs depend on, got {', '.join(dead)}, whose "
             "gradient is zero on every row: training would change nothing there but by noise; leave them out of "
-            "training.adapt.modules and also"
+            "training.adapt.modules"
         )
 
 
