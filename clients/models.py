@@ -58,3 +58,37 @@ def convolutional_in_time(signals: int, outputs: int) -> nn.Module:
         nn.Flatten(),
         nn.Linear(64, outputs),
     )
+
+
+class Characters(nn.Module):
+    """A GRU that names the next character at each place: int64 (rows, places) to logits (rows, places, characters)."""
+
+    def __init__(self, characters: int, units: int) -> None:
+        super().__init__()
+        self.characters = nn.Embedding(characters, 16)
+        self.recurrent = nn.GRU(16, units, batch_first=True)
+        self.scores = nn.Linear(units, characters)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Compute the logits from what is before each place."""
+        states, _ = self.recurrent(self.characters(inputs))  # (rows, places, units)
+        return self.scores(states)
+
+
+class Views(nn.Module):
+    """Features of each view of a row by the same network: (rows, views, ...) to (rows, views, features)."""
+
+    def __init__(self, network: nn.Module, features: int) -> None:
+        super().__init__()
+        self.network = network
+        self.features = features
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Compute the features."""
+        rows, views = inputs.shape[:2]
+        return self.network(inputs.flatten(0, 1)).reshape(rows, views, self.features)
+
+
+def narrow(inputs: int, width: int) -> nn.Module:
+    """Make a linear autoencoder: the best of them is what PCA gives."""
+    return nn.Sequential(nn.Linear(inputs, width), nn.Linear(width, inputs))
