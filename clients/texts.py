@@ -8,7 +8,8 @@ ALPHABET = "\n !\"',-.:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 """The characters of English plays: fixed beforehand, not collected from the rows."""
 
 WINDOW = 40  # characters that a row has, each with the one that follows
-LONGEST_ROLES = 20
+CONTEXT = 5  # characters from which the next one is told
+LONGEST_ROLES = 10
 
 
 def windows_of(text: str) -> tuple[np.ndarray, np.ndarray]:

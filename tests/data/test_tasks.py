@@ -51,7 +51,7 @@ HELD = {
     "school/digits": Held(5_000, 1, 5_000, 5_000, 4.5),
     "school/years": Held(24_613, 80, 54, 769, 553.691, frozenset({"ethnicity", "lunch"})),
     "school/progress": Held(6_077, 75, 43, 179, 617.968, frozenset({"sex", "ethnicity", "lunch"})),
-    "school/shakespeare": Held(16_186, 20, 634, 1_502, 36.254),
+    "school/shakespeare": Held(9_396, 10, 761, 1_502, 36.316),
     "school/strokes": Held(5_000, 1, 5_000, 5_000, -0.73736),
     "school/subjects": Held(5_967, 74, 43, 179, 0.22228, frozenset({"sex", "ethnicity", "lunch"})),
 }
