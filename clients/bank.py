@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from torch import nn
 
 from clients import prices
 from clients.files import read_table
@@ -69,6 +70,13 @@ CREDIT: tuple[Column, ...] = (
     *chain.from_iterable(_columns_of(month) for month in MONTHS),
 )
 
+# What is known at the end of June, from which the four months that follow are predicted.
+BY_JUNE: tuple[Column, ...] = (
+    Number("log_limit", 4, 6, "power of ten, NT dollars of credit; the bank's limits"),
+    Levels("education", (1, 2, 3), "graduate school, university, high school", missing=True),
+    *chain.from_iterable(_columns_of(month) for month in MONTHS[3:]),
+)
+
 # 0.1 % to 60 % a day.
 VOLATILITY = Number("volatility", -7.0, -0.5, "log of a share")
 
@@ -101,12 +109,26 @@ def lending_columns(raw: RawColumns) -> dict[str, Any]:
 def load_credit() -> Rows:
     """Load all 30 000 cards, of a single bank; sex, marriage and age don't enter the model."""
     frame = read_credit()
+    return _cards(frame, CREDIT, frame["target"].to_numpy("float32"))
+
+
+def load_late_months() -> Rows:
+    """Load all 30 000 cards as they were at the end of June.
+
+    The labels are whether a card is behind in July, August and September, and whether October's bill goes unpaid.
+    """
+    frame = read_credit()
+    behind = [frame[_status_in_file(MONTHS.index(month) + 1)] >= 1 for month in ("Jul", "Aug", "Sep")]
+    return _cards(frame, BY_JUNE, np.stack([*behind, frame["target"] == 1], axis=1).astype("float32"))
+
+
+def _cards(frame: pd.DataFrame, chosen: tuple[Column, ...], target: np.ndarray) -> Rows:
     columns = credit_columns(frame)
     education = frame["EDUCATION"]
     columns["education"] = education.where(education.isin([1, 2, 3]))  # 0, 4, 5, 6: other or unknown
     return Rows(
-        inputs=encode(pd.DataFrame(columns), CREDIT),
-        target=frame["target"].to_numpy("float32"),
+        inputs=encode(pd.DataFrame(columns), chosen),
+        target=target,
         site=np.full(len(frame), "bank"),
         groups={
             "sex": np.where(frame["SEX"] == 1, "female", "male"),
@@ -251,4 +273,15 @@ volatility = Task(
     by_time=True,
     horizon=14.0,  # days: five trading days, with a week's holidays between
     form=TableForm(read_stocks, STOCKS_FILE, prices.describe_windows, prices.WINDOWS),
+)
+
+late_months = Task(
+    title="In which of four months a credit card falls behind, 30 000 cards",
+    outcome="behind in July, August, September; October's bill unpaid",
+    source="UCI Default of Credit Card Clients (Yeh, Lien 2009); see clients/data/README.md",
+    licence="CC BY 4.0",
+    columns=BY_JUNE,
+    load=load_late_months,
+    model=lambda inputs: nn.Linear(inputs, 4),
+    kind="multi-label",
 )

@@ -1,6 +1,5 @@
 """Hospitals predict heart disease, pneumonia, exercises done at home, and how long patients with cancer live."""
 
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +7,8 @@ import pandas as pd
 
 from clients.files import read_own, read_table
 from clients.images import downloaded, read_medmnist, scaled
-from clients.models import convolutional, convolutional_in_time, linear, network
+from clients.models import Views, convolutional, convolutional_in_time, linear, network
+from clients.signals import read_recordings, views, windows_of
 from clients.survival import (
     BREAST_CANCER,
     HALF_YEARS,
@@ -21,6 +21,7 @@ from clients.survival import (
     read_lung_cancer,
 )
 from fedsim.data import Column, ImageForm, Levels, Number, Rows, TableForm, Task, encode
+from fedsim.data.task import Given
 from fedsim.mistakes import Mistake
 
 SOURCE = (
@@ -140,32 +141,25 @@ def load_exercises() -> Rows:
     Windows don't overlap. Time is where a window stands in its recording, from 0 to 1, so that the test rows are each
     recording's last ones: neighbouring windows look alike, and a random split would test on what was nearly seen.
     """
-    path = files("clients") / "data" / "shoulder_exercises_10_persons.npz"
-    with path.open("rb") as file, np.load(file) as arrays:
-        signals = arrays["signals"]  # int8 (6, moments)
-        lengths = arrays["lengths"]  # moments of each recording, (recordings,)
-        persons = arrays["person"]
-        exercises = arrays["exercise"]
-        is_right = arrays["right"] == 1
-
-    windows = []
-    times = []
-    counts = lengths // MOMENTS  # whole windows of each recording
-    recordings = np.split(signals, np.cumsum(lengths)[:-1], axis=1)
-    for recording, count in zip(recordings, counts, strict=True):
-        whole = recording[:, : count * MOMENTS].reshape(len(signals), count, MOMENTS)
-        windows.append(whole.swapaxes(0, 1))  # (windows, 6, MOMENTS)
-        times.append(np.arange(count) / count)
-
-    largest_byte = np.float32(127)
-    sites = np.array([f"person-{person:02}" for person in persons])
+    recordings = read_recordings()
+    windows = [windows_of(signals, MOMENTS) for signals in recordings.signals]
+    counts = [len(of_recording) for of_recording in windows]
     return Rows(
-        inputs=np.concatenate(windows).astype(np.float32) / largest_byte,
-        target=np.repeat(exercises.astype(np.int64), counts),
-        site=np.repeat(sites, counts),
-        time=np.concatenate(times),
-        groups={"arm": np.repeat(np.where(is_right, "right", "left"), counts)},
+        inputs=np.concatenate(windows),
+        target=np.repeat(recordings.exercise.astype(np.int64), counts),
+        site=np.repeat(recordings.site, counts),
+        time=np.concatenate([np.arange(count) / count for count in counts]),
+        groups={"arm": np.repeat(np.where(recordings.is_right, "right", "left"), counts)},
     )
+
+
+def load_views() -> Given:
+    """Load seconds of exercises, each beside the next one and three of other exercises; a site is a person.
+
+    Time is where a row stands in its recordings, as in ``load_exercises``.
+    """
+    inputs, person, time = views()
+    return Given(inputs, None, person, time)
 
 
 heart = Task(
@@ -257,4 +251,16 @@ exercises = Task(
     kind="classes",
     by_time=True,
     classes=EXERCISES,
+)
+
+movements = Task(
+    title="Which second of a smartwatch is of the same exercise, ten persons",
+    outcome="the second of the same exercise among four",
+    source="Smartwatch signals of shoulder exercises (Burns et al. 2018), of seglearn; see clients/data/README.md",
+    licence="BSD 3-Clause",
+    columns=(),
+    load=load_views,
+    model=lambda seen, signals, moments: Views(convolutional_in_time(signals, 8), features=8),
+    kind="contrastive",
+    by_time=True,
 )

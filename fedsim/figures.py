@@ -130,3 +130,11 @@ def as_written(value: object) -> str:
     if isinstance(plain, date | time):
         return plain.isoformat()
     return repr(plain)
+
+
+def with_article(label: str) -> str:
+    """Return ``an AUC``, ``an R²``, ``a share of rows``: a figure's name with the article that its sound asks for."""
+    first = label.split()[0].rstrip(",")
+    is_spelled = first.upper() == first  # AUC, RMSE, R²: read letter by letter
+    begins_with_vowel = label[0] in ("AEFHILMNORSX" if is_spelled else "aeioAEIO")
+    return f"an {label}" if begins_with_vowel else f"a {label}"

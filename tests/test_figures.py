@@ -8,7 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsim.figures import as_written, bounds, coefficient, epsilon, figure, margin, proven_epsilon, setting, share
+from fedsim.figures import (
+    as_written,
+    bounds,
+    coefficient,
+    epsilon,
+    figure,
+    margin,
+    proven_epsilon,
+    setting,
+    share,
+    with_article,
+)
+from fedsim.outcomes import names, outcome_of
 
 NAN = math.nan
 
@@ -103,3 +115,17 @@ def test_a_value_that_came_is_written_as_it_was_meant(value: object, text: str):
 )
 def test_a_coefficient_has_a_sign_and_three_digits(value: float, text: str):
     assert coefficient(value) == text
+
+
+def test_each_kinds_headline_gets_the_article_that_its_sound_asks_for():
+    labels = {outcome_of(kind).metrics[0].label for kind in names()}
+    assert {with_article(label).partition(" of")[0].partition(",")[0] for label in labels} == {
+        "an AUC",
+        "an R²",
+        "an accuracy",
+        "a concordance",
+        "an explained variance",
+        "a share",
+    }
+    assert with_article("RMSE") == "an RMSE"
+    assert with_article("Brier score over time") == "a Brier score over time"

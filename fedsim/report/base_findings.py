@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from fedsim.figures import figure
+from fedsim.figures import figure, with_article
 from fedsim.outcomes import outcome_of
 from fedsim.outcomes.kinds.binary import ACCURACY
 from fedsim.outcomes.kinds.number import RMSE
@@ -70,7 +70,7 @@ def base_sentences(run: Run) -> str:
     reached = []
     for metric in outcome_of(run.kind).metrics:
         place = f" {run.headline_place}" if metric.by_site else ""
-        reached.append(f"{_an(metric.label)}{place} of {figure(inside[metric.name])}{_unit(run, metric)}")
+        reached.append(f"{with_article(metric.label)}{place} of {figure(inside[metric.name])}{_unit(run, metric)}")
 
     sentences = [f"Without a model, {answer} has {_joined(reached)}."]
     if run.kind == "number" and run.pooled_differs:
@@ -220,10 +220,6 @@ def _joined(items: list[str]) -> str:
     if len(items) == 1:
         return items[0]
     return f"{', '.join(items[:-1])} and {items[-1]}"
-
-
-def _an(label: str) -> str:
-    return f"an {label}" if label[0] in "aAR" else f"a {label}"
 
 
 def _upper(text: str) -> str:

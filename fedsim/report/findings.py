@@ -277,7 +277,7 @@ def _reached(numbers: Numbers) -> str:
     else:
         many = f"the {count} sites together reach" if count > 1 else "the only site reaches"
         sentence = (
-            f"Without a record leaving its site, {many} {_an(label)} {run.headline_place} of "
+            f"Without a record leaving its site, {many} {figures.with_article(label)} {run.headline_place} of "
             f"{means['federated']} {terms}."
         )
     return f"{sentence}{_pooled_means(numbers)}{_speaks_of(numbers)}"
@@ -321,10 +321,6 @@ def _speaks_of(numbers: Numbers) -> str:
     return " Intervals of such means speak of institutions like these, with another sample of records."
 
 
-def _an(label: str) -> str:
-    return f"an {label}" if label[0] in "aAR" else f"a {label}"
-
-
 def _terms(numbers: Numbers) -> str:
     if not numbers.private:
         return "with no privacy guarantee"
@@ -347,9 +343,9 @@ def _against_pool(numbers: Numbers) -> str:
     if not numbers.was_run("centralized", private):
         exact = numbers.of("mean", False, "centralized")
         return (
-            f"A model trained on all records in one place, without privacy, has {_an(numbers.metric.label)} "
-            f"{run.headline_place} of {exact.text()}. There is none with privacy to compare with: pooling leaves no "
-            f"{_protected(run)} to protect."
+            "A model trained on all records in one place, without privacy, has "
+            f"{figures.with_article(numbers.metric.label)} {run.headline_place} of {exact.text()}. There is none with "
+            f"privacy to compare with: pooling leaves no {_protected(run)} to protect."
         )
 
     same = f" under the same {_spent_alike(run)}" if private else ""
@@ -364,7 +360,7 @@ def _against_pool(numbers: Numbers) -> str:
     if numbers.pooled:
         change = numbers.of("difference", private, "federated", site=POOLED, here=True)
         pooled = f" Pooled over the sites, the difference {HERE} is {change.text(signed=True)}."
-    reached = f"{_an(numbers.metric.label)} {run.headline_place} of {pool.value()}"
+    reached = f"{figures.with_article(numbers.metric.label)} {run.headline_place} of {pool.value()}"
     return f"A model trained on all records in one place{same} has {reached}. {answer}{pooled}"
 
 

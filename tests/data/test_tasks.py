@@ -36,6 +36,7 @@ class Held:
 
 HELD = {
     "bank/credit": Held(30_000, 1, 30_000, 30_000, 0.2212, frozenset({"sex", "age"})),
+    "bank/late-months": Held(30_000, 1, 30_000, 30_000, 0.18421, frozenset({"sex", "age"})),
     "bank/lending": Held(9_857, 50, 16, 1_324, 0.05245),
     "bank/volatility": Held(11_934, 5, 152, 3_226, -4.1963),
     "hospital/breast-cancer": Held(3_668, 2, 686, 2_982, 0.4253, frozenset({"age"})),
@@ -44,11 +45,26 @@ HELD = {
     "hospital/heart-complete": Held(766, 4, 46, 303, 0.5104, frozenset({"sex", "age"})),
     "hospital/heart-network": Held(920, 4, 123, 303, 0.5533, frozenset({"sex", "age"})),
     "hospital/lung-cancer": Held(227, 18, 2, 36, 0.6256, frozenset({"sex", "age"})),
+    "hospital/movements": Held(658, 10, 49, 70, 0.0),
     "hospital/xray": Held(30, 1, 30, 30, 0.5),
     "school/achievement": Held(7_185, 160, 14, 67, 12.7479, frozenset({"minority", "sex"})),
     "school/digits": Held(5_000, 1, 5_000, 5_000, 4.5),
     "school/years": Held(24_613, 80, 54, 769, 553.691, frozenset({"ethnicity", "lunch"})),
     "school/progress": Held(6_077, 75, 43, 179, 617.968, frozenset({"sex", "ethnicity", "lunch"})),
+    "school/shakespeare": Held(9_396, 10, 761, 1_502, 36.316),
+    "school/strokes": Held(5_000, 1, 5_000, 5_000, -0.73736),
+    "school/subjects": Held(5_967, 74, 43, 179, 0.22228, frozenset({"sex", "ethnicity", "lunch"})),
+}
+OUTPUTS = {  # the shape of a row's outputs, where it is more than a number
+    "bank/late-months": (4,),
+    "hospital/breast-cancer": (10,),
+    "hospital/exercises": (7,),
+    "hospital/lung-cancer": (6,),
+    "hospital/movements": (5, 8),
+    "school/digits": (10,),
+    "school/shakespeare": (40, 63),
+    "school/strokes": (49,),
+    "school/subjects": (2,),
 }
 Loaded = Callable[[str], tuple[Task, Rows]]
 
@@ -85,16 +101,24 @@ def test_rows_sites_and_target_are_as_documented(loaded: Loaded, name: str):
 @pytest.mark.parametrize("name", HELD)
 def test_what_is_loaded_is_finite_scaled_and_of_one_length(loaded: Loaded, name: str):
     task, rows = loaded(name)
-    assert rows.inputs.dtype == np.float32
-    assert np.isfinite(rows.inputs).all()
-    assert np.abs(rows.inputs).max() <= 1
-    allowed = {"binary": {0.0, 1.0}, "classes": set(range(len(task.classes) or 10))}
-    if task.kind == "number":
+    if task.kind == "next-token":
+        assert rows.inputs.dtype == np.int64
+        assert np.array_equal(rows.inputs[:, 1:], rows.target[:, :-1])
+        assert (rows.inputs.min(), rows.inputs.max()) == (0, OUTPUTS[name][-1] - 1)
+    else:
+        assert rows.inputs.dtype == np.float32
+        assert np.isfinite(rows.inputs).all()
+        assert np.abs(rows.inputs).max() <= 1
+    if task.kind in ("number", "numbers"):
         assert np.abs(rows.target).max() < 1, "a range that clips targets hides them"
+    elif task.kind in ("binary", "multi-label"):
+        assert set(np.unique(rows.target)) == {0.0, 1.0}
+    elif task.kind == "classes":
+        assert set(np.unique(rows.target)) == set(range(len(task.classes) or 10))
+    elif task.kind == "reconstruction":
+        assert np.array_equal(rows.target, rows.inputs)
     elif task.follow_up is not None:
         assert set(np.unique(rows.target[:, 0])) == set(range(len(task.follow_up.ends) + 1))
-    else:
-        assert set(np.unique(rows.target)) == allowed[task.kind]
     lengths = {len(rows.site), len(rows.inputs), *map(len, rows.groups.values())}
     assert lengths == {len(rows.target)}
     assert (rows.time is not None) == task.by_time
@@ -156,8 +180,7 @@ def test_the_model_gives_what_its_kind_needs_and_can_be_stacked(loaded: Loaded, 
         model = task.model(*rows.inputs.shape[1:])
     examples = Examples(torch.from_numpy(rows.inputs[:8]), torch.from_numpy(rows.target[:8]))
     outputs = model(examples.inputs)
-    follow_up = 1 if task.follow_up is None else len(task.follow_up.ends)
-    assert outputs.shape == (8, int(rows.target.max()) + 1 if task.kind == "classes" else follow_up)
+    assert outputs.shape == (8, *OUTPUTS.get(name, (1,)))
     assert check_rules(model, outcome_of(task.kind).losses, examples).parameters == sum(
         p.numel() for p in model.parameters()
     )
