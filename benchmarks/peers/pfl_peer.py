@@ -2,9 +2,10 @@
 
 As its guide to fast simulation advises (https://apple.github.io/pfl-research/guides/simulation_distributed.html), users
 are in-memory datasets (one object a user, so that pfl keeps its batches) and the cohort is spread over processes: one a
-thread on a CPU, a single one on a GPU. No evaluation, automatic mixed precision or compilation.
+thread on a CPU, on a GPU as many as `--processes` says. No evaluation, automatic mixed precision or compilation.
 """
 
+import argparse
 import os
 import socket
 import subprocess
@@ -26,13 +27,19 @@ ADDRESSES = "PFL_WORKER_ADDRESSES"
 
 def main() -> None:
     """Measure and print one line; the processes other than the first print nothing."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--processes", type=int, help="by default one for each thread on a CPU, one on a GPU")
+    own, rest = parser.parse_known_args()
+    command = [*sys.argv]  # with which other processes are started
+    sys.argv[1:] = rest
     arguments = read_arguments(__doc__.partition("\n")[0])
+    sys.argv = command
     if arguments.private:
         # It clips what a whole batch or a whole user sends; nothing in it has gradients of single rows.
         print("pfl 0.6.0 has no record-level DP-SGD for local training", file=sys.stderr)
         sys.exit(3)
     warnings.filterwarnings("ignore", category=FutureWarning, module="pfl")
-    processes = arguments.threads if arguments.device == "cpu" else 1
+    processes = own.processes or (arguments.threads if arguments.device == "cpu" else 1)
     os.environ["PFL_PYTORCH_DEVICE"] = arguments.device
     torch.set_num_threads(max(1, arguments.threads // processes))
     torch.manual_seed(0)
