@@ -260,7 +260,7 @@ movements = Task(
     licence="BSD 3-Clause",
     columns=(),
     load=load_views,
-    model=lambda seen, signals, moments: Views(convolutional_in_time(signals, 8), features=8),
+    model=lambda seen, signals, moments: Views(convolutional_in_time(signals, 8)),
     kind="contrastive",
     by_time=True,
 )

@@ -3,6 +3,7 @@
 Each treats a row alone, and is made of layers that the cohort engine can stack.
 """
 
+import torch
 from torch import Tensor, nn
 
 from fedsim.data.own_table.models import model_of
@@ -83,15 +84,14 @@ class Characters(nn.Module):
 class Views(nn.Module):
     """Features of each view of a row by the same network: (rows, views, ...) to (rows, views, features)."""
 
-    def __init__(self, network: nn.Module, features: int) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
-        self.features = features
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Compute the features."""
-        rows, views = inputs.shape[:2]
-        return self.network(inputs.flatten(0, 1)).reshape(rows, views, self.features)
+        # View by view: folded into the rows, views would be rows of their own to whatever looks at rows one by one.
+        return torch.stack([self.network(view) for view in inputs.unbind(1)], 1)
 
 
 def narrow(inputs: int, width: int) -> nn.Module:

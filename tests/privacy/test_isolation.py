@@ -68,7 +68,7 @@ def stacked_squares(net: torch.nn.Module, rows: Examples, losses: RowLosses) -> 
 
 
 @pytest.mark.filterwarnings("ignore:Full backward hook is firing")
-@pytest.mark.parametrize("name", others_whole(ZOO, *(set(ZOO) - {"bank/credit", "bank/volatility"})))
+@pytest.mark.parametrize("name", others_whole(ZOO, *MODELS, "hospital/heart", "hospital/movements"))
 def test_another_row_moves_no_gradient_by_a_single_bit(name: str):
     """B8, M10: in serial, row by row; in the stack, the norm by which a row is clipped."""
     net, rows, losses = zoo(name)
