@@ -26,6 +26,7 @@ def test_epsilon_of_a_noise_as_json(monkeypatch, capsys):
     assert (found["sampling_rate"], found["noise_multiplier"], found["steps"]) == (0.01, 1.0, 1000)
 
 
+@pytest.mark.whole
 def test_noise_of_an_epsilon_as_json(monkeypatch, capsys):
     _, out, _ = ask(monkeypatch, capsys, "--q .05 --epsilon 2 --steps 400 --delta 1e-5 --json")
     found = json.loads(out)

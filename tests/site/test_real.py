@@ -214,6 +214,7 @@ def test_the_budget_is_the_sites_and_does_not_come_back(sites: Path):
     assert "its 3 rounds" in refused(ask(sites, message(told, token="b" * 32)))
 
 
+@pytest.mark.whole
 def test_a_server_that_asks_for_more_rounds_than_it_said_is_stopped_by_the_budget(sites: Path):
     told = scenario(*PRIVATE, "training.rounds=1")
     allow(sites, epsilon=epsilon([Segment(0.5, 3.0, 4)], 1e-4) + 1e-6)

@@ -167,6 +167,7 @@ def test_parquet_gives_the_same_rows(load: Callable[..., Prepared]):
         np.testing.assert_array_equal(getattr(found.task.rows(), part), getattr(plain.task.rows(), part))
 
 
+@pytest.mark.whole
 @given(
     st.binary(max_size=300)
     | st.text(max_size=200).map(str.encode)

@@ -34,6 +34,7 @@ def test_a_ledger_of_an_earlier_version_is_read_as_it_was_meant(name: str):
         assert kinds == set(unit_of(ledger["unit"]).releases)
 
 
+@pytest.mark.whole
 def test_a_run_directory_of_an_earlier_version_has_its_statement_and_its_claim():
     run = load(OLDER / "record")
     terms = dict(statement(run))
