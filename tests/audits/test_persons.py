@@ -60,8 +60,9 @@ def test_canaries_are_persons_whose_rows_are_told_apart_from_records(scenario: M
 def test_ten_audits_of_a_promise_to_persons(scenario: Make, epsilon: float, rows_clipped):
     """D1: each bound is wrong with a chance of at most 1 %; none of 10 seeds' is, in one run or in many.
 
-    The audits have teeth: with each row clipped alone, the canaries of one run refute the promise. At epsilon 8 the
-    honest training's estimate shows it, too. At 1 it can't: estimates from 1000 trials lay between .06 and .70.
+    The audits have teeth. At epsilon 1, with each row clipped alone, the canaries of one run refute the promise; the
+    honest training's estimate can't show it there, since estimates from 1000 trials lay between .06 and .70. At 8 the
+    estimate does; with each row clipped alone, 1000 canaries prove 7.06, which is too few to refute it.
     """
     claim, target = target_of(scenario, epsilon)
     for seed in range(10):
@@ -72,8 +73,9 @@ def test_ten_audits_of_a_promise_to_persons(scenario: Make, epsilon: float, rows
         if epsilon == 8.0:
             assert (found[1].estimate or 0) >= 0.3 * epsilon
 
-    rows_clipped()
-    assert one_run.one_run(target).noise_bound > claim.epsilon
+    if epsilon == 1.0:
+        rows_clipped()
+        assert one_run.one_run(target).noise_bound > claim.epsilon
 
 
 @pytest.mark.slow
