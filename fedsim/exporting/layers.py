@@ -96,31 +96,24 @@ def _convolution(graph: Graph, layer: nn.Conv1d | nn.Conv2d, value: Value) -> Va
 def _pooling(graph: Graph, layer: nn.MaxPool2d, value: Value) -> Value:
     if layer.return_indices:
         raise Mistake(f"export: expected pooling without indices, got {layer}")
-    padding = _pair(layer.padding)
-    return graph.node(
-        "MaxPool",
-        value,
-        kernel_shape=_pair(layer.kernel_size),
-        strides=_pair(layer.stride),
-        pads=[*padding, *padding],
-        dilations=_pair(layer.dilation),
-        ceil_mode=int(layer.ceil_mode),
-    )
+    return graph.node("MaxPool", value, **_window(layer), dilations=_pair(layer.dilation))
 
 
 def _averages(graph: Graph, layer: nn.AvgPool2d, value: Value) -> Value:
     if layer.divisor_override is not None:
         raise Mistake(f"export: expected means over the whole window, got {layer}")
+    return graph.node("AveragePool", value, **_window(layer), count_include_pad=int(layer.count_include_pad))
+
+
+def _window(layer: nn.MaxPool2d | nn.AvgPool2d) -> dict[str, Any]:
+    """Return where the windows of a pooling layer lie, as ONNX says it."""
     padding = _pair(layer.padding)
-    return graph.node(
-        "AveragePool",
-        value,
-        kernel_shape=_pair(layer.kernel_size),
-        strides=_pair(layer.stride),
-        pads=[*padding, *padding],
-        ceil_mode=int(layer.ceil_mode),
-        count_include_pad=int(layer.count_include_pad),
-    )
+    return {
+        "kernel_shape": _pair(layer.kernel_size),
+        "strides": _pair(layer.stride),
+        "pads": [*padding, *padding],
+        "ceil_mode": int(layer.ceil_mode),
+    }
 
 
 def _means(graph: Graph, layer: nn.AdaptiveAvgPool2d, value: Value) -> Value:

@@ -197,6 +197,10 @@ def _loads_nothing():
     [
         (made(model=_fails), r"its model\(4\) can't be made: RuntimeError: no such layer \(test_runs\.py"),
         (made(model=lambda features: "no model"), r"expected a torch\.nn\.Module from its model\(4\), got str"),
+        (
+            made(model=lambda features: nn.Linear(features, 2)),
+            r"that gives logits \(rows, 1\).*, got \(4, 2\) for 4 rows",
+        ),
         (made(load=_loads_nothing), r"expected fedsim\.data\.task\.Rows from what it loads, got int"),
         (made(load=lambda: 1 / 0), r"its rows can't be loaded: ZeroDivisionError: division by zero \(test_runs\.py"),
     ],
