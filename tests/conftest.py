@@ -1,8 +1,8 @@
-"""What tests share. Flower's telemetry is off, and nothing may reach the network."""
+"""What tests share. Flower's telemetry is off, no answer is kept on disk, and nothing may reach the network."""
 
 import os
 
-os.environ.update(FLWR_TELEMETRY_ENABLED="0", FLWR_DISABLE_UPDATE_CHECK="1")
+os.environ.update(FLWR_TELEMETRY_ENABLED="0", FLWR_DISABLE_UPDATE_CHECK="1", FEDSIM_CACHE="off")
 
 import math
 import socket

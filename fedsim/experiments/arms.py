@@ -49,7 +49,7 @@ from fedsim.privacy.ledger import POOL, Ledger
 from fedsim.privacy.unit import Protected
 from fedsim.results.calibration import reliability
 from fedsim.results.confusion import confusion
-from fedsim.results.evaluation import HEADLINE, Answers, answers, evaluate, predict, scores_of
+from fedsim.results.evaluation import Answers, answers, headline_figures, predict, scores_of
 from fedsim.results.groups import tally
 from fedsim.scenario.schema import Arm, Scenario
 from fedsim.site.app import SiteApp
@@ -208,8 +208,7 @@ class _Training:
         """Return the figures of models on the validation rows of some sites, together."""
         trial = self.trial
         by_site = self.by_site(models, sites)
-        table = evaluate(trial.model, by_site, sites, "validation", trial.task.kind, False, trial.task.range)
-        return dict(table[table["site"] == HEADLINE].iloc[0])
+        return headline_figures(trial.model, by_site, sites, "validation", trial.task.kind, trial.task.range)
 
     def judge(self, choice: Choice, models: Models, figures: Mapping[str, Any] | None) -> float:
         """Judge the models of a round, and keep them if they are the best so far; return their figure.

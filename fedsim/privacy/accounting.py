@@ -18,12 +18,15 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from fedsim.mistakes import Mistake
+from fedsim.privacy.calibration.estimate import estimated_epsilon
+from fedsim.privacy.calibration.kept import keep, kept
+from fedsim.privacy.calibration.search import LARGEST_NOISE, least_noise
 
 if TYPE_CHECKING:
     import dp_accounting
@@ -36,9 +39,10 @@ MOST_NOISE = 1e12  # and the least is one over it
 SMALLEST_DELTA = 1e-12  # below it the discretisation's own error decides
 MOST_STEPS = 10_000_000  # of sampled mechanisms: what PLD composes in seconds
 HOPELESS = 2000.0  # an epsilon above it is called infinite: PLD would take minutes and gigabytes to find it
-_LARGEST_NOISE = 1e6
 _RENYI_NOISE = 1e4  # from it on Renyi divergences of sampled steps are lost in rounding
 _COUNTABLE = 2**53  # the most steps that a float counts one by one
+_INTERVAL, _FINE_INTERVAL = 1e-4, 1e-5  # of the discretisation, in general and for a small epsilon
+_COARSE_INTERVAL, _FEW = 1e-3, 2000  # of the estimate, and the steps up to which its rounding does not add up
 _SMALL, _MANY = 0.1, 20_000  # the epsilon below which, and the steps from which on, PLD at 1e-4 is helped
 _SENSITIVITY = {"add-or-remove-one": 1, "replace-one": 2}  # of a clipped sum, in units of the clipping norm
 _ORDERS = (*range(2, 65), 128, 256, 512, 1024)  # of Renyi divergences; fractional ones are slow and often fail
@@ -78,6 +82,9 @@ class Segment:
             raise Mistake(f"steps: expected a whole number >= 1, got {_short(self.steps)}")
         if self.steps > _COUNTABLE:
             raise Mistake(f"steps: expected at most 2^53, got {_short(self.steps)}")
+
+
+_Segments = tuple[Segment, ...]
 
 
 def composed(segments: Iterable[Segment], times: int = 1) -> tuple[Segment, ...]:
@@ -168,20 +175,67 @@ def _epsilon(segments: tuple[Segment, ...], delta: float, neighbours: Neighbours
         return 0.0
     if all(segment.sampling_rate == 1 for segment in segments):
         return _gaussian_epsilon(_shift(segments, neighbours), delta)
+
+    question = {
+        "asked": "epsilon",
+        "segments": [[float(s.sampling_rate), float(s.noise_multiplier), int(s.steps)] for s in segments],
+        "delta": float(delta),
+        "neighbours": neighbours,
+    }
+    answer = kept(question)
+    if answer is None:
+        answer = _least_bound(segments, delta, neighbours, _pld_bound, (_INTERVAL, _FINE_INTERVAL))
+        keep(question, answer)
+    return answer
+
+
+class _Pld(Protocol):
+    """The epsilon of segments by privacy loss distributions, discretised."""
+
+    def __call__(self, segments: _Segments, delta: float, neighbours: Neighbours, interval: float, /) -> float:
+        """Return it."""
+        ...
+
+
+def _least_bound(
+    segments: _Segments, delta: float, neighbours: Neighbours, pld: _Pld, intervals: tuple[float, float]
+) -> float:
+    """Return the least of the bounds on the epsilon of sampled segments; infinity where it is hopeless.
+
+    Args:
+        segments: One at least, not all at a sampling rate of 1.
+        delta: In (0, 1).
+        neighbours: The relation.
+        pld: What composes privacy loss distributions.
+        intervals: Its interval, and that for a small epsilon.
+    """
     if _is_hopeless(segments, delta):
         return math.inf
 
-    from dp_accounting.pld import PLDAccountant
-    from dp_accounting.rdp import RdpAccountant
-
-    relation = _relation(neighbours)
-    bounds = [_bound(PLDAccountant(relation), segments, delta)]
+    bounds = [pld(segments, delta, neighbours, intervals[0])]
     if bounds[0] < _SMALL:
-        bounds.append(_bound(PLDAccountant(relation, value_discretization_interval=1e-5), segments, delta))
+        bounds.append(pld(segments, delta, neighbours, intervals[1]))
     many = sum(segment.steps for segment in segments) >= _MANY
     if neighbours == "add-or-remove-one" and many and min(s.noise_multiplier for s in segments) < _RENYI_NOISE:
+        from dp_accounting.rdp import RdpAccountant
+
         bounds.append(_bound(RdpAccountant(_ORDERS), segments, delta))
     return min(bounds)
+
+
+def _pld_bound(segments: _Segments, delta: float, neighbours: Neighbours, interval: float) -> float:
+    """Return dp-accounting's bound."""
+    from dp_accounting.pld import PLDAccountant
+
+    accountant = PLDAccountant(_relation(neighbours), value_discretization_interval=interval)
+    return _bound(accountant, segments, delta)
+
+
+def _pld_estimate(segments: _Segments, delta: float, neighbours: Neighbours, interval: float) -> float:
+    """Return about the same for one segment, faster."""
+    (one,) = segments
+    replaces = neighbours == "replace-one"
+    return estimated_epsilon(one.sampling_rate, one.noise_multiplier, one.steps, delta, replaces, interval)
 
 
 def _is_hopeless(segments: tuple[Segment, ...], delta: float) -> bool:
@@ -239,28 +293,41 @@ def noise_multiplier(
     Segment(sampling_rate, 1.0, steps)  # raises a Mistake before the first guess divides by any of them
     _check_delta(delta)
 
-    def excess(log_noise: float) -> float:
-        return epsilon((Segment(sampling_rate, math.exp(log_noise), steps),), delta, neighbours) - target
+    question = {
+        "asked": "noise multiplier",
+        "target": float(target),
+        "sampling rate": float(sampling_rate),
+        "steps": int(steps),
+        "delta": float(delta),
+        "neighbours": neighbours,
+    }
 
-    least = math.log(SMALLEST_NOISE if sampling_rate < 1 else 1e-4)
-    low = high = max(least, math.log(_guess(target, sampling_rate, steps, delta, neighbours)))
-    while math.isinf(excess(low)):  # a root is only found between numbers
-        low = high = low + 0.1
-    while low > least and excess(low) <= 0:
-        low = max(least, low - 0.1)
-    if excess(low) <= 0:
-        return math.exp(low)
-    while excess(high) > 0:
-        high += 0.1
-        if high > math.log(_LARGEST_NOISE):
-            raise Mistake(f"epsilon: {target} needs more noise than a multiplier of {_LARGEST_NOISE:g}")
-    from scipy.optimize import root_scalar
+    def exact(noise: float) -> float:
+        return epsilon((Segment(sampling_rate, noise, steps),), delta, neighbours)
 
-    root = root_scalar(excess, bracket=(low, high), xtol=1e-5).root
-    noise = _round_up(math.exp(root))
-    while excess(math.log(noise)) > 0:
-        noise = _round_up(noise * 1.0002)
-    return noise
+    least = SMALLEST_NOISE if sampling_rate < 1 else 1e-4
+    answer = kept(question)
+    if answer is not None and least <= answer <= LARGEST_NOISE and exact(answer) <= target:
+        return answer
+
+    @cache
+    def estimated(noise: float) -> float:
+        if sampling_rate == 1:
+            return exact(noise)
+        intervals = _intervals_to_search(target, steps)
+        return _least_bound((Segment(sampling_rate, noise, steps),), delta, neighbours, _pld_estimate, intervals)
+
+    guess = _guess(target, sampling_rate, steps, delta, neighbours)
+    answer = least_noise(exact, estimated, target, guess, least)
+    keep(question, answer)
+    return answer
+
+
+def _intervals_to_search(target: float, steps: int) -> tuple[float, float]:
+    """Return the intervals of the estimate: ten times as wide as the bound's where rounding doesn't add up."""
+    if steps > _FEW or target < 2 * _SMALL:
+        return _INTERVAL, _INTERVAL
+    return _COARSE_INTERVAL, _INTERVAL
 
 
 def _guess(target: float, sampling_rate: float, steps: int, delta: float, neighbours: Neighbours) -> float:
@@ -269,12 +336,6 @@ def _guess(target: float, sampling_rate: float, steps: int, delta: float, neighb
 
     mu = root_scalar(lambda mu: _gaussian_epsilon(mu, delta) - target, bracket=(1e-9, 1e3)).root
     return _SENSITIVITY[neighbours] / math.sqrt(math.log1p((mu / sampling_rate) ** 2 / steps))
-
-
-def _round_up(value: float) -> float:
-    """Return the next number of 4 significant digits."""
-    unit = 10.0 ** (math.floor(math.log10(value)) - 3)
-    return round(math.ceil(value / unit) * unit, 10)
 
 
 def _short(count: Any) -> str:  # noqa: ANN401  what a caller may pass in spite of the types

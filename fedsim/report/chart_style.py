@@ -8,7 +8,9 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+from matplotlib.backend_bases import RendererBase
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 BLUE = "#0072b2"
 ORANGE = "#d55e00"
@@ -51,6 +53,25 @@ STYLE: Any = {
     "lines.markersize": 6.0,
 }
 _DOTS_PER_INCH = 150
+
+
+class Chart(Figure):
+    """A figure that arranges its panels, and is drawn once where matplotlib draws twice.
+
+    To save a figure, matplotlib first draws it into nothing, so that its parts get their places, and then again. The
+    places come from the layout alone, so that the first drawing is left out.
+    """
+
+    def __init__(self, width: float, height: float) -> None:
+        super().__init__(figsize=(width, height), layout="constrained")
+
+    def draw(self, renderer: RendererBase) -> None:
+        """Draw, or find the places of all parts where that is still to be done."""
+        layout = self.get_layout_engine()
+        if isinstance(layout, ConstrainedLayoutEngine):
+            layout.execute(self)
+        else:
+            super().draw(renderer)
 
 
 def png(figure: Figure) -> bytes:

@@ -22,7 +22,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from fedsim.outcomes.metric import Metric
-from fedsim.report.chart_style import AXIS, BLUE, FAINT, GREEN, GRID, INK, LINES, ORANGE, PANEL, STYLE, png
+from fedsim.report.chart_style import AXIS, BLUE, FAINT, GREEN, GRID, INK, LINES, ORANGE, PANEL, STYLE, Chart, png
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def arms(comparison: pd.DataFrame, metric: Metric, site: str, called: str, base:
 
 def titled(title: str, height: float) -> tuple[Figure, Axes]:
     """Return a figure of one panel with a title that is aligned with the figure, whose labels may be long."""
-    figure = Figure(figsize=(PANEL, height), layout="constrained")
+    figure = Chart(PANEL, height)
     figure.suptitle(title, x=0.01, ha="left", fontsize=9, fontweight="bold")
     return figure, figure.subplots()
 

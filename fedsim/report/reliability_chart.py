@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from fedsim.report.chart_style import FAINT, PANEL, STYLE
+from fedsim.report.chart_style import FAINT, PANEL, STYLE, Chart
 from fedsim.report.charts import ARMS, PRIVACY, marker, panels
 from fedsim.results.calibration import BINS
 
@@ -33,7 +33,7 @@ def reliability(bins: pd.DataFrame, arms: Sequence[str], said: str, seen: str) -
     drawn = {}
     lower = []
     for private in kinds:
-        figure = Figure(figsize=(PANEL, 4.4), layout="constrained")
+        figure = Chart(PANEL, 4.4)
         grid = cast(Any, figure.subplots(2, 1, sharex=True, height_ratios=[3, 1]))
         summed = bins[bins["private"] == private].groupby(["arm", "bin"])[["rows", "said", "seen"]].sum()
         of_kind = [arm for arm in arms if arm in summed.index.get_level_values("arm")]

@@ -81,6 +81,8 @@ def check_columns(table: pd.DataFrame, needed: Sequence[str], key: Sequence[str]
 
 def _holds(column: pd.Series, kind: str) -> bool:
     """Whether a column holds values of a kind only."""
+    if kind == "number" and column.dtype == np.float64:  # the commonest, in a tenth of the time
+        return not bool((np.abs(column.to_numpy()) > LARGEST_FIGURE).any())
     if kind == "number":
         if column.isna().all():
             return True

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t
+from scipy.special import stdtrit  # Student's t quantile, as in scipy.stats, which takes a second to import
 
 from fedsim.outcomes import is_metric, metric_named
 from fedsim.outcomes.metric import Metric
@@ -285,7 +285,7 @@ def _intervals(values: np.ndarray, overlap: float) -> tuple[np.ndarray, np.ndarr
     # The corrected variance of the mean, s^2 (1/J + overlap), with J - 1 degrees of freedom.
     freedom = np.maximum(count - 1, 1)
     variance = squares / freedom * (1 / np.maximum(count, 1) + overlap)
-    reach = t.ppf((1 + CONFIDENCE) / 2, freedom) * np.sqrt(variance)
+    reach = stdtrit(freedom, (1 + CONFIDENCE) / 2) * np.sqrt(variance)
     reach = np.where(count < 2, math.nan, reach)
     return mean, mean - reach, mean + reach
 

@@ -252,8 +252,13 @@ def write_scenario(folder: Path, scenario: Scenario) -> None:
 
 def as_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows of a table as JSON holds them: a missing value is None."""
-    rows = table.astype(object).where(table.notna(), None).to_dict("records")
-    return [{str(key): value for key, value in row.items()} for row in rows]
+    names = [str(name) for name in table.columns]
+    columns = []
+    for number in range(len(names)):
+        column = table.iloc[:, number]
+        pairs = zip(column.astype(object).tolist(), column.isna().tolist(), strict=True)
+        columns.append([None if missing else value for value, missing in pairs])
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:

@@ -3,7 +3,7 @@
 import math
 
 import numpy as np
-from scipy.stats import t
+from scipy.special import stdtrit  # Student's t quantile, as in scipy.stats, which takes a second to import
 
 from fedsim.results.comparison import CONFIDENCE
 
@@ -47,6 +47,6 @@ def seeds_needed(differences: np.ndarray, size: float, overlap: float, compariso
 
     seeds = np.arange(_FEWEST, MOST_SEEDS + 1)
     level = 1 - (1 - CONFIDENCE) / (2 * max(1, comparisons))
-    reach = (t.ppf(level, seeds - 1) + t.ppf(POWER, seeds - 1)) * spread * np.sqrt(1 / seeds + overlap)
+    reach = (stdtrit(seeds - 1, level) + stdtrit(seeds - 1, POWER)) * spread * np.sqrt(1 / seeds + overlap)
     enough = seeds[reach <= size]
     return float(enough[0]) if len(enough) else math.inf

@@ -6,7 +6,7 @@ DP-SGD: Abadi et al. 2016, https://arxiv.org/abs/1607.00133, Algorithm 1.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +16,10 @@ from fedsim.data.federation import Examples
 from fedsim.privacy.ledger import Mechanism
 from fedsim.privacy.norms import keep_float32_whole
 from fedsim.randomness import choose, global_seed
-from fedsim.scenario.schema import Optimizer
 from fedsim.strategy.trainable import shared_when_copied, trainable
 from fedsim.training.dropout import Draws, with_site_dropout
 from fedsim.training.model import parts_of
+from fedsim.training.optimizers import in_place_optimizer, torch_optimizer
 from fedsim.training.row_gradients import gradients_of_rows, way_of
 from fedsim.training.work import Done, Noise, Work
 
@@ -44,30 +44,13 @@ def train(work: Work) -> Done:
     return Done(parameters, mechanism, tuple(path))
 
 
-def new_optimizer(chosen: Optimizer, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-    """Make the torch optimizer that a scenario names."""
-    if chosen.name == "adam":
-        return torch.optim.Adam(
-            parameters,
-            lr=chosen.lr,
-            weight_decay=chosen.weight_decay,
-            foreach=True,
-        )
-    return torch.optim.SGD(
-        parameters,
-        lr=chosen.lr,
-        momentum=chosen.momentum,
-        weight_decay=chosen.weight_decay,
-    )
-
-
 def _train_plainly(work: Work, model: nn.Module, draws: Draws, path: list[Tensor]) -> None:
     """Take steps of SGD in place.
 
     If the work is to be followed, ``path`` gets the parameters after each step.
     """
     parameters = list(trainable(model).values())
-    optimizer = new_optimizer(work.plan.optimizer, parameters)
+    optimizer = in_place_optimizer(work.plan.optimizer, parameters)
     for step, batch in enumerate(poisson_batches(work)):
         optimizer.zero_grad()
         draws.begin([len(batch)], len(batch))
@@ -103,7 +86,7 @@ def _train_privately(work: Work, noise: Noise, model: nn.Module, draws: Draws, p
     keep_float32_whole()
     with gradients_of_rows(way_of(work), work, model, draws) as (trained, compute):
         parameters = _in_order_of(work.model, trained)
-        optimizer = new_optimizer(work.plan.optimizer, parameters)
+        optimizer = torch_optimizer(work.plan.optimizer, parameters)
         private = SiteOptimizer(
             optimizer,
             noise.multiplier,

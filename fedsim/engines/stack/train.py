@@ -33,8 +33,8 @@ from fedsim.training.dropout import Draws, with_site_dropout
 from fedsim.training.functional import outputs_with
 from fedsim.training.losses import RowLosses
 from fedsim.training.model import parts_of
+from fedsim.training.optimizers import in_place_optimizer
 from fedsim.training.rows_alone import draws, some_rows
-from fedsim.training.steps import new_optimizer
 from fedsim.training.work import Done, Noise, Work
 
 _WORDS = 2**22  # random words that decide about batches, drawn at once
@@ -133,7 +133,7 @@ def train_together(works: Sequence[Work], stack: Tensor) -> list[Done]:
     normals = Normals(noise_streams, stack.device)
     standard_noise = torch.empty_like(stack)
 
-    optimizer = new_optimizer(plan.optimizer, model.parameters)
+    optimizer = in_place_optimizer(plan.optimizer, model.parameters)
     memory = _memory_of_parameters(works, model)
     noisy_steps = 0
     path = []
@@ -191,7 +191,8 @@ def _sum_gradients(
 
     row_losses = losses(model(batch.inputs, batch.rows), batch.target)  # (rows,)
     if noise is None:
-        row_losses.backward(batch.share)
+        # The gradient of a dot product is the other factor. To hand it to backward imports sympy, for nothing.
+        torch.dot(row_losses, batch.share).backward()
         if model.fills_badly:
             model.forget(batch.share == 0)
         model.sum_gradients()

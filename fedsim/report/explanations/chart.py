@@ -7,10 +7,9 @@ from typing import Any, cast
 import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from fedsim.report.chart_style import FAINT, STYLE, WIDTH
+from fedsim.report.chart_style import FAINT, STYLE, WIDTH, Chart
 from fedsim.report.charts import ARMS, PRIVACY, Inline, panels, short
 from fedsim.results.evaluation import INSIDE
 from fedsim.results.explained.table import GRADIENTS, PERMUTATION
@@ -36,7 +35,7 @@ def features(table: pd.DataFrame, arm: str) -> Inline:
     lines = math.ceil(len(sites) / columns)
     height = 0.24 * len(names) + 0.6
 
-    figure = Figure(figsize=(WIDTH, 1.1 * height + lines * height + 0.5), layout="constrained")
+    figure = Chart(WIDTH, 1.1 * height + lines * height + 0.5)
     whole, small = cast(Any, figure.subfigures(2, 1, height_ratios=(1.1, max(lines, 0.01))))
     beside = cast(Any, whole.subplots(1, 2, sharey=True, squeeze=False))[0]
     for panel, method in zip(beside, (PERMUTATION, GRADIENTS), strict=True):

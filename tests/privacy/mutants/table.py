@@ -23,6 +23,7 @@ class Mutant:
 AT_SITES = "tests/site/test_policy.py tests/site/test_own_ledger.py tests/site/test_real.py"
 _POLICY, _REAL, _OWN_LEDGER = "fedsim/site/policy.py", "fedsim/site/real.py", "fedsim/site/own_ledger.py"
 ACCOUNT = "tests/privacy/test_accounting.py tests/privacy/test_ledger.py"
+CALIBRATED = "tests/privacy/calibration"
 SITE = "tests/privacy/test_dpsgd.py"
 STACK = "tests/engines/stack/test_train.py"
 ADAPTED = "tests/training/test_adapt.py"
@@ -126,6 +127,8 @@ _ALONE = "fedsim/training/rows_alone.py"
 _PROTOCOL, _SITE_SIDE, _SERVER_SIDE = (
     f"fedsim/{name}.py" for name in ("privacy/secure_aggregation", "flower/secure/site", "flower/secure/server")
 )
+_SEARCH = "fedsim/privacy/calibration/search.py"
+_KEPT = "fedsim/privacy/calibration/kept.py"
 _LAPLACE = "fedsim/privacy/discrete_laplace.py"
 _LOOKS = "fedsim/privacy/looks.py"
 _BINS = "fedsim/data/own_table/looking/public_bins.py"
@@ -144,7 +147,7 @@ MUTANTS = (
            "M7: equal segments are counted once", ACCOUNT),
     Mutant(_ACCOUNTING, '"replace-one": 2}', '"replace-one": 1}', "M14: replaced rows cost as little as added ones",
            ACCOUNT),
-    Mutant(_ACCOUNTING, "delta, neighbours) - target", "delta, neighbours) - 1.1 * target",
+    Mutant(_ACCOUNTING, "least_noise(exact, estimated, target,", "least_noise(exact, estimated, 1.1 * target,",
            "M2: noise for a larger epsilon than asked", ACCOUNT),
     Mutant(_ACCOUNTING, "segments).get_epsilon(delta)", "segments).get_epsilon(10 * delta)", "M2: a larger delta",
            ACCOUNT),
@@ -154,8 +157,8 @@ MUTANTS = (
            "M2: the wrong power of sigma", ACCOUNT),
     Mutant(_ACCOUNTING, 'if neighbours == "add-or-remove-one" and many and', "if many and",
            "M14: in very many steps, replaced rows cost what added ones do, by Renyi accounting", ACCOUNT),
-    Mutant(_ACCOUNTING, "PLDAccountant(relation, value_discretization_interval=1e-5)",
-           'PLDAccountant(_RELATION["add-or-remove-one"], value_discretization_interval=1e-5)',
+    Mutant(_ACCOUNTING, "pld(segments, delta, neighbours, intervals[1])",
+           'pld(segments, delta, "add-or-remove-one", intervals[1])',
            "M14: replaced rows cost as little as added ones, at a small epsilon", ACCOUNT),
     Mutant(_ACCOUNTING, "noise), segment.steps)", "noise), segment.steps if segment.sampling_rate < 1 else 1)",
            "M7: beside sampled steps, steps in which all rows are count once", ACCOUNT),
@@ -165,6 +168,24 @@ MUTANTS = (
            f"{ACCOUNT} {ROUNDS}"),
     Mutant(_LEDGER, "Segment(self.sampling_rate, self.noise_multiplier, self.steps)",
            "Segment(self.sampling_rate, self.noise_multiplier, 1)", "M2: rounds in place of steps", ACCOUNT),
+    # calibration, and answers that are kept on disk
+    Mutant(_SEARCH, "found = exact(noise)", "found = estimated(noise)", "M2: noise is promised by an estimate",
+           CALIBRATED),
+    Mutant(_SEARCH, "if exact(least) <= target:", "if True:", "M2: the least noise is promised by an estimate",
+           CALIBRATED),
+    Mutant(_ACCOUNTING, "int(s.steps)]", "1]", "M7: any number of steps has the kept epsilon of another", CALIBRATED),
+    Mutant(_ACCOUNTING, 'for s in segments],\n        "delta": float(delta),', "for s in segments],",
+           "M2: any delta has the kept epsilon of another", CALIBRATED),
+    Mutant(_ACCOUNTING, '        "steps": int(steps),\n', "", "M7: any number of steps has the kept noise of another",
+           CALIBRATED),
+    Mutant(_ACCOUNTING, " and exact(answer) <= target", "", "M2: a kept noise is believed without its epsilon",
+           CALIBRATED),
+    Mutant(_KEPT, 'found.get("question") != json.loads(text)', 'found.get("question") is None',
+           "M2: a file's name answers, whatever it is about", CALIBRATED),
+    Mutant(_KEPT, '{**question, "computed by": _computed_by()}', "{**question}",
+           "M2: answers of older accountants are read", CALIBRATED),
+    Mutant(_KEPT, " and not found.st_mode & _OTHERS_WRITE", "", "M12: anybody may write what is promised", CALIBRATED),
+    Mutant(_KEPT, " and found.st_uid == os.geteuid()", "", "M12: another user writes what is promised", CALIBRATED),
     # tuning, and what several trainings come to
     Mutant(_LEDGER, "composed(segments, times=self.trainings)", "composed(segments)",
            "M7: charged trainings are counted once",
