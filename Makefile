@@ -27,6 +27,9 @@ demo: $(INSTALLED)
 # Two workers on two cores: more threads than that wait for each other.
 test whole audit torture: export OMP_NUM_THREADS ?= 1
 
+# Tests start hundreds of processes: each would compile all sources again where Python is told to keep nothing.
+test whole audit torture: export PYTHONDONTWRITEBYTECODE :=
+
 test: $(INSTALLED)
 	$(BIN)/pytest -n 2 --dist worksteal -m "not slow and not whole"
 

@@ -5,7 +5,7 @@ training is to be private, and ``secure-aggregation`` if models are to be masked
 says: ``partition-id``. Under privacy of records a reply holds the noisy model, what was done to make it, and a public
 weight; nothing else. Where whole sites are protected from the server too, the site clips and noises its update. Where
 the server adds the noise, a reply holds the exact model. Under secure aggregation it holds a masked vector in place of
-model and weight., with a share of the noise in it under the unit ``distributed``.
+model and weight, with a share of the noise in it under the unit ``distributed``.
 """
 
 import math

@@ -100,6 +100,7 @@ def test_a_site_that_fails_is_named_in_the_notes(scenario, monkeypatch: pytest.M
     assert notes[0].startswith("round 1: switzerland was left out: failed: RuntimeError: power cut (test_arms.py")
 
 
+@pytest.mark.whole
 def test_under_privacy_a_site_that_fails_does_not_raise_the_others_share(scenario, monkeypatch: pytest.MonkeyPatch):
     """M5 on the whole path: the model of all sites is the sum of what each part of them gives alone."""
     import fedsim.site.app

@@ -127,13 +127,13 @@ def test_only_the_rows_of_sites_that_are_declared_public_judge_a_round(scenario,
     assert list(alone.curve["judged"]) == list(alone.curve["log_loss"])
 
     asked = []
-    whole = arms.evaluate
+    whole = arms.headline_figures
 
     def watched(model, by_site, federation, part, *rest):
         asked.append((part, tuple(by_site)))
         return whole(model, by_site, federation, part, *rest)
 
-    monkeypatch.setattr(arms, "evaluate", watched)
+    monkeypatch.setattr(arms, "headline_figures", watched)
     again = trained(scenario(MANY, public))
     assert ("validation", ("switzerland",)) in asked
     assert again.kept_round == done.kept_round
@@ -213,8 +213,8 @@ def test_interrupted_in_any_round_it_ends_with_the_same_bytes(
 def test_rounds_without_a_figure_end_in_words(scenario, monkeypatch: pytest.MonkeyPatch):
     from fedsim.experiments import arms
 
-    whole = arms.evaluate
-    monkeypatch.setattr(arms, "evaluate", lambda *args: whole(*args).assign(auc=None))
+    whole = arms.headline_figures
+    monkeypatch.setattr(arms, "headline_figures", lambda *args: {**whole(*args), "auc": None})
     with pytest.raises(RunFailed, match=r"no round has a figure \(AUC\)"):
         trained(scenario("training.stopping={}"))
 

@@ -18,6 +18,15 @@ FORBIDDEN = {
 UNSAFE = {"shell": True, "allow_pickle": True, "weights_only": False}
 
 
+def dotted(node: ast.expr) -> str:
+    """Return a name with its attributes as it is written, and an empty string for anything else."""
+    attributes = []
+    while isinstance(node, ast.Attribute):
+        attributes.append(node.attr)
+        node = node.value
+    return ".".join([node.id, *reversed(attributes)]) if isinstance(node, ast.Name) else ""
+
+
 def hits(text: str) -> list[str]:
     """Return what is forbidden in a module's text, under whatever name it was imported."""
     tree = ast.parse(text)
@@ -30,7 +39,7 @@ def hits(text: str) -> list[str]:
     found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Name | ast.Attribute):
-            head, dot, rest = ast.unparse(node).partition(".")
+            head, dot, rest = dotted(node).partition(".")
             name = called.get(head, head) + dot + rest
             found += [name] if name in FORBIDDEN else []
         elif isinstance(node, ast.keyword) and isinstance(node.value, ast.Constant):
