@@ -27,7 +27,7 @@ from fedsim.planning.whole_sites import check_bits, check_mean_only
 from fedsim.privacy.unit import Place
 from fedsim.privacy.units import unit_of
 from fedsim.scenario.code.held import is_object, label_of
-from fedsim.scenario.schema import FRAME, Evaluation, Scenario, Schedule
+from fedsim.scenario.schema import FRAME, Evaluation, Scenario
 from fedsim.strategy.contract import WITHOUT_NOISE, Strategy, aggregate
 from fedsim.strategy.foreign import Foreign
 from fedsim.strategy.make import strategy_of
@@ -164,7 +164,7 @@ def strategy_faults(scenario: Scenario, sites: int, model: nn.Module) -> Iterato
     yield from _privacy_faults(scenario, strategy)
     yield from _participation_faults(scenario, strategy, sites)
     given = scenario.strategy.model_extra or {}
-    if strategy.plain_sgd and "lr" in given and scenario.training.schedule != Schedule():
+    if strategy.plain_sgd and "lr" in given and not scenario.training.schedule.is_flat:
         name = scenario.strategy.label
         yield f"strategy.lr: expected none beside training.schedule: {name} computes with the rate of each round"
 

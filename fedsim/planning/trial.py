@@ -134,7 +134,7 @@ class Trial:
         """The first weights that are trained, (params,)."""
         return vector_of(self.model)
 
-    @property
+    @cached_property
     def losses(self) -> RowLosses:
         """The loss of each row."""
         return losses_of(self.scenario)

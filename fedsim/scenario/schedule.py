@@ -44,7 +44,7 @@ def factor_of(schedule: Schedule, round_number: int, rounds: int) -> float:
 
 def optimizer_in(training: Training, round_number: int) -> Optimizer:
     """Return the optimizer of a round: the scenario's, with the learning rate of that round."""
-    if training.schedule == Schedule():
+    if training.schedule.is_flat:
         return training.optimizer
     factor = factor_of(training.schedule, round_number, training.rounds)
     return training.optimizer.model_copy(update={"lr": training.optimizer.lr * factor})

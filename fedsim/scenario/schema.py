@@ -386,6 +386,11 @@ class Schedule(_Section):
                 raise ValueError(f"{setting}: expected name = {owner!r} beside it, got {self.name!r}")
         return self
 
+    @property
+    def is_flat(self) -> bool:
+        """Whether the learning rate is the same in all rounds."""
+        return self.name == "constant" and not self.warmup_rounds
+
 
 class Stopping(_Section):
     """When a training ends before its last round, and of which round the model is kept.
@@ -902,7 +907,7 @@ class Scenario(_Section):
         for section, empty in defaults.items():
             if getattr(self, section) == empty:
                 del values[section]
-        if self.training.schedule == Schedule():
+        if self.training.schedule.is_flat:
             del values["training"]["schedule"]
         if not self.references:
             del values["references"]

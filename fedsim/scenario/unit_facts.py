@@ -46,8 +46,9 @@ def facts_of(unit: str) -> UnitFacts:
     Raises:
         Mistake: There is no such unit, or its file does not state them as literals.
     """
-    names = unit_names()
+    names = catalog.titles("units")
     if unit not in names:
+        names = unit_names()
         listed = f"{', '.join(map(repr, names[:-1]))} or {names[-1]!r}"
         hint = catalog.nearest(str(unit), names)
         raise Mistake(f"expected {listed}, got {unit!r}{hint if 'did you mean' in hint else ''}")

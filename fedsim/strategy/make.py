@@ -12,7 +12,7 @@ from fedsim.scenario import catalog
 from fedsim.scenario.changes import value_of
 from fedsim.scenario.code.held import label_of
 from fedsim.scenario.schedule import optimizer_in
-from fedsim.scenario.schema import Scenario, Schedule
+from fedsim.scenario.schema import Scenario
 from fedsim.strategy.contract import FACTS, Strategy
 from fedsim.strategy.foreign import check_is_strategy, foreign, is_flowers
 from fedsim.strategy.plain_class import check_rules, with_base
@@ -58,7 +58,7 @@ def in_round(strategy: Strategy, scenario: Scenario, round_number: int) -> Strat
         round_number: The number of the round, from 1 on.
     """
     training = scenario.training
-    if training.schedule == Schedule() or "lr" in (scenario.strategy.model_extra or {}):
+    if training.schedule.is_flat or "lr" in (scenario.strategy.model_extra or {}):
         return strategy
     if not dataclasses.is_dataclass(strategy):
         return strategy
