@@ -1,8 +1,8 @@
 # make demo    install into .venv, run the four hospitals, write the report
 # make test    the tests          make check   lint, types, import rules
-# make whole   tests that take whole trainings and processes; CI runs them, too
+# make whole   tests that take whole trainings and processes; CI runs an eighth of them, another one with each commit
 # make audit   what takes minutes: mutants of the privacy code, attacks on trained models, 200 settings of the accountant;
-#              PART=3/10 runs a tenth, the fourth
+#              PART=3/10 before either runs a tenth, the fourth
 # make torture kills, disk faults, flipped bits, odd files, commands, settings and replies, with a table; SHARE=0.1 a tenth,
 #              KINDS="kills flips" some of them, SEED=7 others of each
 #              LOCKED=1 before any of them: the packages of .ci/requirements.lock, with their hashes, as CI installs them
@@ -34,7 +34,7 @@ test: $(INSTALLED)
 	$(BIN)/pytest -n 2 --dist worksteal -m "not slow and not whole"
 
 whole: $(INSTALLED)
-	$(BIN)/pytest -n 2 --dist worksteal -m "whole and not slow"
+	$(BIN)/pytest -n 2 --dist worksteal -m "whole and not slow" --part $(PART)
 
 audit: $(INSTALLED)
 	$(BIN)/pytest -n 2 --dist worksteal -m slow --part $(PART) tests

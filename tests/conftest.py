@@ -39,17 +39,17 @@ if salt := os.environ.get("FEDSIM_TEST_SALT", "").lstrip("0"):  # other random n
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--part", default="0/1", help="K/N: run every N-th of the slow tests, from the K-th on.")
+    parser.addoption("--part", default="0/1", help="K/N: run every N-th of the selected tests, from the K-th on.")
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep a part of the slow tests, spread over all of them."""
+    """Keep a part of the tests that ``-m`` and ``-k`` have selected, spread over all of them."""
     first, parts = map(int, config.getoption("--part").split("/"))
-    slow = [item for item in items if item.get_closest_marker("slow")]
-    kept = set(slow[first % parts :: parts])
-    left = [item for item in slow if item not in kept]
-    items[:] = [item for item in items if item not in left]
-    config.hook.pytest_deselected(items=left)
+    kept = items[first % parts :: parts]
+    left = set(items) - set(kept)
+    items[:] = kept
+    config.hook.pytest_deselected(items=list(left))
 
 
 @pytest.fixture(autouse=True)
