@@ -53,6 +53,7 @@ def _seconds(words: list[str], tree: Path, folder: Path, variant: str) -> tuple[
     """Run a command of a checkout; return its processor's seconds and those of the clock."""
     out = ["--out", str(folder / variant)] if words[0] == "run" else []
     environment = {**os.environ, "PYTHONPATH": str(tree), "FEDSIM_CACHE": str(folder / "kept"), "OMP_NUM_THREADS": "1"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # where it is set, every command would compile all sources again
     begun = time.perf_counter()
     child = os.posix_spawn(
         sys.executable,
