@@ -144,7 +144,7 @@ def draw(rows: list[dict[str, Any]]) -> None:
         (all_of_them, "sampled", "sites of a round, which are all there are", "linear"),
         (some_of_them, "sites", "sites there are, 1000 of them in a round", "log"),
     )
-    lines = (("seconds_per_round", "seconds of a round"), ("peak_gib", "largest memory of the run, GiB"))
+    lines = (("cpu_seconds_per_round", "processor seconds of a round"), ("peak_gib", "largest memory of the run, GiB"))
     names = {"none": "without privacy", "record": "private (records)"}
 
     figure, axes = pyplot.subplots(2, 2, figsize=(9, 6), sharey="row", layout="constrained")
@@ -153,13 +153,14 @@ def draw(rows: list[dict[str, Any]]) -> None:
             axis = axes[down, across]
             for unit, marker in zip(FORMS, ("o", "s"), strict=True):
                 points = sorted((row[by], row[figure_of]) for row in chosen if row["unit"] == unit)
-                axis.plot(*zip(*points, strict=True), marker=marker, label=names[unit])
+                axis.plot([x for x, _ in points], [y for _, y in points], marker=marker, label=names[unit])
             axis.set_xscale(scale)
             axis.set_ylim(bottom=0)
             if scale == "linear":
-                axis.set_xlim(left=0)
-            ticks = [row[by] for row in chosen if row["unit"] == "none"]
+                axis.set_xlim(0, 1.12 * max(row[by] for row in chosen))
+            ticks = sorted({row[by] for row in chosen})
             axis.set_xticks(ticks, [f"{tick:,}".replace(",", " ") for tick in ticks])
+            axis.margins(x=0.15)
             axis.minorticks_off()
             axis.grid(alpha=0.3)
             if not across:
