@@ -18,6 +18,7 @@ from fedsim.data.scale import Scale, learned_scale, learns_scale, public_scale
 from fedsim.data.task import INSIDE, POOLED, TOGETHER, Make, Rows, Task
 from fedsim.data.wrong_labels import check_sites, mislabel
 from fedsim.mistakes import Mistake
+from fedsim.of_sites import MadeNames
 from fedsim.outcomes import outcome_of
 from fedsim.randomness import stream
 from fedsim.scenario.schema import Scenario
@@ -146,8 +147,7 @@ class _MadeSites(Sequence[Site]):
     """Sites whose rows are made when they are asked for; the sites used last are kept."""
 
     def __init__(self, count: int, make: _MakeSite) -> None:
-        width = len(str(count - 1))
-        self.names = [f"site-{number:0{width}}" for number in range(count)]
+        self.names = MadeNames(count)
         self._make = make
         self._kept = OrderedDict[int, Site]()  # by number; the site used last stands last
         self._room = 0  # how many sites may be kept; 0 until the first site shows its size

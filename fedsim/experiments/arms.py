@@ -20,7 +20,7 @@ from torch.nn.utils import parameters_to_vector
 
 from fedsim import engines
 from fedsim.data.federation import Examples, Federation, Site
-from fedsim.experiments.server_side import adapted, irregularities, plans_of, run_config
+from fedsim.experiments.server_side import adapted, irregularities, names_of_nodes, plans_of, run_config
 from fedsim.experiments.watched import Teller
 from fedsim.flower import memories
 from fedsim.flower.adapter import Adapter
@@ -444,7 +444,7 @@ def _federated(training: _Training) -> Models:
     strategy = trial.strategy
 
     plans = plans_of(trial)
-    names = {node: name for node, (name, _) in plans.items()}
+    names = names_of_nodes(trial)
     budget = training.spending.federated(plans) if training.spending else None
 
     # Attackers and faulty sites stand between the engine and the server.

@@ -1,14 +1,15 @@
 """What a server needs for the federated arm, whether its sites are simulated or real."""
 
 from collections.abc import Iterator, Mapping
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from fedsim.flower.adapter import Adapter
-from fedsim.flower.grid import node_of
+from fedsim.flower.grid import FIRST_NODE, by_node, node_of, nodes_of
 from fedsim.flower.rounds import Budget, CentralBudget, Finished
 from fedsim.flower.secure.server import SecureAdapter
 from fedsim.flower.secure.shares import weights_of
+from fedsim.of_sites import OfSites
 from fedsim.planning.budgets import Spending
 from fedsim.planning.trial import Trial
 from fedsim.privacy.unit import Place
@@ -42,7 +43,7 @@ def adapted(trial: Trial, spending: Spending | None, budget: Budget | CentralBud
     draw = partial(initial_models, trial.model, trial.seed)
     adapter = Adapter(
         strategy,
-        weights={node_of(site): weight for site, weight in enumerate(weights.values())},
+        weights=by_node(weights, trial.names),
         fixed_denominator=trial.private,
         schedule=None if trial.arrivals else schedule,  # a buffer chooses its sites itself
         arrivals=trial.arrivals,
@@ -56,9 +57,21 @@ def adapted(trial: Trial, spending: Spending | None, budget: Budget | CentralBud
     return SecureAdapter(adapter, scenario.secure_aggregation, shares.share if shares else None)
 
 
-def plans_of(trial: Trial) -> dict[int, tuple[str, Plan]]:
+def plans_of(trial: Trial) -> Mapping[int, tuple[str, Plan]]:
     """Return {node: (its site, what the site trains in a round, once)}; the learning rate is the full one."""
-    return {node_of(number): (name, trial.plan(batch)) for number, (name, batch) in enumerate(trial.weights.items())}
+    plan = cache(trial.plan)  # sites with one expected batch have one plan
+
+    def plan_of(node: int) -> tuple[str, Plan]:
+        name = trial.names[node - FIRST_NODE]
+        return name, plan(trial.weights[name])
+
+    return OfSites(nodes_of(trial.names), plan_of)
+
+
+def names_of_nodes(trial: Trial) -> Mapping[int, str]:
+    """Return {node: its site}."""
+    names = trial.names
+    return OfSites(nodes_of(names), lambda node: names[node - FIRST_NODE])
 
 
 def irregularities(finished: Finished, names: Mapping[int, str]) -> Iterator[str]:

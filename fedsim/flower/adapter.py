@@ -26,6 +26,7 @@ from fedsim.flower.records import (
     unflatten,
 )
 from fedsim.mistakes import Mistake
+from fedsim.of_sites import total
 from fedsim.privacy.central import CentralNoise
 from fedsim.strategy.arrivals import Arrivals
 from fedsim.strategy.contract import Buffered, Strategy, aggregate
@@ -271,11 +272,11 @@ class Adapter(FlowerStrategy):
         """Return each reply's share of the round, (sites,), and the weight that a share of 1 stands for."""
         if self.weights is None:
             received = [float(reply.content[METRICS][WEIGHT]) for reply in replies]  # type: ignore[arg-type]
-            total = sum(received)
+            of_round = sum(received)
         else:
             received = [self.weights[reply.metadata.src_node_id] for reply in replies]
-            total = sum(self.weights[node] for node in self.asked) if self.fixed_denominator else sum(received)
-        return torch.tensor([weight / total for weight in received], device=flatten(self.sent).device), total
+            of_round = sum(self.weights[node] for node in self.asked) if self.fixed_denominator else sum(received)
+        return torch.tensor([weight / of_round for weight in received], device=flatten(self.sent).device), of_round
 
 
 class _Participating(Protocol):
@@ -287,8 +288,8 @@ class _Participating(Protocol):
 def _weight_of_all(weights: Mapping[int, float] | None, noise: CentralNoise | None) -> float | None:
     """Return the public weight of all sites together; None where weights come with the replies."""
     if noise is not None:
-        return sum(noise.sites.weights.values())
-    return sum(weights.values()) if weights is not None else None
+        return total(noise.sites.weights)
+    return total(weights) if weights is not None else None
 
 
 def _fields(strategy: object) -> set[str]:

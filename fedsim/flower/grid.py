@@ -17,6 +17,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedsim.flower.traffic import DOWN, UP, Traffic
+from fedsim.of_sites import Alike
 
 FIRST_NODE = 2  # node 1 is the server's; sites follow in the order of their numbers
 _RUN, _SERVER_NODE, _TASK = 1, 1, 1
@@ -30,6 +31,19 @@ Execute = Callable[[Sequence[Message], Sequence[Context]], list[Message]]
 def node_of(site_number: int) -> int:
     """Return the node id of a site. Flower's own are random, which makes runs irreproducible."""
     return FIRST_NODE + site_number
+
+
+def nodes_of(names: Sequence[str]) -> range:
+    """Return the nodes of all sites, ascending, which is the order of their names."""
+    return range(FIRST_NODE, FIRST_NODE + len(names))
+
+
+def by_node(numbers: Mapping[str, float], names: Sequence[str]) -> Mapping[int, float]:
+    """Return {node: the number of its site} from {site: its number}."""
+    nodes = nodes_of(names)
+    if isinstance(numbers, Alike):
+        return Alike(nodes, numbers.number)
+    return dict(zip(nodes, numbers.values(), strict=True))
 
 
 def sent(message: Message, number: int) -> Message:
@@ -118,11 +132,11 @@ class InProcessGrid(Grid):
 
     @property
     def contexts(self) -> Mapping[int, Context]:
-        """The contexts of the nodes that were asked so far."""
+        """The contexts of the nodes that were asked so far and remember something."""
         return self._contexts
 
     def context(self, node: int) -> Context:
-        """Return what a node's ClientApp is given in every round; made when it is first asked for."""
+        """Return what a node's ClientApp is given in every round; made anew where it remembers nothing."""
         if node not in self._contexts:
             self._contexts[node] = Context(
                 run_id=_RUN,
@@ -143,6 +157,9 @@ class InProcessGrid(Grid):
         contexts = [self.context(message.metadata.dst_node_id) for message in pushed]
         self.traffic.count(DOWN, pushed)
         replies = self._execute(pushed, contexts) if pushed else []
+        for context in contexts:  # of a million sites most are asked once
+            if not context.state:
+                self._contexts.pop(context.node_id, None)
         self.traffic.count(UP, [reply for reply in replies if isinstance(reply, Message)])
         for message, reply in zip(pushed, replies, strict=True):
             if not isinstance(reply, Message):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fedsim.flower.rounds import Budget, CentralBudget
+from fedsim.of_sites import OfSites
 from fedsim.planning.noise import cost_of, promised
 from fedsim.planning.trial import Trial
 from fedsim.planning.whole_sites import central_noise
@@ -71,11 +72,13 @@ class Spending:
             rounds: The most rounds that any of them is in.
         """
         release = cache(self.trial.unit.release)  # most sites are asked for the same
-        releases = {}
-        for node, (party, todo) in planned.items():
-            asked = self.trial.asked(todo, self.noise)
-            releases[node] = (party, release(asked))
-        return Budget(self.ledger, self.epsilon, releases, rounds)
+
+        @cache
+        def planned_release(node: int) -> tuple[Party, Release]:
+            party, todo = planned[node]
+            return party, release(self.trial.asked(todo, self.noise))
+
+        return Budget(self.ledger, self.epsilon, OfSites(planned.keys(), planned_release), rounds)
 
     def snapshot(self) -> dict[str, Any]:
         """Return the entries of the ledger: the parties and the releases that occur, then the numbers of each entry.

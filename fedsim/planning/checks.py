@@ -97,7 +97,7 @@ def stopping_faults(trial: Trial) -> Iterator[str]:
             "sites, which nobody may see beside the sum of their changes"
         )
 
-    strangers = set(stopping.public_sites or ()) - set(trial.names)
+    strangers = [name for name in stopping.public_sites or () if name not in trial.names]
     if strangers:
         expected = f"expected names of sites, such as {trial.names[0]!r}"
         yield f"training.stopping.public_sites: {expected}, got {', '.join(map(repr, sorted(strangers)))}"

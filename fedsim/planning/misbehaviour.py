@@ -98,6 +98,8 @@ def spoiled_of(scenario: Scenario, seed: int, sites: int) -> frozenset[int]:
 @lru_cache(maxsize=64)
 def some_of(seed: int, purpose: str, sites: int, share: float) -> frozenset[int]:
     """Return the numbers of a share of the sites; a larger share holds those of a smaller one."""
+    if not share:
+        return frozenset()
     order = stream(seed, purpose).permutation(sites)
     return frozenset(order[: round(share * sites)].tolist())
 

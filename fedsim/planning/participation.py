@@ -6,10 +6,13 @@ public draw, and no privacy is claimed from it. Where each site joins on its own
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, lru_cache
 
+import numpy as np
+
 from fedsim.mistakes import Mistake
+from fedsim.of_sites import Alike, MadeNames
 from fedsim.privacy.unit import Sampled
 from fedsim.privacy.units import unit_of
 from fedsim.randomness import Words, choose, stream
@@ -17,6 +20,14 @@ from fedsim.scenario.schema import Scenario
 from fedsim.strategy.arrivals import Arrivals, durations
 from fedsim.strategy.contract import Buffered
 from fedsim.strategy.make import strategy_of
+
+
+def expected_batches(scenario: Scenario, names: Sequence[str]) -> Mapping[str, float]:
+    """Return {site: expected batch}, which also is its public weight, of all sites."""
+    declared = scenario.training.expected_batch
+    if isinstance(names, MadeNames) and not isinstance(declared, dict):
+        return Alike(names, float(declared))
+    return {name: scenario.expected_batch(name) for name in names}
 
 
 def joined(scenario: Scenario, names: Sequence[str], number: int) -> Sequence[int]:
@@ -113,11 +124,11 @@ def chosen_sites(
     if how.rate is not None:
         words = joining(number) if joining else _named(scenario, seed, number)
         chosen = choose(words.draw(len(names)), how.rate)
-        return [site for site in there if chosen[site]]
+        return _those_of(there, chosen)
 
     if how.turns is not None:
         order = _order(seed, len(names))
-        return [site for site in there if (order[site] - number) % how.turns == 0]
+        return _those_of(there, (order - number) % how.turns == 0)
 
     wanted = how.size(len(names))
     if wanted == len(names):
@@ -126,9 +137,17 @@ def chosen_sites(
     return sorted(drawn.tolist())
 
 
-@lru_cache(maxsize=64)
-def _order(seed: int, sites: int) -> list[int]:
-    return stream(seed, "turns of sites").permutation(sites).tolist()
+def _those_of(there: Sequence[int], chosen: np.ndarray) -> list[int]:
+    """Return the sites of those that are there that are chosen, by whether each of all sites is, (sites,)."""
+    if isinstance(there, range):  # all of them
+        return np.flatnonzero(chosen).tolist()
+    return [site for site in there if chosen[site]]
+
+
+@lru_cache(maxsize=8)
+def _order(seed: int, sites: int) -> np.ndarray:
+    """Return the place of each site in the order in which they take turns, (sites,)."""
+    return stream(seed, "turns of sites").permutation(sites)
 
 
 def share_of_sites(scenario: Scenario, names: Sequence[str]) -> float:

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
-from fedsim.flower.grid import node_of
+from fedsim.flower.grid import FIRST_NODE, by_node, node_of, nodes_of
 from fedsim.mistakes import Mistake
-from fedsim.planning.participation import joined, share_of_sites
+from fedsim.of_sites import OfSites, total
+from fedsim.planning.participation import expected_batches, joined, share_of_sites
 from fedsim.privacy.adaptive_clip import AdaptiveClip, noise_on_the_sum
 from fedsim.privacy.central import CentralNoise, PublicSites
 from fedsim.privacy.ledger import Ledger
@@ -58,11 +59,15 @@ def central_noise(
     share = share_of_sites(scenario, names)
 
     # Nodes in place of sites: the server knows its sites by the numbers that Flower gives them.
-    name_of = {node_of(site): name for site, name in enumerate(names)}
-    weights = {node: scenario.expected_batch(name) for node, name in name_of.items()}
+    name_of = OfSites(nodes_of(names), lambda node: names[node - FIRST_NODE])
+    weights = by_node(expected_batches(scenario, names), names)
+    of_all = len(names), total(weights)
 
     def expected(number: int) -> tuple[float, float]:
         """Return the number of sites that are expected in a round, and their weight together."""
+        if not scenario.faults.joins_late:
+            count, weight = of_all
+            return share * count, share * weight
         weights_there = [weights[node_of(site)] for site in joined(scenario, names, number)]
         return share * len(weights_there), share * sum(weights_there)
 

@@ -16,11 +16,13 @@ updates count as nothing) or replaced, on these conditions:
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fedsim.of_sites import largest
 from fedsim.privacy.adaptive_clip import AdaptiveClip, noise_on_the_sum
 from fedsim.privacy.correlated import Correlated, column_norm
 from fedsim.privacy.ledger import EACH_SITE, Ledger, Party, SiteUpdate
@@ -48,10 +50,10 @@ class PublicSites:
     sampling_rate: float | None
     expected: Callable[[int], tuple[float, float]]
 
-    @property
+    @cached_property
     def heaviest(self) -> float:
         """The largest weight."""
-        return max(self.weights.values())
+        return largest(self.weights)
 
 
 @dataclass(frozen=True)

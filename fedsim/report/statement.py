@@ -371,20 +371,26 @@ def _loose_delta(run: Run) -> list[str]:
         rows = {site: persons * (1 - split.test - split.validation) for site, persons in counted["of_sites"].items()}
         whose = "person"
     if _unit(run).protects is Protected.SITE:
-        loose = delta * len(rows) >= 1
-        return (
-            [f"Delta {figures.setting(delta)} is not below one over the number of sites, {len(rows)}."] if loose else []
-        )
+        sites = run.site_count
+        loose = delta * sites >= 1
+        return [f"Delta {figures.setting(delta)} is not below one over the number of sites, {sites}."] if loose else []
     if promised_arm(run) == "centralized":
         rows = {"the pool": sum(rows.values())}
     many = "training rows" if whose == "row" else "persons to train on"
     small = [f"{site} (about {count:.0f} {many})" for site, count in rows.items() if delta * count >= 1]
+    unseen = []
+    if whose == "row" and promised_arm(run) != "centralized" and len(rows) < run.site_count:
+        unseen.append(
+            f"Whether delta is below one over a site's rows was looked at for the {len(rows)} of the {run.site_count} "
+            "sites that were tested."
+        )
     if not small:
-        return []
+        return unseen
     return [
+        *unseen,
         f"Delta {figures.setting(delta)} is not below one over the number of {whose}s at {listed(small)}: "
         f"publishing a random {'record as it is' if whose == 'row' else 'person as they are'} would satisfy such a "
-        "delta."
+        "delta.",
     ]
 
 

@@ -1,5 +1,8 @@
 """Of very many sites some judge the models: they are drawn at random, and the run says so."""
 
+import tracemalloc
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +10,14 @@ import pytest
 from fedsim.data import federation
 from fedsim.experiments.arms import Job, run_job
 from fedsim.experiments.experiment import execute
+from fedsim.experiments.server_side import adapted, names_of_nodes, plans_of
+from fedsim.flower.grid import node_of
+from fedsim.flower.rounds import Budget
+from fedsim.planning.budgets import Spending
+from fedsim.planning.checks import check
+from fedsim.planning.noise import cost_of
 from fedsim.planning.trial import Trial
+from fedsim.privacy.ledger import EACH_SITE, SiteUpdate
 from fedsim.report.base_findings import cautions
 from fedsim.results.evaluation import TOGETHER
 from fedsim.results.run_directory import Run
@@ -50,19 +60,104 @@ def test_where_there_are_no_more_all_are_tested():
     assert trial.tested is trial.federation
 
 
-def test_only_sites_that_are_needed_are_made(monkeypatch: pytest.MonkeyPatch):
-    made: set[int] = set()
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    """Note the numbers of the sites whose rows are made."""
+    numbers: set[int] = set()
     make = federation._made
 
     def counted(splitter, maker, number: int, name: str):
-        made.add(number)
+        numbers.add(number)
         return make(splitter, maker, number, name)
 
     monkeypatch.setattr(federation, "_made", counted)
+    return numbers
+
+
+def test_only_sites_that_are_needed_are_made(made: set[int]):
     scenario = many("partition.sites=301")  # a federation that no other test has made
     done = run_job(scenario, Job("federated", False, 0), lambda number: None)
     assert len(sites_in(done.scores)) == 10
     assert len(made) <= 10 + 4 + 1  # those tested, those of the round, and the first, which shows the shape
+
+
+@pytest.fixture
+def a_million() -> Callable[..., Trial]:
+    """Plan private trainings of which each round has 1000 of a million sites."""
+
+    def trial(scenario: str, *changes: str) -> Trial:
+        private = ("privacy.epsilon=8", "privacy.delta=1e-7", "privacy.noise_multiplier=1")
+        rounds = ("partition.sites=1000000", "training.rounds=20")
+        return Trial(read(scenario, [*rounds, *private, *changes]), 0, "federated")
+
+    return trial
+
+
+def test_a_private_scenario_is_checked_by_the_first_site_alone(made: set[int]):
+    """Delta is below one over its rows, and so bounds something."""
+    private = ("privacy.unit=record", "privacy.epsilon=8", "privacy.delta=1e-3", "privacy.noise_multiplier=1")
+    check(many("partition.sites=302", *private))
+    assert made == {0}
+
+
+def test_what_a_million_sites_have_in_common_takes_no_memory_for_each(a_million: Callable[..., Trial]):
+    trial = a_million("synthetic-label-skew", "privacy.unit=record", "training.sites_per_round=1000")
+    assert trial.federation.sites[0].name == "site-000000"
+    spending = Spending.of(trial)
+    tracemalloc.start()
+    try:
+        plans = plans_of(trial)
+        budget = spending.federated(plans)
+        adapted(trial, spending, budget)
+        names = names_of_nodes(trial)
+        asked = [node_of(site) for site in trial.sites_of(1)]
+        assert isinstance(budget, Budget)
+        releases = {budget.planned[node] for node in asked}
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(asked) == len(set(asked)) == 1000
+    assert [len(plans), len(names), len(trial.names), len(trial.weights)] == [1_000_000] * 4
+    assert names[asked[5]] == plans[asked[5]][0] == trial.names[asked[5] - node_of(0)]
+    assert len(releases) == 1000  # each with its site
+    assert most < 4 * 2**20  # a list of a million has 8 MB
+
+
+def test_of_a_million_sites_those_are_charged_that_were_asked(a_million: Callable[..., Trial]):
+    """No privacy is claimed from a public draw: a row's rate is that of its steps."""
+    trial = a_million("synthetic-label-skew", "privacy.unit=record", "training.sites_per_round=1000")
+    rate = trial.scenario.training.sampling_rate
+    steps = trial.scenario.training.local_steps
+    cost = cost_of(trial.scenario, 0, "federated", trial.names)
+    assert (cost.sampling_rate, cost.releases) == (rate, steps * trial.most_rounds)
+    assert 1 <= trial.most_rounds <= 3  # of 20 rounds, each with one site in a thousand
+
+    spending = Spending.of(trial)
+    budget = spending.federated(plans_of(trial))
+    asked = [node_of(site) for site in trial.sites_of(1)]
+    budget.charge_unseen(1, asked)
+    charged = [entry.site for entry in spending.ledger.entries]
+    assert charged == [trial.names[site] for site in trial.sites_of(1)]
+
+
+def test_a_million_sites_that_join_on_their_own_are_charged_by_one_entry_a_round(a_million: Callable[..., Trial]):
+    """Amplification is by the rate with which each site joins: one in a thousand."""
+    trial = a_million("synthetic-whole-sites", "training.site_sampling_rate=0.001")
+    cost = cost_of(trial.scenario, 0, "federated", trial.names)
+    assert (cost.sampling_rate, cost.releases) == (0.001, 20)
+    joined = trial.sites_of(1)
+    assert abs(len(joined) - 1000) < 6 * 1000**0.5
+
+    spending = Spending.of(trial)
+    budget = spending.federated(plans_of(trial))
+    for number in (1, 2, 3):
+        budget.charge_unseen(number, [node_of(site) for site in trial.sites_of(number)])
+    entries = spending.ledger.entries
+    assert [(entry.site, entry.round) for entry in entries] == [(EACH_SITE, 1), (EACH_SITE, 2), (EACH_SITE, 3)]
+    for entry in entries:
+        assert isinstance(entry.mechanism, SiteUpdate)
+        assert entry.mechanism.sampling_rate == 0.001
+        assert entry.mechanism.denominator == pytest.approx(1000)
 
 
 @pytest.fixture(scope="module")

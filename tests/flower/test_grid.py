@@ -42,6 +42,20 @@ def test_a_site_keeps_its_state_between_rounds_and_shares_nothing():
     assert [grid.context(node_of(site)).state.metric_records["calls"]["n"] for site in range(3)] == [2, 2, 2]
 
 
+def test_of_sites_that_remember_nothing_the_grid_remembers_nothing():
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        if context.node_id == node_of(1):
+            context.state["seen"] = MetricRecord({"n": 1})
+        return Message(RecordDict({ARRAYS: arrays(), METRICS: MetricRecord({WEIGHT: 1.0})}), reply_to=message)
+
+    grid = InProcessGrid(execute(app), 3, {})
+    FedAvg(fraction_evaluate=0.0).start(grid=grid, initial_arrays=arrays(), num_rounds=2)
+    assert list(grid.contexts) == [node_of(1)]
+
+
 def test_an_unknown_node_is_refused():
     message = Message(RecordDict({ARRAYS: ArrayRecord()}), dst_node_id=99, message_type="train")
     with pytest.raises(ValueError, match="expected a node in"):

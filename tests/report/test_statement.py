@@ -153,6 +153,21 @@ def test_a_delta_that_is_not_below_one_over_the_rows_is_warned_of(tmp_path: Path
     assert ("Delta" in terms(run).get("Warning", "")) == warned
 
 
+def test_where_some_of_the_sites_were_tested_delta_is_held_against_all_of_them(tmp_path: Path) -> None:
+    """Two sites were tested, of a thousand: about the rows of the others nothing is known."""
+    run = make_run(tmp_path)
+    assert not [text for text in weaknesses(run) if "tested" in text]
+    few = replace(run, manifest=run.manifest | {"sites": 1000})
+    (said,) = [text for text in weaknesses(few) if "tested" in text]
+    assert "for the 2 of the 1000 sites that were tested" in said
+
+    few.ledger["unit"] = "client"
+    few.ledger["delta"] = 0.001
+    assert "Delta 0.001 is not below one over the number of sites, 1000." in weaknesses(few)
+    few.ledger["delta"] = 0.0009
+    assert not [text for text in weaknesses(few) if "Delta" in text or "tested" in text]
+
+
 def test_an_epsilon_is_never_rounded_down(tmp_path: Path) -> None:
     assert terms(spending(make_run(tmp_path), 0.5312))["Epsilon"].startswith("0.54")
 
