@@ -48,12 +48,13 @@ slim_ray() { # WHEEL
     rm -rf "$unpacked" "$1"
 }
 
-# An environment over the machine's own packages, torch above all; it is a whole one only when the file "installed" is there.
+# An environment over the machine's own packages, torch above all. One that is there already is taken as it is, unless it is one of these, and half made.
 environment() { # DIRECTORY REQUIREMENTS-OF-AN-INDEX WHEELS...
     local directory=$1 requirements=$2 who
     shift 2
-    [ ! -f "$directory/installed" ] || return 0
-    python3 -m venv --without-pip --clear "$directory" || return 1
+    [ ! -e "$directory" ] || [ -f "$directory/unfinished" ] || return 0
+    python3 -m venv --without-pip --clear "$directory" || { rm -rf "$directory"; return 1; }
+    touch "$directory/unfinished"
     see_the_machine "$directory/bin/python" || return 1
     if [ -d "$wheels" ]; then
         for who in "$@"; do
@@ -64,14 +65,14 @@ environment() { # DIRECTORY REQUIREMENTS-OF-AN-INDEX WHEELS...
         grep -v '^torch' "$requirements" > "$directory/requirements.txt"
         into "$directory" -r "$directory/requirements.txt" || return 1
     fi
-    touch "$directory/installed"
+    mv "$directory/unfinished" "$directory/installed"
 }
 
 into() { # DIRECTORY WHAT...
     local directory=$1
     shift
     timeout --kill-after 5 "$seconds_to_install" python3 -m pip --python "$directory/bin/python" install \
-        --quiet --disable-pip-version-check --root-user-action ignore "$@"
+        --quiet --no-compile --disable-pip-version-check --root-user-action ignore "$@"
 }
 
 place_of() { # PYTHON
@@ -91,7 +92,7 @@ if [ "${1:-}" = --collect ]; then
 fi
 
 # Without fedsim there is nothing to measure.
-environment .venv "" fedsim
+environment .venv "" fedsim || { echo "fedsim's environment can't be made, or not in ${seconds_to_install} s"; exit 1; }
 if ! .venv/bin/python -c 'import importlib.metadata as found; found.version("fedsim-flower")' 2> /dev/null; then
     if [ -d "$wheels" ]; then
         into .venv --no-index --no-deps --no-build-isolation .
@@ -102,7 +103,7 @@ fi
 environment benchmarks/.venv-pfl benchmarks/peers/pfl.txt pfl || echo "left out: pfl, its environment can't be made"
 environment benchmarks/.venv-ray benchmarks/peers/flower_ray.txt fedsim ray || echo "left out: Flower on Ray, its environment can't be made"
 for peer in pfl ray; do
-    [ -f "benchmarks/.venv-$peer/installed" ] || rm -f "benchmarks/.venv-$peer/bin/python"   # half an environment is none
+    [ ! -f "benchmarks/.venv-$peer/unfinished" ] || rm -f "benchmarks/.venv-$peer/bin/python"   # half an environment is none
 done
 echo "environments: ${SECONDS} s"
 export PYTHONPATH=$PWD FLWR_TELEMETRY_ENABLED=0

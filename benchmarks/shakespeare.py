@@ -119,6 +119,7 @@ def setting(windows: dict[str, np.ndarray], rounds: int, asked: argparse.Namespa
 
 def trained(scenario: dict[str, Any], asked: argparse.Namespace) -> dict[str, Any]:
     """Run the scenario with all that belongs to a run, and return its times and its test figures."""
+    os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by default: actors would wait for whoever else is there
     begun, cpu_begun = time.perf_counter(), cpu_seconds()
     ends: list[float] = []
     elsewhere = 0.0  # CPU seconds of Ray's processes, which are gone at the end
