@@ -90,13 +90,14 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, help=f"by default one for each core, {_MOST_CORES} at most")
     parser.add_argument("--seconds", type=float, default=450, help="after so many nothing goes on")
-    parser.add_argument("--step-seconds", type=float, default=60, help="after so many a framework is left out")
+    parser.add_argument("--step-seconds", type=float, help="after so many a framework is left out; 60, on a CPU 150")
     parser.add_argument("--only-equal", action="store_true", help="compare, and measure nothing")
     asked = parser.parse_args()
     if unknown := set(asked.workloads.split(",")) - set(WORKLOADS):
         parser.error(f"--workloads: expected some of {', '.join(WORKLOADS)}, got {', '.join(sorted(unknown))}")
     if asked.device == "cuda" and not torch.cuda.is_available():
         parser.error("argument --device: expected a GPU that torch sees, found none; try it with --device cpu")
+    asked.step_seconds = asked.step_seconds or (150.0 if asked.device == "cpu" else 60.0)
     asked.threads = asked.threads or min(len(os.sched_getaffinity(0)), _MOST_CORES)
     return asked
 

@@ -155,3 +155,28 @@ def test_what_takes_too_long_ends_with_all_that_it_started(tmp_path: Path, bench
     assert time.monotonic() - begun < 3  # and not until the child's end, which has the same pipe
     time.sleep(4)
     assert not said.exists()
+
+
+def test_on_a_gpu_ours_is_measured_first_and_what_pfl_lacks_is_not_asked_of_it(benchmarks: None):
+    import gpu
+    import rounds
+    import workloads
+
+    steps = list(gpu.steps([*workloads.WORKLOADS]))
+    assert {framework for framework, _, _ in steps} <= set(rounds.FRAMEWORKS)
+    assert len(set(steps)) == len(steps) == 4 * (2 + 2 + 2 + 2)  # pfl in two ways, plainly
+    assert not [step for step in steps if step[0].startswith("pfl") and step[2]]
+    first = [step for step in steps if step[0] in ("fedsim cohort", "pfl, 1 process", "pfl, 5 processes")]
+    assert steps[: len(first)] == first
+
+
+def test_how_busy_a_processor_is_is_told_in_percent(benchmarks: None):
+    import gpu
+
+    with gpu.used("cpu") as samples:
+        time.sleep(1.5)
+    assert samples
+    usage = gpu.usage(samples, "cpu")
+    assert 0 <= usage["processor_utilisation_percent"] <= usage["processor_most_utilisation_percent"] <= 100
+    assert usage["processor_most_memory_mib"] > 1
+    assert gpu.usage([], "cpu") == {}
