@@ -8,9 +8,13 @@ makes the peers' environments; a peer whose environment is missing is left out a
 
 import argparse
 import json
+import os
+import signal
 import statistics
 import subprocess
 import sys
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,24 +58,28 @@ def main() -> None:
 
 
 def measure(framework: str, workload: str, private: bool, arguments: argparse.Namespace) -> dict[str, Any] | None:
-    """Run one framework; return its row, or None where it can't do this."""
+    """Run one framework; return its row, or print why it can't do this and return None."""
+    found = attempt(framework, workload, private, arguments)
+    if isinstance(found, str):
+        print(f"{framework}: {found}", flush=True)
+        return None
+    return found
+
+
+def attempt(framework: str, workload: str, private: bool, arguments: argparse.Namespace) -> dict[str, Any] | str:
+    """Run one framework; return its row, or the reason why there is none."""
     python, script, *rest = FRAMEWORKS[framework]
     if not Path(python).exists():
-        print(f"{framework}: left out, its environment is missing (make bench makes it)")
-        return None
+        return "left out, its environment is missing (make bench makes it)"
     command = [python, str(HERE / script), *rest, "--workload", workload, "--rounds", str(arguments.rounds)]
     command += ["--threads", str(arguments.threads), "--device", arguments.device, *(["--private"] if private else [])]
     of_what = f"{workload}{', private' if private else ''}"
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=arguments.limit)
-    except subprocess.TimeoutExpired:
-        print(f"{framework}: n/a for {of_what}: more than {arguments.limit} s for {arguments.rounds + 1} rounds")
-        return None
-    if done.returncode:
-        last = (done.stderr.strip() or "no message").splitlines()[-1]
-        print(f"{framework}: n/a for {of_what}: {last}")
-        return None
-    result = json.loads(done.stdout.strip().splitlines()[-1])
+    status, printed, errors = run(command, arguments.limit)
+    if status is None:
+        return f"n/a for {of_what}: more than {arguments.limit} s for {arguments.rounds + 1} rounds"
+    if status:
+        return f"n/a for {of_what}: {(errors.strip() or 'no message').splitlines()[-1]}"
+    result = json.loads(printed.strip().splitlines()[-1])
     seconds = result.pop("seconds")
     return {
         "workload": workload,
@@ -83,6 +91,32 @@ def measure(framework: str, workload: str, private: bool, arguments: argparse.Na
         "device": arguments.device,
         "versions": result["versions"],
     }
+
+
+def run(command: list[str], limit: float) -> tuple[int | None, str, str]:
+    """Run a command for so many seconds at most; return its status, None if it took longer, and what it printed.
+
+    What it started ends with it: a process that is left over would take its time from the next one that is measured.
+    It prints into files, since a pipe stays open as long as one of those processes lives.
+    """
+    with tempfile.TemporaryFile("w+") as printed, tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=printed, stderr=errors, start_new_session=True
+        )
+        status = None
+        try:
+            status = process.wait(limit)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        texts = []
+        for file in (printed, errors):
+            file.seek(0)
+            texts.append(file.read())
+    return status, texts[0], texts[1]
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:

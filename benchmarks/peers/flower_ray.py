@@ -14,6 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 os.environ["FLWR_TELEMETRY_ENABLED"] = os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by default: clients would wait for whoever else is there
 os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
 
 import torch
