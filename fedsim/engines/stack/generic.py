@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from fedsim.engines.stack import layers
 from fedsim.engines.stack.layers import Layer, NoRule, Now, Sizes, like, scaled
 from fedsim.privacy.norms import square_norms
 from fedsim.strategy.trainable import trainable
@@ -191,7 +190,7 @@ class Generic(Layer):
         squares = []
         chunks = self._chunks()
         kept: list[dict[str, Tensor]] = []
-        fits = self.now.rows.total * self._floats_of_row() <= layers._FLOATS
+        fits = self.now.rows.total * self._floats_of_row() <= self.now.floats
         for chunk in chunks:
             gradients = self._gradients_of(chunk)
             squares.append(torch.stack([square_norms(values) for values in gradients.values()]).sum(0))
@@ -296,7 +295,7 @@ class Generic(Layer):
 
     def _rows_in_chunk(self) -> int:
         """Return the number of rows whose gradients there is room for at once."""
-        return max(1, layers._FLOATS // max(1, self._floats_of_row()))
+        return max(1, self.now.floats // max(1, self._floats_of_row()))
 
     def _chunks(self) -> tuple[Tensor, ...]:
         """Cut the rows into chunks that there is room for, int64 (n,) each."""

@@ -54,6 +54,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedsim import devices
 from fedsim.privacy.norms import largest_square, square_norms
 from fedsim.training.dropout import Draws
 
@@ -111,12 +112,12 @@ class Rows:
     def site(self) -> Tensor:
         """The site of each row, int64 (rows,)."""
         sites = np.repeat(np.arange(self.sites), self._sizes)
-        return torch.from_numpy(sites).to(self._device)
+        return devices.moved(sites, self._device)
 
     @cached_property
     def place(self) -> Tensor:
         """The place of each row in (sites * width, ...), int64 (rows,)."""
-        return torch.from_numpy(self.places).to(self._device)
+        return devices.moved(self.places, self._device)
 
     @cached_property
     def places(self) -> np.ndarray:
@@ -157,11 +158,19 @@ class Now:
         rows: The rows of this step.
         anchor: A tensor that needs a gradient, so that autograd visits every layer.
         draws: The random numbers by which layers drop.
+        room: The float32 numbers of rows' gradients that a layer may hold at once on a GPU, where more rows at once
+            are faster; None on a CPU, where each layer knows what suits it.
     """
 
     rows: Rows
     anchor: Tensor
     draws: Draws
+    room: int | None = None
+
+    @property
+    def floats(self) -> int:
+        """The float32 numbers of rows' gradients that a layer may hold at once."""
+        return _FLOATS if self.room is None else self.room
 
 
 @dataclass(frozen=True)
@@ -316,7 +325,7 @@ class Products(Layer):
     positions and of weights alone decide which, except for rows that are singled out.
     """
 
-    rows_at_once = _FLOATS  # the most rows whose positions are gathered at once
+    rows_at_once = _FLOATS  # the most rows whose positions are gathered at once on a CPU
 
     def __init__(self, now: Now, parts: dict[str, str]) -> None:
         super().__init__(now, parts)
@@ -441,7 +450,7 @@ class Products(Layer):
         """
         rows = self.now.rows.total
         after, before = self._shape()
-        if rows * after * before <= _FLOATS:
+        if rows * after * before <= self.now.floats:
             self._kept = self.totals["weight"].new_empty(rows, after, before)
 
         squares = []
@@ -470,7 +479,8 @@ class Products(Layer):
         """Return the number of rows whose gradients and positions there is room for at once."""
         after, before = self._shape()
         floats = max(before * after, self.positions() * (before + after))
-        return max(1, min(self.rows_at_once, _FLOATS // floats))
+        fit = self.now.floats // floats
+        return max(1, fit if self.now.room is not None else min(self.rows_at_once, fit))
 
     def _chunks(self) -> list[slice]:
         """Cut the rows into chunks that there is room for."""

@@ -26,6 +26,8 @@ ACCOUNT = "tests/privacy/test_accounting.py tests/privacy/test_ledger.py"
 CALIBRATED = "tests/privacy/calibration"
 SITE = "tests/privacy/test_dpsgd.py"
 STACK = "tests/engines/stack/test_train.py"
+ON_GPU = "tests/engines/stack/test_on_gpu.py"
+SHORT = "tests/engines/test_memory_of_gpu.py"
 ADAPTED = "tests/training/test_adapt.py"
 FINE_TUNED = (
     "tests/experiments/test_fine_tuning.py::test_what_the_outputs_do_not_depend_on_is_refused_before_the_first_round"
@@ -350,7 +352,10 @@ MUTANTS = (
     # the cohort engine
     Mutant(_COHORT, "plan.noise.multiplier * plan.noise.clip * shares", "plan.noise.multiplier * shares",
            "M16: sigma read as a standard deviation", STACK),
-    Mutant(_COHORT, "if not sound.all():", "if False:", "M8: a record that is not finite spoils the release", STACK),
+    Mutant(_COHORT, "if unasked or not sound.all():", "if False:",
+           "M8: a record that is not finite spoils the release", STACK),
+    Mutant(_COHORT, "if unasked or not", "if not unasked and not",
+           "M8: a record that is not finite spoils the release on a GPU", ON_GPU),
     Mutant(_COHORT, "squares.sqrt() + torch.finfo", "squares + torch.finfo",
            "M23: the square of the norm clips", STACK),
     Mutant(_COHORT, "sound = (squares >= 0) & (squares <= largest_square(row_losses))", "sound = squares == squares",
@@ -388,9 +393,11 @@ MUTANTS = (
            "M2: the sampling rate is not the one accounted for", STACK),
     Mutant(_COHORT, "        plan.noise,\n", "",
            "M16: a site has the noise of the first one in its stack, and claims its own", ENGINES),
-    Mutant(_ENGINE, "        stack.copy_(_starts(works))\n", "",
+    Mutant(_ENGINE, "    stack.copy_(_starts(works))\n", "",
            "M7: where memory runs out, steps that were taken stay in the model and are not charged",
            ENGINES),
+    Mutant(_ENGINE, "    works = [work.again() for work in works]\n", "",
+           "M11: where memory runs out, the second try has other noise than the one that is named", SHORT),
     Mutant(_LAYERS, "return squares + square_norms(self.bias_gradients()[rows])", "return squares",
            "M24: norms of many positions without the bias", STACK),
     Mutant(_LAYERS, "(of_inputs + float(bias))", "of_inputs", "M24: norms without the bias", STACK),
