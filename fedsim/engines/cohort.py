@@ -359,8 +359,8 @@ def _most_in_free_memory(works: list[Work], cost: Cost) -> int:
     expected_rows = plan.sampling_rate * most_rows
     rows = min(most_rows, expected_rows + 4 * expected_rows**0.5) + 16
 
-    # Parameters, gradients, noise, the optimizer's and the rule's memory, and the points of a path.
-    vectors = 6 + len(works[0].memory) + plan.steps * works[0].follow
+    # Parameters, gradients, the optimizer's and the rule's memory, the points of a path, and the words of noise.
+    vectors = 6 + len(works[0].memory) + plan.steps * works[0].follow + (8 if plan.noise else 0)
     bytes_of_site = 4 * (vectors * cost.parameters + 3 * cost.floats * rows)
     fit = int(_SHARE_OF_GPU * devices.free_bytes(works[0].start.device) / bytes_of_site)
     return max(1, min(fit, _fitted.get(works[0].model, fit)))
