@@ -19,6 +19,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 from fedsim.engines.stack.layers import Layer, NoRule, Now, Sizes, like, scaled
 from fedsim.privacy.norms import square_norms
 from fedsim.strategy.trainable import trainable
+from fedsim.training.precision import narrowed
 
 
 @dataclass
@@ -276,7 +277,8 @@ class Generic(Layer):
             values[place] = rows
         args, kwargs = tree_unflatten(values, call.spec)
         given = {full_name: parameters[name] for full_name, name in self._places}
-        outputs = functional_call(self._module[0], given, args, kwargs, tie_weights=False)
+        with narrowed(self.now.narrow, self.now.anchor.device):
+            outputs = functional_call(self._module[0], given, args, kwargs, tie_weights=False)
 
         flat, call.outputs = tree_flatten(outputs)
         tensors = [value for value in flat if isinstance(value, Tensor)]

@@ -160,12 +160,14 @@ class Now:
         draws: The random numbers by which layers drop.
         room: The float32 numbers of rows' gradients that a layer may hold at once on a GPU, where more rows at once
             are faster; None on a CPU, where each layer knows what suits it.
+        narrow: Whether products are computed in bfloat16; never where gradients are clipped.
     """
 
     rows: Rows
     anchor: Tensor
     draws: Draws
     room: int | None = None
+    narrow: bool = False
 
     @property
     def floats(self) -> int:
@@ -331,6 +333,7 @@ class Products(Layer):
         super().__init__(now, parts)
         self._kept: Tensor | None = None  # weight gradients, from norms to sums, (rows, out, in)
         self._alone: Tensor | None = None  # rows that are singled out, int64 (n,)
+        self._whole: dict[str, Tensor] = {}  # ``values`` as they are bound, not narrowed
 
     def positions(self) -> int:
         """Count the positions of a row over all uses."""
@@ -352,10 +355,20 @@ class Products(Layer):
         """Write each site's sum of weight gradients, over some uses, into ``totals``."""
         raise NotImplementedError
 
+    def bind(self, values: dict[str, Tensor], totals: dict[str, Tensor]) -> None:  # noqa: D102
+        super().bind(values, totals)
+        self._whole = self.values
+
+    def forward(self, inputs: Tensor) -> Tensor:  # noqa: D102
+        return super().forward(inputs.bfloat16() if self.now.narrow else inputs)
+
     def begin(self) -> None:  # noqa: D102
         super().begin()
         self._kept = None
         self._alone = None
+        self.values = self._whole
+        if self.now.narrow:
+            self.values = {name: value.bfloat16() for name, value in self._whole.items()}
 
     def sizes(self) -> Sizes:  # noqa: D102
         # The first way: norms of the gradients themselves.
@@ -396,7 +409,8 @@ class Products(Layer):
             of_rows = self.bias_gradients()
             if factor is not None:
                 of_rows = scaled(of_rows, factor)
-            torch.sum(self.now.rows.apart(of_rows), 1, out=self.totals["bias"])
+            total = self.totals["bias"]
+            torch.sum(self.now.rows.apart(of_rows), 1, dtype=total.dtype, out=total)
 
         if factor is None:
             self.sum_weights(self.uses)
@@ -518,7 +532,12 @@ class Linear(Products):
     def sum_weights(self, uses: list[tuple[Tensor, Tensor]]) -> None:  # noqa: D102
         inputs, gradients = self._together(uses)
         rows = self.now.rows
-        torch.bmm(rows.of_sites(gradients).mT, rows.of_sites(inputs), out=self.totals["weight"])
+        pair = rows.of_sites(gradients).mT, rows.of_sites(inputs)
+        total = self.totals["weight"]
+        if self.now.narrow:
+            total.copy_(torch.bmm(*pair))
+        else:
+            torch.bmm(*pair, out=total)
 
     def _together(self, uses: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         """Join some uses: inputs (rows, positions, in), gradients (rows, positions, out)."""

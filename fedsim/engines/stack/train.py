@@ -35,6 +35,7 @@ from fedsim.training.functional import outputs_with
 from fedsim.training.losses import RowLosses
 from fedsim.training.model import parts_of
 from fedsim.training.optimizers import in_place_optimizer
+from fedsim.training.precision import narrowed
 from fedsim.training.rows_alone import draws, some_rows
 from fedsim.training.work import Done, Noise, Work
 
@@ -96,6 +97,7 @@ def same_steps(work: Work) -> tuple[object, ...]:
         plan.optimizer,
         plan.noise,
         plan.of_persons,
+        plan.precision,
         work.losses,
         work.rule,
         work.follow,
@@ -124,6 +126,7 @@ def train_together(works: Sequence[Work], stack: Tensor) -> list[Done]:
     model = stacked_model(works[0].model, stack.device)
     model.bind(stack)
     model.now.room = _room(stack.device, len(model.layers))
+    model.now.narrow = plan.precision == "bf16"
     model.draw_from([work.streams.layers for work in works])
 
     # A row counts 1 over its own site's expected batch.
@@ -201,7 +204,10 @@ def _sum_gradients(
         model.sum_gradients()
         return
 
-    row_losses = losses(model(batch.inputs, batch.rows), batch.target)  # (rows,)
+    narrow = model.now.narrow
+    with narrowed(narrow, batch.inputs.device):
+        outputs = model(batch.inputs, batch.rows)
+    row_losses = losses(outputs.float() if narrow else outputs, batch.target)  # (rows,)
     if noise is None:
         # The gradient of a dot product is the other factor. To hand it to backward imports sympy, for nothing.
         torch.dot(row_losses, batch.share).backward()
