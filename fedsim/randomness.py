@@ -34,9 +34,9 @@ Random = Literal["reproducible", "secure"]
 # Words that are turned into normal numbers together: fewer stay in the cache, but threads wait
 # more.
 _AT_ONCE = 2**18
-# Numbers of a stream that are drawn with those of all others on a GPU. That takes some 170 operations, whatever the number
-# of streams; each moves about 6 bytes for each number. A generator for each stream takes one operation, for each stream:
-# more numbers than this are worth one of their own. The border is a count of bytes and operations, not a measurement.
+# Numbers of a stream that are drawn with those of all others on a GPU. That takes some 170 operations, however many
+# streams there are, each of which moves about 6 bytes for each number. A generator for each stream takes one operation
+# for each stream: more numbers than this are worth that. The border is a count, not a measurement.
 _FEW = 2**16
 _SPARE = 4  # words of room after what is drawn, which the cipher asks for and leaves alone
 
