@@ -16,6 +16,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Literal, get_args
 
 import numpy as np
@@ -23,7 +24,9 @@ import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 from torch import Tensor
 
+from fedsim import devices
 from fedsim.mistakes import Mistake
+from fedsim.philox import Counted
 
 Random = Literal["reproducible", "secure"]
 """Where random numbers come from: keys that follow from the seed, or the operating system's."""
@@ -31,6 +34,10 @@ Random = Literal["reproducible", "secure"]
 # Words that are turned into normal numbers together: fewer stay in the cache, but threads wait
 # more.
 _AT_ONCE = 2**18
+# Numbers of a stream that are drawn with those of all others on a GPU. That takes some 170 operations, however many
+# streams there are, each of which moves about 6 bytes for each number. A generator for each stream takes one operation
+# for each stream: more numbers than this are worth that. The border is a count, not a measurement.
+_FEW = 2**16
 _SPARE = 4  # words of room after what is drawn, which the cipher asks for and leaves alone
 
 
@@ -154,23 +161,34 @@ class Normals:
 
     On the CPU they follow by the method of Box and Muller (1958,
     https://doi.org/10.1214/aoms/1177706645) from 31 bits for the radius and 32 for the angle, so
-    that no number is farther from 0 than 6.66. On CUDA they come from the device's Philox
-    generators, one for each stream, with 63 bits of its key. Philox would give secret streams away,
-    so these are drawn on the CPU there, too.
+    that no number is farther from 0 than 6.66. On a GPU the words are Philox', with the same keys: for all
+    streams at once, or, where each is to give many numbers, as the device's own generators draw them, one for
+    each stream, with 63 bits of its key. How many numbers a stream gives decides, never how many streams there
+    are. Philox would give secret streams away, so these are drawn on the CPU there, too.
     """
 
     def __init__(self, streams: Sequence[Words], device: torch.device) -> None:
         self._streams = streams
-        self._generators: list[torch.Generator] = []
-        if device.type == "cuda" and not any(words.secret for words in streams):
-            for words in streams:
-                seed = int.from_bytes(words.key[:8], "big") >> 1
-                self._generators.append(torch.Generator(device).manual_seed(seed))
+        self._device = device
+        self._on_device = devices.is_gpu(device) and not any(words.secret for words in streams)
+
+    @cached_property
+    def _counted(self) -> Counted:
+        """The words of all streams, for few numbers of each."""
+        return Counted([words.key for words in self._streams], self._device)
+
+    @cached_property
+    def _generators(self) -> list[torch.Generator]:
+        """A generator of the device for each stream, for many numbers of each."""
+        seeds = [int.from_bytes(words.key[:8], "big") >> 1 for words in self._streams]
+        return [torch.Generator(self._device).manual_seed(seed) for seed in seeds]
 
     def fill(self, out: Tensor) -> None:
         """Draw the next numbers of every stream into ``out``, float32 (streams, numbers)."""
-        if self._generators:
-            for row, generator in zip(out, self._generators, strict=False):
+        if self._on_device and out.shape[1] <= _FEW:
+            self._fill_from_counters(out)
+        elif self._on_device:
+            for row, generator in zip(out, self._generators, strict=True):
                 row.normal_(generator=generator)
         elif out.is_cuda:
             drawn = torch.empty(out.shape)
@@ -178,6 +196,11 @@ class Normals:
             out.copy_(drawn)
         else:
             self._fill_from_words(out)
+
+    def _fill_from_counters(self, out: Tensor) -> None:
+        """Draw the numbers of every stream on the device, all streams at once."""
+        width = out.shape[1] + out.shape[1] % 2  # words of a stream: two for each pair of numbers
+        _box_muller(self._counted.draw(width), out)
 
     def _fill_from_words(self, out: Tensor) -> None:
         """Draw the numbers of every stream on the CPU, a block of streams at a time."""

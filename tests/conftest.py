@@ -128,10 +128,10 @@ def streams(seed: int, arm: str, site: str, number: int, *overrides: str) -> Str
 
 
 class Silent(Words):
-    """A stream of words that give no noise at all."""
+    """A stream of words that give no noise at all; they are drawn on the CPU for a GPU, too, as secret ones are."""
 
     def __init__(self) -> None:
-        super().__init__(bytes(16))
+        super().__init__(bytes(16), secret=True)
 
     def draw_into(self, out: memoryview, zeros: bytes) -> None:
         out[: len(zeros)] = np.full(len(zeros) // 4, 0x7FFFFFFF, np.uint32).tobytes()

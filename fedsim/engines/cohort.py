@@ -19,17 +19,20 @@ from flwr.app import Context, Message, MessageType
 from flwr.clientapp import ClientApp
 from torch import Tensor, nn
 
+from fedsim import devices
 from fedsim.engines import serial
 from fedsim.engines.stack.layers import NoRule, NotApart
-from fedsim.engines.stack.train import Cost, check_rules, same_steps, train_together
+from fedsim.engines.stack.train import Cost, check_rules, forget_stack, same_steps, train_together
 from fedsim.flower.grid import Execute
 from fedsim.mistakes import Mistake
 from fedsim.training.work import Done, Work
 
 T = TypeVar("T")
-_MEMORY = 2**28  # bytes that a stack may take, roughly
+_MEMORY = 2**28  # bytes that a stack may take on a CPU, roughly
+_SHARE_OF_GPU = 0.5  # of a GPU's free memory that a stack may take; norms and batches take some of the rest
 _PRODUCTS = 2**23  # multiplications in a step that are worth a stack and a thread of their own
 _costs: WeakKeyDictionary[nn.Module, Cost | NoRule] = WeakKeyDictionary()
+_fitted: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()  # sites in a stack once memory had run out
 _log = logging.getLogger("fedsim")
 _told: set[str] = set()  # causes that were warned of
 _cut_for: list[int] = []  # cores for which stacks are cut, if not for those there are; the last one counts
@@ -167,8 +170,9 @@ def train_all(works: Sequence[Work], cohort_size: int | str = "auto") -> list[Do
     """Train all works, stacked where their model allows it and one after another where it doesn't.
 
     The log names each cause that prevents stacking once. Unless ``cohort_size`` gives the number of
-    sites in a stack, there is a stack for each core. One thread works on each stack. How works are
-    cut into stacks changes results by rounding only.
+    sites in a stack, there is a stack for each core, and one thread works on each; on a GPU there are
+    as few stacks as fit into its memory, one after another. How works are cut into stacks changes
+    results by rounding only.
 
     Raises:
         Mistake: Records are to be protected, and a model's rows can't be told apart.
@@ -232,32 +236,47 @@ def _train_stack(works: list[Work], stack: Tensor) -> list[Done]:
 
     If memory runs out, the stack is trained in halves. If a rule does not hold after all, its works
     are trained one by one.
+
+    Raises:
+        Mistake: The memory is too small for a single site.
     """
     try:
         return train_together(works, stack)
-    except torch.OutOfMemoryError:
-        if len(works) == 1:
-            raise
-
-        # Some steps may have been taken: both halves begin again, with the same random streams.
-        stack.copy_(_starts(works))
-        works = [work.again() for work in works]
-        half = len(works) // 2
-        return [
-            *_train_stack(works[:half], stack[:half]),
-            *_train_stack(works[half:], stack[half:]),
-        ]
+    except torch.OutOfMemoryError as error:
+        ran_out = str(error).partition("\n")[0]
     except (RuntimeError, NotImplementedError, NoRule) as error:
         _tell(str(error).partition("\n")[0])
         return serial.train_all([work.again() for work in works])
+
+    # From here on, nothing holds the tensors of the steps that were taken any more: neither the error's frames nor
+    # the stacked model.
+    model = works[0].model
+    forget_stack(model)
+    devices.give_back(stack.device)
+    if len(works) == 1:
+        raise Mistake(
+            f"device: expected memory for the training of one site on {stack.device.type}, which ran out of it; lower "
+            "training.sampling_rate, take a smaller model, end other programs there, or use device = 'cpu' "
+            f"({ran_out})"
+        )
+
+    # Both halves begin again, with the same random streams.
+    stack.copy_(_starts(works))
+    works = [work.again() for work in works]
+    half = -(-len(works) // 2)  # rounded up
+    _fitted[model] = half
+    return [
+        *_train_stack(works[:half], stack[:half]),
+        *_train_stack(works[half:], stack[half:]),
+    ]
 
 
 def _in_threads(
     tasks: Sequence[Callable[[], list[Done]]],
     device: torch.device,
 ) -> Iterator[list[Done]]:
-    """Run tasks and yield their results in order: in threads on a CPU, one by one on CUDA."""
-    if len(tasks) == 1 or device.type == "cuda":
+    """Run tasks and yield their results in order: in threads on a CPU, one by one on a GPU."""
+    if len(tasks) == 1 or devices.is_gpu(device):
         return iter([task() for task in tasks])
     return _threads().map(lambda task: task(), tasks)
 
@@ -310,6 +329,8 @@ def _most_sites(works: list[Work], cost: Cost, wanted: int | str) -> int:
     """Return the number of sites in a stack: as wanted, or by memory, cores and work."""
     if isinstance(wanted, int):
         return wanted
+    if devices.is_gpu(works[0].start.device):
+        return _most_in_free_memory(works, cost)
 
     sites = len(works)
     all_rows = sum(len(work.examples) for work in works)
@@ -324,6 +345,25 @@ def _most_sites(works: list[Work], cost: Cost, wanted: int | str) -> int:
     stacks = min(cores_to_cut_for(), max(1, worthwhile_stacks))
     sites_in_stack = -(-sites // stacks)  # rounded up
     return max(1, min(most_in_memory, sites_in_stack))
+
+
+def _most_in_free_memory(works: list[Work], cost: Cost) -> int:
+    """Return how many sites fit into a GPU's free memory, by a rough count of float32 numbers.
+
+    Too many are trained in halves. No more than what was left of a stack then are tried again.
+    """
+    plan = works[0].plan
+
+    # Batches are filled up to the longest of all sites: its expected rows, and some deviations more.
+    most_rows = max(len(work.examples) for work in works)
+    expected_rows = plan.sampling_rate * most_rows
+    rows = min(most_rows, expected_rows + 4 * expected_rows**0.5) + 16
+
+    # Parameters, gradients, the optimizer's and the rule's memory, the points of a path, and the words of noise.
+    vectors = 6 + len(works[0].memory) + plan.steps * works[0].follow + (8 if plan.noise else 0)
+    bytes_of_site = 4 * (vectors * cost.parameters + 3 * cost.floats * rows)
+    fit = int(_SHARE_OF_GPU * devices.free_bytes(works[0].start.device) / bytes_of_site)
+    return max(1, min(fit, _fitted.get(works[0].model, fit)))
 
 
 def _tell(cause: str) -> None:

@@ -155,10 +155,17 @@ def write_manifest(
             "failed": [{**names_of(one.job), "reason": one.reason} for one in failed],
             "notes": notes,
             **({"own_code": code} if code else {}),
+            **_precision(scenario),
             **_base_weights(scenario),
             **chosen,
         },
     )
+
+
+def _precision(scenario: Scenario) -> dict[str, str]:
+    """Return the precision of products in training, where it is not float32."""
+    precision = scenario.training.precision
+    return {} if precision == "float32" else {"precision": precision}
 
 
 def _base_weights(scenario: Scenario) -> dict[str, Any]:

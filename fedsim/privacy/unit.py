@@ -164,6 +164,7 @@ class Unit(ABC):
         promise: The words of the statement.
         persons: Whether it must be known whose rows are whose (``data.person``, ``Rows.person``): steps then draw
             persons and bound the sum of each one's rows. A literal, too; it may be left out.
+        forbids: Pairs of a setting of a scenario that can't stand beside it, and why. Likewise.
     """
 
     neighbours: ClassVar[tuple[Neighbours, ...]]
@@ -176,6 +177,7 @@ class Unit(ABC):
     releases: ClassVar[tuple[type[Release], ...]]
     promise: ClassVar[Promise]
     persons: ClassVar[bool] = False
+    forbids: ClassVar[tuple[tuple[str, str], ...]] = ()
 
     def __init_subclass__(cls) -> None:
         missing = [name for name in Unit.__annotations__ if name not in vars(cls) and not hasattr(Unit, name)]

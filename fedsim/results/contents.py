@@ -157,6 +157,7 @@ class Manifest(TypedDict):
     seconds_per_training: dict[str, Size]
     files: dict[str, str]
     sealed: NotRequired[bool]
+    precision: NotRequired[str]
     forced: NotRequired[list[list[str]]]
     cut_for_cores: NotRequired[Count]
     rng: NotRequired[str | None]

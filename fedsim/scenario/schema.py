@@ -448,6 +448,10 @@ class Adapt(_Section):
         return self
 
 
+Precision = Literal["float32", "bf16"]
+"""The numbers in which products are computed in training."""
+
+
 class Training(_Section):
     """Training at a site. Every value is public: none follows from how many rows a site has."""
 
@@ -462,6 +466,7 @@ class Training(_Section):
     sites_per_round: Annotated[int, Field(ge=1)] | None = None
     duration_spread: Annotated[FiniteFloat, Field(ge=0, le=10)] = 0.0
     replace_batch_norm: bool = False
+    precision: Precision = "float32"
     adapt: Adapt | None = None
     site_sampling_rate: Annotated[FiniteFloat, Field(gt=0, le=1)] | None = None
     site_turns: Annotated[int, Field(ge=1)] | None = None
@@ -683,7 +688,7 @@ _EXAMPLES_OF_IMAGES = {"image_size": "[28, 28]", "channels": "1", "classes": '["
 _YOUNGER_KEYS = {
     "data": ("layout", "image", "person", *_OF_IMAGES),
     "partition": ("column", "mapping", "shares", "size_classes"),
-    "training": ("schedule", "stopping", "replace_batch_norm", "adapt"),
+    "training": ("schedule", "stopping", "replace_batch_norm", "adapt", "precision"),
 }
 """{section: keys that are younger than the names of releases and checkpoints}; a new key that may be silent is one."""
 
@@ -750,6 +755,12 @@ class Scenario(_Section):
             section = getattr(self, key)
             if not (getattr(section, "on", True) and is_given(section, name)):
                 raise ValueError(f'privacy.unit: expected {setting} beside "{unit}": {reason}')
+
+        for setting, reason in self.privacy.facts.forbids:
+            key, _, name = setting.partition(".")
+            if is_given(getattr(self, key), name):
+                given = getattr(getattr(self, key), name)
+                raise ValueError(f'{setting}: expected none beside privacy.unit = "{unit}", got {given!r}: {reason}')
 
         for setting, owners in owners_of_settings().items():
             section, _, name = setting.partition(".")

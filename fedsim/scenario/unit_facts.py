@@ -28,6 +28,7 @@ class UnitFacts:
     settings: tuple[tuple[str, str], ...]
     needs: tuple[tuple[str, str], ...]
     persons: bool = False
+    forbids: tuple[tuple[str, str], ...] = ()
 
     @property
     def promises(self) -> bool:

@@ -22,6 +22,7 @@ from fedsim.training.batch_norm import without_batch_norm
 from fedsim.training.by_name import ByName
 from fedsim.training.in_use import check_in_use
 from fedsim.training.losses import RowLosses
+from fedsim.training.precision import check_layers, check_precision
 from fedsim.training.rows_alone import some_rows
 
 
@@ -73,7 +74,10 @@ def new_model(scenario: Scenario, site: Site, seed: int, device: str) -> nn.Modu
     _check_buffers(model, site)
     if not trainable(model):
         raise Mistake("task: expected a model with parameters to train, got one whose parameters are all frozen")
+    check_precision(scenario.training.precision, device)
     model = model.to(device)
+    if scenario.training.precision == "bf16" and scenario.trains_with == "serial":
+        check_layers(model, some_rows(model, site.train))
     if scenario.training.adapt is not None:
         check_in_use(model, site.train)
     return model

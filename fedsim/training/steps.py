@@ -20,6 +20,7 @@ from fedsim.strategy.trainable import shared_when_copied, trainable
 from fedsim.training.dropout import Draws, with_site_dropout
 from fedsim.training.model import parts_of
 from fedsim.training.optimizers import in_place_optimizer, torch_optimizer
+from fedsim.training.precision import narrowed
 from fedsim.training.row_gradients import gradients_of_rows, way_of
 from fedsim.training.work import Done, Noise, Work
 
@@ -51,11 +52,14 @@ def _train_plainly(work: Work, model: nn.Module, draws: Draws, path: list[Tensor
     """
     parameters = list(trainable(model).values())
     optimizer = in_place_optimizer(work.plan.optimizer, parameters)
+    narrow = work.plan.precision == "bf16"
     for step, batch in enumerate(poisson_batches(work)):
         optimizer.zero_grad()
         draws.begin([len(batch)], len(batch))
         if len(batch):  # not every layer takes a batch of no rows
-            losses = work.losses(model(batch.inputs), batch.target)  # (rows,)
+            with narrowed(narrow, batch.inputs.device):
+                outputs = model(batch.inputs)
+            losses = work.losses(outputs.float() if narrow else outputs, batch.target)  # (rows,)
             (losses.sum() / work.plan.expected_batch).backward()
         _correct(work, parameters, step)
         optimizer.step()

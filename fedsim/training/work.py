@@ -18,7 +18,7 @@ from fedsim.privacy.unit import Sampled
 from fedsim.privacy.units import unit_of
 from fedsim.randomness import Random, Words, kind_of, torch_seed
 from fedsim.scenario.schedule import optimizer_in
-from fedsim.scenario.schema import Optimizer, Scenario
+from fedsim.scenario.schema import Optimizer, Precision, Scenario
 from fedsim.strategy.contract import State
 from fedsim.strategy.local_rule import LocalRule, Plain
 from fedsim.training.losses import RowLosses
@@ -41,7 +41,8 @@ class Plan:
 
     ``expected_batch`` divides every step's sum of gradients. ``of_persons`` tells whether steps draw persons, each with
     all rows; with noise the sum of a person's gradients is then clipped as a row's is elsewhere, and ``expected_batch``
-    counts persons, so that no setting follows from how many rows anybody has.
+    counts persons, so that no setting follows from how many rows anybody has. ``precision`` is that of products, and
+    float32 wherever there is noise.
     """
 
     steps: int
@@ -50,6 +51,14 @@ class Plan:
     optimizer: Optimizer
     noise: Noise | None
     of_persons: bool = False
+    precision: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        if self.noise and self.precision != "float32":
+            raise Mistake(
+                f"training.precision: expected 'float32' where gradients are clipped, got {self.precision!r}: a sum "
+                "whose numbers are rounded to eight bits may be longer than the clip"
+            )
 
 
 @dataclass(frozen=True)
@@ -189,4 +198,5 @@ def plan(
         optimizer=optimizer,
         noise=noise,
         of_persons=unit_of(scenario.privacy.unit).persons,
+        precision=scenario.training.precision,
     )

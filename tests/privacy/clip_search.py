@@ -12,19 +12,16 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from unittest import mock
 
 import torch
 from torch import Tensor, nn
 
 from fedsim.data.federation import Examples
-from fedsim.engines.stack import train as cohort
-from fedsim.engines.stack.convolutions import Conv2d
-from fedsim.engines.stack.train import poisson_batches, train_together
+from fedsim.engines.stack.train import train_together
 from fedsim.randomness import Words
 from fedsim.scenario.schema import Optimizer
 from fedsim.training.functional import outputs_with
@@ -33,6 +30,7 @@ from fedsim.training.model import parts_of
 from fedsim.training.steps import train
 from fedsim.training.work import Noise, Plan, Streams, Work
 from tests.conftest import Silent
+from tests.on_gpu import as_on_a_gpu
 
 CLIP = 1.0
 RATE = 2.0**60  # the learning rate: what is read off the model is the sum, not the rounding of the model itself
@@ -254,28 +252,9 @@ def sums(subject: Subject, model: nn.Module, tried: Candidates, rows: slice, eng
         trained = torch.stack([train(work).parameters for work in works])
         return (start - trained.double()) / RATE
     stack = tried.parameters.clone()
-    with as_on_cuda() if engine == "cohort as on CUDA" else _as_it_is():
+    with as_on_a_gpu() if engine == "cohort as on CUDA" else nullcontext():
         train_together(works, stack)
     return (start - stack.double()) / RATE
-
-
-@contextmanager
-def as_on_cuda() -> Iterator[None]:
-    """Take the paths that a stack takes on CUDA: padded batches, one grouped convolution for all sites."""
-
-    def padded(works: list[Work], shares: Tensor, padded: bool, multiple: int = 1) -> Iterator[cohort.Batch]:
-        return poisson_batches(works, shares, padded=True, multiple=multiple)
-
-    with (
-        mock.patch.object(cohort, "poisson_batches", padded),
-        mock.patch.object(Conv2d, "_grouped", lambda self, inputs: self.now.rows.padded),
-    ):
-        yield
-
-
-@contextmanager
-def _as_it_is() -> Iterator[None]:
-    yield
 
 
 def made(subject: Subject, model: nn.Module, count: int, random: torch.Generator) -> Candidates:

@@ -62,6 +62,7 @@ SAID = {
     "stopping": ({"stopping": {}}, Training),
     "replace_batch_norm": ({"replace_batch_norm": True}, Training),
     "adapt": ({"adapt": {"method": "head"}}, Training),
+    "precision": ({"precision": "bf16"}, Training),
 }
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fedsim import devices
 from fedsim.engines.stack.layers import Now, Products
 
 
@@ -16,10 +17,10 @@ class Conv2d(Products):
 
     On the CPU the sites are convolved one after another. This was measured to be faster there than
     unfolding, and than the single grouped convolution that ``vmap`` makes (docs/decisions/0005). On
-    CUDA a grouped convolution serves all sites.
+    a GPU a grouped convolution serves all sites, and norms are taken of as many rows at once as there is memory for.
     """
 
-    rows_at_once = 16  # more are slower to unfold on a CPU
+    rows_at_once = 16  # on a CPU, where more are slower to unfold
 
     def __init__(self, now: Now, parts: dict[str, str], layer: nn.Conv2d) -> None:
         super().__init__(now, parts)
@@ -144,7 +145,7 @@ class Conv2d(Products):
 
     def _grouped(self, inputs: Tensor) -> bool:
         """Whether a grouped convolution serves all sites."""
-        return inputs.is_cuda and self.now.rows.padded
+        return devices.is_gpu(inputs.device) and self.now.rows.padded
 
     def _abreast(self, values: Tensor) -> Tensor:
         """Return (sites * width, channels, ...) as (width, sites * channels, ...)."""

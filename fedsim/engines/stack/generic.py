@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from fedsim.engines.stack import layers
 from fedsim.engines.stack.layers import Layer, NoRule, Now, Sizes, like, scaled
 from fedsim.privacy.norms import square_norms
 from fedsim.strategy.trainable import trainable
+from fedsim.training.precision import narrowed
 
 
 @dataclass
@@ -191,7 +191,7 @@ class Generic(Layer):
         squares = []
         chunks = self._chunks()
         kept: list[dict[str, Tensor]] = []
-        fits = self.now.rows.total * self._floats_of_row() <= layers._FLOATS
+        fits = self.now.rows.total * self._floats_of_row() <= self.now.floats
         for chunk in chunks:
             gradients = self._gradients_of(chunk)
             squares.append(torch.stack([square_norms(values) for values in gradients.values()]).sum(0))
@@ -277,7 +277,8 @@ class Generic(Layer):
             values[place] = rows
         args, kwargs = tree_unflatten(values, call.spec)
         given = {full_name: parameters[name] for full_name, name in self._places}
-        outputs = functional_call(self._module[0], given, args, kwargs, tie_weights=False)
+        with narrowed(self.now.narrow, self.now.anchor.device):
+            outputs = functional_call(self._module[0], given, args, kwargs, tie_weights=False)
 
         flat, call.outputs = tree_flatten(outputs)
         tensors = [value for value in flat if isinstance(value, Tensor)]
@@ -296,7 +297,7 @@ class Generic(Layer):
 
     def _rows_in_chunk(self) -> int:
         """Return the number of rows whose gradients there is room for at once."""
-        return max(1, layers._FLOATS // max(1, self._floats_of_row()))
+        return max(1, self.now.floats // max(1, self._floats_of_row()))
 
     def _chunks(self) -> tuple[Tensor, ...]:
         """Cut the rows into chunks that there is room for, int64 (n,) each."""

@@ -54,6 +54,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedsim import devices
 from fedsim.privacy.norms import largest_square, square_norms
 from fedsim.training.dropout import Draws
 
@@ -111,12 +112,12 @@ class Rows:
     def site(self) -> Tensor:
         """The site of each row, int64 (rows,)."""
         sites = np.repeat(np.arange(self.sites), self._sizes)
-        return torch.from_numpy(sites).to(self._device)
+        return devices.moved(sites, self._device)
 
     @cached_property
     def place(self) -> Tensor:
         """The place of each row in (sites * width, ...), int64 (rows,)."""
-        return torch.from_numpy(self.places).to(self._device)
+        return devices.moved(self.places, self._device)
 
     @cached_property
     def places(self) -> np.ndarray:
@@ -157,11 +158,21 @@ class Now:
         rows: The rows of this step.
         anchor: A tensor that needs a gradient, so that autograd visits every layer.
         draws: The random numbers by which layers drop.
+        room: The float32 numbers of rows' gradients that a layer may hold at once on a GPU, where more rows at once
+            are faster; None on a CPU, where each layer knows what suits it.
+        narrow: Whether products are computed in bfloat16; never where gradients are clipped.
     """
 
     rows: Rows
     anchor: Tensor
     draws: Draws
+    room: int | None = None
+    narrow: bool = False
+
+    @property
+    def floats(self) -> int:
+        """The float32 numbers of rows' gradients that a layer may hold at once."""
+        return _FLOATS if self.room is None else self.room
 
 
 @dataclass(frozen=True)
@@ -316,12 +327,13 @@ class Products(Layer):
     positions and of weights alone decide which, except for rows that are singled out.
     """
 
-    rows_at_once = _FLOATS  # the most rows whose positions are gathered at once
+    rows_at_once = _FLOATS  # the most rows whose positions are gathered at once on a CPU
 
     def __init__(self, now: Now, parts: dict[str, str]) -> None:
         super().__init__(now, parts)
         self._kept: Tensor | None = None  # weight gradients, from norms to sums, (rows, out, in)
         self._alone: Tensor | None = None  # rows that are singled out, int64 (n,)
+        self._whole: dict[str, Tensor] = {}  # ``values`` as they are bound, not narrowed
 
     def positions(self) -> int:
         """Count the positions of a row over all uses."""
@@ -343,10 +355,20 @@ class Products(Layer):
         """Write each site's sum of weight gradients, over some uses, into ``totals``."""
         raise NotImplementedError
 
+    def bind(self, values: dict[str, Tensor], totals: dict[str, Tensor]) -> None:  # noqa: D102
+        super().bind(values, totals)
+        self._whole = self.values
+
+    def forward(self, inputs: Tensor) -> Tensor:  # noqa: D102
+        return super().forward(inputs.bfloat16() if self.now.narrow else inputs)
+
     def begin(self) -> None:  # noqa: D102
         super().begin()
         self._kept = None
         self._alone = None
+        self.values = self._whole
+        if self.now.narrow:
+            self.values = {name: value.bfloat16() for name, value in self._whole.items()}
 
     def sizes(self) -> Sizes:  # noqa: D102
         # The first way: norms of the gradients themselves.
@@ -387,7 +409,8 @@ class Products(Layer):
             of_rows = self.bias_gradients()
             if factor is not None:
                 of_rows = scaled(of_rows, factor)
-            torch.sum(self.now.rows.apart(of_rows), 1, out=self.totals["bias"])
+            total = self.totals["bias"]
+            torch.sum(self.now.rows.apart(of_rows), 1, dtype=total.dtype, out=total)
 
         if factor is None:
             self.sum_weights(self.uses)
@@ -441,7 +464,7 @@ class Products(Layer):
         """
         rows = self.now.rows.total
         after, before = self._shape()
-        if rows * after * before <= _FLOATS:
+        if rows * after * before <= self.now.floats:
             self._kept = self.totals["weight"].new_empty(rows, after, before)
 
         squares = []
@@ -470,7 +493,8 @@ class Products(Layer):
         """Return the number of rows whose gradients and positions there is room for at once."""
         after, before = self._shape()
         floats = max(before * after, self.positions() * (before + after))
-        return max(1, min(self.rows_at_once, _FLOATS // floats))
+        fit = self.now.floats // floats
+        return max(1, fit if self.now.room is not None else min(self.rows_at_once, fit))
 
     def _chunks(self) -> list[slice]:
         """Cut the rows into chunks that there is room for."""
@@ -508,7 +532,12 @@ class Linear(Products):
     def sum_weights(self, uses: list[tuple[Tensor, Tensor]]) -> None:  # noqa: D102
         inputs, gradients = self._together(uses)
         rows = self.now.rows
-        torch.bmm(rows.of_sites(gradients).mT, rows.of_sites(inputs), out=self.totals["weight"])
+        pair = rows.of_sites(gradients).mT, rows.of_sites(inputs)
+        total = self.totals["weight"]
+        if self.now.narrow:
+            total.copy_(torch.bmm(*pair))
+        else:
+            torch.bmm(*pair, out=total)
 
     def _together(self, uses: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         """Join some uses: inputs (rows, positions, in), gradients (rows, positions, out)."""

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedsim import devices
 from fedsim.data.federation import Examples
 from fedsim.engines.stack.layers import NoRule, NotApart, Rows, like
 from fedsim.engines.stack.model import StackedModel
@@ -34,6 +35,7 @@ from fedsim.training.functional import outputs_with
 from fedsim.training.losses import RowLosses
 from fedsim.training.model import parts_of
 from fedsim.training.optimizers import in_place_optimizer
+from fedsim.training.precision import narrowed
 from fedsim.training.rows_alone import draws, some_rows
 from fedsim.training.work import Done, Noise, Work
 
@@ -95,6 +97,7 @@ def same_steps(work: Work) -> tuple[object, ...]:
         plan.optimizer,
         plan.noise,
         plan.of_persons,
+        plan.precision,
         work.losses,
         work.rule,
         work.follow,
@@ -122,6 +125,8 @@ def train_together(works: Sequence[Work], stack: Tensor) -> list[Done]:
         keep_float32_whole()
     model = stacked_model(works[0].model, stack.device)
     model.bind(stack)
+    model.now.room = _room(stack.device, len(model.layers))
+    model.now.narrow = plan.precision == "bf16"
     model.draw_from([work.streams.layers for work in works])
 
     # A row counts 1 over its own site's expected batch.
@@ -137,7 +142,7 @@ def train_together(works: Sequence[Work], stack: Tensor) -> list[Done]:
     memory = _memory_of_parameters(works, model)
     noisy_steps = 0
     path = []
-    padded = stack.is_cuda or not model.convolves
+    padded = devices.is_gpu(stack.device) or not model.convolves
     multiple = _LANES if plan.noise else 1
     for step, batch in enumerate(poisson_batches(works, shares, padded, multiple)):
         _sum_gradients(model, batch, losses, plan.noise)
@@ -165,6 +170,16 @@ def train_together(works: Sequence[Work], stack: Tensor) -> list[Done]:
     return results
 
 
+def _room(device: torch.device, layers: int) -> int | None:
+    """Return how many float32 numbers of rows' gradients a layer may hold at once; None where a layer knows itself.
+
+    On a GPU that is an eighth of the free memory, shared by all layers.
+    """
+    if not devices.is_gpu(device):
+        return None
+    return devices.free_bytes(device) // (8 * 4 * max(1, layers))
+
+
 def _memory_of_parameters(works: Sequence[Work], model: StackedModel) -> list[dict[str, Tensor]]:
     """Return the local rule's memory for each parameter, {name: (sites, *shape)}."""
     memory: list[dict[str, Tensor]] = [{} for _ in model.parameters]
@@ -189,7 +204,10 @@ def _sum_gradients(
         model.sum_gradients()
         return
 
-    row_losses = losses(model(batch.inputs, batch.rows), batch.target)  # (rows,)
+    narrow = model.now.narrow
+    with narrowed(narrow, batch.inputs.device):
+        outputs = model(batch.inputs, batch.rows)
+    row_losses = losses(outputs.float() if narrow else outputs, batch.target)  # (rows,)
     if noise is None:
         # The gradient of a dot product is the other factor. To hand it to backward imports sympy, for nothing.
         torch.dot(row_losses, batch.share).backward()
@@ -207,9 +225,11 @@ def _sum_gradients(
     squares = sizes.squares
     masses = squares if sizes.masses is None else sizes.masses
 
-    # A row counts as zero if its gradient has no norm, or too large a norm.
+    # A row counts as zero if its gradient has no norm, or too large a norm. On a GPU every row is gone through: who
+    # asks it whether there is such a row waits for all that it still has to do.
     sound = (squares >= 0) & (squares <= largest_square(row_losses))
-    if not sound.all():
+    unasked = devices.is_gpu(squares.device)
+    if unasked or not sound.all():
         model.forget(~sound)
         squares = squares.masked_fill(~sound, 0.0)
         masses = masses.masked_fill(~sound, 0.0)
@@ -253,8 +273,8 @@ class Pool:
         """Gather the rows of works, given the share of each site's rows, (sites,)."""
         inputs = [work.examples.inputs for work in works]
         targets = [work.examples.target for work in works]
-        sizes = torch.tensor([len(work.examples) for work in works])
-        row_shares = shares.repeat_interleave(sizes.to(shares.device))
+        sizes = np.array([len(work.examples) for work in works])
+        row_shares = shares.repeat_interleave(devices.moved(sizes, shares.device), output_size=int(sizes.sum()))
 
         filling_inputs = inputs[0].new_zeros(1, *inputs[0].shape[1:])
         filling_target = targets[0].new_zeros(1, *targets[0].shape[1:])
@@ -285,7 +305,7 @@ class Pool:
             filled = np.full(rows.total, len(self.target) - 1)
             filled[rows.places] = numbers
             numbers = filled
-        index = torch.from_numpy(numbers).to(self.target.device)
+        index = devices.moved(numbers, self.target.device)
         return Batch(
             inputs=self.inputs.index_select(0, index),
             target=self.target.index_select(0, index),
@@ -343,6 +363,11 @@ def stacked_model(model: nn.Module, device: torch.device) -> StackedModel:
     if model not in _ready.models:
         _ready.models[model] = StackedModel(model, device, model in _as_one_layer)
     return _ready.models[model]
+
+
+def forget_stack(model: nn.Module) -> None:
+    """Let go of a model's stacked form, and of the tensors that its layers keep from a step."""
+    getattr(_ready, "models", {}).pop(model, None)
 
 
 def check_rules(model: nn.Module, losses: RowLosses, examples: Examples) -> Cost:

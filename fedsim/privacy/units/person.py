@@ -97,6 +97,13 @@ class Person(Unit):
     settings = ()
     needs = ()
     persons = True
+    forbids = (
+        (
+            "training.precision",
+            "each person's gradient is clipped, and a clipped sum whose numbers are rounded to eight bits may be "
+            "longer than the clip",
+        ),
+    )
 
     protects = Protected.PERSON
     place = Place.IN_STEPS

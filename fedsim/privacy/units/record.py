@@ -85,6 +85,13 @@ class Record(Unit):
     arms = ("federated", "centralized", "local")
     settings = ()
     needs = ()
+    forbids = (
+        (
+            "training.precision",
+            "each row's gradient is clipped, and a clipped sum whose numbers are rounded to eight bits may be "
+            "longer than the clip",
+        ),
+    )
 
     protects = Protected.RECORD
     place = Place.IN_STEPS

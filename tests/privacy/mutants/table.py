@@ -26,6 +26,9 @@ ACCOUNT = "tests/privacy/test_accounting.py tests/privacy/test_ledger.py"
 CALIBRATED = "tests/privacy/calibration"
 SITE = "tests/privacy/test_dpsgd.py"
 STACK = "tests/engines/stack/test_train.py"
+NOISE_OF_GPU = "tests/test_philox.py tests/privacy/test_noise_of_gpu.py"
+ON_GPU = "tests/engines/stack/test_on_gpu.py"
+SHORT = "tests/engines/test_memory_of_gpu.py"
 ADAPTED = "tests/training/test_adapt.py"
 FINE_TUNED = (
     "tests/experiments/test_fine_tuning.py::test_what_the_outputs_do_not_depend_on_is_refused_before_the_first_round"
@@ -121,6 +124,7 @@ _ACCOUNTING, _LEDGER, _OPTIMIZER, _TRAINING, _COHORT, _LAYERS, _CONVOLUTIONS, _R
         *("engines/stack/train", "engines/stack/layers", "engines/stack/convolutions", "randomness"),
     )
 )
+_PHILOX = "fedsim/philox.py"
 _SHARES = "fedsim/privacy/noise_shares.py"
 _NORMS = "fedsim/privacy/norms.py"
 _ALONE = "fedsim/training/rows_alone.py"
@@ -317,8 +321,9 @@ MUTANTS = (
     Mutant(_TRAINING, "work.plan.sampling_rate, work.streams.kind)", 'work.plan.sampling_rate, "secure")',
            "M12: what ran is called secure whatever it was", SECRET),
     Mutant(_COHORT, "rng=work.streams.kind", 'rng="secure"', "M12: the same, in the stack", SECRET),
-    Mutant(_RANDOMNESS, "if device.type == \"cuda\" and not any(words.secret for words in streams):",
-           "if device.type == \"cuda\":", "M12: secret noise from 63 bits of a key, by no cipher", SECRET),
+    Mutant(_RANDOMNESS, "self._on_device = devices.is_gpu(device) and not any(words.secret for words in streams)",
+           "self._on_device = devices.is_gpu(device)",
+           "M12: secret noise from a generator that is no cipher", SECRET),
     Mutant(_PROMISE, 'kinds == {"secure"} else', 'kinds & {"secure"} else',
            "M12: one secure step speaks for all", SECRET),
     # secure randomness of whole sites
@@ -350,7 +355,10 @@ MUTANTS = (
     # the cohort engine
     Mutant(_COHORT, "plan.noise.multiplier * plan.noise.clip * shares", "plan.noise.multiplier * shares",
            "M16: sigma read as a standard deviation", STACK),
-    Mutant(_COHORT, "if not sound.all():", "if False:", "M8: a record that is not finite spoils the release", STACK),
+    Mutant(_COHORT, "if unasked or not sound.all():", "if False:",
+           "M8: a record that is not finite spoils the release", STACK),
+    Mutant(_COHORT, "if unasked or not", "if not unasked and not",
+           "M8: a record that is not finite spoils the release on a GPU", ON_GPU),
     Mutant(_COHORT, "squares.sqrt() + torch.finfo", "squares + torch.finfo",
            "M23: the square of the norm clips", STACK),
     Mutant(_COHORT, "sound = (squares >= 0) & (squares <= largest_square(row_losses))", "sound = squares == squares",
@@ -388,9 +396,11 @@ MUTANTS = (
            "M2: the sampling rate is not the one accounted for", STACK),
     Mutant(_COHORT, "        plan.noise,\n", "",
            "M16: a site has the noise of the first one in its stack, and claims its own", ENGINES),
-    Mutant(_ENGINE, "        stack.copy_(_starts(works))\n", "",
+    Mutant(_ENGINE, "    stack.copy_(_starts(works))\n", "",
            "M7: where memory runs out, steps that were taken stay in the model and are not charged",
            ENGINES),
+    Mutant(_ENGINE, "    works = [work.again() for work in works]\n", "",
+           "M11: where memory runs out, the second try has other noise than the one that is named", SHORT),
     Mutant(_LAYERS, "return squares + square_norms(self.bias_gradients()[rows])", "return squares",
            "M24: norms of many positions without the bias", STACK),
     Mutant(_LAYERS, "(of_inputs + float(bias))", "of_inputs", "M24: norms without the bias", STACK),
@@ -426,6 +436,22 @@ MUTANTS = (
     Mutant("fedsim/privacy/correlated.py", "        self._before.appendleft(found)\n        return found\n",
            "        self._before.appendleft(found)\n        return found.clamp(-6.7, 6.7)\n",
            "M16: noise that takes earlier rounds' off is cut where independent noise ends", TAILS),
+    # noise that a GPU draws itself
+    Mutant(_PHILOX, "_ROUNDS = 10", "_ROUNDS = 1",
+           "M12: words of one round can be computed from each other", NOISE_OF_GPU),
+    Mutant(_PHILOX, "        self._drawn += blocks\n", "",
+           "M11: every step draws the first step's noise", NOISE_OF_GPU),
+    Mutant(_PHILOX, "[_words_of(key) for key in keys]", "[_words_of(keys[0]) for key in keys]",
+           "M11: all sites have the same noise on a GPU", NOISE_OF_GPU),
+    Mutant(_PHILOX, "counter = (numbers & _WORD, numbers >> 32, third, fourth)",
+           "counter = (numbers & _WORD, numbers >> 32, 0 * third, 0 * fourth)",
+           "M11: streams whose keys have their first halves in common share noise", NOISE_OF_GPU),
+    Mutant(_RANDOMNESS, "if self._on_device and out.shape[1] <= _FEW:",
+           "if self._on_device and out.shape[0] * out.shape[1] <= _FEW:",
+           "M11: who is in the stack decides which noise a site has", NOISE_OF_GPU),
+    Mutant(_RANDOMNESS, "_box_muller(self._counted.draw(width), out)",
+           "_box_muller(self._counted.draw(width), out)\n        out.clamp_(-4.3, 4.3)",
+           "M16: noise is cut at 4.3 sigma on a GPU", NOISE_OF_GPU),
     # rounds and aggregation
     Mutant(_ROUNDS, "for spent, rounds_done, release in alike", "for spent, rounds_done, release in list(alike)[:1]",
            "M7: one site's budget stands for all, of those that have spent unlike", BUDGETS),

@@ -92,6 +92,7 @@ def test_what_a_scenario_reads_of_a_unit_is_what_the_unit_says(name: str):
     unit, facts = unit_of(name), facts_of(name)
     assert (facts.neighbours, facts.arms) == (unit.neighbours, unit.arms)
     assert (facts.settings, facts.needs, facts.persons) == (unit.settings, unit.needs, unit.persons)
+    assert facts.forbids == unit.forbids
     assert facts.promises == (unit.protects is not Protected.NOBODY)
 
 
