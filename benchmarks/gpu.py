@@ -189,8 +189,8 @@ def _works(name: str, noise: Any, device: str) -> list[Any]:
     """Return a work for each size, with noise of zero, on a device."""
     from dataclasses import replace
 
-    from tests.conftest import Silent
     from tests.engines.stack import test_any_layer
+    from tests.works import Silent
 
     works = test_any_layer.works(test_any_layer.made(name).to(device), noise)
     moved = []

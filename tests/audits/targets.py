@@ -15,7 +15,7 @@ from fedsim.scenario.files import read
 from fedsim.scenario.kinds import Kind
 from fedsim.training.losses import RowLosses, binary
 from fedsim.training.work import Plan
-from tests.conftest import vector
+from tests.works import vector
 
 
 @cache

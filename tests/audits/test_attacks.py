@@ -17,7 +17,7 @@ from fedsim.training.losses import RowLosses, binary, classes
 from fedsim.training.work import Noise, Plan, Streams, Work
 from tests.audits.targets import target_of
 from tests.audits.test_audit import net
-from tests.conftest import examples, vector
+from tests.works import examples, vector
 
 DELTA = 1e-5
 SIGMA = {1.0: 3.7307, 2.0: 1.9940, 4.0: 1.0814, 8.0: 0.6003}  # of an unsampled Gaussian at delta 1e-5, by its epsilon

@@ -29,7 +29,7 @@ from fedsim.scenario.schema import Optimizer
 from fedsim.training.losses import classes
 from fedsim.training.work import Noise, Plan
 from tests.audits.targets import target_of
-from tests.conftest import examples
+from tests.works import examples
 
 NOISE = ("--set", "privacy.noise_multiplier=2")
 SMALL = Effort(trials=300, canaries=300, directions=20, size=500, shadows=8)

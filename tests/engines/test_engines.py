@@ -14,8 +14,8 @@ from fedsim.scenario import catalog
 from fedsim.scenario.schema import Optimizer
 from fedsim.training.work import Noise, Plan
 from tests.cases import others_whole
-from tests.conftest import examples, streams, work
 from tests.nodes import nodes_for
+from tests.works import examples, streams, work
 
 # The engine superlink is the engine ray with other nodes.
 ENGINES = others_whole(catalog.titles("engines"), "cohort", "ray")

@@ -17,8 +17,8 @@ from fedsim.randomness import Words
 from fedsim.scenario.schema import Optimizer
 from fedsim.training.losses import binary
 from fedsim.training.work import Done, Noise, Plan, Streams, Work
-from tests.conftest import examples, vector
 from tests.on_gpu import as_on_a_gpu
+from tests.works import examples, vector
 
 PLAN = Plan(3, 0.5, 8.0, Optimizer(name="sgd", lr=0.5), Noise(1.0, 1.0))
 

@@ -14,7 +14,7 @@ from fedsim.training.losses import binary
 from fedsim.training.steps import poisson_batches
 from fedsim.training.work import Plan, Work
 from tests.cases import others_whole
-from tests.conftest import streams
+from tests.works import streams
 
 
 def trained(scenario, arm: str, private: bool = False):

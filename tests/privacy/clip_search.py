@@ -29,8 +29,8 @@ from fedsim.training.losses import binary
 from fedsim.training.model import parts_of
 from fedsim.training.steps import train
 from fedsim.training.work import Noise, Plan, Streams, Work
-from tests.conftest import Silent
 from tests.on_gpu import as_on_a_gpu
+from tests.works import Silent
 
 CLIP = 1.0
 RATE = 2.0**60  # the learning rate: what is read off the model is the sum, not the rounding of the model itself

@@ -21,8 +21,8 @@ from fedsim.privacy.central import CentralNoise, PublicSites, clipped_sum
 from fedsim.privacy.ledger import EACH_SITE, Ledger, SiteUpdate
 from fedsim.randomness import Words
 from strategies.fedavg import FedAvg
-from tests.conftest import Silent
 from tests.nodes import arrays, good, grid_of
+from tests.works import Silent
 
 SITES, PARAMS = 8, 50
 SKEWED = (1.0, 10.0, 3.0, 0.1, 1e12, 7.0, 2.0, 5.0)

@@ -16,8 +16,8 @@ from fedsim.randomness import Words
 from fedsim.scenario.schema import Optimizer
 from fedsim.training.losses import binary
 from fedsim.training.work import Noise, Plan, Streams, Work
-from tests.conftest import Silent, vector
 from tests.privacy.clip_search import CLIP, ENGINES, SUBJECTS, Candidates, Difference, Subject, search, sums
+from tests.works import Silent, vector
 
 MOST = 1 + 1e-4
 TWO = Subject(lambda: Difference(24, 24, False), (2, 24))

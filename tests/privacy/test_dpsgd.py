@@ -15,7 +15,7 @@ from fedsim.scenario.files import with_strategy
 from fedsim.scenario.schema import Optimizer
 from fedsim.training.steps import poisson_batches, train
 from fedsim.training.work import Noise, Plan, Streams
-from tests.conftest import Silent, examples, streams, vector, work
+from tests.works import Silent, examples, streams, vector, work
 
 CLIP = 0.7
 

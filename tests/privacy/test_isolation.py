@@ -17,8 +17,8 @@ from fedsim.training.losses import RowLosses, binary
 from fedsim.training.model import new_model
 from fedsim.training.row_gradients import _with_opacus_layers
 from tests.cases import others_whole
-from tests.conftest import examples, vector
 from tests.engines.stack.test_train import MODELS
+from tests.works import examples, vector
 
 SCENARIOS = {read(name).task: name for name in catalog.titles("scenarios")}
 ROWS = 6

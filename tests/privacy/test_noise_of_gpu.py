@@ -17,9 +17,9 @@ from fedsim.scenario.schema import Optimizer
 from fedsim.training.losses import binary
 from fedsim.training.steps import train
 from fedsim.training.work import Noise, Plan, Streams, Work
-from tests.conftest import examples
 from tests.on_gpu import as_on_a_gpu
 from tests.privacy.test_tails import TURNS, close, expected
+from tests.works import examples
 
 CPU = torch.device("cpu")
 

@@ -15,8 +15,8 @@ from fedsim.privacy.accounting import Segment, epsilon
 from fedsim.privacy.ledger import Ledger, OwnUpdate
 from fedsim.privacy.own_update import noised
 from fedsim.randomness import Words
-from tests.conftest import Silent
 from tests.site.test_app import ask, fields
+from tests.works import Silent
 
 DID = OwnUpdate(noise_multiplier=3.0, clip=0.5)
 

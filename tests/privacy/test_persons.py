@@ -22,7 +22,7 @@ from fedsim.training import steps
 from fedsim.training.losses import binary
 from fedsim.training.steps import poisson_batches, train
 from fedsim.training.work import Noise, Plan, Streams, Work
-from tests.conftest import Silent
+from tests.works import Silent
 
 CLIP = 0.7
 BATCH = 8.0

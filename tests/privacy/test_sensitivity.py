@@ -12,7 +12,7 @@ from fedsim.scenario.schema import Optimizer
 from fedsim.training.losses import binary
 from fedsim.training.steps import train
 from fedsim.training.work import Noise, Plan, Streams, Work
-from tests.conftest import Silent
+from tests.works import Silent
 
 CLIP = 0.7
 BATCH = 8.0

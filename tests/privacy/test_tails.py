@@ -25,8 +25,8 @@ from fedsim.training.losses import binary
 from fedsim.training.steps import train
 from fedsim.training.work import Noise, Plan, Streams, Work
 from tests.cases import others_whole
-from tests.conftest import examples
 from tests.privacy.test_central import noise_of
+from tests.works import examples
 
 CPU = torch.device("cpu")
 FARTHEST = math.sqrt(-2 * math.log(0.5 * 2**-31))  # 6.66: the radius of the smallest word

@@ -11,7 +11,7 @@ from fedsim.experiments.ranking import rank
 from fedsim.experiments.tournament import Played
 from fedsim.results.evaluation import INSIDE, POOLED, Answers, evaluate, headline_of, scores_of
 from tests.calls import calls_in
-from tests.conftest import examples
+from tests.works import examples
 
 
 def test_each_site_is_measured_with_its_own_model_and_all_together():

@@ -23,8 +23,8 @@ from fedsim.training.rows_alone import some_rows
 from fedsim.training.work import Noise, Plan, Work
 from strategies.moon import Contrastive
 from tests.cases import others_whole
-from tests.conftest import Silent, examples, streams, vector, work
 from tests.strategy.test_local_rules import BATCH, LR, ROUNDS, SETTING, STEPS, WEIGHTS, same, trained
+from tests.works import Silent, examples, streams, vector, work
 
 MU, TAU = 2.0, 0.3
 MOON = ["strategy.name=moon", f"strategy.mu={MU}", f"strategy.tau={TAU}", "title=Two layers"]

@@ -26,7 +26,7 @@ from fedsim.training.model import layers_of, new_model
 from fedsim.training.work import Plan
 from strategies.fedprox import Proximal
 from tests.cases import others_whole
-from tests.conftest import examples, streams, work
+from tests.works import examples, streams, work
 
 LR, ROUNDS, STEPS = 0.5, 3, 3
 BATCH = {"cleveland": 90, "hungarian": 90, "switzerland": 36, "va_long_beach": 60}

@@ -16,7 +16,7 @@ from fedsim.training.row_gradients import find_way
 from fedsim.training.rows_alone import check_rows_are_alone
 from fedsim.training.steps import train
 from fedsim.training.work import Noise, Plan
-from tests.conftest import examples, streams, vector, work
+from tests.works import examples, streams, vector, work
 
 
 def plan(optimizer: Optimizer, steps: int = 3) -> Plan:

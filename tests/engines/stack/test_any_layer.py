@@ -24,8 +24,8 @@ from fedsim.training.row_gradients import find_way
 from fedsim.training.steps import train
 from fedsim.training.work import Noise, Plan, Streams, Work
 from tests.cases import others_whole
-from tests.conftest import Silent, examples
 from tests.engines.stack.architectures import ANY, ARCHITECTURES, SERIAL
+from tests.works import Silent, examples
 
 SIZES = (6, 1, 9, 0, 4)
 STACKED = [name for name, each in ARCHITECTURES.items() if each.cohort != SERIAL]

@@ -12,9 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fedsim.data.federation import Examples
 from fedsim.engines.stack.convolutions import Conv2d
 from fedsim.training.work import Noise, Work
-from tests.conftest import Silent
 from tests.engines.stack.test_train import MODELS, together, works
 from tests.on_gpu import as_on_a_gpu
+from tests.works import Silent
 
 each_way = pytest.mark.parametrize("noise", [None, Noise(0.5, 1.0)], ids=["plain", "private"])
 _ASKS = {"_local_scalar_dense", "nonzero", "is_nonzero", "item", "equal"}  # operators that wait for a GPU

@@ -17,11 +17,11 @@ from fedsim.training.losses import binary
 from fedsim.training.steps import train
 from fedsim.training.work import Noise, Work
 from tests.cases import others_whole
-from tests.conftest import examples
 from tests.engines.stack.test_any_layer import STACKED, made
 from tests.engines.stack.test_any_layer import together as any_together
 from tests.engines.stack.test_any_layer import works as any_works
 from tests.engines.stack.test_train import MODELS, both_ways, in_double_precision, together, works
+from tests.works import examples
 
 NOISE = Noise(clip=0.5, multiplier=1.5)
 

@@ -25,7 +25,7 @@ from fedsim.training.losses import binary, classes
 from fedsim.training.steps import train
 from fedsim.training.work import Noise, Plan, Streams, Work
 from tests.cases import others_whole
-from tests.conftest import Silent, examples, streams, vector
+from tests.works import Silent, examples, streams, vector
 
 SIZES = (12, 1, 30, 0, 7)  # unequal, with a site of one row and one of none
 
