@@ -66,6 +66,7 @@ def test_a_site_without_a_training_row_is_an_error(scenario, monkeypatch: pytest
         federate(scenario(), 0)  # which would leave it its row under this seed, and not under another
 
 
+@pytest.mark.whole
 @given(labels, shares)
 def test_a_site_trains_under_every_seed_or_under_none(target: np.ndarray, share: tuple[float, float]):
     """Oracle: what is found out at once is what all seeds would show."""

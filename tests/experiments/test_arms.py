@@ -13,7 +13,6 @@ from fedsim.privacy.accounting import Segment, epsilon
 from fedsim.training.losses import binary
 from fedsim.training.steps import poisson_batches
 from fedsim.training.work import Plan, Work
-from tests.cases import others_whole
 from tests.works import streams
 
 
@@ -61,7 +60,8 @@ def test_arms_differ_by_who_trains_not_by_what_is_measured(scenario):
         assert scores[0][column].equals(scores[2][column])
 
 
-@pytest.mark.parametrize("arm", others_whole(["federated", "centralized", "local"], "federated"))
+@pytest.mark.whole
+@pytest.mark.parametrize("arm", ["federated", "centralized", "local"])
 def test_private_arms_spend_the_same_epsilon_within_the_budget(scenario, arm: str):
     chosen = scenario()
     ledger = trained(chosen, arm, private=True).ledger

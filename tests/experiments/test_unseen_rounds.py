@@ -55,6 +55,7 @@ def test_every_round_that_was_begun_is_charged_for_those_that_were_asked_in_it(
     ]
 
 
+@pytest.mark.whole
 def test_a_journal_that_was_changed_is_not_believed(tmp_path: Path):
     scenario, job = read("hospital-heart", [*HEART, *SECURE]), Job("federated", True, 0)
     with pytest.raises(Stop):

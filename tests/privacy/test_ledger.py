@@ -17,6 +17,7 @@ def ledger_of(rounds: int, site: str = "a") -> Ledger:
     return ledger
 
 
+@pytest.mark.whole
 def test_twenty_rounds_cost_what_their_steps_cost_together():
     """A7, M7: an epsilon per round would be 1.247."""
     assert ledger_of(20).epsilon("a") == pytest.approx(4.936016, abs=1e-3)
@@ -43,6 +44,7 @@ def test_epsilon_grows_with_every_round():
     assert all(later > earlier for earlier, later in itertools.pairwise(spent))
 
 
+@pytest.mark.whole
 def test_what_is_planned_is_counted_before_it_happens():
     ledger = ledger_of(1)
     assert ledger.epsilon_of(ledger.spent("a"), ROUND) == ledger_of(2).epsilon("a")

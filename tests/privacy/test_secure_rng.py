@@ -83,8 +83,9 @@ def kinds(done: arms.Trained) -> set[str]:
     return {entry.mechanism.rng for entry in done.ledger.entries}
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("arm", others_whole(ARMS, "federated"))
+@pytest.mark.parametrize("arm", ARMS)
 def test_two_secure_trainings_differ_and_say_that_they_are_secure(scenario, engine: str, arm):
     one, other = (
         run_job(scenario(SECURE, f"engine={engine}"), Job(arm, True, 0), lambda number: None) for _ in range(2)
@@ -358,6 +359,7 @@ def test_the_keys_are_written_nowhere(unit: str, count: int, tmp_path: Path, mon
         assert not any(form in content for form in forms)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("weak", [None, {"rng": "reproducible"}, {}])
 def test_the_statement_follows_what_ran(tmp_path: Path, weak: dict | None):
     """One step whose randomness was not secret, or not said to be, and the whole is called reproducible."""

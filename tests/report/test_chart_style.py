@@ -19,6 +19,7 @@ def drawn(figure: Figure, kind: str) -> bytes:
     return buffer.getvalue()
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("kind", ["svg", "png"])
 def test_a_chart_is_drawn_as_matplotlib_draws_it_byte_for_byte(kind: str):
     with matplotlib.rc_context(STYLE):

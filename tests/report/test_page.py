@@ -13,7 +13,6 @@ from fedsim.report.findings import findings, headline
 from fedsim.report.page import write
 from fedsim.report.statement import statement
 from fedsim.results.run_directory import Run
-from tests.cases import others_whole
 from tests.runs import (
     BETTER,
     FEWER_ARMS,
@@ -94,8 +93,9 @@ def test_every_finding_and_every_item_of_the_statement_is_in_the_page(tmp_path: 
         assert text in page
 
 
+@pytest.mark.whole
 @pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize(("epsilon", "weak"), others_whole([(10.0, False), (10.001, True), (5000.0, True)], 10.001))
+@pytest.mark.parametrize(("epsilon", "weak"), [(10.0, False), (10.001, True), (5000.0, True)])
 def test_a_weak_epsilon_is_called_that_in_four_places(tmp_path: Path, epsilon: float, weak: bool) -> None:
     run = make_run(tmp_path)
     run.ledger["trainings"][0]["epsilon"]["south"] = epsilon
@@ -108,7 +108,8 @@ def test_private_trainings_that_released_nothing_have_a_page(tmp_path: Path) -> 
     assert html_of(nothing_released(make_run(tmp_path)))
 
 
-@pytest.mark.parametrize("private", others_whole([True, False], True))
+@pytest.mark.whole
+@pytest.mark.parametrize("private", [True, False])
 @pytest.mark.usefixtures("undrawn")
 def test_nothing_is_promised_that_cannot_be_kept(tmp_path: Path, private: bool) -> None:
     run = make_run(tmp_path, private=private)

@@ -58,6 +58,7 @@ def run_of(folder: Path, kind: Kind = "binary", private: bool = True) -> Run:
     return replace(run, manifest=manifest, measured=measured(kind, private))
 
 
+@pytest.mark.whole
 def test_a_model_as_sure_as_it_is_right_has_no_error_and_rates_of_three_in_four(tmp_path: Path):
     quality = quality_of(run_of(tmp_path), ARMS)
     assert quality is not None

@@ -51,6 +51,7 @@ def spent(folder: Path, relation: str = "add-or-remove-one") -> float:
         return ledger.epsilon(DELTA, relation)  # type: ignore[arg-type]
 
 
+@pytest.mark.whole
 def test_what_was_spent_is_there_when_it_is_opened_again(folder: Path):
     assert spent(folder) == 0.0
     charge(folder, entry(1), entry(2), entry(1, training=OTHER))
@@ -86,6 +87,7 @@ def test_the_wider_claim_counts_whoever_asks_for_it(folder: Path):
     assert spent(folder) == spent(folder, "replace-one") == wider
 
 
+@pytest.mark.whole
 def test_a_training_that_claims_more_counts_with_its_own_rounds(folder: Path):
     """Also before its first round is charged."""
     charge(folder, entry(1))

@@ -190,6 +190,7 @@ def test_what_was_charged_and_never_left_is_done_without_another_charge(sites: P
     assert len(lines(sites)) == 1
 
 
+@pytest.mark.whole
 def test_another_training_is_charged_on_top(sites: Path):
     told = scenario(*PRIVATE)
     for token in "ab":
@@ -198,6 +199,7 @@ def test_another_training_is_charged_on_top(sites: Path):
         assert ledger.epsilon(1e-4, "add-or-remove-one") == epsilon([Segment(0.5, 3.0, 4)], 1e-4)
 
 
+@pytest.mark.whole
 def test_the_budget_is_the_sites_and_does_not_come_back(sites: Path):
     """Whatever the scenario promises; a training that does not fit in whole is not begun."""
     told = scenario(*PRIVATE)

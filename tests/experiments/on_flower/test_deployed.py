@@ -37,12 +37,13 @@ def same_models(folder: Path, *changes: str) -> bool:
     return set(trained) == set(simulated) and all(torch.equal(trained[name], simulated[name]) for name in trained)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     "changes",
     [
         pytest.param((), id="fedavg"),
-        pytest.param((SCAFFOLD,), id="scaffold", marks=pytest.mark.whole),
-        pytest.param(('strategy={name="ditto"}',), id="ditto", marks=pytest.mark.whole),
+        pytest.param((SCAFFOLD,), id="scaffold"),
+        pytest.param(('strategy={name="ditto"}',), id="ditto"),
     ],
 )
 def test_the_model_is_that_of_the_simulation_bit_for_bit(sites: Path, tmp_path: Path, changes: tuple[str, ...]):

@@ -32,9 +32,8 @@ def planned(folder: Path, *changes: str, port: int = 9092) -> Plan:
     return plan
 
 
-@pytest.mark.parametrize(
-    "changes", [pytest.param(PRIVATE, marks=pytest.mark.whole, id="private"), pytest.param(PLAIN, id="plain")]
-)
+@pytest.mark.whole
+@pytest.mark.parametrize("changes", [pytest.param(PRIVATE, id="private"), pytest.param(PLAIN, id="plain")])
 def test_what_is_planned_allows_what_is_asked_for_once(tmp_path: Path, changes: tuple[str, ...]):
     """The policies that a plan writes are no wider than its scenario: a second training is beyond them."""
     spent = "privacy.epsilon=1.6" if changes is PRIVATE else "privacy.epsilon=8"

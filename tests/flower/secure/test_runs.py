@@ -121,6 +121,7 @@ def tapped(monkeypatch: pytest.MonkeyPatch, scenario, job: Job) -> list[Message]
     return seen
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("job", [PLAIN, PRIVATE], ids=["plain", "private"])
 def test_no_field_but_the_masked_vector_depends_on_the_rows(scenario, monkeypatch: pytest.MonkeyPatch, job: Job):
     """With the same keys, what the server gets of other rows is byte for byte the same, but for what is masked."""

@@ -49,6 +49,7 @@ def test_the_same_figures_give_the_same_bytes():
     assert features(explained((True,)), "local") == features(explained((True,)), "local")
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("private", [False, True])
 @pytest.mark.usefixtures("charts_undrawn")
 def test_the_section_says_what_the_figures_are_not(tmp_path: Path, private: bool):
