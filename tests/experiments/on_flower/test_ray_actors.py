@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import ray
 
 from fedsim.experiments import experiment
 from fedsim.experiments.experiment import execute
@@ -44,6 +43,8 @@ def test_rays_actors_give_the_bytes_of_the_serial_engine(actors: int):
 @pytest.mark.slow
 @pytest.mark.usefixtures("what_ray_leaves_open")
 def test_a_whole_run_on_ray_is_the_serial_one_and_leaves_no_ray(tmp_path: Path):
+    import ray  # it takes a second, which all who collect this test would wait for
+
     alone = execute(read("hospital-heart", [*SMALL, "engine=serial"]), tmp_path / "alone")
     beside = execute(read("hospital-heart", [*SMALL, "engine=ray", "ray.inside=serial"]), tmp_path / "beside")
     assert products(beside.path) == products(alone.path)
