@@ -8,7 +8,7 @@ from fedsim.mistakes import Mistake
 LARGEST_NOISE = 1e6
 _STRIDE = 0.1  # of the logarithm of the noise, to find numbers on both sides of the target
 _CLEAR = 0.2  # of a digit's effect on epsilon, by which the next smaller noise must miss the target to need no try
-_LARGEST_RATIO = 2.0  # of an epsilon to the target, by which a try is set right at once
+_LARGEST_RATIO = 2.0  # of an epsilon to the target, and of the target to it, by which a try is set right at once
 _BEYOND = f"epsilon: {{target}} needs more noise than a multiplier of {LARGEST_NOISE:g}"
 
 
@@ -59,7 +59,8 @@ def least_noise(exact: EpsilonOf, estimated: EpsilonOf, target: float, guess: fl
                 return noise
 
         # The next try is where epsilon meets the target if it falls as steeply as the estimate.
-        ratio = min(found / target, _LARGEST_RATIO)
+        # An epsilon of 0 says only that much less noise is enough, too.
+        ratio = min(max(found / target, 1 / _LARGEST_RATIO), _LARGEST_RATIO)
         wanted = max(_round_up(noise * ratio ** (1 / steepness)), _next_larger(too_little), least)
         noise = min(wanted, _next_smaller(enough))
         if noise <= too_little:

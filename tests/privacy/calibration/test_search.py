@@ -67,3 +67,14 @@ def test_a_target_that_no_noise_reaches_is_refused():
         least_noise(never, never, 1.0, guess=1.0, least=0.3)
     with pytest.raises(Mistake, match="more noise than a multiplier of 1e\\+06"):
         least_noise(never, Curve(), 1.0, guess=1.0, least=0.3)
+
+
+@pytest.mark.parametrize("enough", [0.4, 0.01, 0.99])
+def test_an_epsilon_of_zero_says_that_less_noise_may_do(enough: float):
+    """As where delta alone covers all that a step tells."""
+
+    def nothing_told(noise: float) -> float:
+        return 0.0 if noise >= enough else 10.0
+
+    found = least_noise(nothing_told, Curve(3.0), 3.0, guess=1.0, least=1e-3)
+    assert found == pytest.approx(enough)
