@@ -36,19 +36,22 @@ def main() -> None:
     """Measure, print a table as it grows, write the rows."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--workloads", default=",".join(WORKLOADS), help="a comma between them")
+    parser.add_argument("--frameworks", default=",".join(FRAMEWORKS), help="a comma between them")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--limit", type=int, default=600, help="seconds after which a framework is left out")
     arguments = parser.parse_args()
     names = arguments.workloads.split(",")
-    if unknown := set(names) - set(WORKLOADS):
-        parser.error(f"--workloads: expected some of {', '.join(WORKLOADS)}, got {', '.join(sorted(unknown))}")
+    frameworks = arguments.frameworks.split(",")
+    for option, asked, known in (("--workloads", names, WORKLOADS), ("--frameworks", frameworks, FRAMEWORKS)):
+        if unknown := set(asked) - set(known):
+            parser.error(f"{option}: expected some of {', '.join(known)}, got {', '.join(sorted(unknown))}")
     rows: list[dict[str, Any]] = []
     versions: dict[str, str] = {}
     for name in names:
         for private in (False, True):
-            found = [measure(key, name, private, arguments) for key in FRAMEWORKS]
+            found = [measure(key, name, private, arguments) for key in frameworks]
             found = [one for one in found if one]
             for one in found:
                 versions |= one.pop("versions")
