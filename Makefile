@@ -1,6 +1,6 @@
 # make demo    install into .venv, run the four hospitals, write the report
 # make test    the tests          make check   lint, types, import rules
-# make whole   tests that take whole trainings and processes; CI runs an eighth of them, another one with each commit
+# make whole   tests that take whole trainings and processes; CI runs a quarter of them, another one with each commit
 # make audit   what takes minutes: mutants of the privacy code, attacks on trained models, 200 settings of the accountant;
 #              PART=3/10 before either runs a tenth, the fourth
 # make torture kills, disk faults, flipped bits, odd files, commands, settings and replies, with a table; SHARE=0.1 a tenth,
