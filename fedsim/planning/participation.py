@@ -6,13 +6,12 @@ public draw, and no privacy is claimed from it. Where each site joins on its own
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 
 import numpy as np
 
 from fedsim.mistakes import Mistake
-from fedsim.of_sites import Alike, MadeNames
 from fedsim.privacy.unit import Sampled
 from fedsim.privacy.units import unit_of
 from fedsim.randomness import Words, choose, stream
@@ -20,14 +19,6 @@ from fedsim.scenario.schema import Scenario
 from fedsim.strategy.arrivals import Arrivals, durations
 from fedsim.strategy.contract import Buffered
 from fedsim.strategy.make import strategy_of
-
-
-def expected_batches(scenario: Scenario, names: Sequence[str]) -> Mapping[str, float]:
-    """Return {site: expected batch}, which also is its public weight, of all sites."""
-    declared = scenario.training.expected_batch
-    if isinstance(names, MadeNames) and not isinstance(declared, dict):
-        return Alike(names, float(declared))
-    return {name: scenario.expected_batch(name) for name in names}
 
 
 def joined(scenario: Scenario, names: Sequence[str], number: int) -> Sequence[int]:

@@ -20,7 +20,6 @@ from fedsim.planning.noise import asked_of_site, noise_for, passes_of
 from fedsim.planning.participation import (
     arrivals_of,
     chosen_sites,
-    expected_batches,
     joined,
     joining_of,
     most_rounds,
@@ -222,7 +221,7 @@ class Trial:
     @cached_property
     def weights(self) -> Mapping[str, float]:
         """{site: expected batch}: the denominator of its steps, and its public weight."""
-        return expected_batches(self.scenario, self.names)
+        return self.scenario.expected_batches(self.names)
 
     def plan(self, expected_batch: float, round_number: int | None = None) -> Plan:
         """Return the plan of a site in a round, private if the training is; see ``training.work.plan``."""

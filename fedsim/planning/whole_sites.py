@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from fedsim.flower.grid import FIRST_NODE, by_node, node_of, nodes_of
 from fedsim.mistakes import Mistake
 from fedsim.of_sites import OfSites, total
-from fedsim.planning.participation import expected_batches, joined, share_of_sites
+from fedsim.planning.participation import joined, share_of_sites
 from fedsim.privacy.adaptive_clip import AdaptiveClip, noise_on_the_sum
 from fedsim.privacy.central import CentralNoise, PublicSites
 from fedsim.privacy.ledger import Ledger
@@ -60,7 +60,7 @@ def central_noise(
 
     # Nodes in place of sites: the server knows its sites by the numbers that Flower gives them.
     name_of = OfSites(nodes_of(names), lambda node: names[node - FIRST_NODE])
-    weights = by_node(expected_batches(scenario, names), names)
+    weights = by_node(scenario.expected_batches(names), names)
     of_all = len(names), total(weights)
 
     def expected(number: int) -> tuple[float, float]:

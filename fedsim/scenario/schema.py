@@ -3,7 +3,7 @@
 import hashlib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,6 +23,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from fedsim.figures import as_written
+from fedsim.of_sites import Alike, MadeNames
 from fedsim.scenario import catalog
 from fedsim.scenario.code.held import label_of
 from fedsim.scenario.kinds import Rng, TableKind
@@ -727,6 +728,13 @@ class Scenario(_Section):
         """Return a site's expected batch, which also is its public weight in the aggregation."""
         declared = self.training.expected_batch
         return declared[site] if isinstance(declared, dict) else float(declared)
+
+    def expected_batches(self, names: Sequence[str]) -> Mapping[str, float]:
+        """Return {site: expected batch} of sites; of made-up ones that have the same, without going through them."""
+        declared = self.training.expected_batch
+        if isinstance(names, MadeNames) and not isinstance(declared, dict):
+            return Alike(names, float(declared))
+        return {name: self.expected_batch(name) for name in names}
 
     @field_validator("secure_aggregation", mode="before")
     @classmethod

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from fedsim.of_sites import Alike, MadeNames
+from fedsim.of_sites import Alike
 from fedsim.scenario.schema import Scenario
 
 
@@ -11,9 +11,8 @@ def weights_of(scenario: Scenario, names: Sequence[str]) -> Mapping[str, float]:
 
     No weight is above 1, so that no site counts for more than its clipped update.
     """
-    declared = scenario.training.expected_batch
-    if isinstance(names, MadeNames) and not isinstance(declared, dict):
+    weights = scenario.expected_batches(names)
+    if isinstance(weights, Alike):
         return Alike(names, 1.0)
-    weights = {name: scenario.expected_batch(name) for name in names}
     heaviest = max(weights.values())
     return {name: weight / heaviest for name, weight in weights.items()}
