@@ -4,6 +4,12 @@ The tasks are those of clients/synthetic.py: the workloads' sizes and models. Ba
 batch as their expectation, so that the work is the same on average and a little more where batches are padded.
 """
 
+# ruff: noqa: E402  as the command does, memory is kept before anything starts a thread
+
+from fedsim import memory
+
+memory.keep_freed()
+
 import argparse
 import sys
 from typing import Any

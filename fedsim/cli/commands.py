@@ -14,6 +14,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from fedsim import memory
 from fedsim.cli import audit, check, check_data, compare, doctor, look, merge, privacy, report, run, show
 from fedsim.cli.deciding import sweep, tune
 from fedsim.cli.federation import deploy, flower
@@ -103,6 +104,7 @@ def _prepare_streams() -> None:
 
 def main() -> None:
     """Run the command line. What is not a bug ends in one line for each mistake, without a traceback."""
+    memory.keep_freed()
     signal.signal(signal.SIGTERM, _terminate)
     codecs.register_error(_PLAIN, _plain)
     _prepare_streams()

@@ -19,7 +19,7 @@ from flwr.app import Context, Message, MessageType
 from flwr.clientapp import ClientApp
 from torch import Tensor, nn
 
-from fedsim import devices
+from fedsim import devices, memory
 from fedsim.engines import serial
 from fedsim.engines.stack.layers import NoRule, NotApart
 from fedsim.engines.stack.train import Cost, check_rules, forget_stack, same_steps, train_together
@@ -213,6 +213,7 @@ def _train_in_stacks(works: list[Work], most_sites: int) -> list[Done]:
 
     The trained parameters are rows of a single tensor.
     """
+    memory.keep_freed()
     stack = _starts(works)  # (sites, params)
     parts = [slice(start, start + most_sites) for start in range(0, len(works), most_sites)]
     tasks = [partial(_train_stack, works[part], stack[part]) for part in parts]

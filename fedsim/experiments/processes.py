@@ -96,7 +96,10 @@ class _Process:
         self.task: int | None = None
         self.connection, theirs = Pipe()
         alive, self._lifeline = os.pipe()
-        start = f"import sys; sys.path[:] = {sys.path!r}; from fedsim.experiments.worker import work"
+        start = (
+            f"import sys; sys.path[:] = {sys.path!r}; from fedsim import memory; memory.keep_freed(); "
+            "from fedsim.experiments.worker import work"
+        )
         environment = dict(os.environ)
         if place.gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = place.gpu
