@@ -6,6 +6,7 @@ Flower's FedAvg would take a NaN, broadcast a wrong shape, count a reply twice o
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from flwr.app import ArrayRecord, Message, MetricRecord
@@ -129,7 +130,7 @@ def _not_finite(values: torch.Tensor) -> str:
 def _fault(reply: Message, sent: ArrayRecord, faults: dict[int, str]) -> str:
     """Return what is wrong with a reply, or nothing."""
     for kind, expected in ((ArrayRecord, ARRAYS), (MetricRecord, METRICS)):
-        names = [name for name, record in reply.content.items() if isinstance(record, kind)]
+        names = [name for name, record in reply.content.items() if _is_a(type(record), kind)]
         if names != [expected]:
             return f"expected one {kind.__name__} {expected!r}, got {names}"
     weight = reply.content[METRICS].get(WEIGHT)
@@ -138,6 +139,9 @@ def _fault(reply: Message, sent: ArrayRecord, faults: dict[int, str]) -> str:
     arrays: ArrayRecord = reply.content[ARRAYS]  # type: ignore[assignment]
     found = faults.get(id(arrays))
     return _array_fault(arrays, sent) if found is None else found
+
+
+_is_a = cache(issubclass)  # Flower's records are abstract mappings, of which Python asks slowly what they are
 
 
 def _array_fault(got: ArrayRecord, sent: ArrayRecord) -> str:

@@ -19,6 +19,8 @@ ERROR = "error"
 _MOST_FIELDS = 12
 _SITES = "one for each site"
 
+_Record = ArrayRecord | ConfigRecord | MetricRecord
+
 Key = tuple[str, str, str]
 """Direction, message type, and the record's name."""
 
@@ -52,18 +54,22 @@ class Traffic:
     def count(self, direction: str, messages: Sequence[Message]) -> None:
         """Count messages that were handed over together."""
         seen: set[Key] = set()
-        of_content: dict[int, list[tuple[str, str, int]]] = {}  # Flower's strategies share one content
+        of_content: dict[int, list[tuple[str, _Record | None, int]]] = {}  # Flower's strategies share one content
         for message in messages:
+            message_type = message.metadata.message_type
             if message.has_content():
-                place = id(message.content)
+                content = message.content
+                place = id(content)
                 if place not in of_content:
-                    of_content[place] = self._records(message)
+                    of_content[place] = [(name, record, self._size(record)) for name, record in content.items()]
                 records = of_content[place]
             else:
-                records = [(ERROR, "code, reason", 8 + len((message.error.reason or "").encode()))]
-            for name, fields, size in records:
-                key = (direction, message.metadata.message_type, name)
-                counted = self._counted.setdefault(key, Counted(fields))
+                records = [(ERROR, None, 8 + len((message.error.reason or "").encode()))]
+            for name, record, size in records:
+                key = (direction, message_type, name)
+                counted = self._counted.get(key)
+                if counted is None:
+                    counted = self._counted[key] = Counted(_fields(record))
                 counted.messages += 1
                 counted.bytes += size
                 counted.most = max(counted.most, size)
@@ -86,11 +92,7 @@ class Traffic:
             key = (str(values.pop("direction")), str(values.pop("message")), str(values.pop("record")))
             self._counted[key] = Counted(**values)
 
-    def _records(self, message: Message) -> list[tuple[str, str, int]]:
-        """Return the name, the fields and the size of each record of a message."""
-        return [(str(name), _fields(record), self._size(record)) for name, record in message.content.items()]
-
-    def _size(self, record: ArrayRecord | ConfigRecord | MetricRecord) -> int:
+    def _size(self, record: _Record) -> int:
         if isinstance(record, Flat) and vector_in(record) is not None:
             # All vectors of a layout are of one size, so that one of them is encoded and no other.
             layout = record.layout
@@ -113,7 +115,10 @@ def _size_of_config(record: ConfigRecord) -> int:
     return size
 
 
-def _fields(record: ArrayRecord | ConfigRecord | MetricRecord) -> str:
+def _fields(record: _Record | None) -> str:
+    """Say what a record holds, or what stands for the one of a reply without content."""
+    if record is None:
+        return "code, reason"
     if isinstance(record, Flat) and vector_in(record) is not None:
         names = list(record.layout.shapes)
     else:

@@ -5,6 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fedsim import devices
+
+_NUMBERS_AT_ONCE = 2**18  # torch copies numbers to float64; a CPU is slower where more of them wait outside its cache
+
 
 def square_norms(values: Tensor) -> Tensor:
     """Compute the squared Euclidean norm of each row in float64.
@@ -17,7 +21,12 @@ def square_norms(values: Tensor) -> Tensor:
     Returns:
         Float64 (rows,): NaN or infinite where a value is.
     """
-    return torch.linalg.vector_norm(values.flatten(1), dim=1, dtype=torch.float64).square()
+    rows = values.flatten(1)
+    parts = [rows]
+    if rows.numel() > _NUMBERS_AT_ONCE and not devices.is_gpu(rows.device):
+        parts = rows.split(max(1, _NUMBERS_AT_ONCE // rows.shape[1]))
+    norms = [torch.linalg.vector_norm(part, dim=1, dtype=torch.float64) for part in parts]
+    return torch.cat(norms).square()
 
 
 def largest_square(values: Tensor) -> float:

@@ -18,9 +18,9 @@ import pandas as pd
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
-from torch import Tensor
+from torch import Tensor, nn
 
-from fedsim.data.federation import Federation
+from fedsim.data.federation import Examples, Federation
 from fedsim.data.real_sites import OwnRows
 from fedsim.flower.records import (
     ARRAYS,
@@ -44,8 +44,9 @@ from fedsim.flower.secure.site import advertise, asked_in, check_ready, mask, ma
 from fedsim.flower.secure.site import share as share_keys
 from fedsim.outcomes import outcome_of
 from fedsim.planning.noise import asked_of_site
+from fedsim.planning.trial import Trial
 from fedsim.planning.whole_sites import noise_words
-from fedsim.privacy.ledger import Release
+from fedsim.privacy.ledger import Mechanism, Release
 from fedsim.privacy.noise_shares import NoiseShare
 from fedsim.privacy.unit import Place
 from fedsim.randomness import kind_of, stream
@@ -54,6 +55,7 @@ from fedsim.site.setting import Setting
 from fedsim.strategy.contract import WITHOUT_NOISE
 from fedsim.strategy.local_rule import CHOSEN, Choosing, LocalRule, State
 from fedsim.training.functional import outputs_with
+from fedsim.training.losses import RowLosses
 from fedsim.training.model import parts_of
 from fedsim.training.representation import with_term
 from fedsim.training.steps import train as train_site
@@ -103,7 +105,7 @@ class SiteApp(ClientApp):
         setting = self.setting(context)
         scenario = setting.trial.scenario
         noise = float(config["noise-multiplier"]) if "noise-multiplier" in config else None
-        if scenario.private and noise is None:
+        if setting.private and noise is None:
             raise PermissionError("the scenario promises privacy, and no noise was asked for")
         for name in setting.reports:
             if noise is not None and name in WITHOUT_NOISE:
@@ -112,17 +114,19 @@ class SiteApp(ClientApp):
             _check_masked(config)
             check_ready(message, context)
         noise_in_steps = noise if setting.trial.unit.place is Place.IN_STEPS else None
-        return self._work(message, context, setting, setting.rule_in(_number_of_round(message)), noise_in_steps)
+        number = _number_of_round(message)
+        return self._work(message, context, setting, setting.rule_in(number), number, noise_in_steps)
 
     def beside(self, message: Message, context: Context, work: Work, done: Done) -> Work | None:
         """Return the second training of this site, where the strategy has one, given the first."""
         setting = self.setting(context)
-        rule = setting.second_rule_in(_number_of_round(message))
+        number = _number_of_round(message)
+        rule = setting.second_rule_in(number)
         if rule is None:
             return None
         noise = work.plan.noise.multiplier if work.plan.noise else None
         path = {f"path-{step}": point for step, point in enumerate((work.start, *done.path))} if work.follow else {}
-        return self._work(message, context, setting, rule, noise, path)
+        return self._work(message, context, setting, rule, number, noise, path)
 
     def answer(self, message: Message, context: Context, *trained: tuple[Work, Done]) -> Message:
         """Return the reply that sends the first trained model back, and keep what the local rules keep."""
@@ -148,13 +152,12 @@ class SiteApp(ClientApp):
         if "steps" in setting.reports:
             metrics[REPORTED["steps"]] = work.plan.steps
         if "loss" in setting.reports:
-            metrics[REPORTED["loss"]] = _mean_loss(work, work.start)
+            metrics[REPORTED["loss"]] = _mean_loss(work.model, work.losses, work.examples, work.start)
         if work.chosen is not None:
             metrics[REPORTED["cluster"]] = work.chosen
             kept[CHOSEN] = torch.tensor([float(work.chosen)])
         if done.mechanism:
-            steps = sum(own.mechanism.steps for _, own in trained if own.mechanism)
-            content[MECHANISM] = from_mechanism(replace(done.mechanism, steps=steps))
+            content[MECHANISM] = from_mechanism(_all_steps(done.mechanism, trained[1:]))
         keep(context, kept)
         return Message(content, reply_to=message)
 
@@ -211,10 +214,11 @@ class SiteApp(ClientApp):
         context: Context,
         setting: Setting,
         rule: LocalRule,
+        number: int,
         noise: float | None,
         path: State | None = None,
     ) -> Work:
-        """Return a site's task; one beside the first, given its path, has batches and noise of its own."""
+        """Return a site's task in a round; one beside the first, given its path, has batches and noise of its own."""
         trial = setting.trial
         site = setting.site(_number_of_site(context))
         told = message.content.get(TOLD)
@@ -222,7 +226,6 @@ class SiteApp(ClientApp):
         told_here = {name: value.to(trial.device) for name, value in state.items()}
         known = kept_in(context) | told_here | (path or {})
 
-        number = _number_of_round(message)
         todo = plan(trial.scenario, trial.scenario.expected_batch(site.name), noise, number)
         if site.number in setting.slow:
             todo = replace(todo, steps=min(todo.steps, trial.scenario.faults.straggler_steps))
@@ -233,14 +236,13 @@ class SiteApp(ClientApp):
         name = site.name if path is None else f"{site.name}\0beside"
         streams = trial.streams(name, number)
         came = _start(message, setting)
-        work = Work(trial.model, came, rows, todo, streams, trial.losses, rule)
+        best = None
         if isinstance(rule, Choosing):
-            best = _best(work, rule.candidates(known))
-            work = replace(work, chosen=best)
+            best = _best(trial, rows, rule.candidates(known))
             known = known | {CHOSEN: torch.tensor([float(best)])}
         start, memory = rule.begin(came, known, setting.parts)
         follow = path is None and setting.second_rule is not None and setting.second_rule.follows
-        work = replace(work, start=start, memory=memory, follow=follow)
+        work = Work(trial.model, start, rows, todo, streams, trial.losses, rule, memory, follow, best)
         return with_term(work, setting.revealing) if setting.revealing else work
 
     def _train(self, message: Message, context: Context) -> Message:
@@ -261,6 +263,14 @@ class SiteApp(ClientApp):
         if not secure.on:
             raise PermissionError("the scenario has no secure aggregation")
         return advertise(message, context, secure)
+
+
+def _all_steps(mechanism: Mechanism, others: Sequence[tuple[Work, Done]]) -> Mechanism:
+    """Return the mechanism of a site's first training with the steps of its other ones, too."""
+    if not others:
+        return mechanism
+    steps = sum(done.mechanism.steps for _, done in others if done.mechanism)
+    return replace(mechanism, steps=mechanism.steps + steps)
 
 
 def _check_masked(config: Mapping[str, Any]) -> None:
@@ -313,19 +323,19 @@ def _number_of_round(message: Message) -> int:
     return int(message.content[CONFIG][ROUND])  # type: ignore[arg-type]
 
 
-def _mean_loss(work: Work, model: Tensor) -> float:
-    """Return the mean loss of a model (params,) on the site's training rows; 0 if it has none."""
-    if not len(work.examples):
+def _mean_loss(model: nn.Module, losses: RowLosses, rows: Examples, parameters: Tensor) -> float:
+    """Return the mean loss of a model with these parameters (params,) on a site's training rows; 0 if it has none."""
+    if not len(rows):
         return 0.0
     with torch.no_grad():
-        outputs = outputs_with(work.model.eval(), parts_of(work.model, model), work.examples.inputs)
-        return float(work.losses(outputs, work.examples.target).mean())
+        outputs = outputs_with(model.eval(), parts_of(model, parameters), rows.inputs)
+        return float(losses(outputs, rows.target).mean())
 
 
-def _best(work: Work, models: Sequence[Tensor]) -> int:
+def _best(trial: Trial, rows: Examples, models: Sequence[Tensor]) -> int:
     """Return the number of the model with the least loss on the site's training rows, the first of equals."""
-    losses = [_mean_loss(work, model) for model in models]
-    return min(range(len(losses)), key=lambda number: (math.isnan(losses[number]), losses[number]))
+    means = [_mean_loss(trial.model, trial.losses, rows, model) for model in models]
+    return min(range(len(means)), key=lambda number: (math.isnan(means[number]), means[number]))
 
 
 def _start(message: Message, setting: Setting) -> Tensor:

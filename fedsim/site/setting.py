@@ -54,6 +54,11 @@ class Setting:
         arm: Arm = told["arm"]
         return cls(Trial(scenario, int(told["seed"]), arm, own))
 
+    @cached_property
+    def private(self) -> bool:
+        """Whether anybody is promised privacy."""
+        return self.trial.scenario.private
+
     def site(self, number: int) -> Site:
         """Return a site by its number."""
         return self.trial.federation.sites[number]

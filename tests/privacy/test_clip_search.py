@@ -179,6 +179,14 @@ def test_the_norm_of_ten_million_numbers_keeps_its_digits():
     assert nothing.isnan()
 
 
+@pytest.mark.parametrize("shape", [(2700, 100), (3, 2**17 + 1), (1, 2**18 + 1), (4, 0), (0, 3)])
+def test_a_row_has_the_norm_that_it_has_alone(shape: tuple[int, int]) -> None:
+    """Many numbers are measured some rows at a time: none is left out, and none is measured beside another."""
+    rows = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    alone = [float(row.double().square().sum()) for row in rows]
+    assert square_norms(rows).tolist() == pytest.approx(alone, rel=1e-12)
+
+
 def test_serial_clips_a_large_layer_by_its_whole_norm():
     """A layer of ten million weights: the float32 norm lets its row count for 1.0003 clips."""
     weight = nn.Parameter(torch.zeros(10**7))

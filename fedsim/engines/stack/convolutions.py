@@ -70,6 +70,8 @@ class Conv2d(Products):
     def pairs(self, rows: slice | Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
         seen = [self._seen(inputs[rows], gradients.shape[2:]) for inputs, gradients in self.uses]
         at_outputs = [gradients[rows].flatten(2) for _, gradients in self.uses]
+        if len(self.uses) == 1:
+            return seen[0].mT, at_outputs[0].mT
         return torch.cat(seen, 2).mT, torch.cat(at_outputs, 2).mT
 
     def bias_gradients(self) -> Tensor:  # noqa: D102

@@ -59,6 +59,7 @@ from fedsim.privacy.norms import largest_square, square_norms
 from fedsim.training.dropout import Draws
 
 CANCELLING = 2.0**6  # a row whose terms are so many times its gradient is not summed term by term
+_FEW_COLUMNS = 8  # of a product on a CPU, which then takes up to six times as long as the transposed product
 _FLOATS = 2**24  # of rows' gradients that are kept from the norms to the sums, or computed at once
 
 
@@ -537,12 +538,15 @@ class Linear(Products):
     def sum_weights(self, uses: list[tuple[Tensor, Tensor]]) -> None:  # noqa: D102
         inputs, gradients = self._together(uses)
         rows = self.now.rows
-        pair = rows.of_sites(gradients).mT, rows.of_sites(inputs)
+        at_outputs = rows.of_sites(gradients)  # (sites, width * positions, out)
+        seen = rows.of_sites(inputs)  # (sites, width * positions, in)
         total = self.totals["weight"]
-        if self.now.narrow:
-            total.copy_(torch.bmm(*pair))
+        if seen.shape[2] <= _FEW_COLUMNS < at_outputs.shape[2]:
+            total.copy_(torch.bmm(seen.mT, at_outputs).mT)
+        elif self.now.narrow:
+            total.copy_(torch.bmm(at_outputs.mT, seen))
         else:
-            torch.bmm(*pair, out=total)
+            torch.bmm(at_outputs.mT, seen, out=total)
 
     def _together(self, uses: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         """Join some uses: inputs (rows, positions, in), gradients (rows, positions, out)."""

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from weakref import WeakKeyDictionary, WeakSet
 
 import numpy as np
@@ -48,6 +49,7 @@ _LANES = 16
 
 # Each thread's stacked models: a model's layers remember the step that they are in.
 _ready = threading.local()
+_checked_mechanism = lru_cache(maxsize=256)(Mechanism)  # most sites of a round ran the same one
 _as_one_layer: WeakSet[nn.Module] = WeakSet()  # models that are stacked as a whole
 
 
@@ -246,7 +248,7 @@ def _mechanism(work: Work, noisy_steps: int) -> Mechanism | None:
     noise = work.plan.noise
     if noise is None:
         return None
-    return Mechanism(
+    return _checked_mechanism(
         sampling_rate=work.plan.sampling_rate,
         noise_multiplier=noise.multiplier,
         clip=noise.clip,
