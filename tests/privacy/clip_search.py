@@ -151,6 +151,7 @@ class Subject:
 
 SUBJECTS = {
     "one position": Subject(lambda: nn.Sequential(nn.Linear(30, 20), nn.ReLU(), nn.Linear(20, 1)), (30,)),
+    "one position of few inputs": Subject(lambda: nn.Sequential(nn.Linear(6, 20), nn.ReLU(), nn.Linear(20, 1)), (6,)),
     "two positions, no bias": Subject(lambda: Difference(24, 24, False), (2, 24)),
     "two positions": Subject(lambda: Difference(64, 48, True), (2, 64)),
     "many positions": Subject(
