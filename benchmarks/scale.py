@@ -20,6 +20,8 @@ from typing import Any
 
 from torch import nn
 
+from fedsim import memory
+
 RESULTS = Path(__file__).parent / "results" / "scale.json"
 PICTURE = Path(__file__).parents[1] / "docs" / "scale.png"
 TESTED = 1000
@@ -37,6 +39,7 @@ def main() -> None:
         draw(json.loads(RESULTS.read_text()))
         return
     if len(sys.argv) > 1:
+        memory.keep_freed()  # as the command does
         print(json.dumps(run(**json.loads(sys.argv[1]))))
         return
 
