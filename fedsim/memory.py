@@ -10,8 +10,8 @@ def keep_freed() -> None:
     """Let glibc keep the memory that is freed, for the next tensor: else every large one costs fresh pages.
 
     The steps of a training ask for the same tensors again and again. Without this, malloc hands each of them back to
-    the system, which fills new pages with zeros every time. A process needs no more memory at its highest; it holds
-    what it had until it ends. Where the C library is another one, nothing changes.
+    the system, which fills new pages with zeros every time. The price: a process holds what it had until it ends, and
+    gaps between large tensors may cost more at its highest. Where the C library is another one, nothing changes.
 
     Call it before the first thread is started: heaps that threads have by then remain, and are too small for large
     tensors.
