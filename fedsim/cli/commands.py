@@ -105,6 +105,7 @@ def _prepare_streams() -> None:
 def main() -> None:
     """Run the command line. What is not a bug ends in one line for each mistake, without a traceback."""
     memory.keep_freed()
+    memory.collect_seldom()
     signal.signal(signal.SIGTERM, _terminate)
     codecs.register_error(_PLAIN, _plain)
     _prepare_streams()

@@ -97,7 +97,8 @@ class _Process:
         self.connection, theirs = Pipe()
         alive, self._lifeline = os.pipe()
         start = (
-            f"import sys; sys.path[:] = {sys.path!r}; from fedsim import memory; memory.keep_freed(); "
+            f"import sys; sys.path[:] = {sys.path!r}; "
+            "from fedsim import memory; memory.keep_freed(); memory.collect_seldom(); "
             "from fedsim.experiments.worker import work"
         )
         environment = dict(os.environ)
