@@ -135,12 +135,20 @@ def steps_in(trainings: Sequence[Training]) -> str:
     """Write the steps of each site: ``3 rounds × 2 steps = 6 steps``."""
     values: dict[str, list[str]] = {}
     for training in trainings:
-        for site in training["epsilon"]:
-            steps_of_rounds = [entry["mechanism"]["steps"] for entry in training["entries"] if entry["site"] == site]
+        for site, entries in entries_by_site(training).items():
+            steps_of_rounds = [entry["mechanism"]["steps"] for entry in entries]
             rounds_with = Counter(steps_of_rounds)
             parts = [f"{rounds} rounds × {steps} steps" for steps, rounds in sorted(rounds_with.items())]
             values.setdefault(site, []).append(f"{' + '.join(parts)} = {sum(steps_of_rounds)} steps")
     return by_site(values)
+
+
+def entries_by_site(training: Training) -> dict[str, list[Mapping[str, Any]]]:
+    """Return {site: its entries of the ledger}, in one pass: there may be very many of both."""
+    found: dict[str, list[Mapping[str, Any]]] = {site: [] for site in training["epsilon"]}
+    for entry in training["entries"]:
+        found[entry["site"]].append(entry)
+    return found
 
 
 def steps_in_one_line(trainings: Sequence[Training]) -> str:

@@ -14,7 +14,7 @@ from fedsim.data.persons import Persons
 from fedsim.privacy.accounting import HOPELESS, Segment, composed
 from fedsim.privacy.accounting import epsilon as epsilon_of
 from fedsim.privacy.ledger import charged_together
-from fedsim.privacy.promise import Pairs, Promise, Training, epsilon_by_site, most_spent, random_of
+from fedsim.privacy.promise import Pairs, Promise, Training, entries_by_site, epsilon_by_site, most_spent, random_of
 from fedsim.privacy.tiers import WEAK
 from fedsim.privacy.unit import Protected, Unit
 from fedsim.privacy.units import released_in, unit_of
@@ -312,8 +312,8 @@ def _each_alone(run: Run, own: list[Training], times: int) -> str:
     """Return the epsilon of one of some trainings, so many times over: of the costliest, at its costliest site."""
     spent = []
     for training in own:
-        for site in training["epsilon"]:
-            spent.append(_spent((entry for entry in training["entries"] if entry["site"] == site), times))
+        for entries in entries_by_site(training).values():
+            spent.append(_spent(entries, times))
     return _most(run, spent)
 
 
