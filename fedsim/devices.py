@@ -3,6 +3,8 @@
 Tests put other functions in the place of these, and so take on a CPU the ways that a GPU takes.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -32,3 +34,19 @@ def moved(values: np.ndarray, device: torch.device) -> Tensor:
     if device.type != "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def captured(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
+    """Return what does the same work on the same memory again; on CUDA it is a graph, which is one launch.
+
+    Capturing only writes down what is to be done. Nothing has been computed before the first call.
+
+    Raises:
+        RuntimeError: The work can't be captured: it waits for the GPU, or copies to it what is not pinned.
+    """
+    if device.type != "cuda":
+        return work
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.device(device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        work()
+    return graph.replay

@@ -254,4 +254,6 @@ class MaxPool2d(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the largest value of each window."""
+        if devices.is_gpu(inputs.device):  # one operation in place of twenty
+            return functional.max_pool2d(inputs, self.size)
         return _Largest.apply(inputs, self.size)

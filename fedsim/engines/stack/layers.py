@@ -81,6 +81,7 @@ class Rows:
             close together.
         device: The device of the tensors.
         multiple: The width is rounded up to a multiple of this.
+        least: The least width.
     """
 
     def __init__(
@@ -89,8 +90,9 @@ class Rows:
         padded: bool,
         device: torch.device,
         multiple: int = 1,
+        least: int = 1,
     ) -> None:
-        longest = max(1, int(counts.max(initial=0)))
+        longest = max(least, int(counts.max(initial=0)))
         self.sites = len(counts)
         self.width = -(-longest // multiple) * multiple  # rounded up
         self.padded = padded

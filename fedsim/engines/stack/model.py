@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.engines.stack.attention import Attention
+from fedsim.engines.stack.captured import Captured
 from fedsim.engines.stack.convolutions import Conv1d, Conv2d, MaxPool2d
 from fedsim.engines.stack.generic import Generic
 from fedsim.engines.stack.layers import (
@@ -47,6 +48,10 @@ class StackedModel:
         device: The device that it runs on.
         whole: Whether the whole model is to be computed by ``torch.func``, as one layer.
 
+    Attributes:
+        captured: Its steps on a GPU.
+        waits: Whether a step has asked which rows are to be singled out, and waited for the answer.
+
     Raises:
         NoRule: It can't be stacked.
     """
@@ -58,6 +63,9 @@ class StackedModel:
         self._names = list(trainable(model))
         self._shapes = [value.shape for value in trainable(model).values()]
         self._shared = _shared_arguments.setdefault(model, set())
+        self._stack: Tensor | None = None
+        self.captured = Captured()
+        self.waits = False
         self.parameters: list[Tensor] = []
         self.gradients: list[Tensor] = []
         self.layers: list[Layer] = []
@@ -79,8 +87,12 @@ class StackedModel:
     def bind(self, stack: Tensor) -> None:
         """Use these parameters, (sites, params).
 
-        ``parameters`` become views of them, and ``gradients`` tensors of the same shapes.
+        ``parameters`` become views of them, and ``gradients`` tensors of the same shapes. Where that tensor is in use
+        already, both remain the same.
         """
+        if stack is self._stack:
+            return
+        self._stack = stack
         self.parameters = self.views(stack)
         self.gradients = []
         for value in self.parameters:
@@ -120,6 +132,7 @@ class StackedModel:
             for sizes in of_layers
         ])  # fmt: skip
         cancelling = masses.sum(0) > CANCELLING**2 * squares.sum(0)
+        self.waits = True
         alone = cancelling.nonzero()[:, 0]
         if len(alone):
             for place, layer in enumerate(used):

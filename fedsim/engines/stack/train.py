@@ -15,7 +15,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from weakref import WeakKeyDictionary, WeakSet
 
 import numpy as np
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from fedsim import devices
 from fedsim.data.federation import Examples
+from fedsim.engines.stack.captured import usual_width
 from fedsim.engines.stack.layers import NoRule, NotApart, Rows, like
 from fedsim.engines.stack.model import StackedModel
 from fedsim.engines.stack.persons import sum_persons
@@ -49,8 +50,9 @@ _LANES = 16
 
 # Each thread's stacked models: a model's layers remember the step that they are in.
 _ready = threading.local()
-_checked_mechanism = lru_cache(maxsize=256)(Mechanism)  # most sites of a round ran the same one
 _as_one_layer: WeakSet[nn.Module] = WeakSet()  # models that are stacked as a whole
+
+_checked_mechanism = lru_cache(maxsize=256)(Mechanism)  # most sites of a round ran the same one
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,12 @@ def train_together(works: Sequence[Work], stack: Tensor) -> list[Done]:
     if plan.noise:
         keep_float32_whole()
     model = stacked_model(works[0].model, stack.device)
-    model.bind(stack)
+
+    # On a GPU steps that come again and again are captured. What they work on stays where it is.
+    is_gpu = devices.is_gpu(stack.device)
+    is_captured = is_gpu and not model.drops and not plan.of_persons
+    at_work = model.captured.place(stack) if is_captured else stack
+    model.bind(at_work)
     model.now.room = _room(stack.device, len(model.layers))
     model.now.narrow = plan.precision == "bf16"
     model.draw_from([work.streams.layers for work in works])
@@ -144,10 +151,16 @@ def train_together(works: Sequence[Work], stack: Tensor) -> list[Done]:
     memory = _memory_of_parameters(works, model)
     noisy_steps = 0
     path = []
-    padded = devices.is_gpu(stack.device) or not model.convolves
+    padded = is_gpu or not model.convolves
     multiple = _LANES if plan.noise else 1
-    for step, batch in enumerate(poisson_batches(works, shares, padded, multiple)):
-        _sum_gradients(model, batch, losses, plan.noise)
+    width = usual_width([len(work.examples) for work in works], plan.sampling_rate, _LANES) if is_captured else 1
+    kind = (plan.noise, plan.precision, losses)
+    compute = partial(_sum_gradients, model, losses=losses, noise=plan.noise)
+    for step, batch in enumerate(poisson_batches(works, shares, padded, multiple, width)):
+        if is_captured:
+            model.captured.compute(model, batch, kind, compute)
+        else:
+            compute(batch)
 
         # DP-SGD: noise on each site's sum, in a step without rows as well.
         if plan.noise:
@@ -163,8 +176,10 @@ def train_together(works: Sequence[Work], stack: Tensor) -> list[Done]:
             parameter.grad = rule.correct(gradient, parameter.detach(), remembered, step)
         optimizer.step()
         if follow:
-            path.append(stack.clone())
+            path.append(at_work.clone())
 
+    if is_captured:
+        stack.copy_(at_work)
     results = []
     for site, (work, trained) in enumerate(zip(works, stack, strict=True)):
         site_path = tuple(point[site] for point in path)
@@ -322,6 +337,7 @@ def poisson_batches(
     shares: Tensor,
     padded: bool,
     multiple: int = 1,
+    least: int = 1,
 ) -> Iterator[Batch]:
     """Yield the batches of every step, as ``training.steps.poisson_batches`` does for a work.
 
@@ -330,6 +346,7 @@ def poisson_batches(
         shares: The share of each site's rows in its step, (sites,).
         padded: Whether to fill batches up to the longest.
         multiple: If so, their length is rounded up to a multiple of this.
+        least: Their least length, if so.
     """
     pool = Pool.of(works, shares)
     sizes = [len(work.examples) for work in works]
@@ -340,7 +357,7 @@ def poisson_batches(
             chosen = chosen[person_of_row]  # all rows of a person, or none
         numbers = chosen.nonzero()[0]
         counts = np.bincount(site_of_row[numbers], minlength=len(works))
-        yield pool.batch(numbers, Rows(counts, padded, shares.device, multiple))
+        yield pool.batch(numbers, Rows(counts, padded, shares.device, multiple, least))
 
 
 def _choices(works: Sequence[Work]) -> Iterator[np.ndarray]:

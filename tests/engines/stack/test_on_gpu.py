@@ -13,11 +13,10 @@ from fedsim.data.federation import Examples
 from fedsim.engines.stack.convolutions import Conv2d
 from fedsim.training.work import Noise, Work
 from tests.engines.stack.test_train import MODELS, together, works
-from tests.on_gpu import as_on_a_gpu
+from tests.on_gpu import ASKS, as_on_a_gpu
 from tests.works import Silent
 
 each_way = pytest.mark.parametrize("noise", [None, Noise(0.5, 1.0)], ids=["plain", "private"])
-_ASKS = {"_local_scalar_dense", "nonzero", "is_nonzero", "item", "equal"}  # operators that wait for a GPU
 
 
 def without_noise(stack: list[Work]) -> list[Work]:
@@ -75,7 +74,7 @@ class _Asked(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.__name__.partition(".")[0]
-        if name in _ASKS:
+        if name in ASKS:
             self.asked[name] += 1
         return func(*args, **(kwargs or {}))
 

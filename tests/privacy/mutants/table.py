@@ -29,6 +29,7 @@ STACK = "tests/engines/stack/test_train.py"
 NOISE_OF_GPU = "tests/test_philox.py tests/privacy/test_noise_of_gpu.py"
 ON_GPU = "tests/engines/stack/test_on_gpu.py"
 SHORT = "tests/engines/test_memory_of_gpu.py"
+CAPTURED = "tests/engines/stack/test_captured.py"
 ADAPTED = "tests/training/test_adapt.py"
 FINE_TUNED = (
     "tests/experiments/test_fine_tuning.py::test_what_the_outputs_do_not_depend_on_is_refused_before_the_first_round"
@@ -117,6 +118,7 @@ _DISTRIBUTED = "fedsim/privacy/units/distributed.py"
 _ENGINE = "fedsim/engines/cohort.py"
 _SERIAL = "fedsim/engines/serial.py"
 _CENTRAL = "fedsim/privacy/central.py"
+_CAPTURED = "fedsim/engines/stack/captured.py"
 _ACCOUNTING, _LEDGER, _OPTIMIZER, _TRAINING, _COHORT, _LAYERS, _CONVOLUTIONS, _RANDOMNESS = (
     f"fedsim/{name}.py"
     for name in (
@@ -359,6 +361,16 @@ MUTANTS = (
            "M8: a record that is not finite spoils the release", STACK),
     Mutant(_COHORT, "if unasked or not", "if not unasked and not",
            "M8: a record that is not finite spoils the release on a GPU", ON_GPU),
+    Mutant(_CAPTURED, " and self.gradients is model.gradients", "",
+           "M6: a graph writes where nobody reads any more, and what is released is no clipped sum", CAPTURED),
+    Mutant(_CAPTURED, "        self.batch.share.copy_(batch.share)\n", "",
+           "M2: rows count by the shares of another step, and those that only fill up count", CAPTURED),
+    Mutant(_CAPTURED, "        self.batch.inputs.copy_(batch.inputs)\n", "",
+           "M1: a graph repeats the rows of the step that it was captured in", CAPTURED),
+    Mutant(_CAPTURED, "shape = (kind, batch.inputs.shape", "shape = (batch.inputs.shape",
+           "M2: a graph clips by the clip of an earlier training", CAPTURED),
+    Mutant(_CAPTURED, "if all(torch.allclose(found", "if True or all(torch.allclose(found",
+           "M23: a graph is used that does not compute what was checked", CAPTURED),
     Mutant(_COHORT, "squares.sqrt() + torch.finfo", "squares + torch.finfo",
            "M23: the square of the norm clips", STACK),
     Mutant(_COHORT, "sound = (squares >= 0) & (squares <= largest_square(row_losses))", "sound = squares == squares",
