@@ -47,6 +47,11 @@ class Captured:
         self._met = 0  # such steps of this shape in turn
         self._refused: set[Hashable] = set()
 
+    @property
+    def has_graph(self) -> bool:
+        """Whether a step was captured, and is repeated if it comes again."""
+        return self._graph is not None
+
     def place(self, stack: Tensor) -> Tensor:
         """Copy a stack, (sites, params), to where the steps expect it, and return it there."""
         if self._stack is None or self._stack.shape != stack.shape:

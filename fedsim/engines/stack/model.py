@@ -270,7 +270,8 @@ def _named(module: nn.Module, prefix: str) -> str:
 
 
 def _drops(module: nn.Module) -> bool:
-    return isinstance(getattr(module, "draws", None), Draws)
+    """Whether a module draws from its sites' streams; attention may be told to drop nothing."""
+    return isinstance(getattr(module, "draws", None), Draws) and getattr(module, "dropout", 1.0) > 0
 
 
 def _in_common(model: nn.Module) -> set[int]:

@@ -17,6 +17,8 @@ from fedsim.engines.stack.train import stacked_model, train_together
 from fedsim.training.losses import binary
 from fedsim.training.work import Noise, Plan, Work
 from tests import on_gpu
+from tests.engines.stack import test_any_layer
+from tests.engines.stack.architectures import ARCHITECTURES
 from tests.engines.stack.test_train import MODELS, together, works
 from tests.on_gpu import as_on_a_gpu
 from tests.works import examples, streams
@@ -261,3 +263,15 @@ def test_persons_and_dropped_rows_are_not_captured(counted: Counter[str]):
     ]  # fmt: skip
     train_together(stack, start.repeat(3, 1))
     assert not counted
+
+
+@pytest.mark.whole
+@each_way
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_architecture_is_captured_as_it_is_computed(
+    name: str, noise: Noise | None, monkeypatch: pytest.MonkeyPatch
+):
+    stack = test_any_layer.works(test_any_layer.made(name), noise)
+    expected = test_any_layer.together([work.again() for work in stack])
+    monkeypatch.setattr(captured, "_OFTEN", 1)
+    close(test_any_layer.together([work.again() for work in stack]), expected)
