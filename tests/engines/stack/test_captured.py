@@ -18,7 +18,6 @@ from fedsim.training.losses import binary
 from fedsim.training.work import Noise, Plan, Work
 from tests import on_gpu
 from tests.engines.stack import test_any_layer
-from tests.engines.stack.architectures import ARCHITECTURES
 from tests.engines.stack.test_train import MODELS, together, works
 from tests.on_gpu import as_on_a_gpu
 from tests.works import examples, streams
@@ -267,7 +266,7 @@ def test_persons_and_dropped_rows_are_not_captured(counted: Counter[str]):
 
 @pytest.mark.whole
 @each_way
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", test_any_layer.STACKED)
 def test_every_architecture_is_captured_as_it_is_computed(
     name: str, noise: Noise | None, monkeypatch: pytest.MonkeyPatch
 ):
