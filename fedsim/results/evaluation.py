@@ -115,16 +115,20 @@ def answers(
 
     outcome = outcome_of(kind)
     predictions = []
-    for name, examples, outputs in predict(model, requests()):
-        target = examples.target.cpu().numpy()
-        predicted = outcome.said(outputs, examples.target)
+    for chunk, outputs in _predict_together(model, requests()):
+        # What a GPU computed is copied from it once, and not for each site.
+        all_targets = torch.cat([examples.target for _, _, examples in chunk])
+        ends = np.cumsum([len(examples) for _, _, examples in chunk])[:-1]
+        targets = np.split(all_targets.cpu().numpy(), ends)
+        said = np.split(outcome.said(outputs, all_targets), ends)
 
-        # A number is trained on its site's scale, and judged on the scale that all sites share.
-        scale = scales[name]
-        if scale is not None and outcome.has_range:
-            target = scale.encoded_target(target)
-            predicted = scale.encoded_target(predicted)
-        predictions.append(Answers(name, target, predicted, groups_of[name]))
+        for (name, _, _), target, predicted in zip(chunk, targets, said, strict=True):
+            # A number is trained on its site's scale, and judged on the scale that all sites share.
+            scale = scales[name]
+            if scale is not None and outcome.has_range:
+                target = scale.encoded_target(target)
+                predicted = scale.encoded_target(predicted)
+            predictions.append(Answers(name, target, predicted, groups_of[name]))
     return predictions
 
 
@@ -209,6 +213,14 @@ def predict(
     Yields:
         For each request its name, its rows, and the outputs (rows, outputs).
     """
+    for chunk, outputs in _predict_together(model, requests):
+        sizes = [len(examples) for _, _, examples in chunk]
+        for (name, _, examples), its_outputs in zip(chunk, outputs.split(sizes), strict=True):
+            yield name, examples, its_outputs
+
+
+def _predict_together(model: nn.Module, requests: Iterable[_Request]) -> Iterator[tuple[list[_Request], Tensor]]:
+    """Yield requests that go through the model together, and their outputs, (rows of all of them, outputs)."""
     model.eval()
     most = rows_at_once(model, _ROWS)
     for _, same_parameters in groupby(requests, key=_identity_of_parameters):
@@ -220,10 +232,7 @@ def predict(
                     outputs = in_batches(model, parameters, inputs)
                 else:  # not every layer takes a batch of no rows
                     outputs = outputs_with(model, parameters, inputs.new_zeros(1, *inputs.shape[1:]))[:0]
-
-            sizes = [len(examples) for _, _, examples in chunk]
-            for (name, _, examples), its_outputs in zip(chunk, outputs.split(sizes), strict=True):
-                yield name, examples, its_outputs
+            yield chunk, outputs
 
 
 def _identity_of_parameters(request: _Request) -> int:
