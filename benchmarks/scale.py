@@ -39,7 +39,8 @@ def main() -> None:
         draw(json.loads(RESULTS.read_text()))
         return
     if len(sys.argv) > 1:
-        memory.keep_freed()  # as the command does
+        memory.keep_freed()  # both as the command does
+        memory.collect_seldom()
         print(json.dumps(run(**json.loads(sys.argv[1]))))
         return
 

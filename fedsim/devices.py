@@ -47,6 +47,11 @@ def captured(work: Callable[[], None], device: torch.device) -> Callable[[], Non
     if device.type != "cuda":
         return work
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.device(device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        work()
+    with torch.cuda.device(device):
+        stream = torch.cuda.current_stream()
+        try:
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                work()
+        finally:
+            torch.cuda.set_stream(stream)  # torch leaves the capture's stream in place where a capture fails
     return graph.replay
