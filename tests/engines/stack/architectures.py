@@ -168,7 +168,7 @@ class Masked(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         states = Shaped(4, 4)(inputs)
-        mask = torch.ones(4, 4, dtype=torch.bool).triu(1)
+        mask = torch.ones(4, 4, dtype=torch.bool, device=inputs.device).triu(1)
         shut = states[:, :, 0] > 1
         shut[:, 0] = False
         values, _ = self.attention(states, states, states, attn_mask=mask, key_padding_mask=shut, need_weights=False)
