@@ -1,4 +1,4 @@
-"""Steps of a stack as one CUDA graph: the GPU gets one launch for a step in place of thirty to five hundred.
+"""Steps of a stack as one CUDA graph: the GPU gets one launch for a step in place of twenty to five hundred.
 
 A graph repeats the same operations on the same memory. So the stack, its gradients and the batch lie in the same
 tensors in every step and in every round, and all batches have one width (``usual_width``). What depends on the step
