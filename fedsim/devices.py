@@ -3,11 +3,14 @@
 Tests put other functions in the place of these, and so take on a CPU the ways that a GPU takes.
 """
 
+import threading
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
+
+_capturing = threading.Lock()  # torch has one stream for all captures of a process
 
 
 def is_gpu(device: torch.device) -> bool:
@@ -47,7 +50,7 @@ def captured(work: Callable[[], None], device: torch.device) -> Callable[[], Non
     if device.type != "cuda":
         return work
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.device(device):
+    with _capturing, torch.cuda.device(device):
         stream = torch.cuda.current_stream()
         try:
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):

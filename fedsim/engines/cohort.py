@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from fedsim import devices, memory
 from fedsim.engines import serial
 from fedsim.engines.stack.layers import NoRule, NotApart
-from fedsim.engines.stack.train import Cost, check_rules, forget_stack, same_steps, train_together
+from fedsim.engines.stack.train import Cost, check_rules, forget_stacks, same_steps, sites_in_place, train_together
 from fedsim.flower.grid import Execute
 from fedsim.mistakes import Mistake
 from fedsim.training.work import Done, Work
@@ -194,7 +194,10 @@ def _train_group(works: list[Work], cohort_size: int | str) -> list[Done]:
     Raises:
         Mistake: Records are to be protected, and the model's rows can't be told apart.
     """
-    cost = _cost(works[0])
+    with_rows = [work for work in works if len(work.examples)]
+    if not with_rows:
+        return serial.train_all(works)  # nothing can be tried, and there is nothing to be fast for
+    cost = _cost(with_rows[0])
     if isinstance(cost, NotApart) and works[0].plan.noise:
         raise Mistake(
             "task: expected a model whose rows can be told apart in training, since clipping each "
@@ -247,12 +250,13 @@ def _train_stack(works: list[Work], stack: Tensor) -> list[Done]:
         ran_out = str(error).partition("\n")[0]
     except (RuntimeError, NotImplementedError, NoRule) as error:
         _tell(str(error).partition("\n")[0])
+        forget_stacks()  # a step was broken off
         return serial.train_all([work.again() for work in works])
 
     # From here on, nothing holds the tensors of the steps that were taken any more: neither the error's frames nor
-    # the stacked model.
+    # a stacked model, be it this one's or another's that has a graph.
     model = works[0].model
-    forget_stack(model)
+    forget_stacks()
     devices.give_back(stack.device)
     if len(works) == 1:
         raise Mistake(
@@ -363,8 +367,10 @@ def _most_in_free_memory(works: list[Work], cost: Cost) -> int:
     # Parameters, gradients, the optimizer's and the rule's memory, the points of a path, and the words of noise.
     vectors = 6 + len(works[0].memory) + plan.steps * works[0].follow + (8 if plan.noise else 0)
     bytes_of_site = 4 * (vectors * cost.parameters + 3 * cost.floats * rows)
+    model = works[0].model
     fit = int(_SHARE_OF_GPU * devices.free_bytes(works[0].start.device) / bytes_of_site)
-    return max(1, min(fit, _fitted.get(works[0].model, fit)))
+    fit = max(fit, sites_in_place(model))  # what an earlier round took for its graph is not free, and serves this one
+    return max(1, min(fit, _fitted.get(model, fit)))
 
 
 def _tell(cause: str) -> None:

@@ -92,7 +92,7 @@ class StackedModel:
         """
         if stack is self._stack:
             return
-        self._stack = stack
+        self._stack = None  # until all layers have it: this may be broken off
         self.parameters = self.views(stack)
         self.gradients = []
         for value in self.parameters:
@@ -104,6 +104,7 @@ class StackedModel:
             own_values = {in_layer: values[name] for in_layer, name in layer.parts.items()}
             own_totals = {in_layer: totals[name] for in_layer, name in layer.parts.items()}
             layer.bind(own_values, own_totals)
+        self._stack = stack
 
     def __call__(self, inputs: Tensor, rows: Rows) -> Tensor:
         """Compute the outputs of the big batch."""
@@ -176,7 +177,7 @@ class StackedModel:
                     total.zero_()
 
     def forget_uses(self) -> None:
-        """Drop what the layers kept of a step, after its sums were written."""
+        """Drop what the layers kept of a step: its sums were written, or never will be."""
         for layer in self.layers:
             layer.end()
 

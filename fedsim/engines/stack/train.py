@@ -218,6 +218,7 @@ def _sum_gradients(
     The gradients are clipped before, if there is to be noise; where steps draw persons, the sum of each person's.
     """
     if not batch.rows.total:
+        model.forget_uses()  # an earlier step may have been broken off: its rows are not of this step, nor clipped
         model.sum_gradients()
         return
 
@@ -384,9 +385,15 @@ def stacked_model(model: nn.Module, device: torch.device) -> StackedModel:
     return _ready.models[model]
 
 
-def forget_stack(model: nn.Module) -> None:
-    """Let go of a model's stacked form, and of the tensors that its layers keep from a step."""
-    getattr(_ready, "models", {}).pop(model, None)
+def forget_stacks() -> None:
+    """Let go of all stacked models of this thread, their graphs, and the tensors that their layers keep from a step."""
+    getattr(_ready, "models", {}).clear()
+
+
+def sites_in_place(model: nn.Module) -> int:
+    """Return for how many sites a model's captured steps hold memory already."""
+    stacked = getattr(_ready, "models", {}).get(model)
+    return 0 if stacked is None else stacked.captured.sites
 
 
 def check_rules(model: nn.Module, losses: RowLosses, examples: Examples) -> Cost:

@@ -40,7 +40,7 @@ def meta_is_a_gpu() -> Iterator[None]:
         mock.patch.object(devices, "free_bytes", return_value=2**34),
         mock.patch.object(devices, "moved", moved),
         mock.patch.object(captured, "_OFTEN", 1),
-        mock.patch.object(torch, "allclose", return_value=True),
+        mock.patch.object(captured.Captured, "_try", lambda _, graph, batch: setattr(graph, "agreed", 2)),
         mock.patch.object(torch, "autocast", return_value=nullcontext()),  # it knows no meta
     ):
         yield

@@ -1,5 +1,6 @@
 """A cohort against its sites one by one, which is Opacus, and against vmap of grad with explicit clipping."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from fedsim.engines import serial as serial_engine
 from fedsim.engines.stack import train as stacking
 from fedsim.engines.stack.generic import Generic
 from fedsim.engines.stack.layers import NoRule, NotApart, Sizes, outer_sizes
+from fedsim.engines.stack.model import StackedModel
 from fedsim.engines.stack.train import check_rules, train_together
 from fedsim.mistakes import Mistake
 from fedsim.randomness import Words
@@ -512,3 +514,49 @@ def test_steps_in_which_every_batch_is_empty_are_noisy_and_accounted(model: str)
     found = torch.stack([work.start for work in stack])
     assert {done.mechanism.steps for done in train_together(stack, found) if done.mechanism} == {5}
     assert all((trained != work.start).all() for trained, work in zip(found, stack, strict=True))
+
+
+@pytest.mark.parametrize("model", ["conv", "two convolutions", "mlp", "gru"])
+@pytest.mark.parametrize("broken", [KeyboardInterrupt, RuntimeError])
+def test_rows_of_a_step_that_was_broken_off_are_not_released_by_the_next(
+    model: str, broken: type[BaseException], monkeypatch: pytest.MonkeyPatch
+):
+    """M23: they would be summed in a step without rows, and unclipped."""
+    noise = Noise(clip=1e-3, multiplier=0.5)
+
+    def training(net: nn.Module, rate: float) -> list[Work]:
+        return [
+            Work(net, vector(net), examples(6, 16, seed=site), Plan(1, rate, 1.0, Optimizer(lr=1.0), noise),
+                 streams(0, "federated", f"site{site}", 1), binary)
+            for site in range(2)
+        ]  # fmt: skip
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        used = MODELS[model]()
+    expected = together(training(copy.deepcopy(used), 1e-6))  # draws no row
+
+    def break_off(_: StackedModel) -> None:
+        raise broken
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StackedModel, "sizes", break_off)
+        with pytest.raises(broken):
+            together(training(used, 1.0))
+    assert torch.equal(together(training(used, 1e-6)), expected)
+
+
+@pytest.mark.parametrize("sizes", [(0, 12, 7), (0, 0)])
+def test_sites_without_rows_do_not_end_the_stack_of_the_others(sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch):
+    """A model is tried on rows of a site that has some, whichever site comes first."""
+    stack = [
+        replace(work, examples=examples(size, 16, seed=site))
+        for site, (work, size) in enumerate(zip(works("mlp", noise=Noise(0.5, 1.0)), sizes, strict=False))
+    ]
+    expected = torch.stack([train(work.again()).parameters for work in stack])
+    alone = []
+    one_by_one = serial_engine.train_all
+    monkeypatch.setattr(serial_engine, "train_all", lambda some: alone.append(len(some)) or one_by_one(some))
+    found = torch.stack([done.parameters for done in cohort_engine.train_all(stack)])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert alone == ([] if any(sizes) else [2])
