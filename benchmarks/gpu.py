@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import rounds
 import torch
@@ -184,8 +185,8 @@ def equal(device: str, tell: Callable[[str, dict[str, Any]], None]) -> None:
             try:
                 check_rules(works[0].model, binary, works[0].examples)
                 train_together(works, stack)
-                captured._OFTEN = 1  # these trainings are short
-                train_together([work.again() for work in works], as_graph)
+                with mock.patch.object(captured, "_OFTEN", 1):  # these trainings are short
+                    train_together([work.again() for work in works], as_graph)
             except NoRule as error:
                 tell(f"{name}, {way}", {"agrees": True, "by": f"one site after another: {error}"})
                 continue

@@ -8,9 +8,9 @@ from unittest import mock
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten
 
 from fedsim import devices
+from fedsim.engines.stack.captured import storage_of, tensors_in
 
 ASKS = {"_local_scalar_dense", "nonzero", "is_nonzero", "item", "equal"}  # operators that wait for a GPU
 _COPIES = {"lift_fresh", "pin_memory", "_pin_memory"}  # those of numbers that come from the CPU
@@ -65,12 +65,12 @@ class Tape(TorchDispatchMode):
         if name in ASKS | _COPIES:
             raise RuntimeError(f"operation not permitted when stream is capturing: {name}")
         for changed in _changed(func, args, kwargs):
-            if _storage(changed) not in self._made:
+            if storage_of(changed) not in self._made:
                 self._before.append((changed, changed.clone()))
         returned = func(*args, **kwargs)
-        for made in _tensors(returned):
-            if not any(_storage(made) == _storage(given) for given in _tensors((args, kwargs))):
-                self._made[_storage(made)] = made
+        for made in tensors_in(returned):
+            if not any(storage_of(made) == storage_of(given) for given in tensors_in((args, kwargs))):
+                self._made[storage_of(made)] = made
         self.operations.append((func, args, kwargs, returned))
         return returned
 
@@ -88,8 +88,8 @@ class Tape(TorchDispatchMode):
         with torch.no_grad():
             for func, args, kwargs, returned in self.operations:
                 again = func(*args, **kwargs)
-                for old, new in zip(_tensors(returned), _tensors(again), strict=True):
-                    if _storage(old) != _storage(new):
+                for old, new in zip(tensors_in(returned), tensors_in(again), strict=True):
+                    if storage_of(old) != storage_of(new):
                         old.copy_(new)
 
 
@@ -99,13 +99,5 @@ def _changed(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
     for place, argument in enumerate(func._schema.arguments):
         if argument.alias_info is not None and argument.alias_info.is_write:
             given = kwargs.get(argument.name, args[place] if place < len(args) else None)
-            changed += _tensors(given)
+            changed += tensors_in(given)
     return changed
-
-
-def _tensors(values: Any) -> list[Tensor]:
-    return [value for value in tree_flatten(values)[0] if isinstance(value, Tensor)]
-
-
-def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata

@@ -63,7 +63,7 @@ class Captured:
     @property
     def has_graph(self) -> bool:
         """Whether a step was captured, and is repeated if it comes again."""
-        return self._graph is not None and self._graph.agreed >= _TRIED
+        return self._graph is not None and self._graph.is_trusted
 
     @property
     def sites(self) -> int:
@@ -90,7 +90,7 @@ class Captured:
         shape = (kind, batch.inputs.shape, batch.inputs.dtype, batch.target.shape, batch.target.dtype)
         graph = self._graph
         if graph is not None and graph.stands_for(shape, model):
-            if graph.agreed >= _TRIED:
+            if graph.is_trusted:
                 graph.compute(batch)
             else:
                 compute(batch)
@@ -178,6 +178,11 @@ class _Graph:
     given: list[Tensor]
     agreed: int = 0
 
+    @property
+    def is_trusted(self) -> bool:
+        """Whether it came to the same often enough to be used alone."""
+        return self.agreed >= _TRIED
+
     def stands_for(self, shape: Hashable, model: StackedModel) -> bool:
         """Whether it computes a step of this shape; not any more if the model was bound to another stack since."""
         return self.shape == shape and self.gradients is model.gradients
@@ -211,14 +216,14 @@ class Inspection(TorchDispatchMode):
         name = func.__name__.partition(".")[0]
         if name in _ASKS | _BRINGS:
             raise NotCapturable(f"it asks for numbers, or brings some, by {name}")
-        for value in _tensors((args, kwargs)):
+        for value in tensors_in((args, kwargs)):
             if value.dim() and value.device.type != self._device.type:
                 raise NotCapturable(f"it takes numbers from {value.device} by {name}")
-            if _storage(value) not in self._made:
-                self._given[_storage(value)] = value
+            if storage_of(value) not in self._made:
+                self._given[storage_of(value)] = value
 
         returned = func(*args, **kwargs)
-        self._made |= {_storage(value) for value in _tensors(returned)} - self._given.keys()
+        self._made |= {storage_of(value) for value in tensors_in(returned)} - self._given.keys()
         return returned
 
     @property
@@ -227,11 +232,13 @@ class Inspection(TorchDispatchMode):
         return list(self._given.values())
 
 
-def _tensors(values: Any) -> list[Tensor]:  # noqa: ANN401
+def tensors_in(values: Any) -> list[Tensor]:  # noqa: ANN401
+    """Return the tensors among the arguments or results of an operation."""
     return [value for value in tree_flatten(values)[0] if isinstance(value, Tensor)]
 
 
-def _storage(tensor: Tensor) -> int:
+def storage_of(tensor: Tensor) -> int:
+    """Return what tells the memory of a tensor from that of others that exist."""
     return tensor.untyped_storage()._cdata
 
 

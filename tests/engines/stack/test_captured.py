@@ -4,6 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ def on_a_gpu() -> Iterator[None]:
 
 
 @pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+def counted(on_a_gpu: None) -> Iterator[Counter[str]]:
     """Count how many steps were captured, and how many were replayed."""
     count: Counter[str] = Counter()
 
@@ -48,8 +49,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
         return replayed
 
-    monkeypatch.setattr(devices, "captured", capture)
-    return count
+    # Not by monkeypatch, which is undone after the fixture whose function this one replaces.
+    with mock.patch.object(devices, "captured", capture):
+        yield count
 
 
 def one_by_one(stack: list[Work]) -> torch.Tensor:

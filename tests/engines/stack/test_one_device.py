@@ -98,7 +98,7 @@ def test_layers_that_ask_which_rows_cancel_are_seen_to_ask():
         train_on_meta(works("linear with ghost norms", noise=Noise(0.5, 1.0), steps=4))
 
 
-def test_an_index_that_is_left_on_the_cpu_is_seen(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(devices, "moved", lambda values, _: torch.from_numpy(values))
-    with pytest.raises(RuntimeError, match="one device"):
+def test_an_index_that_is_left_on_the_cpu_is_seen():
+    left_there = mock.patch.object(devices, "moved", lambda values, _: torch.from_numpy(values))
+    with left_there, pytest.raises(RuntimeError, match="one device"):
         train_on_meta(works("mlp", steps=2))
